@@ -1,0 +1,332 @@
+"""The command line. Imports torch, and all that brings it, only inside the commands that need it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench import __version__, registry
+from bench.config import protocol_names, read_protocol, resolve, suggest
+from bench.errors import BenchError, ConfigError, DataError, Interrupted
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="FrugalSeg compares weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
+    "Start with [bold]python -m bench run --method fixmatch[/bold], which needs no data.",
+    epilog="Exit codes: 0 done, 1 run failed, 2 usage or configuration, 3 data missing or invalid, "
+    "5 machine unfit, 75 stopped by a signal and resumable. --debug anywhere shows a traceback.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data sets and their splits.")
+app.add_typer(data_app, name="data")
+out = Console()
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", envvar="BENCH_DATA", help="Folder that holds one folder per data set."),
+]
+DatasetName = Annotated[
+    str, typer.Option("--dataset", help="Data set, or a folder of your own below the data root.")
+]
+
+
+def main() -> None:
+    """Run the command line; every error of ours becomes a sentence and an exit code."""
+    # A flag for every command, wherever it stands.
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app(prog_name="python -m bench")
+    except BenchError as error:
+        if debug:
+            traceback.print_exc()
+        kind = "stopped" if isinstance(error, Interrupted) else "error"
+        Console(stderr=True).print(
+            f"[bold]{kind}:[/bold] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(error.exit_code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _app(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None: ...
+
+
+@app.command(
+    epilog="Example: python -m bench run --method fixmatch --dataset camvid --split 1_8 --data-root DIR"
+)
+def run(
+    method: Annotated[str | None, typer.Option(help="Method; see `list`.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split, such as 1_16, 1_8, full.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol; default: the data set's own.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with settings, such as a run's config.yaml.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any knob: method.threshold=0.9, protocol.steps=200."
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    out_dir: Annotated[str | None, typer.Option("--out", help="Folder of all runs.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16; part of the protocol.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
+    compile_: Annotated[bool | None, typer.Option("--compile", help="Use torch.compile.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, even if done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+) -> None:
+    """Train one method on one split with one seed, score it, and print its mIoU table."""
+    flags = {
+        "dataset": dataset,
+        "split": split,
+        "seed": seed,
+        "method": {"name": method},
+        "protocol": {"name": protocol, "precision": precision},
+        "machine": {
+            "data_root": str(data_root) if data_root else None,
+            "out": out_dir,
+            "device": device,
+            "workers": workers,
+            "threads": threads,
+            "compile": compile_,
+        },
+    }
+    from bench.identity import plan
+
+    planned = plan(resolve(flags, config, sets or []))
+    if dry_run:
+        print(planned.config.to_yaml(), end="")
+        granted = ", ".join(f"{count} {kind}" for kind, count in planned.split.counts.items())
+        print(f"# run {planned.run_id}, protocol {planned.config.protocol.hash}, in {planned.folder.path}")
+        print(f"# split {planned.split.name}: {granted}; {planned.config.protocol.steps} steps")
+        return
+    from bench.display import Display
+    from bench.harness import run as run_plan
+
+    try:
+        result = run_plan(planned, Display(), resume=resume, overwrite=overwrite)
+    except Interrupted as error:
+        raise Interrupted(f"{error}; {planned.folder.path} is saved, go on with --resume.") from error
+    _print_result(result)
+    out.print(f"records: {escape(str(planned.folder.path))}", highlight=False, soft_wrap=True)
+
+
+def _print_result(result: Any) -> None:
+    score = result.predictor
+    title = f"{result.method} on {result.dataset} {result.split}, seed {result.seed}: {result.steps} steps"
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("class")
+    table.add_column("IoU %", justify="right")
+    for name, iou in zip(result.classes, score.iou, strict=True):
+        table.add_row(escape(name), "does not occur" if iou is None else f"{100 * iou:.1f}")
+    table.add_section()
+    table.add_row(f"mIoU over {score.classes_averaged} classes", f"{100 * score.miou:.1f}", style="bold")
+    if result.student != score:
+        table.add_row("mIoU of the student", f"{100 * result.student.miou:.1f}")
+    table.add_row("pixel accuracy", f"{100 * score.pixel_accuracy:.1f}")
+    out.print(table)
+
+
+@app.command(epilog="Example: python -m bench report runs/")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that hold runs.")],
+    to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/out"),
+) -> None:
+    """Print and write the mIoU tables of finished runs and plot mIoU against labeled images."""
+    from reports.report import write_report
+    from reports.tables import to_rich
+
+    written = write_report(runs, to)
+    for table in written.tables:
+        out.print(to_rich(table))
+    for path in written.paths:
+        out.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_(data_root: DataRoot = None) -> None:
+    """List methods, data sets with their splits, and protocols."""
+    from datasets.split_lists import known_splits
+
+    methods = Table("method", "needs", "", title="methods", title_justify="left")
+    for name in registry.method_names():
+        try:
+            info = registry.describe_method(name)
+            methods.add_row(name, " + ".join(sorted(info.needs)), escape(info.summary))
+        except (
+            BenchError,
+            OSError,
+            SyntaxError,
+        ) as error:  # a broken plug-in is listed, it does not stop the list
+            methods.add_row(escape(name), "", f"broken: {escape(str(error))}")
+    sets = Table("data set", "splits", "protocol", title="data sets", title_justify="left")
+    for name in registry.dataset_names():
+        sets.add_row(name, " ".join(known_splits(name, data_root)), registry.default_protocol(name))
+    for table in (methods, sets):
+        out.print(table)
+    out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
+
+
+@app.command(epilog="Example: python -m bench show fixmatch")
+def show(name: Annotated[str, typer.Argument(help="A method or a protocol.")]) -> None:
+    """Show what a method is and every knob it has, or what a protocol fixes."""
+    import yaml
+
+    if name in registry.method_names():
+        info = registry.describe_method(name)
+        out.print(
+            f"[bold]{escape(name)}[/bold] (version {info.version}), needs {' + '.join(sorted(info.needs))}"
+        )
+        out.print(escape(info.doc), highlight=False)
+        table = Table(
+            "knob", "type", "default", title="set with --set method.KNOB=VALUE", title_justify="left"
+        )
+        for key, field in info.knobs.model_fields.items():
+            table.add_row(
+                key, getattr(field.annotation, "__name__", str(field.annotation)), escape(str(field.default))
+            )
+        if info.knobs.model_fields:
+            out.print(table)
+    elif name in protocol_names():
+        print(yaml.safe_dump(read_protocol(name), sort_keys=False), end="")
+    else:
+        raise ConfigError(suggest(name, [*registry.method_names(), *protocol_names()], "method or protocol"))
+
+
+@app.command()
+def doctor(
+    data_root: DataRoot = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of all runs.")] = Path("runs"),
+) -> None:
+    """Check that this machine is fit to run; exit code 5 if it is not."""
+    from bench.doctor import examine
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    checks = examine(data_root, out_dir)
+    for check in checks:
+        fix = f" -> {check.fix}" if check.state != "ok" and check.fix else ""
+        out.print(
+            f"[{colours[check.state]}]{check.state:4}[/] {escape(check.name)}: {escape(check.detail + fix)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if any(check.state == "fail" for check in checks):
+        raise typer.Exit(5)
+
+
+@data_app.command(epilog="Example: python -m bench data verify --dataset camvid --data-root DIR")
+def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
+    """Open every image and mask of every split and say what is wrong with them."""
+    from bench.display import Display
+    from datasets.inspect import verify as find_problems
+    from datasets.split_lists import find_split, known_splits
+
+    display = Display()
+    data = registry.load_dataset(dataset, data_root)
+    splits = [find_split(dataset, name, data_root) for name in known_splits(dataset, data_root)]
+
+    def on_item(done: int, total: int) -> None:
+        if done <= 1:
+            display.start(f"verify {dataset}", total)
+        display.update(done)
+
+    try:
+        problems = find_problems(data, splits, on_item)
+    finally:
+        display.stop()
+    for problem in problems:
+        out.print(escape(problem), highlight=False, soft_wrap=True)
+    if problems:
+        raise DataError(f"{len(problems)} problems in {dataset}; mend or leave out the files named above.")
+    out.print(f"{dataset}: every image and mask of {len(splits)} splits is sound", highlight=False)
+
+
+@data_app.command(epilog="Example: python -m bench data stats --dataset shapes --list train")
+def stats(
+    dataset: DatasetName,
+    listing: Annotated[
+        str | None, typer.Option("--list", help="train, val, test; default: the scored list.")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Pixel share and number of images of each class."""
+    from datasets.inspect import stats as count
+
+    data = registry.load_dataset(dataset, data_root)
+    found = count(data, listing or data.scored)
+    table = Table("id", "class", "pixels %", "images", title=escape(f"{dataset} {found.listing}"))
+    for row in found.rows:
+        table.add_row(str(row.id), escape(row.name), f"{100 * row.share:.2f}", str(row.images))
+    out.print(table)
+    sizes = ", ".join(
+        f"{count} of {width}x{height}" for (height, width), count in sorted(found.sizes.items())
+    )
+    out.print(f"{found.images} images: {sizes}", highlight=False)
+
+
+@data_app.command(epilog="Example: python -m bench data splits --dataset mine --data-root DIR --make")
+def splits(
+    dataset: DatasetName,
+    data_root: DataRoot = None,
+    make: Annotated[
+        bool, typer.Option("--make", help="Make the nested splits from the train list's masks.")
+    ] = False,
+    labeled: Annotated[Path | None, typer.Option(help="Import this list of labeled images.")] = None,
+    unlabeled: Annotated[Path | None, typer.Option(help="... and this list of unlabeled ones.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the imported split.")] = None,
+) -> None:
+    """List splits with counts and digests; make them for a data set of yours; import other projects' lists."""
+    from datasets import split_lists
+
+    if make or labeled:
+        if data_root is None:
+            raise DataError("give --data-root: new splits are written to <data root>/<data set>/splits.")
+        folder = data_root / dataset / "splits"
+        data = registry.load_dataset(dataset, data_root)
+        if make:
+            _, skipped = split_lists.regenerate(data, folder)
+            for left_out, why in skipped.items():
+                out.print(f"left out {escape(left_out)}: {escape(why)}", highlight=False, soft_wrap=True)
+        else:
+            if labeled is None or name is None:
+                raise ConfigError("an import needs --labeled FILE and --name NAME.")
+            known = split_lists.import_split(
+                dataset, name, labeled, unlabeled, data.ids("train"), data.ids(data.scored), folder
+            )
+            out.print(
+                f"imported {name}; known as: {', '.join(known) or 'not a list we know'}", highlight=False
+            )
+    table = Table("split", "pixel", "tags", "none", "scored", "digest of pixel", title=escape(dataset))
+    for found in split_lists.known_splits(dataset, data_root):
+        split = split_lists.find_split(dataset, found, data_root)
+        counts = split.counts
+        table.add_row(
+            found,
+            *(str(counts[kind]) for kind in ("pixel", "tags", "none", "eval")),
+            split.digests["pixel"][:12],
+        )
+    out.print(table)

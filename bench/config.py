@@ -1,0 +1,300 @@
+"""The settings of a run: what they are, their defaults, and which source wins.
+
+The command line beats `--config FILE`, which beats the protocol file, which beats the defaults below. Unknown keys
+and mistyped values are errors. Nothing here imports torch, so that `--dry-run` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from bench.errors import ConfigError
+from bench.knobs import Knobs
+
+K = TypeVar("K", bound=Knobs)
+PROTOCOLS = Path(__file__).parent / "protocols"
+
+
+class Network(Knobs):
+    encoder: str  # a timm model name, or "tiny"
+    decoder: Literal["deeplabv3plus", "unet", "dpt", "segformer"] = "deeplabv3plus"
+    weights: str = (
+        "none"  # "none", "package:efficientnet_lite0", "hub", or the path of a .safetensors/.pth file
+    )
+    output_stride: Literal[8, 16, 32] = 16  # of the encoder, where the decoder lets it be chosen
+    decoder_channels: int = Field(256, ge=8)
+    representation_channels: int = Field(256, ge=8)
+
+
+class BatchSizes(Knobs):
+    labeled: int = Field(8, ge=1)
+    unlabeled: int = Field(8, ge=1)
+
+
+class Optimizer(Knobs):
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(gt=0)  # of the encoder
+    head_multiple: float = Field(10.0, gt=0)  # decoder and heads learn at lr * head_multiple
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd
+    betas: tuple[float, float] = (0.9, 0.999)  # adamw
+
+
+class Schedule(Knobs):
+    power: float = Field(0.9, ge=0)  # lr * (1 - step / steps) ** power
+    warmup_steps: int = Field(0, ge=0)  # linear from lr / warmup_steps
+
+
+class LabeledLoss(Knobs):
+    name: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    ohem_threshold: float = Field(0.7, gt=0, le=1)
+    ohem_min_kept: int = Field(100_000, ge=1)
+
+
+class Evaluation(Knobs):
+    mode: Literal["whole", "slide"] = "whole"
+    window: tuple[int, int] | None = None  # of "slide"; default: the crop
+    stride_share: float = Field(2 / 3, gt=0, le=1)  # window stride as a share of the window
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    every: int = Field(
+        0, ge=0
+    )  # steps between evaluations for the curve and the oracle column; 0: only at the end
+
+
+class Protocol(Knobs):
+    """What is equal for all methods on a data set."""
+
+    name: str
+    network: Network
+    crop: tuple[int, int]
+    resize: tuple[float, float] = (0.5, 2.0)
+    batch: BatchSizes = BatchSizes()
+    steps: int = Field(ge=1)
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    clip: float | None = Field(None, gt=0)  # maximum gradient norm
+    labeled_loss: LabeledLoss = LabeledLoss()
+    evaluation: Evaluation = Evaluation()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Protocol:
+        if min(self.crop) < 1:
+            raise ValueError("crop must be two positive sizes, height and width")
+        if not 0 < self.resize[0] <= self.resize[1]:
+            raise ValueError("resize must be two positive factors, the smaller first")
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError("schedule.warmup_steps must be below steps")
+        if not self.evaluation.scales or min(self.evaluation.scales) <= 0:
+            raise ValueError("evaluation.scales must be one or more positive factors")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Eight hex digits; a table never mixes two. The name is not part of it."""
+        return _digest(self.model_dump(mode="json", exclude={"name"}))
+
+
+class Machine(Knobs):
+    """How and where it runs. None of it may change a result beyond rounding, so none of it is part of the run's id."""
+
+    device: str = "auto"  # auto: cuda when there is one
+    workers: int = Field(1, ge=0)
+    threads: int | None = Field(None, ge=1)  # of torch on the CPU; default: all cores
+    compile: bool = False
+    deterministic: bool = False  # refuse operations that are not deterministic on CUDA
+    data_root: str | None = None
+    out: str = "runs"
+    log_every: int = Field(20, ge=1)  # steps between log lines
+    checkpoint_every: int = Field(100, ge=1)  # steps between checkpoints
+    tensorboard: bool = True
+
+
+class RunConfig(Knobs):
+    dataset: str
+    split: str
+    seed: int = Field(0, ge=0)
+    method: dict[str, Any]  # "name" and the method's knobs
+    protocol: Protocol
+    machine: Machine = Machine()
+
+    def run_id(self, method_version: int, split_digests: Mapping[str, str]) -> str:
+        """Eight hex digits of all that decides the result: same id, same run."""
+        what = self.model_dump(mode="json", exclude={"machine": True, "protocol": {"name"}})
+        return _digest({"config": what, "method_version": method_version, "splits": dict(split_digests)})
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+# Reading ---------------------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads 1e-3 as a number and refuses a key given twice (plain YAML reads text, and lets the last win)."""
+
+
+def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+    if twice:
+        raise yaml.YAMLError(f"key {', '.join(twice)} stands twice")
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold keys and values.")
+    return data
+
+
+def parse_assignment(text: str) -> tuple[list[str], Any]:
+    """`a.b=value` of `--set`; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: write key=value, for example --set protocol.steps=200")
+    try:
+        return key.strip().split("."), yaml.load(value, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {key}: cannot read the value {value!r}.") from error
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid upon `base`, key by key where both hold mappings."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def nested(path: Iterable[str], value: Any) -> dict[str, Any]:
+    for key in reversed(list(path)):
+        value = {key: value}
+    return value
+
+
+def suggest(word: str, known: Iterable[str], what: str) -> str:
+    """The sentence for a name that is not known."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    meant = f"; did you mean {close[0]!r}?" if close else "."
+    return f"unknown {what} {word!r}{meant} Known: {', '.join(known)}"
+
+
+def protocol_names() -> list[str]:
+    return sorted(path.stem for path in PROTOCOLS.glob("*.yaml"))
+
+
+def read_protocol(name: str) -> dict[str, Any]:
+    """A protocol file. Its section `knobs` sets, in every method that has a knob of that name, another default."""
+    if name not in protocol_names():
+        raise ConfigError(suggest(name, protocol_names(), "protocol"))
+    return {"name": name, **read_yaml(PROTOCOLS / f"{name}.yaml")}
+
+
+def validate(model: type[K], data: Mapping[str, Any], prefix: str = "") -> K:
+    """`data` as settings of `model`. Raises ConfigError with the key's full name."""
+    try:
+        # Through JSON: strict about text and numbers, yet a list may stand for a tuple.
+        return model.model_validate_json(json.dumps(data))
+    except (ValidationError, TypeError, ValueError) as error:
+        if not isinstance(error, ValidationError):
+            raise ConfigError(f"{prefix or 'configuration'}: a value cannot be read ({error}).") from error
+        raise ConfigError(_explain(error, model, prefix)) from error
+
+
+def _explain(error: ValidationError, model: type[Knobs], prefix: str) -> str:
+    sentences = []
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        key = ".".join([*([prefix] if prefix else []), *place]) or "configuration"
+        if item["type"] == "extra_forbidden":
+            sentences.append(suggest(key, _keys(model, prefix), "key"))
+        elif item["type"] == "missing":
+            sentences.append(f"{key} is missing; give it with --set {key}=...")
+        else:
+            sentences.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {item['input']!r})")
+    return "\n".join(sentences)
+
+
+def _keys(model: type[Knobs], prefix: str) -> list[str]:
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        key = f"{prefix}.{name}" if prefix else name
+        inner = info.annotation
+        keys += _keys(inner, key) if isinstance(inner, type) and issubclass(inner, Knobs) else [key]
+    return keys
+
+
+# Resolving -------------------------------------------------------------------------------------------------------
+
+
+def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
+    """The configuration of a run. `flags` are the command line's own options as nested keys, None where not given;
+    `sets` are texts `key=value`, which beat them."""
+    from bench import registry
+
+    given: dict[str, Any] = read_yaml(config_file) if config_file else {}
+    if isinstance(given.get("method"), str):
+        given["method"] = {"name": given["method"]}
+    if isinstance(given.get("protocol"), str):
+        given["protocol"] = {"name": given["protocol"]}
+    given = merge(given, _without_none(flags))
+    for text in sets:
+        path, value = parse_assignment(text)
+        given = merge(given, nested(path, value))
+
+    given.setdefault("dataset", "shapes")
+    given.setdefault("split", "1_16")
+    given["split"] = str(given["split"]).replace("/", "_")
+    for section in ("method", "protocol"):
+        if not isinstance(given.get(section, {}), Mapping):
+            raise ConfigError(f"{section} must hold keys, for example {section}.name.")
+    name = given.get("method", {}).get("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"which method? Give --method, one of: {', '.join(registry.method_names())}")
+
+    protocol = given.get("protocol", {})
+    base = read_protocol(protocol.get("name") or registry.default_protocol(str(given["dataset"])))
+    shared = base.pop("knobs", {})
+    given["protocol"] = merge(base, protocol)
+
+    method = registry.describe_method(name)
+    knobs = {key: value for key, value in shared.items() if key in method.knobs.model_fields}
+    knobs |= {key: value for key, value in given["method"].items() if key != "name"}
+    given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
+    return validate(RunConfig, given)
+
+
+def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {
+        key: _without_none(value) if isinstance(value, Mapping) else value for key, value in flags.items()
+    }
+    return {key: value for key, value in kept.items() if value is not None and value != {}}

@@ -1,0 +1,191 @@
+"""What a method and a data set see of the harness, and all they need to see.
+
+Shapes: B images of a batch, C classes, H W crop size, D representation channels, h w decoder resolution.
+Images are float in 0..1, RGB, not normalised: normalisation belongs to the network's weights (see bench.models).
+Labels are int64 class ids, 255 where there is none.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.knobs import Knobs
+from bench.randomness import generator_for
+
+__all__ = [
+    "IGNORE",
+    "Batch",
+    "BoxRule",
+    "Dataset",
+    "Knobs",
+    "Method",
+    "Progress",
+    "Stream",
+    "Supervision",
+    "Task",
+    "Views",
+]
+
+IGNORE = 255
+
+
+class Supervision(StrEnum):
+    """What a split grants an image: its pixels, its tags, or nothing."""
+
+    PIXEL = "pixel"
+    TAGS = "tags"
+    NONE = "none"
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """How CutMix boxes are drawn: with `probability` an image gets one box, whose area is a share of the crop drawn
+    uniformly from `area` and whose height / width is drawn from `ratio` (uniformly, or log-uniformly)."""
+
+    probability: float
+    area: tuple[float, float]
+    ratio: tuple[float, float]
+    log_ratio: bool = False
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the loader prepares for every stream but the labeled one, beside the weak view."""
+
+    strong: int = 0  # independently coloured copies of the weak view
+    boxes: BoxRule | None = None  # one box mask per strong view, or one for the weak view where there is none
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The images of one kind of supervision in a batch."""
+
+    ids: tuple[str, ...]
+    image: Tensor  # B 3 H W, weak view
+    valid: Tensor  # B H W bool, False in padding
+    label: Tensor = cast(Tensor, None)  # B H W; None unless pixels are granted
+    strong: tuple[Tensor, ...] = ()  # of B 3 H W, same geometry as image
+    boxes: tuple[
+        Tensor, ...
+    ] = ()  # of B H W bool, True where the pixel comes from the next image of the batch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's images. A stream that the method does not need is None; one that it needs is always there, because
+    the harness checks `needs` against the split before the first step."""
+
+    labeled: Stream = cast(Stream, None)
+    tagged: Stream = cast(Stream, None)
+    unlabeled: Stream = cast(Stream, None)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with `function` applied to every tensor, e.g. a move to another device."""
+
+        def apply(value: Any) -> Any:
+            if isinstance(value, Stream):
+                return replace(value, **{f.name: apply(getattr(value, f.name)) for f in fields(value)})
+            if isinstance(value, tuple):
+                return tuple(apply(item) for item in value)
+            return function(value) if isinstance(value, Tensor) else value
+
+        return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
+
+    def pin_memory(self) -> Batch:
+        """What torch's DataLoader calls on a batch of our own type."""
+        return self.map(Tensor.pin_memory)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands; read-only. `step` counts from 0."""
+
+    step: int
+    total: int
+    seed: int
+    device: str = "cpu"
+
+    @property
+    def fraction(self) -> float:
+        return self.step / self.total
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A random stream of this step's own; the same for every method and after every resume."""
+        return generator_for(self.seed, purpose, self.step, device=self.device)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learned, the same for all methods: the classes and the loss on labeled pixels."""
+
+    classes: tuple[str, ...]
+    labeled_loss: Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
+    background: int | None = None  # id of the background class, where there is one
+
+
+class Method(nn.Module, ABC):
+    """A method: which labels it needs, which views it wants, and its loss. One file in methods/ each.
+
+    Everything that must survive a restart (teacher, queues, thresholds) is a submodule or buffer, so that state_dict
+    is all there is. The harness owns the optimizer: a method returns losses and never steps.
+    """
+
+    needs: ClassVar[frozenset[Supervision]] = frozenset({Supervision.PIXEL})
+    views: ClassVar[Views] = Views()
+    version: ClassVar[int] = 1  # raise it when the same knobs would give another result
+
+    class HParams(Knobs):
+        """Every knob with its published default. The fields may use builtins, typing and pydantic, nothing else:
+        `--dry-run` and `show` read this class from the source without importing torch."""
+
+    def __init__(self, net: nn.Module, task: Task, hparams: Knobs) -> None:
+        super().__init__()
+        self.net = net
+        self.task = task
+        self.hp: Any = hparams
+        self.notes: dict[str, Tensor] = {}
+
+    @abstractmethod
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        """The weighted terms of this step's loss; the harness adds them up and steps."""
+
+    def after_step(self, at: Progress) -> None:
+        """Called after the optimizer's step, e.g. to move a teacher."""
+
+    def predictor(self) -> nn.Module:
+        """The module whose score is the method's headline; the student's is recorded as well."""
+        return self.net
+
+    def note(self, name: str, value: Tensor) -> None:
+        """Log a health figure (a scalar tensor, left on its device so that nothing waits for it)."""
+        self.notes[name] = value.detach()
+
+
+class Dataset(ABC):
+    """Images and masks by id. Which ids may be asked for their mask is the split's business, not the data set's."""
+
+    name: str
+    classes: tuple[str, ...]
+    background: int | None = None
+    scored: str = "test"  # the list that is scored
+    palette: np.ndarray | None = None  # C 3 uint8 colours for pictures
+
+    @abstractmethod
+    def ids(self, listing: str) -> tuple[str, ...]:
+        """The ids of a list ("train", "val", "test"), in file order."""
+
+    @abstractmethod
+    def image(self, id: str) -> np.ndarray:
+        """H W 3 uint8, RGB."""
+
+    @abstractmethod
+    def mask(self, id: str) -> np.ndarray:
+        """H W uint8, class ids below len(classes) or 255, of the image's size."""

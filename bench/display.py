@@ -1,0 +1,60 @@
+"""What a person sees while a run goes on: a progress bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+PLAIN_SECONDS = 15.0  # between plain lines, so that a log file stays short
+
+
+class Display:
+    """Shows one activity at a time ("train", "score student"), with count, rate, ETA and figures."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._name, self._total, self._first, self._began, self._said = "", 0, 0, 0.0, 0.0
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def start(self, name: str, total: int, done: int = 0) -> None:
+        self.stop()
+        self._name, self._total, self._first = name, total, done
+        self._began = self._said = time.monotonic()
+        if self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[figures]}", markup=False),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(name, total=total, completed=done, rate="", figures="")
+
+    def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        now = time.monotonic()
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in (figures or {}).items())
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, rate=f"{rate:.2f}/s")
+            if figures:
+                self._bar.update(self._task, figures=shown)
+        elif now - self._said >= PLAIN_SECONDS or done == self._total:
+            self._said = now
+            eta = (self._total - done) / max(rate, 1e-9)
+            self.say(f"{self._name} {done}/{self._total}  {rate:.2f}/s  ETA {eta:.0f} s  {shown}".rstrip())
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None

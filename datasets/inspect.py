@@ -1,0 +1,79 @@
+"""Looking at a data set: is every listed file sound, and what is in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.contract import IGNORE, Dataset
+from bench.errors import DataError
+from datasets.split_lists import LISTS, Split
+
+OnItem = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of a list: its pixels, their share (0..1) of all pixels, 255 included, and the images it is in."""
+
+    id: int
+    name: str
+    pixels: int
+    share: float
+    images: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A list in numbers: a row per class and a last one for 255, and how many images have which (height, width)."""
+
+    dataset: str
+    listing: str
+    images: int
+    rows: tuple[ClassRow, ...]
+    sizes: dict[tuple[int, int], int]
+
+
+def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = None) -> list[str]:
+    """Open the image and mask of every id of the splits; a sentence for each problem, empty if all is well.
+
+    Reads masks that a split withholds too, so it is for the owner of the data and not for a run. `on_item(done, total)`
+    is called after each id.
+    """
+    ids = sorted({id for split in splits for list_ in LISTS for id in getattr(split, list_)})
+    problems: dict[
+        str, None
+    ] = {}  # an unreadable image also fails the size check of its mask, with the same sentence
+    for done, id in enumerate(ids, 1):
+        for read in (dataset.image, dataset.mask):
+            try:
+                read(id)
+            except DataError as error:
+                problems[str(error)] = None
+        if on_item:
+            on_item(done, len(ids))
+    return list(problems)
+
+
+def stats(dataset: Dataset, listing: str, on_item: OnItem | None = None) -> Stats:
+    """Count the masks of a list ("train", "val", "test"). Raises DataError for a missing or invalid file."""
+    ids = dataset.ids(listing)
+    pixels, images = np.zeros(IGNORE + 1, np.int64), np.zeros(IGNORE + 1, np.int64)
+    sizes: Counter[tuple[int, int]] = Counter()
+    for done, id in enumerate(ids, 1):
+        mask = dataset.mask(id)
+        count = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+        pixels += count
+        images += count > 0
+        sizes[mask.shape[0], mask.shape[1]] += 1
+        if on_item:
+            on_item(done, len(ids))
+    total = max(int(pixels.sum()), 1)
+    names = [*enumerate(dataset.classes), (IGNORE, "ignore")]
+    rows = tuple(
+        ClassRow(c, name, int(pixels[c]), int(pixels[c]) / total, int(images[c])) for c, name in names
+    )
+    return Stats(dataset.name, listing, len(ids), rows, dict(sizes.most_common()))

@@ -1,0 +1,159 @@
+"""PASCAL VOC 2012 segmentation, with the extra masks of SBD where they have been converted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from bench.contract import Dataset
+from bench.errors import ConfigError, DataError
+from datasets.reading import colours, image_size, read_image, read_mask
+from datasets.split_lists import check_id, read_list
+
+CLASSES = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+PLACES = ("voc", "VOCdevkit/VOC2012")
+LISTS = ("train", "val", "trainval")
+
+
+class Voc(Dataset):
+    """VOC 2012 under root/voc or root/VOCdevkit/VOC2012, scored on the official val.
+
+    Where SegmentationClassAug is present, train is every id with a mask there that is not in val (10,582 with SBD),
+    else the official 1,464. The official mask of an image is preferred to SBD's.
+
+    `ids` raises ConfigError for an unknown list; all raise DataError for missing or invalid files.
+    """
+
+    name = "voc"
+    classes = CLASSES
+    background = 0
+    scored = "val"
+
+    def __init__(self, root: Path) -> None:
+        # root/voc may hold nothing but imported splits, so the images decide
+        found = [root / place for place in PLACES if (root / place / "JPEGImages").is_dir()]
+        if not found:
+            raise DataError(
+                f"VOC 2012 is neither in {root / PLACES[0]} nor in {root / PLACES[1]} (a folder with JPEGImages, "
+                "SegmentationClass and ImageSets/Segmentation); say where it lies with --data-root or $BENCH_DATA."
+            )
+        self.root = found[0]
+        self.palette = colours(len(CLASSES))
+
+    def ids(self, listing: str) -> tuple[str, ...]:
+        if listing not in LISTS:
+            raise ConfigError(f"voc has no list {listing!r}; its lists are {', '.join(LISTS)}.")
+        masks = self.root / "SegmentationClassAug"
+        if listing == "train" and masks.is_dir():
+            return tuple(sorted({path.stem for path in masks.glob("*.png")}.difference(self.ids("val"))))
+        return read_list(self.root / "ImageSets" / "Segmentation" / f"{listing}.txt")
+
+    def image(self, id: str) -> np.ndarray:
+        return read_image(self._image_path(id))
+
+    def mask(self, id: str) -> np.ndarray:
+        size = image_size(self._image_path(id))
+        official = self.root / "SegmentationClass" / f"{id}.png"
+        extra = self.root / "SegmentationClassAug" / f"{id}.png"
+        return read_mask(
+            extra if extra.is_file() and not official.is_file() else official, size, len(self.classes)
+        )
+
+    def _image_path(self, id: str) -> Path:
+        check_id(id, self.root)
+        return self.root / "JPEGImages" / f"{id}.jpg"
+
+
+def download(root: Path) -> Path:
+    """Fetch VOC 2012 train and val (2 GB) into root/VOCdevkit/VOC2012 and return that folder.
+
+    torchvision checks the archive's digest. The 10,582 training masks need SBD as well: fetch it with
+    `torchvision.datasets.SBDataset(sbd_root, image_set="train", download=True)`, then call `convert_sbd`.
+
+    Raises DataError if the download fails.
+    """
+    from torchvision.datasets import VOCSegmentation
+
+    try:
+        VOCSegmentation(root, year="2012", image_set="trainval", download=True)
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"{root}: the download of VOC 2012 failed ({error}); try again, or unpack VOCtrainval_11-May-2012.tar there."
+        ) from error
+    return root / PLACES[1]
+
+
+def convert_sbd(sbd_root: Path, voc_root: Path) -> int:
+    """Write SegmentationClassAug under `voc_root` from SBD's cls/*.mat and return the number of masks in it.
+
+    `sbd_root` is the folder that holds cls/, `voc_root` the one that holds SegmentationClass. Where VOC has an
+    official mask it is taken and SBD's is not. The folder appears when it is complete, so an interrupted conversion
+    cannot pass for a small training set.
+
+    Raises DataError for missing or invalid files and where SegmentationClassAug already exists.
+    """
+    source, target = sbd_root / "cls", voc_root / "SegmentationClassAug"
+    files = sorted(source.glob("*.mat"))
+    if not files:
+        raise DataError(f"{source} holds no .mat files; point to the folder of SBD that holds cls/.")
+    if target.exists():
+        raise DataError(f"{target} already exists; remove it to convert again.")
+    lists = [voc_root / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")]
+    official = {id for path in lists for id in read_list(path)}
+    work = Path(tempfile.mkdtemp(dir=voc_root, prefix="SegmentationClassAug-"))
+    try:
+        work.chmod(0o755)  # mkdtemp makes a private folder, and others may share the data
+        for id in sorted(official):
+            mask = voc_root / "SegmentationClass" / f"{id}.png"
+            if not mask.is_file():
+                raise DataError(f"{mask} does not exist; unpack VOCtrainval_11-May-2012.tar again.")
+            shutil.copyfile(mask, work / mask.name)
+        for path in files:
+            if path.stem not in official:
+                Image.fromarray(_sbd_mask(path)).save(work / f"{path.stem}.png")
+        count = sum(1 for _ in work.iterdir())
+        os.replace(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return count
+
+
+def _sbd_mask(path: Path) -> np.ndarray:
+    from scipy.io import loadmat
+
+    try:
+        mask = np.asarray(loadmat(path)["GTcls"][0]["Segmentation"][0])
+    except Exception as error:  # a damaged .mat makes scipy raise nearly anything
+        raise DataError(f"{path} is not a mask of SBD ({error}); fetch the file again.") from error
+    if mask.ndim != 2 or mask.dtype != np.uint8 or not mask.size or mask.max() >= len(CLASSES):
+        raise DataError(
+            f"{path} is not an SBD mask of class ids 0..{len(CLASSES) - 1}; fetch the file again."
+        )
+    return mask

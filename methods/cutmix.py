@@ -1,0 +1,52 @@
+"""CutMix-Seg (French et al., BMVC 2020): consistency between mixing the images and mixing the predictions.
+
+The teacher predicts two unlabeled images; the student must predict, on their CutMix, the CutMix of those
+predictions. The squared difference counts on every pixel and is scaled by one number per batch: the share of pixels
+that the teacher is sure of.
+"""
+
+from pydantic import Field
+from torch import Tensor, cat, nn
+
+from bench.contract import Batch, BoxRule, Knobs, Method, Progress, Supervision, Task, Views
+from bench.ops.losses import squared_difference
+from bench.ops.mixing import mix
+from bench.ops.teacher import Teacher
+
+
+class CutMix(Method):
+    needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    # One box of half the area in every image; sides 50 to 100 % of the crop, log-uniform (CutMix-Seg, mask_gen.py).
+    views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))
+
+    class HParams(Knobs):
+        threshold: float = Field(0.97, ge=0, le=1)  # CutMix-Seg
+        consistency_weight: float = Field(1.0, ge=0)  # CutMix-Seg
+        ema_decay: float = Field(0.99, ge=0, lt=1)  # CutMix-Seg
+
+    def __init__(self, net: nn.Module, task: Task, hparams: HParams) -> None:
+        super().__init__(net, task, hparams)
+        self.teacher = Teacher(net)
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        labeled, unlabeled = batch.labeled, batch.unlabeled
+        (box,) = unlabeled.boxes
+        probability = self.teacher(unlabeled.image).softmax(1)  # B C H W
+        target, valid = mix(probability, box), mix(unlabeled.valid, box)
+
+        logits = self.net(cat([labeled.image, mix(unlabeled.image, box)]))
+        logits_labeled, logits_mixed = logits.split([len(labeled.image), len(unlabeled.image)])
+        difference = squared_difference(logits_mixed.softmax(1), target)  # B H W
+        counted = valid.sum().clamp(min=1)
+        sure = ((target.amax(1) > self.hp.threshold) & valid).sum() / counted
+        self.note("mask_ratio", sure)
+        return {
+            "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
+            "consistency": self.hp.consistency_weight * sure * (difference * valid).sum() / counted,
+        }
+
+    def after_step(self, at: Progress) -> None:
+        self.teacher.update(self.net, self.hp.ema_decay, at.step)
+
+    def predictor(self) -> nn.Module:
+        return self.teacher

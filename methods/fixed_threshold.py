@@ -1,0 +1,48 @@
+"""Fixed threshold: online self-training on weak views.
+
+The teacher labels the weak view of the unlabeled images; the pixels it is sure of train the student on that same
+view. No strong view, no mixing: what a fixed threshold does by itself. (The offline form labels once with a finished
+network and trains a second one: ST, Yang et al., CVPR 2022. It is another baseline.)
+"""
+
+from torch import Tensor, cat, nn
+from pydantic import Field
+
+from bench.contract import Batch, Knobs, Method, Progress, Supervision, Task
+from bench.ops.losses import masked_cross_entropy
+from bench.ops.teacher import Teacher
+
+
+class FixedThreshold(Method):
+    needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+
+    class HParams(Knobs):
+        threshold: float = Field(0.95, ge=0, le=1)  # as FixMatch, so that the two differ in the views alone
+        unlabeled_weight: float = Field(
+            0.5, ge=0
+        )  # with labeled_weight: the mean of the two terms (UniMatch)
+        labeled_weight: float = Field(0.5, gt=0)
+        ema_decay: float = Field(0.996, ge=0, lt=1)  # UniMatch V2
+
+    def __init__(self, net: nn.Module, task: Task, hparams: HParams) -> None:
+        super().__init__(net, task, hparams)
+        self.teacher = Teacher(net)
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        labeled, unlabeled = batch.labeled, batch.unlabeled
+        confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
+        keep = (confidence >= self.hp.threshold) & unlabeled.valid
+        logits = self.net(cat([labeled.image, unlabeled.image]))
+        logits_labeled, logits_unlabeled = logits.split([len(labeled.image), len(unlabeled.image)])
+        self.note("mask_ratio", keep.sum() / unlabeled.valid.sum().clamp(min=1))
+        return {
+            "labeled": self.hp.labeled_weight * self.task.labeled_loss(logits_labeled, labeled.label),
+            "unlabeled": self.hp.unlabeled_weight
+            * masked_cross_entropy(logits_unlabeled, pseudo_label, keep, unlabeled.valid),
+        }
+
+    def after_step(self, at: Progress) -> None:
+        self.teacher.update(self.net, self.hp.ema_decay, at.step)
+
+    def predictor(self) -> nn.Module:
+        return self.teacher

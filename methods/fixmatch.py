@@ -1,0 +1,54 @@
+"""FixMatch for segmentation, with the teacher of UniMatch V2 (Yang et al., TPAMI 2025).
+
+The teacher labels the weak view; its confident pixels train the student on a strong view of the same crop, coloured
+anew and cut-mixed with another image. The denominator counts every pixel outside padding, so the term grows with the
+share of confident pixels.
+"""
+
+from pydantic import Field
+from torch import Tensor, cat, nn
+
+from bench.contract import Batch, BoxRule, Knobs, Method, Progress, Supervision, Task, Views
+from bench.ops.losses import masked_cross_entropy
+from bench.ops.mixing import mix
+from bench.ops.teacher import Teacher
+
+
+class FixMatch(Method):
+    needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    # One box with probability one half (UniMatch, dataset/transform.py).
+    views = Views(strong=1, boxes=BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)))
+
+    class HParams(Knobs):
+        threshold: float = Field(0.95, ge=0, le=1)  # UniMatch, configs/pascal.yaml
+        unlabeled_weight: float = Field(
+            0.5, ge=0
+        )  # with labeled_weight: the mean of the two terms (UniMatch)
+        labeled_weight: float = Field(0.5, gt=0)
+        ema_decay: float = Field(0.996, ge=0, lt=1)  # UniMatch V2
+
+    def __init__(self, net: nn.Module, task: Task, hparams: HParams) -> None:
+        super().__init__(net, task, hparams)
+        self.teacher = Teacher(net)
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        labeled, unlabeled = batch.labeled, batch.unlabeled
+        (strong,), (box,) = unlabeled.strong, unlabeled.boxes
+        confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
+        valid = mix(unlabeled.valid, box)
+        keep = (mix(confidence, box) >= self.hp.threshold) & valid
+
+        logits = self.net(cat([labeled.image, mix(strong, box)]))
+        logits_labeled, logits_strong = logits.split([len(labeled.image), len(strong)])
+        self.note("mask_ratio", keep.sum() / valid.sum().clamp(min=1))
+        return {
+            "labeled": self.hp.labeled_weight * self.task.labeled_loss(logits_labeled, labeled.label),
+            "unlabeled": self.hp.unlabeled_weight
+            * masked_cross_entropy(logits_strong, mix(pseudo_label, box), keep, valid),
+        }
+
+    def after_step(self, at: Progress) -> None:
+        self.teacher.update(self.net, self.hp.ema_decay, at.step)
+
+    def predictor(self) -> nn.Module:
+        return self.teacher

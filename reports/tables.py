@@ -1,0 +1,369 @@
+"""Tables of mIoU, method x split. A table holds only runs that may be compared with each other."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bench.errors import DataError
+from bench.store import Result
+from reports.statistics import Summary, summarise
+
+Column = Literal["last", "oracle", "student"]
+
+COLUMNS: dict[Column, tuple[str, str]] = {
+    "last": ("mIoU", "last weights of the module that the method names as its predictor"),
+    "oracle": ("oracle", "optimistic: chosen on the scored list, paper protocol"),
+    "student": ("student", "last weights of the student"),
+}
+LISTS = ("pixel", "tags", "none")
+CELL_COLUMNS = (
+    *("dataset", "protocol", "protocol_hash", "column", "method", "split", "pixel", "tags"),
+    *("miou_percent_mean", "miou_percent_spread", "n"),
+)
+MISSING = "missing"
+BASELINE = "supervised"  # the row that all others are read against
+
+
+@dataclass(frozen=True)
+class Split:
+    """One column: a split name, told apart by digest where lists of different content go by one name."""
+
+    label: str
+    pixel: int
+    tags: int
+
+    @property
+    def heading(self) -> str:
+        if not self.tags:
+            return f"{self.label} ({self.pixel})"
+        if not self.pixel:
+            return f"{self.label} ({self.tags} tags)"
+        return f"{self.label} ({self.pixel} + {self.tags} tags)"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the runs of a row took: mean training seconds per step, and the largest peak memory."""
+
+    seconds_per_step: float
+    peak_memory_mib: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    method: str
+    label: str
+    cells: tuple[Summary | None, ...]  # one per split, shares 0..1; None = missing
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Table:
+    """mIoU of every method on every split of one data set under one protocol."""
+
+    dataset: str
+    protocol: str
+    protocol_hash: str
+    eval_digest: str
+    weights_digest: str | None
+    classes: tuple[str, ...]
+    scored: int  # images
+    steps: int
+    column: Column
+    splits: tuple[Split, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return f"{self.dataset}, protocol {self.protocol}"
+
+    @property
+    def basis(self) -> str:
+        """What all cells have in common."""
+        weights = f"weights {self.weights_digest[:12]}" if self.weights_digest else "no pretrained weights"
+        return (
+            f"protocol hash {self.protocol_hash[:12]}, {self.steps} steps, {weights}, "
+            f"{len(self.classes)} classes, scored on {self.scored} images (list {self.eval_digest[:12]})"
+        )
+
+
+def score_of(result: Result, column: Column) -> float:
+    """The mIoU (0..1) that a run shows in a column."""
+    if column == "student":
+        return result.student.miou
+    if column == "oracle":
+        return max([result.predictor.miou, *(point.miou for point in result.curve)])
+    return result.predictor.miou
+
+
+def comparable(results: Iterable[Result]) -> list[list[Result]]:
+    """The results in groups that may stand in one table, sorted by data set and protocol.
+
+    A run found twice (say in a copy of its folder) counts once; two different results of one run are refused.
+    """
+    groups: dict[tuple[str, ...], dict[tuple[Any, ...], Result]] = defaultdict(dict)
+    for result in results:
+        identity = (result.method, result.split, result.seed, result.run_id)
+        known = groups[_basis(result)].setdefault(identity, result)
+        if any(score_of(known, column) != score_of(result, column) for column in COLUMNS):
+            raise DataError(
+                f"run {result.run_id} ({_where(result)}) occurs twice with different scores; "
+                "move one of them away."
+            )
+    return [list(groups[key].values()) for key in sorted(groups)]
+
+
+def labels_of(results: Sequence[Result]) -> list[str]:
+    """The row label of each result: the method, and the knobs in which the runs of that method differ."""
+    settings = [_settings(result) for result in results]
+    by_method: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for result, setting in zip(results, settings, strict=True):
+        by_method[result.method].append(setting)
+    labels = []
+    for result, setting in zip(results, settings, strict=True):
+        others = by_method[result.method]
+        knobs = sorted({key for other in others for key in other})
+        differing = [key for key in knobs if len({other.get(key) for other in others}) > 1]
+        shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in differing)
+        labels.append(f"{result.method} ({shown})" if shown else result.method)
+    return labels
+
+
+def miou_table(results: Sequence[Result], column: Column = "last") -> Table:
+    """The table of one comparable group; results that differ in what comparable() splits by are refused."""
+    groups = comparable(results)
+    if len(groups) != 1:
+        raise DataError(
+            "a table needs runs of one data set, protocol hash, scored list, class list and set of weights; "
+            f"got {len(groups)} groups of them: make one table of each."
+        )
+    (group,) = groups
+    columns = _columns(group)
+    runs: dict[tuple[str, str], list[Result]] = defaultdict(list)
+    for result, label in zip(group, labels_of(group), strict=True):
+        runs[result.method, label].append(result)
+    rows = [_row(*names, found, list(columns), column) for names, found in runs.items()]
+    first = group[0]
+    return Table(
+        dataset=first.dataset,
+        protocol=first.protocol,
+        protocol_hash=first.protocol_hash,
+        eval_digest=first.split_digests.get("eval", "unknown"),
+        weights_digest=first.weights_digest,
+        classes=tuple(first.classes),
+        scored=first.images.get("eval", 0),
+        steps=first.steps,
+        column=column,
+        splits=tuple(columns.values()),
+        rows=tuple(sorted(rows, key=_place)),
+        notes=_notes(group, column),
+    )
+
+
+def _place(row: Row) -> tuple[Any, ...]:
+    """The baseline first, then by mean on the smallest split; a missing cell goes last."""
+    return (
+        row.method != BASELINE,
+        [(cell is None, -cell.mean if cell else 0.0) for cell in row.cells],
+        row.label,
+    )
+
+
+def _where(result: Result) -> str:
+    return f"{result.method}, {result.dataset}, {result.split}, seed {result.seed}"
+
+
+def _basis(result: Result) -> tuple[str, ...]:
+    return (
+        result.dataset,
+        result.protocol,
+        result.protocol_hash,
+        result.split_digests.get("eval", ""),
+        json.dumps(result.classes),
+        result.weights_digest or "",
+    )
+
+
+def _settings(result: Result) -> dict[str, str]:
+    """Version and knobs of the method as text, nested ones with dots: runs that differ are not averaged."""
+    flat: dict[str, str] = {"version": str(result.method_version)}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in value.items():
+                add(f"{prefix}.{key}" if prefix else str(key), inner)
+        elif prefix:
+            flat[prefix] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+    add("", result.config.get("method"))
+    return flat
+
+
+def _lists(result: Result) -> tuple[Any, ...]:
+    """What a split grants; the name alone does not say, since many published lists share one."""
+    counts = tuple(result.images.get(name, 0) for name in LISTS)
+    digests = tuple(result.split_digests.get(name, "") for name in LISTS)
+    return (*counts, result.split, *digests)
+
+
+def _columns(group: Sequence[Result]) -> dict[tuple[Any, ...], Split]:
+    """The splits of the group by what they grant, fewest labeled images first."""
+    by_name: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
+    for result in group:
+        by_name[result.split].add(_lists(result))
+    columns = {}
+    for key in sorted(_lists(result) for result in group):
+        pixel, tags, _, name, *digests = key
+        label = name
+        if len(by_name[name]) > 1:
+            namesakes = [other[4:] for other in by_name[name]]
+            differing = [i for i in range(len(LISTS)) if len({other[i] for other in namesakes}) > 1]
+            label = " ".join([name, *(f"[{LISTS[i]} {digests[i][:8]}]" for i in differing)])
+        columns[key] = Split(label=label, pixel=pixel, tags=tags)
+    return columns
+
+
+def _row(method: str, label: str, runs: list[Result], keys: list[tuple[Any, ...]], column: Column) -> Row:
+    by_split: dict[tuple[Any, ...], dict[int, Result]] = defaultdict(dict)
+    for run in runs:
+        known = by_split[_lists(run)].setdefault(run.seed, run)
+        if known is not run:
+            raise DataError(
+                f"runs {known.run_id} and {run.run_id} ({_where(run)}) have the same knobs but differ "
+                "elsewhere; report them apart or move one of them away."
+            )
+    cells = tuple(
+        summarise(score_of(run, column) for run in by_split[key].values()) if key in by_split else None
+        for key in keys
+    )
+    cost = Cost(
+        seconds_per_step=summarise(run.train_seconds / max(run.steps, 1) for run in runs).mean,
+        peak_memory_mib=max(run.peak_memory_mib for run in runs),
+        runs=len(runs),
+    )
+    return Row(method=method, label=label, cells=cells, cost=cost)
+
+
+def _notes(group: Sequence[Result], column: Column) -> tuple[str, ...]:
+    if column == "oracle":
+        return ()  # the curve does not store how many classes each of its points averages
+    scores = [result.student if column == "student" else result.predictor for result in group]
+    counts = sorted({score.classes_averaged for score in scores})
+    if len(counts) == 1:
+        return ()
+    return (
+        "The runs do not average over the same number of classes "
+        f"({', '.join(map(str, counts))}): a class that is neither in the truth nor predicted is left out.",
+    )
+
+
+# Rendering. Names come from users and packages: each sink gets them in a form in which they are only text.
+
+
+# With their full-width forms, which some spreadsheets take for the same.
+FORMULA_SIGNS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+def plain(text: str) -> str:
+    """The text without control, bidirectional and line-breaking characters."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c
+        for c in text
+    )
+
+
+def markdown_text(text: str) -> str:
+    """The text with the characters that mean something in Markdown or HTML escaped."""
+    escaped = re.sub(r"([\\`*<>\[\]|&~$#!])", r"\\\1", plain(text))
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
+
+
+def csv_text(text: str) -> str:
+    """The text with a quote in front where a spreadsheet would take it for a formula."""
+    text = plain(text)
+    return f"'{text}" if text.lstrip()[:1] in FORMULA_SIGNS else text
+
+
+def cell_text(cell: Summary | None) -> str:
+    """`43.2 ± 1.1 (3)`: mean and spread in percent, number of seeds."""
+    if cell is None:
+        return MISSING
+    if cell.spread is None:
+        return f"{100 * cell.mean:.1f} ({cell.n})"
+    return f"{100 * cell.mean:.1f} ± {100 * cell.spread:.1f} ({cell.n})"
+
+
+def to_markdown(table: Table) -> str:
+    """The table in GitHub's Markdown, readable as plain text."""
+    lines = [["method", *(split.heading for split in table.splits)]]
+    lines += [[row.label, *map(cell_text, row.cells)] for row in table.rows]
+    lines = [[markdown_text(cell) for cell in line] for line in lines]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    text = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(text + [f"\n{markdown_text(note)}" for note in table.notes]) + "\n"
+
+
+def costs_to_markdown(table: Table) -> str:
+    """One line per method: training seconds per step and peak memory."""
+    return "".join(
+        f"- {markdown_text(row.label)}: {row.cost.seconds_per_step:.3g} s per step, "
+        f"{row.cost.peak_memory_mib:.0f} MiB peak ({row.cost.runs} run{'s' if row.cost.runs != 1 else ''})\n"
+        for row in table.rows
+    )
+
+
+def to_csv(table: Table) -> str:
+    """One line per cell; a missing cell has n = 0 and no numbers."""
+    lines: list[Sequence[Any]] = [CELL_COLUMNS]
+    for row in table.rows:
+        for split, cell in zip(table.splits, row.cells, strict=True):
+            names = [table.dataset, table.protocol, table.protocol_hash, table.column, row.label, split.label]
+            numbers: list[Any] = [MISSING, None, 0]
+            if cell is not None:
+                numbers = [100 * cell.mean, None if cell.spread is None else 100 * cell.spread, cell.n]
+            lines.append([*names, split.pixel, split.tags, *numbers])
+    return csv_lines(lines)
+
+
+def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
+    """The lines as CSV, every text made harmless for spreadsheets."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for line in lines:
+        writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in line])
+    return file.getvalue()
+
+
+def to_rich(table: Table) -> RichTable:
+    """The table for the terminal, with the cost of each method at its right."""
+    name, explained = COLUMNS[table.column]
+    drawn = RichTable(
+        title=Text(plain(f"{table.title}: {name} (%)")), caption=Text(plain(f"{explained}; {table.basis}"))
+    )
+    drawn.add_column("method")
+    for split in table.splits:
+        drawn.add_column(Text(plain(split.heading)), justify="right")
+    drawn.add_column("s/step", justify="right")
+    drawn.add_column("peak MiB", justify="right")
+    for row in table.rows:
+        cells = [Text(cell_text(cell), style="dim" if cell is None else "") for cell in row.cells]
+        cost = [Text(f"{row.cost.seconds_per_step:.3g}"), Text(f"{row.cost.peak_memory_mib:.0f}")]
+        drawn.add_row(Text(plain(row.label)), *cells, *cost)
+    return drawn

@@ -1,0 +1,108 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reports import plots
+from reports.tables import Table, miou_table
+
+
+def panels(table: Table) -> list[Any]:
+    return list(plots.draw(table).axes)
+
+
+def curves(ax: Any) -> dict[str, list[float]]:
+    """What each line of a panel shows, by the method's name."""
+    lines = [container.lines[0] for container in ax.containers]
+    return {line.get_gid(): [float(y) for y in line.get_ydata()] for line in lines}
+
+
+def test_a_line_per_method_with_means_and_spreads(make: Any) -> None:
+    runs = [make(m, seed=s) for s, m in enumerate([0.40, 0.50])]
+    runs += [
+        make(0.6, split="full"),
+        make(0.55, method="fixmatch"),
+        make(0.65, method="fixmatch", split="full"),
+    ]
+    (ax,) = panels(miou_table(runs))
+    assert curves(ax) == {"supervised": pytest.approx([45, 60]), "fixmatch": pytest.approx([55, 65])}
+    assert len(ax.containers) == 2
+    bars = ax.containers[0].lines[2][0].get_segments()
+    spread = 10 / math.sqrt(2)
+    np.testing.assert_allclose(np.asarray(bars[0])[:, 1], [45 - spread, 45 + spread])
+    assert not np.isfinite(np.asarray(bars[1])).any(), "one seed has no bar"
+
+
+def test_ticks_are_the_counts_with_the_split_names_below(make: Any) -> None:
+    (ax,) = panels(miou_table([make(0.4, split=s) for s in ("1_8", "1_4", "full")]))
+    assert ax.get_xscale() == "log"
+    np.testing.assert_allclose(ax.get_xticks(), [46, 92, 367])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["46\n1_8", "92\n1_4", "367\nfull"]
+    assert not len(ax.get_xticks(minor=True))
+
+
+def test_no_line_across_a_missing_cell(make: Any) -> None:
+    runs = [make(0.4, split=s) for s in ("1_8", "1_4", "full")]
+    runs += [make(0.5, method="fixmatch", split=s) for s in ("1_8", "full")]
+    (ax,) = panels(miou_table(runs))
+    assert curves(ax)["fixmatch"] == pytest.approx([50, math.nan, 50], nan_ok=True)
+
+
+def test_no_line_between_lists_of_one_size(make: Any) -> None:
+    runs = [make(0.4, split="1_8"), make(0.5, split="other_1_8")]
+    (ax,) = panels(miou_table(runs))
+    assert curves(ax)["supervised"] == pytest.approx([40, math.nan, 50], nan_ok=True)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["46\n1_8\nother_1_8"]
+
+
+def test_kinds_of_label_have_panels_of_their_own(make: Any) -> None:
+    runs = [make(0.4, split=s) for s in ("1_8", "full", "1_8+tags", "tags")]
+    runs += [make(0.5, method="u2pl", split="tags")]
+    axes = panels(miou_table(runs))
+    assert [len(ax.containers) for ax in axes] == [1, 1, 2]
+    assert [list(ax.get_xticks()) for ax in axes] == [[46, 367], [46], [367]]
+    assert [ax.get_title() for ax in axes] == [plots.PANELS[kind][0] for kind in ("pixel", "mixed", "tags")]
+
+
+def test_names_are_written_beside_the_lines_without_overlap(make: Any) -> None:
+    runs = [make(0.5 + i / 10000, method=f"m{i}") for i in range(12)] + [make(0.3)]
+    figure = plots.draw(miou_table(runs))
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert {text.get_text() for text in ax.texts} == {row.label for row in miou_table(runs).rows}
+    # The extent of an annotation covers its leader line too: take the middle of the text.
+    middles = sorted(text.get_transform().transform(text.get_position())[1] for text in ax.texts)
+    assert len(middles) == 13
+    assert min(np.diff(middles)) > 9 * figure.dpi / 72
+    assert middles[-1] <= ax.bbox.y1 + 1, "names stay beside the panel"
+
+
+def test_methods_differ_in_colour_and_marker(make: Any) -> None:
+    runs = [make(0.4 + i / 100, method=f"m{i}") for i in range(14)]
+    (ax,) = panels(miou_table(runs))
+    lines = [container.lines[0] for container in ax.containers]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 14
+    assert len({line.get_marker() for line in lines[:7]}) == 7
+
+
+@pytest.mark.parametrize("name", [r"$\notacmd$", "_hidden", "a$b$c", "<&>", "a\x1bb", "[bold]"])
+def test_hostile_names_are_drawn_as_text(make: Any, tmp_path: Path, name: str) -> None:
+    table = miou_table([make(0.4, method=name, split=name, dataset=name, protocol=name)])
+    paths = plots.save(table, tmp_path / "plot")
+    assert all(path.stat().st_size > 1000 for path in paths)
+    (ax,) = panels(table)
+    assert [text.get_text() for text in ax.texts] == [name.replace("\x1b", "\ufffd")]
+
+
+def test_files_are_pictures_and_equal_for_equal_results(make: Any, tmp_path: Path) -> None:
+    table = miou_table([make(0.4), make(0.5, split="full")])
+    first, second = plots.save(table, tmp_path / "a.b"), plots.save(table, tmp_path / "c")
+    assert [path.name for path in first] == ["a.b.png", "a.b.svg"]
+    with Image.open(first[0]) as picture:
+        assert picture.format == "PNG" and picture.width > 600
+        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 2, "something is drawn"
+    assert first[1].read_text().count("<svg") == 1
+    assert [a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True)] == [True, True]

@@ -1,0 +1,237 @@
+import csv
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench.errors import DataError
+from bench.store import Result
+from reports.tables import (
+    MISSING,
+    Table,
+    cell_text,
+    comparable,
+    costs_to_markdown,
+    miou_table,
+    to_csv,
+    to_markdown,
+    to_rich,
+)
+
+
+def shown(table: Table) -> dict[str, list[str]]:
+    return {row.label: [cell_text(cell) for cell in row.cells] for row in table.rows}
+
+
+def printed(table: Table) -> str:
+    console = Console(file=io.StringIO(), width=200, record=True)
+    console.print(to_rich(table))
+    return console.export_text()
+
+
+def test_cells_hold_mean_spread_and_count(make: Any) -> None:
+    runs = [make(m, seed=s) for s, m in enumerate([0.42, 0.43, 0.445])]
+    # Mean 43.1667; deviations -1.1667, -.1667, 1.3333: squares sum 3.1667; / 2 = 1.5833; root 1.2583.
+    assert shown(miou_table(runs)) == {"supervised": ["43.2 ± 1.3 (3)"]}
+    assert shown(miou_table(runs[:1])) == {"supervised": ["42.0 (1)"]}
+
+
+def test_missing_cells_are_named_and_unequal_seeds_counted(make: Any) -> None:
+    runs = [
+        make(0.40),
+        make(0.50, split="full"),
+        make(0.45, method="fixmatch", seed=0),
+        make(0.47, method="fixmatch", seed=1),
+    ]
+    table = miou_table(runs)
+    assert shown(table) == {
+        "supervised": ["40.0 (1)", "50.0 (1)"],
+        "fixmatch": ["46.0 ± 1.4 (2)", MISSING],
+    }
+    assert to_markdown(table).count(MISSING) == 1
+    assert printed(table).count(MISSING) == 1
+    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
+    (hole,) = [line for line in lines if line["miou_percent_mean"] == MISSING]
+    assert (hole["method"], hole["split"], hole["n"]) == ("fixmatch", "full", "0")
+
+
+def test_columns_show_last_oracle_and_student(make: Any) -> None:
+    runs = [make(0.40, curve=[0.30, 0.46, 0.40], student=0.38)]
+    found = {c: shown(miou_table(runs, c))["supervised"] for c in ("last", "oracle", "student")}  # type: ignore[arg-type]
+    assert found == {"last": ["40.0 (1)"], "oracle": ["46.0 (1)"], "student": ["38.0 (1)"]}
+
+
+def test_oracle_of_a_run_without_curve_is_its_last_score(make: Any) -> None:
+    assert shown(miou_table([make(0.40, curve=[])], "oracle")) == {"supervised": ["40.0 (1)"]}
+
+
+def test_rows_baseline_first_then_by_mean_of_smallest_split(make: Any) -> None:
+    runs = [
+        make(0.30, method="supervised"),
+        make(0.90, method="supervised", split="full"),
+        make(0.41, method="alpha"),
+        make(0.95, method="alpha", split="full"),
+        make(0.43, method="zeta"),
+        make(0.99, method="only_full", split="full"),
+    ]
+    assert [row.label for row in miou_table(runs).rows] == ["supervised", "zeta", "alpha", "only_full"]
+
+
+def test_splits_in_order_of_labeled_images(make: Any) -> None:
+    runs = [make(0.4, split=s) for s in ("full", "1_8", "tags", "1_4", "1_8+tags")]
+    assert [split.heading for split in miou_table(runs).splits] == [
+        "tags (367 tags)",
+        "1_8 (46)",
+        "1_8+tags (46 + 321 tags)",
+        "1_4 (92)",
+        "full (367)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol_hash": "0" * 16},
+        {"eval_digest": "d" * 64},
+        {"classes": ["road", "sky", "bus"]},
+        {"weights_digest": None},
+        {"dataset": "shapes"},
+    ],
+)
+def test_what_may_not_be_compared_is_split_and_refused(make: Any, other: dict[str, Any]) -> None:
+    runs = [make(0.40), make(0.41, seed=1), make(0.60, method="fixmatch", **other)]
+    assert sorted(len(group) for group in comparable(runs)) == [1, 2]
+    with pytest.raises(DataError, match="got 2 groups"):
+        miou_table(runs)
+
+
+def test_knob_sets_are_rows_named_by_what_differs(make: Any) -> None:
+    def run(miou: float, threshold: float, seed: int = 0) -> Result:
+        return make(
+            miou,
+            method="fixmatch",
+            seed=seed,
+            knobs={"threshold": threshold, "weight": 1.0, "ema": {"decay": 0.99}},
+        )
+
+    runs = [make(0.3, knobs={"weight": 2.0}), run(0.40, 0.95), run(0.42, 0.95, seed=1), run(0.50, 0.8)]
+    assert shown(miou_table(runs)) == {
+        "supervised": ["30.0 (1)"],
+        "fixmatch (threshold=0.8)": ["50.0 (1)"],
+        "fixmatch (threshold=0.95)": ["41.0 ± 1.4 (2)"],
+    }
+
+
+def test_nested_knobs_and_versions_are_told_apart(make: Any) -> None:
+    runs = [
+        make(0.40, method="u2pl", knobs={"ema": {"decay": 0.9}}),
+        make(0.41, method="u2pl", knobs={"ema": {"decay": 0.99}}),
+        make(0.42, method="fixmatch", run_id="a"),
+        make(0.43, method="fixmatch", run_id="b", method_version=2),
+    ]
+    assert [row.label for row in miou_table(runs).rows] == [
+        "fixmatch (version=2)",
+        "fixmatch (version=1)",
+        "u2pl (ema.decay=0.99)",
+        "u2pl (ema.decay=0.9)",
+    ]
+
+
+def test_lists_of_one_name_and_different_content_are_two_columns(make: Any) -> None:
+    runs = [make(0.40, pixel_digest="aaaaaaaa11"), make(0.50, seed=1, pixel_digest="bbbbbbbb22")]
+    table = miou_table(runs)
+    assert [split.label for split in table.splits] == ["1_8 [pixel aaaaaaaa]", "1_8 [pixel bbbbbbbb]"]
+    assert shown(table) == {"supervised": ["40.0 (1)", "50.0 (1)"]}
+
+
+def test_a_run_found_twice_counts_once(make: Any) -> None:
+    assert shown(miou_table([make(0.40), make(0.40)])) == {"supervised": ["40.0 (1)"]}
+
+
+def test_two_scores_of_one_run_are_refused(make: Any) -> None:
+    with pytest.raises(DataError, match="occurs twice with different scores"):
+        miou_table([make(0.40), make(0.41)])
+
+
+def test_one_seed_is_not_averaged_with_itself(make: Any) -> None:
+    with pytest.raises(DataError, match=r"runs a and b .*same knobs"):
+        miou_table([make(0.40, run_id="a"), make(0.41, run_id="b")])
+
+
+def test_unequal_class_counts_are_noted(make: Any) -> None:
+    assert miou_table([make(0.4), make(0.5, seed=1)]).notes == ()
+    (note,) = miou_table([make(0.4), make(0.5, seed=1, classes_averaged=2)]).notes
+    assert "(2, 3)" in note
+
+
+def test_costs_are_mean_time_per_step_and_largest_memory(make: Any) -> None:
+    runs = [
+        make(0.4, train_seconds=10.0, peak_memory_mib=300.0),
+        make(0.4, seed=1, train_seconds=30.0, peak_memory_mib=200.0),
+    ]
+    assert costs_to_markdown(miou_table(runs)) == "- supervised: 0.2 s per step, 300 MiB peak (2 runs)\n"
+    assert re.search(r"supervised .*0\.2 .*300", printed(miou_table(runs)))
+
+
+def test_markdown_is_aligned(make: Any) -> None:
+    runs = [make(0.40), make(0.45, method="fixmatch", split="full")]
+    assert to_markdown(miou_table(runs)) == (
+        "| method     | 1_8 (46) | full (367) |\n"
+        "|------------|----------|------------|\n"
+        "| supervised | 40.0 (1) | missing    |\n"
+        "| fixmatch   | missing  | 45.0 (1)   |\n"
+    )
+
+
+HOSTILE = [
+    "a|b",
+    "=cmd|' /C calc'!A0",
+    "+1",
+    " -1",
+    "@x",
+    "\uff1dcmd",
+    "[bold]x[/bold]",
+    "[/]",
+    "<script>x</script>",
+    "![x](y)",
+    "`x`",
+    "_x_ **y**",
+    "a\nb",
+    "a\x1b[31mb",
+    "a\u202eb",
+    "\\",
+    "$x$",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_text(make: Any, name: str) -> None:
+    # A name can come in as data set, method, split, protocol and knob.
+    runs = [
+        make(0.4, dataset=name, method=name, split=name, protocol=name, knobs={"k": name}),
+        make(0.5, dataset=name, method=name, split=name, protocol=name, knobs={"k": "x"}),
+    ]
+    table = miou_table(runs)
+    harmless = re.sub(r"[\n\x1b\u202e]", "\ufffd", name)
+
+    markdown = to_markdown(table)
+    lines = markdown.splitlines()
+    assert len(lines) == 4
+    assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3 for line in lines), "cells broken up"
+    for line in lines[2:]:
+        for sign in "<>[]`*$":
+            assert not re.search(rf"(?<!\\)(?:\\\\)*{re.escape(sign)}", line)
+    assert not re.search(r"[^\\A-Za-z0-9]_\w", markdown)
+    assert re.sub(r"\\(.)", r"\1", lines[2]).startswith(f"| {harmless} (k=")
+
+    for cells in list(csv.reader(io.StringIO(to_csv(table))))[1:]:
+        assert len(cells) == 11
+        assert all(not cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d")) for cell in cells[:6])
+        assert not any(sign in "".join(cells) for sign in "\n\x1b\u202e")
+        assert cells[0].removeprefix("'") == harmless
+
+    text = printed(table)
+    assert harmless in text
+    assert "\x1b" not in text and "\u202e" not in text
