@@ -1,7 +1,8 @@
 """Saving and loading all that a bit-exact resume needs.
 
-Batches and random streams are functions of the step, so the state is: method (network, teacher, buffers), optimizer,
-gradient scaler, the step, and the curve so far. No random state and no sampler position need to be kept.
+Batches and random streams are functions of the step, so the state is: method (network, teacher, buffers),
+optimizer, gradient scaler, the step, and the curve so far. No random state and no sampler position need to be
+kept.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,17 @@ from bench.store import write_atomic
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """The file appears whole or not at all. Its digest lies beside it, since neither torch.load nor zip notices
-    every flipped bit."""
+    """The file appears whole or not at all. Its digest lies beside it, since neither torch.load nor zip
+    notices every flipped bit."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
-    # The list of digests admits the old file and the new one, so a kill between the two writes harms neither.
-    known = [hashlib.sha256(data).hexdigest(), *_digests(path)[:1]]
-    write_atomic(_beside(path), json.dumps(known).encode())
+    # While the file is replaced the list admits the old one and the new one, so a kill between the writes
+    # harms neither, however often it happens.
+    new = hashlib.sha256(data).hexdigest()
+    write_atomic(_beside(path), json.dumps([new, *_digests(path)]).encode())
     write_atomic(path, data)
+    write_atomic(_beside(path), json.dumps([new]).encode())
 
 
 def load(path: Path, map_location: str) -> dict[str, Any]:
@@ -38,7 +42,10 @@ def load(path: Path, map_location: str) -> dict[str, Any]:
         raise DataError(
             f"{path} is damaged: its digest is not the one recorded. Start again with --overwrite."
         )
-    return torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise DataError(f"{path} is not a checkpoint of ours. Start again with --overwrite.") from error
 
 
 def remove(path: Path) -> None:
@@ -52,5 +59,8 @@ def _beside(path: Path) -> Path:
 
 
 def _digests(path: Path) -> list[str]:
-    beside = _beside(path)
-    return json.loads(beside.read_text()) if beside.exists() else []
+    try:
+        known = json.loads(_beside(path).read_bytes())
+    except (FileNotFoundError, ValueError):  # ValueError: damaged, so it vouches for nothing
+        return []
+    return known if isinstance(known, list) else []

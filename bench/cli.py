@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     add_completion=True,
     pretty_exceptions_enable=False,
-    help="FrugalSeg compares weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
+    help="Compare weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
     "Start with [bold]python -m bench run --method fixmatch[/bold], which needs no data.",
     epilog="Exit codes: 0 done, 1 run failed, 2 usage or configuration, 3 data missing or invalid, "
     "5 machine unfit, 75 stopped by a signal and resumable. --debug anywhere shows a traceback.",
@@ -46,14 +46,14 @@ def main() -> None:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
         app(prog_name="python -m bench")
-    except BenchError as error:
+    except (BenchError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()
         kind = "stopped" if isinstance(error, Interrupted) else "error"
         Console(stderr=True).print(
             f"[bold]{kind}:[/bold] {escape(str(error))}", highlight=False, soft_wrap=True
         )
-        sys.exit(error.exit_code)
+        sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
 
 
 def _version(wanted: bool) -> None:
@@ -177,11 +177,7 @@ def list_(data_root: DataRoot = None) -> None:
         try:
             info = registry.describe_method(name)
             methods.add_row(name, " + ".join(sorted(info.needs)), escape(info.summary))
-        except (
-            BenchError,
-            OSError,
-            SyntaxError,
-        ) as error:  # a broken plug-in is listed, it does not stop the list
+        except BenchError as error:  # a broken plug-in is listed, it does not stop the list
             methods.add_row(escape(name), "", f"broken: {escape(str(error))}")
     sets = Table("data set", "splits", "protocol", title="data sets", title_justify="left")
     for name in registry.dataset_names():
@@ -248,6 +244,8 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     display = Display()
     data = registry.load_dataset(dataset, data_root)
     splits = [find_split(dataset, name, data_root) for name in known_splits(dataset, data_root)]
+    if not splits:
+        raise DataError(f"{dataset} has no splits to verify; make them with `data splits --make`.")
 
     def on_item(done: int, total: int) -> None:
         if done <= 1:
@@ -299,7 +297,8 @@ def splits(
     unlabeled: Annotated[Path | None, typer.Option(help="... and this list of unlabeled ones.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the imported split.")] = None,
 ) -> None:
-    """List splits with counts and digests; make them for a data set of yours; import other projects' lists."""
+    """List splits with counts and digests; make them for a data set of yours; import other projects'
+    lists."""
     from datasets import split_lists
 
     if make or labeled:
@@ -314,12 +313,11 @@ def splits(
         else:
             if labeled is None or name is None:
                 raise ConfigError("an import needs --labeled FILE and --name NAME.")
-            known = split_lists.import_split(
+            imported = split_lists.import_split(
                 dataset, name, labeled, unlabeled, data.ids("train"), data.ids(data.scored), folder
             )
-            out.print(
-                f"imported {name}; known as: {', '.join(known) or 'not a list we know'}", highlight=False
-            )
+            known = ", ".join(split_lists.recognise(imported.pixel)) or "no list of a project we know"
+            out.print(f"imported {escape(name)}: {known}", highlight=False)
     table = Table("split", "pixel", "tags", "none", "scored", "digest of pixel", title=escape(dataset))
     for found in split_lists.known_splits(dataset, data_root):
         split = split_lists.find_split(dataset, found, data_root)

@@ -1,7 +1,7 @@
 """The settings of a run: what they are, their defaults, and which source wins.
 
-The command line beats `--config FILE`, which beats the protocol file, which beats the defaults below. Unknown keys
-and mistyped values are errors. Nothing here imports torch, so that `--dry-run` answers at once.
+The command line beats `--config FILE`, which beats the protocol file, which beats the defaults below. Unknown
+keys and mistyped values are errors. Nothing here imports torch, so that `--dry-run` answers at once.
 """
 
 from __future__ import annotations
@@ -93,8 +93,6 @@ class Protocol(Knobs):
             raise ValueError("crop must be two positive sizes, height and width")
         if not 0 < self.resize[0] <= self.resize[1]:
             raise ValueError("resize must be two positive factors, the smaller first")
-        if self.schedule.warmup_steps >= self.steps:
-            raise ValueError("schedule.warmup_steps must be below steps")
         if not self.evaluation.scales or min(self.evaluation.scales) <= 0:
             raise ValueError("evaluation.scales must be one or more positive factors")
         return self
@@ -106,7 +104,8 @@ class Protocol(Knobs):
 
 
 class Machine(Knobs):
-    """How and where it runs. None of it may change a result beyond rounding, so none of it is part of the run's id."""
+    """How and where it runs. None of it may change a result beyond rounding, so none of it is part of the
+    run's id."""
 
     device: str = "auto"  # auto: cuda when there is one
     workers: int = Field(1, ge=0)
@@ -141,11 +140,13 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-# Reading ---------------------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-3 as a number and refuses a key given twice (plain YAML reads text, and lets the last win)."""
+    """YAML that reads 1e-3 as a number and 1_16 as a name, and refuses a key given twice (plain YAML reads
+    text, 116, and lets the last win)."""
 
 
 def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -160,6 +161,8 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_dupl
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+for _digit in "0123456789":  # before plain YAML's own rule for numbers
+    _Loader.yaml_implicit_resolvers[_digit].insert(0, ("tag:yaml.org,2002:str", re.compile(r"^\d+_\d+$")))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -167,7 +170,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold keys and values.")
@@ -181,7 +184,7 @@ def parse_assignment(text: str) -> tuple[list[str], Any]:
         raise ConfigError(f"--set {text!r}: write key=value, for example --set protocol.steps=200")
     try:
         return key.strip().split("."), yaml.load(value, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {key}: cannot read the value {value!r}.") from error
 
 
@@ -213,7 +216,8 @@ def protocol_names() -> list[str]:
 
 
 def read_protocol(name: str) -> dict[str, Any]:
-    """A protocol file. Its section `knobs` sets, in every method that has a knob of that name, another default."""
+    """A protocol file. Its section `knobs` sets, in every method that has a knob of that name, another
+    default."""
     if name not in protocol_names():
         raise ConfigError(suggest(name, protocol_names(), "protocol"))
     return {"name": name, **read_yaml(PROTOCOLS / f"{name}.yaml")}
@@ -240,7 +244,8 @@ def _explain(error: ValidationError, model: type[Knobs], prefix: str) -> str:
         elif item["type"] == "missing":
             sentences.append(f"{key} is missing; give it with --set {key}=...")
         else:
-            sentences.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (given: {item['input']!r})")
+            given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
+            sentences.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{given}")
     return "\n".join(sentences)
 
 
@@ -253,12 +258,13 @@ def _keys(model: type[Knobs], prefix: str) -> list[str]:
     return keys
 
 
-# Resolving -------------------------------------------------------------------------------------------------------
+# Resolving
+# -------------------------------------------------------------------------------------------------------
 
 
 def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
-    """The configuration of a run. `flags` are the command line's own options as nested keys, None where not given;
-    `sets` are texts `key=value`, which beat them."""
+    """The configuration of a run. `flags` are the command line's own options as nested keys, None where not
+    given; `sets` are texts `key=value`, which beat them."""
     from bench import registry
 
     given: dict[str, Any] = read_yaml(config_file) if config_file else {}
@@ -282,7 +288,7 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
         raise ConfigError(f"which method? Give --method, one of: {', '.join(registry.method_names())}")
 
     protocol = given.get("protocol", {})
-    base = read_protocol(protocol.get("name") or registry.default_protocol(str(given["dataset"])))
+    base = read_protocol(str(protocol.get("name") or "") or registry.default_protocol(str(given["dataset"])))
     shared = base.pop("knobs", {})
     given["protocol"] = merge(base, protocol)
 

@@ -1,8 +1,8 @@
 """What a method and a data set see of the harness, and all they need to see.
 
 Shapes: B images of a batch, C classes, H W crop size, D representation channels, h w decoder resolution.
-Images are float in 0..1, RGB, not normalised: normalisation belongs to the network's weights (see bench.models).
-Labels are int64 class ids, 255 where there is none.
+Images are float in 0..1, RGB, not normalised: normalisation belongs to the network's weights (see
+bench.models). Labels are int64 class ids, 255 where there is none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 IGNORE = 255
+ABSENT: Any = None  # typed as what it stands for: who asks for it has declared the need
 
 
 class Supervision(StrEnum):
@@ -47,8 +48,9 @@ class Supervision(StrEnum):
 
 @dataclass(frozen=True)
 class BoxRule:
-    """How CutMix boxes are drawn: with `probability` an image gets one box, whose area is a share of the crop drawn
-    uniformly from `area` and whose height / width is drawn from `ratio` (uniformly, or log-uniformly)."""
+    """How CutMix boxes are drawn: with `probability` an image gets one box, whose area is a share of the crop
+    drawn uniformly from `area` and whose height / width is drawn from `ratio` (uniformly, or
+    log-uniformly)."""
 
     probability: float
     area: tuple[float, float]
@@ -71,21 +73,19 @@ class Stream:
     ids: tuple[str, ...]
     image: Tensor  # B 3 H W, weak view
     valid: Tensor  # B H W bool, False in padding
-    label: Tensor = cast(Tensor, None)  # B H W; None unless pixels are granted
+    label: Tensor = ABSENT  # B H W; None unless pixels are granted
     strong: tuple[Tensor, ...] = ()  # of B 3 H W, same geometry as image
-    boxes: tuple[
-        Tensor, ...
-    ] = ()  # of B H W bool, True where the pixel comes from the next image of the batch
+    boxes: tuple[Tensor, ...] = ()  # of B H W bool, True where the next image of the batch shows
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's images. A stream that the method does not need is None; one that it needs is always there, because
-    the harness checks `needs` against the split before the first step."""
+    """One step's images. A stream that the method does not need is None; one that it needs is always there,
+    because the harness checks `needs` against the split before the first step."""
 
-    labeled: Stream = cast(Stream, None)
-    tagged: Stream = cast(Stream, None)
-    unlabeled: Stream = cast(Stream, None)
+    labeled: Stream = ABSENT
+    tagged: Stream = ABSENT
+    unlabeled: Stream = ABSENT
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with `function` applied to every tensor, e.g. a move to another device."""
@@ -134,8 +134,8 @@ class Task:
 class Method(nn.Module, ABC):
     """A method: which labels it needs, which views it wants, and its loss. One file in methods/ each.
 
-    Everything that must survive a restart (teacher, queues, thresholds) is a submodule or buffer, so that state_dict
-    is all there is. The harness owns the optimizer: a method returns losses and never steps.
+    Everything that must survive a restart (teacher, queues, thresholds) is a submodule or buffer, so that
+    state_dict is all there is. The harness owns the optimizer: a method returns losses and never steps.
     """
 
     needs: ClassVar[frozenset[Supervision]] = frozenset({Supervision.PIXEL})
@@ -143,8 +143,8 @@ class Method(nn.Module, ABC):
     version: ClassVar[int] = 1  # raise it when the same knobs would give another result
 
     class HParams(Knobs):
-        """Every knob with its published default. The fields may use builtins, typing and pydantic, nothing else:
-        `--dry-run` and `show` read this class from the source without importing torch."""
+        """Every knob with its published default. The fields may use builtins, typing and pydantic, nothing
+        else: `--dry-run` and `show` read this class from the source without importing torch."""
 
     def __init__(self, net: nn.Module, task: Task, hparams: Knobs) -> None:
         super().__init__()
@@ -170,7 +170,8 @@ class Method(nn.Module, ABC):
 
 
 class Dataset(ABC):
-    """Images and masks by id. Which ids may be asked for their mask is the split's business, not the data set's."""
+    """Images and masks by id. Which ids may be asked for their mask is the split's business, not the data
+    set's."""
 
     name: str
     classes: tuple[str, ...]

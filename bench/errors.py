@@ -1,4 +1,5 @@
-"""Errors that a user can mend. Each message is a sentence that names the file or key at fault and says what to do."""
+"""Errors that a user can mend. Each message is a sentence that names the file or key at fault and says what
+to do."""
 
 
 class BenchError(Exception):

@@ -1,7 +1,8 @@
 """Scoring: inference on images of their own size, confusion counts, mIoU.
 
-mIoU is pooled: the counts of all images are added up, and the mean is taken over the classes that occur in the truth
-or the prediction. A class in neither is not a zero, and the number of classes averaged is kept beside the score.
+mIoU is pooled: the counts of all images are added up, and the mean is taken over the classes that occur in
+the truth or the prediction. A class in neither is not a zero, and the number of classes averaged is kept
+beside the score.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from bench.store import Score
 def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     """Counts of (truth, prediction) over the pixels whose label is not 255: C C int64, truth in rows.
 
-    Raises ValueError if a class id at or above C is predicted or is a label: 255 may be a label, never a prediction.
+    Raises ValueError if a class id at or above C is predicted or is a label: 255 may be a label, never a
+    prediction.
     """
     prediction, label = prediction.flatten(), label.flatten()
     valid = label != IGNORE
-    # Ids out of range would fall into another cell's bin; the one extra bin catches them without a second pass.
+    # Ids out of range would fall into another cell's bin; the one extra bin catches them without a second
+    # pass.
     inside = (prediction < classes) & (label < classes)
     cell = torch.where(inside, label.long() * classes + prediction, classes * classes)[valid]
     counts = torch.bincount(cell, minlength=classes * classes + 1)
@@ -122,7 +125,8 @@ def evaluate(
     device: str,
     on_image: Callable[[int], None] = lambda done: None,
 ) -> np.ndarray:
-    """Confusion counts of each image: N C C int64, truth in rows. The module's mode is put back afterwards."""
+    """Confusion counts of each image: N C C int64, truth in rows. The module's mode is put back
+    afterwards."""
     classes = len(dataset.classes)
     training = module.training
     module.eval()

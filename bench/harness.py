@@ -1,7 +1,7 @@
 """The one training harness: everything but the loss is the same for every method.
 
-A run is a pure function of its configuration. Batches, views and dropout of step n are drawn from streams named after
-n, so stopping, resuming, and the number of workers change nothing.
+A run is a pure function of its configuration. Batches, views and dropout of step n are drawn from streams
+named after n, so stopping, resuming, and the number of workers change nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from bench.optimisation import build_optimizer, lr_factor, set_lr
 from bench.randomness import seed_for, torch_seeded
 from bench.store import Point, Result, write_atomic
 from bench.weights import load_weights
-from datasets.loaders import StepBatches, loader, worker_failures
+from datasets.loaders import StepBatches, iterate, worker_failures
 
 NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,7 +77,8 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
 
 
 def _check_config(plan: Plan, resuming: bool) -> None:
-    """The folder's name carries the id, so another configuration in it means a renamed folder or an edited file."""
+    """The folder's name carries the id, so another configuration in it means a renamed folder or an edited
+    file."""
     if not resuming:
         return
     from bench.config import read_yaml, validate
@@ -189,7 +190,8 @@ class Trainer:
                 module.compile()
         return method
 
-    # Training ----------------------------------------------------------------------------------------------------
+    # Training
+    # ----------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         """From the current step to the last one."""
@@ -197,8 +199,13 @@ class Trainer:
         log = Log(self)
         self.display.start(f"train {self.plan.method.name}", steps, self.step)
         started = time.monotonic()
-        with closing(log), worker_failures():
-            for batch in loader(self.batches, self.step, machine.workers):
+        batches = iterate(self.batches, self.step, machine.workers)
+        with closing(log), worker_failures(), closing(batches):
+            if self._curve_is_due():  # stopped during that evaluation
+                self._evaluate_for_curve(log)
+                self.display.start(f"train {self.plan.method.name}", steps, self.step)
+                started = time.monotonic()
+            for batch in batches:
                 total, terms = self.train_step(
                     batch, Progress(self.step, steps, self.config.seed, self.device)
                 )
@@ -208,8 +215,7 @@ class Trainer:
                     self.train_seconds, started = self._elapsed(started)
                     self._check_losses()
                     self.display.update(self.step, log.flush())
-                every = self.protocol.evaluation.every
-                if every and self.step % every == 0 and self.step < steps:
+                if self._curve_is_due():
                     self.train_seconds, _ = self._elapsed(started)
                     self._evaluate_for_curve(log)
                     self.display.start(f"train {self.plan.method.name}", steps, self.step)
@@ -266,7 +272,8 @@ class Trainer:
             "Lower protocol.optimizer.lr, set protocol.clip, or use --precision fp32."
         )
 
-    # State -------------------------------------------------------------------------------------------------------
+    # State
+    # -------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write the checkpoint, unless the weights are not finite: then the one before stays."""
@@ -306,7 +313,8 @@ class Trainer:
         self.non_finite = state["non_finite"]
         self.display.say(f"resuming at step {self.step} of {self.protocol.steps}")
 
-    # Scoring -----------------------------------------------------------------------------------------------------
+    # Scoring
+    # -----------------------------------------------------------------------------------------------------
 
     def _counts(self, module: nn.Module, name: str) -> np.ndarray:
         ids = self.plan.split.eval
@@ -319,8 +327,17 @@ class Trainer:
         inference = Inference(self.protocol.evaluation, self.protocol.crop)
         return evaluate(module, self.dataset, ids, inference, self.device, on_image)
 
+    def _curve_is_due(self) -> bool:
+        every = self.protocol.evaluation.every
+        missing = all(point.step != self.step for point in self.curve)
+        return bool(every) and 0 < self.step < self.protocol.steps and self.step % every == 0 and missing
+
     def _evaluate_for_curve(self, log: Log) -> None:
-        miou = score(self._counts(self.method.predictor(), "curve").sum(0)).miou
+        try:
+            miou = score(self._counts(self.method.predictor(), "curve").sum(0)).miou
+        except Interrupted:
+            self.save()
+            raise
         self.curve.append(Point(step=self.step, miou=miou))
         log.write({"step": self.step, "miou": miou})
 
@@ -367,11 +384,12 @@ class Trainer:
     def _exported(self, predictor: nn.Module) -> bytes:
         net = next(module for module in predictor.modules() if isinstance(module, Segmenter))
         about = {
-            "classes": json.dumps(list(self.dataset.classes)),
-            "network": self.protocol.network.model_dump_json(),
+            "classes": list(self.dataset.classes),
+            "network": self.protocol.network.model_dump(mode="json"),
         }
         return to_safetensors(
-            {name: value.cpu().contiguous() for name, value in net.state_dict().items()}, about
+            {name: value.cpu().contiguous() for name, value in net.state_dict().items()},
+            {"frugalseg": json.dumps(about)},  # one key: safetensors writes several in any order
         )
 
     def _peak_memory(self) -> float:

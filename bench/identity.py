@@ -35,7 +35,8 @@ def data_root(config: RunConfig) -> Path | None:
 def plan(config: RunConfig) -> Plan:
     """Everything about a run that can be known and refused before any data is read.
 
-    Raises ConfigError where the split does not grant what the method needs, or grants too few images for a batch.
+    Raises ConfigError where the split does not grant what the method needs, or grants too few images for a
+    batch.
     """
     method = registry.describe_method(config.method["name"])
     split = find_split(config.dataset, config.split, data_root(config))
@@ -44,15 +45,15 @@ def plan(config: RunConfig) -> Plan:
         if not granted[kind]:
             has = ", ".join(f"{count} {name}" for name, count in granted.items() if count and name in STREAM)
             raise ConfigError(
-                f"method {method.name!r} needs images with supervision {kind!r}, but split {config.split!r} of "
-                f"{config.dataset!r} grants none (it grants {has}). Choose another split or method."
+                f"method {method.name!r} needs images with supervision {kind!r}, but split {config.split!r} "
+                f"of {config.dataset!r} grants none (it grants {has}). Choose another split or method."
             )
     sizes = {"pixel": config.protocol.batch.labeled, "none": config.protocol.batch.unlabeled}
     for kind, size in sizes.items():
         if kind in method.needs and granted[kind] < size:
             raise ConfigError(
-                f"the {STREAM[kind]} list of split {config.split!r} has {granted[kind]} images, fewer than a batch of "
-                f"{size}; set --set protocol.batch.{STREAM[kind]}={granted[kind]} or take a larger split."
+                f"the {STREAM[kind]} list of split {config.split!r} has {granted[kind]} images, fewer than "
+                f"a batch of {size}; set --set protocol.batch.{STREAM[kind]}={granted[kind]} or take a larger split."
             )
     run_id = config.run_id(method.version, split.digests)
     folder = RunFolder.of(

@@ -6,7 +6,6 @@ B images, C classes, H W input size, h w decoder resolution, D representation ch
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,8 +28,8 @@ from bench.weights import Weights, normalisation
 class Segmenter(nn.Module):
     """Images in 0..1 to logits at the images' own size.
 
-    Normalises by the record of the encoder's weights, and pads to the network's stride and cuts the padding off
-    again, so that any image size goes through.
+    Normalises by the record of the encoder's weights, and pads to the network's stride and cuts the padding
+    off again, so that any image size goes through.
     """
 
     mean: Tensor
@@ -74,7 +73,8 @@ class Segmenter(nn.Module):
         return self.decoder(*encoded) if isinstance(self.encoder, TimmViTEncoder) else self.decoder(encoded)
 
     def upsample(self, logits: Tensor, image: Tensor) -> Tensor:
-        """Logits B C h w of `features(image)` -> B C H W, bilinear, without the padding, in full precision."""
+        """Logits B C h w of `features(image)` -> B C H W, bilinear, without the padding, in full
+        precision."""
         height, width = image.shape[-2:]
         padded = (height + -height % self.stride, width + -width % self.stride)
         logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)
@@ -89,7 +89,8 @@ def build_encoder(network: Network) -> nn.Module:
             return get_encoder(network.encoder, weights=None)
         if network.decoder == "dpt":
             return TimmViTEncoder(network.encoder, pretrained=False, dynamic_img_size=True)
-        # Segformer's transformers have a stride of their own; only dilated convolutional encoders take another.
+        # Segformer's transformers have a stride of their own; only dilated convolutional encoders take
+        # another.
         stride = network.output_stride if network.decoder == "deeplabv3plus" else 32
         return TimmUniversalEncoder(network.encoder, pretrained=False, output_stride=stride)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
@@ -119,7 +120,8 @@ def build_decoder(network: Network, encoder: Any) -> tuple[nn.Module, int]:
     if network.decoder == "dpt":
         decoder = DPTDecoder(
             encoder_out_channels=encoder.out_channels,
-            # smp rounds 14 / 4 down to a factor of 3; DPT's factors 4, 2, 1, 1/2 are meant per patch, whatever its size.
+            # smp rounds 14 / 4 down to a factor of 3; DPT's factors 4, 2, 1, 1/2 are meant per patch,
+            # whatever its size.
             encoder_output_strides=[16] * len(encoder.out_channels),
             encoder_has_prefix_tokens=encoder.has_prefix_tokens,
             readout="cat" if encoder.has_prefix_tokens else "ignore",
@@ -127,13 +129,13 @@ def build_decoder(network: Network, encoder: Any) -> tuple[nn.Module, int]:
             fusion_channels=channels,
         )
         return decoder, channels
-    depth = len(encoder.out_channels) - 1
-    widths: Sequence[int] = [max(channels >> level, 8) for level in range(depth)]
-    return UnetDecoder(encoder.out_channels, widths, n_blocks=depth), widths[-1]
+    blocks = len(encoder.out_channels) - 3  # up to stride 4, the resolution of the other decoders
+    return UnetDecoder(encoder.out_channels, [channels] * blocks, n_blocks=blocks), channels
 
 
 def load_encoder(encoder: Any, weights: Weights) -> None:
-    """Copy weights into the encoder (its timm model, where it wraps one); every tensor of the encoder must be there with its shape.
+    """Copy weights into the encoder (its timm model, where it wraps one); every tensor of the encoder must be
+    there with its shape.
 
     A vision transformer's position embedding is laid out anew for another image size.
     """
@@ -152,8 +154,8 @@ def load_encoder(encoder: Any, weights: Weights) -> None:
     wrong = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
     if wrong:
         raise DataError(
-            f"the weights do not fit the encoder: {len(wrong)} of {len(own)} tensors are missing or have another "
-            f"shape, the first is {wrong[0]}. Give weights made for this timm model."
+            f"the weights do not fit the encoder: {len(wrong)} of {len(own)} tensors are missing or have "
+            f"another shape, the first is {wrong[0]}. Give weights made for this timm model."
         )
     model.load_state_dict({name: state[name] for name in own})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-
 from torch import nn
 
 from bench.config import Protocol, Schedule
@@ -11,7 +10,8 @@ from bench.models import Segmenter
 
 
 def build_optimizer(method: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    """Encoders learn at the protocol's rate, everything else that a method trains at `head_multiple` times it."""
+    """Encoders learn at the protocol's rate, everything else that a method trains at `head_multiple` times
+    it."""
     settings = protocol.optimizer
     nets = [module for module in method.modules() if isinstance(module, Segmenter)]
     encoder = {id(parameter) for net in nets for parameter in net.encoder.parameters()}
@@ -33,7 +33,8 @@ def build_optimizer(method: nn.Module, protocol: Protocol) -> torch.optim.Optimi
 
 
 def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """The factor on every base learning rate at `step` of `steps`, counted from 0: poly decay with linear warm-up.
+    """The factor on every base learning rate at `step` of `steps`, counted from 0: poly decay with linear
+    warm-up.
 
     Above 0 at the last step.
     """

@@ -1,8 +1,8 @@
 """Where every random number comes from: a stream per (seed, purpose, keys), and no other.
 
-A stream depends on nothing but its name, so one consumer that draws more numbers cannot shift another, two methods
-with the same seed see the same images and crops, and a resumed run needs no generator state: the streams of step n
-are made from n.
+A stream depends on nothing but its name, so one consumer that draws more numbers cannot shift another, two
+methods with the same seed see the same images and crops, and a resumed run needs no generator state: the
+streams of step n are made from n.
 """
 
 from __future__ import annotations

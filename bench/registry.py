@@ -1,9 +1,9 @@
 """Names of methods and data sets, ours and those of other packages.
 
-A method is a file in methods/ (its name is the file's name), or an entry point `name = "package.module:Class"` of the
-group "bench.methods"; a data set is one of the list below, an entry point of "bench.datasets", or any folder
-`<data root>/<name>` with a classes.txt. Describing a method reads its source and imports nothing, so that
-`--dry-run`, `list` and `show` need no torch.
+A method is a file in methods/ (its name is the file's name), or an entry point `name =
+"package.module:Class"` of the group "bench.methods"; a data set is one of the list below, an entry point of
+"bench.datasets", or any folder `<data root>/<name>` with a classes.txt. Describing a method reads its source
+and imports nothing, so that `--dry-run`, `list` and `show` need no torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -62,24 +63,26 @@ class MethodInfo:
 
 
 def _plugins(group: str) -> dict[str, EntryPoint]:
+    ours = _our_methods() if group == "methods" else DATASETS
     found: dict[str, EntryPoint] = {}
     for point in entry_points(group=f"bench.{group}"):
+        other = "this one" if point.name in ours else ""
         if point.name in found:
+            other = found[point.name].value
+        if other:
             raise ConfigError(
-                f"two packages offer {group} {point.name!r}: {found[point.name].value}, {point.value}."
+                f"two packages offer {group} {point.name!r}: {other} and {point.value}; uninstall one."
             )
         found[point.name] = point
     return found
 
 
+def _our_methods() -> set[str]:
+    return {path.stem for path in METHODS.glob("*.py") if not path.stem.startswith("_")}
+
+
 def method_names() -> list[str]:
-    ours = {path.stem for path in METHODS.glob("*.py") if not path.stem.startswith("_")}
-    plugins = _plugins("methods")
-    if ours & plugins.keys():
-        raise ConfigError(
-            f"a plug-in offers a method under a name of ours: {', '.join(sorted(ours & plugins.keys()))}."
-        )
-    return sorted(ours | plugins.keys())
+    return sorted(_our_methods() | _plugins("methods").keys())
 
 
 def describe_method(name: str) -> MethodInfo:
@@ -87,15 +90,30 @@ def describe_method(name: str) -> MethodInfo:
     if name not in method_names():
         raise ConfigError(suggest(name, method_names(), "method"))
     point = _plugins("methods").get(name)
-    module, wanted = (point.module, point.attr) if point else (f"methods.{name}", None)
-    if point:
-        spec = importlib.util.find_spec(module)
-        if spec is None or spec.origin is None:
-            raise ConfigError(f"method {name!r} of a plug-in: no module {module}; reinstall the package.")
-        source = Path(spec.origin)
-    else:
-        source = METHODS / f"{name}.py"
-    tree = ast.parse(source.read_text())
+    if point is None:
+        return _read_method(name, f"methods.{name}", None, METHODS / f"{name}.py")
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except (ImportError, AttributeError, ValueError):  # its package is gone, or it names no module
+        spec = None
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"method {name!r} of a plug-in: no module {point.value}; reinstall the package.")
+    return _read_method(name, point.module, point.attr, Path(spec.origin))
+
+
+def _read_method(name: str, module: str, wanted: str | None, source: Path) -> MethodInfo:
+    try:
+        return _describe(name, module, wanted, source)
+    except ConfigError:
+        raise
+    except Exception as error:  # whatever a broken file brings up, its HParams are run
+        raise ConfigError(
+            f"{source} cannot be read as a method ({type(error).__name__}: {error}); mend the file."
+        ) from error
+
+
+def _describe(name: str, module: str, wanted: str | None, source: Path) -> MethodInfo:
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _defines_losses(node)]
     if wanted:
         classes = [node for node in classes if node.name == wanted]
@@ -119,7 +137,14 @@ def describe_method(name: str) -> MethodInfo:
 
 def load_method(name: str) -> type[Method]:
     info = describe_method(name)
-    return getattr(importlib.import_module(info.module), info.cls)
+    return getattr(_import(info.module, f"method {name!r}"), info.cls)
+
+
+def _import(module: str, what: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(f"{what} cannot be imported: {error}.") from error
 
 
 def _defines_losses(node: ast.ClassDef) -> bool:
@@ -181,7 +206,7 @@ def load_dataset(name: str, data_root: Path | None) -> Dataset:
     if name in DATASETS or name in _plugins("datasets"):
         place = DATASETS[name].place if name in DATASETS else _plugins("datasets")[name].value
         module, _, attribute = place.partition(":")
-        cls = getattr(importlib.import_module(module), attribute)
+        cls = getattr(_import(module, f"data set {name!r}"), attribute)
         on_disk = name not in DATASETS or DATASETS[name].on_disk
         return cls(_root(name, data_root)) if on_disk else cls()
     if data_root is not None and (data_root / name / "classes.txt").is_file():

@@ -126,6 +126,8 @@ class RunFolder:
                 raise ConfigError(
                     f"{self.path} is in use by another process; wait for it or stop it."
                 ) from error
+            for torn in self.path.glob(".*.tmp"):  # of a process killed while it wrote
+                torn.unlink()
             yield
 
     def read_result(self) -> Result | None:
@@ -159,7 +161,8 @@ def read_result(path: Path) -> Result:
 
 
 def read_results(*roots: Path) -> list[Result]:
-    """All finished runs below the folders, sorted by path; interrupted runs have no result.json and are left out."""
+    """All finished runs below the folders, sorted by path; interrupted runs have no result.json and are left
+    out."""
     found: dict[Path, Result] = {}
     for root in roots:
         if not root.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,11 +12,11 @@ from torch.nn import functional as F
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut; the first may halve the resolution."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
@@ -29,7 +30,7 @@ class Block(nn.Module):
 
 
 class TinyEncoder(nn.Module):
-    """Features at strides 1 (the input itself), 2, 4, 8, ..., one further level for each number in `channels`.
+    """Features at strides 1 (the input itself), 2, 4, 8, ...: one further level for each of `channels`.
 
     The interface is that of the encoders of segmentation_models_pytorch, so its decoders fit.
     """
@@ -44,8 +45,9 @@ class TinyEncoder(nn.Module):
             nn.BatchNorm2d(first),
             nn.ReLU(),
         )
-        pairs = zip(channels[:-1], channels[1:], strict=True)
-        self.stages = nn.ModuleList([stem, *(Block(inputs, outputs, stride=2) for inputs, outputs in pairs)])
+        self.stages = nn.ModuleList(
+            [stem, *(Block(inputs, outputs, stride=2) for inputs, outputs in pairwise(channels))]
+        )
 
     def forward(self, x: Tensor) -> list[Tensor]:
         features = [x]

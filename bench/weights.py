@@ -1,7 +1,8 @@
-"""Where encoder weights come from: a package, a file, or the hub, each with its digest and its own normalisation.
+"""Where encoder weights come from: a package, a file, or the hub, each with its digest and its own
+normalisation.
 
-Normalisation belongs to the weights, not to the data set: EfficientNet-lite0 wants (x - .5) / .5, and with the usual
-ImageNet mean and std its top-1 on MSRC falls from .838 to .778.
+Normalisation belongs to the weights, not to the data set: EfficientNet-lite0 wants (x - .5) / .5, and with
+the usual ImageNet mean and std its top-1 on MSRC falls from .838 to .778.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def load_weights(source: str, encoder: str) -> Weights | None:
 
 
 def normalisation(encoder: str, weights: Weights | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that the weights were trained with, by their own record; centred for a net from scratch."""
+    """Mean and std that the weights were trained with, by their own record; centred for a net from
+    scratch."""
     if weights is None:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     record = _record(encoder)

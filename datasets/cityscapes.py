@@ -1,4 +1,5 @@
-"""Cityscapes as it is given out: leftImg8bit and gtFine, label ids mapped to the 19 classes that are scored."""
+"""Cityscapes as it is given out: leftImg8bit and gtFine, label ids mapped to the 19 classes that are
+scored."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ LISTS = ("train", "val")
 class Cityscapes(Dataset):
     """Ids look like "aachen_000000_000019". Scored on val: the labels of test are not given out.
 
-    `ids` raises ConfigError for a list other than train and val; all raise DataError for missing or invalid files.
+    `ids` raises ConfigError for a list other than train and val; all raise DataError for missing or
+    invalid files.
     """
 
     name = "cityscapes"
@@ -56,7 +58,8 @@ class Cityscapes(Dataset):
             if not (self.root / folder).is_dir():
                 raise DataError(
                     f"{self.root / folder} does not exist; unpack leftImg8bit_trainvaltest.zip and "
-                    f"gtFine_trainvaltest.zip of Cityscapes into a folder called cityscapes and say where that lies "
+                    f"gtFine_trainvaltest.zip of Cityscapes into a folder called cityscapes and say where "
+                    f"that lies "
                     "with --data-root or $BENCH_DATA."
                 )
 

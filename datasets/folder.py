@@ -14,17 +14,20 @@ from datasets.reading import colours, image_size, read_image, read_mask
 from datasets.split_lists import check_id, read_lines, read_list
 
 LAYOUT = (
-    "a data set is a folder with images/<id>.jpg (or .jpeg, .png), labels/<id>.png, classes.txt (one class a line) and "
-    "lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with --data-root or $BENCH_DATA"
+    "a data set is a folder with images/<id>.jpg (or .jpeg, .png), labels/<id>.png, classes.txt (one class "
+    "a line) and "
+    "lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with --data-root "
+    "or $BENCH_DATA"
 )
 
 
 class Folder(Dataset):
     """Images and masks under `root`: images/<id>.jpg, labels/<id>.png, <list>.txt, classes.txt, tags.json.
 
-    The line number in classes.txt, from 0, is the class id. A first class called "background" is the background unless
-    `background` says otherwise. tags.json is optional and maps an id to the class ids in the image. test.txt is
-    scored where there is one, else val.txt. Ids may lie in sub folders ("city/frame_1").
+    The line number in classes.txt, from 0, is the class id. A first class called "background" is the
+    background unless `background` says otherwise. tags.json is optional and maps an id to the class ids in
+    the image. test.txt is scored where there is one, else val.txt. Ids may lie in sub folders
+    ("city/frame_1").
 
     Every method raises DataError for a missing or invalid file.
     """
@@ -67,7 +70,8 @@ class Folder(Dataset):
         return read_mask(self.root / self.labels / f"{id}.png", size, len(self.classes))
 
     def tags(self, id: str) -> tuple[int, ...] | None:
-        """The sorted class ids of an image, background left out where the file leaves it out; None without the file."""
+        """The sorted class ids of an image, background left out where the file leaves it out; None without
+        the file."""
         if self._tags is None:
             return None
         if id not in self._tags:

@@ -17,7 +17,8 @@ OnItem = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class of a list: its pixels, their share (0..1) of all pixels, 255 included, and the images it is in."""
+    """One class of a list: its pixels, their share (0..1) of all pixels, 255 included, and the images it is
+    in."""
 
     id: int
     name: str
@@ -28,7 +29,8 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Stats:
-    """A list in numbers: a row per class and a last one for 255, and how many images have which (height, width)."""
+    """A list in numbers: a row per class and a last one for 255, and how many images have which (height,
+    width)."""
 
     dataset: str
     listing: str
@@ -40,8 +42,8 @@ class Stats:
 def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = None) -> list[str]:
     """Open the image and mask of every id of the splits; a sentence for each problem, empty if all is well.
 
-    Reads masks that a split withholds too, so it is for the owner of the data and not for a run. `on_item(done, total)`
-    is called after each id.
+    Reads masks that a split withholds too, so it is for the owner of the data and not for a run.
+    `on_item(done, total)` is called after each id.
     """
     ids = sorted({id for split in splits for list_ in LISTS for id in getattr(split, list_)})
     problems: dict[

@@ -7,7 +7,7 @@ methods with the same seed see the same images, crops and colours, whichever oth
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -207,7 +207,7 @@ def _init_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def iterate(batches: StepBatches, start: int, workers: int) -> Iterator[Batch]:
+def iterate(batches: StepBatches, start: int, workers: int) -> Generator[Batch, None, None]:
     """The batches from step `start` on.
 
     Raises:

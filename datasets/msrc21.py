@@ -1,4 +1,5 @@
-"""MSRC-21: small photographs with few classes each, for learning from image tags. Two forms of the same images."""
+"""MSRC-21: small photographs with few classes each, for learning from image tags. Two forms of the same
+images."""
 
 from __future__ import annotations
 

@@ -16,12 +16,14 @@ MAX_PIXELS = 80_000_000  # below the size at which Pillow itself starts to warn
 
 
 def read_image(path: Path) -> np.ndarray:
-    """The stored pixels of a JPEG or PNG, H W 3 uint8, RGB; grey, palette, CMYK and alpha pictures are converted.
+    """The stored pixels of a JPEG or PNG, H W 3 uint8, RGB; grey, palette, CMYK and alpha pictures are
+    converted.
 
-    An EXIF orientation tag is not applied: masks are drawn on the stored pixels and carry no such tag, so an image
-    that was turned on reading would no longer lie under its mask.
+    An EXIF orientation tag is not applied: masks are drawn on the stored pixels and carry no such tag, so an
+    image that was turned on reading would no longer lie under its mask.
 
-    Raises DataError for a file that is missing, cannot be decoded, is too large or has more than 8 bits a channel.
+    Raises DataError for a file that is missing, cannot be decoded, is too large or has more than 8 bits a
+    channel.
     """
     with _opened(path, ("JPEG", "PNG")) as picture:
         if picture.mode.startswith(("I", "F")):
@@ -40,10 +42,11 @@ def read_mask(
 ) -> np.ndarray:
     """The class ids of a PNG mask, H W uint8, each below `classes` or 255 (no label).
 
-    A palette mask gives its indices, never its colours. `size` is the height and width of the image. `mapping`, 256
-    uint8 entries, translates the stored ids before they are checked.
+    A palette mask gives its indices, never its colours. `size` is the height and width of the image.
+    `mapping`, 256 uint8 entries, translates the stored ids before they are checked.
 
-    Raises DataError for a file that is missing or cannot be decoded, a colour mask, another size, an unknown id.
+    Raises DataError for a file that is missing or cannot be decoded, a colour mask, another size, an unknown
+    id.
     """
     with _opened(path, ("PNG",)) as picture:
         if (picture.height, picture.width) != size:
@@ -53,7 +56,8 @@ def read_mask(
             )
         if picture.mode not in ("1", "L", "P", "I", "I;16"):
             raise DataError(
-                f"{path} is a colour mask (mode {picture.mode}); a mask is a PNG of one channel whose values are "
+                f"{path} is a colour mask (mode {picture.mode}); a mask is a PNG of one channel whose "
+                f"values are "
                 "class ids: translate the colours to ids first."
             )
         # Pillow stretches 2 and 4 bit grey to 0..255, which turns id 1 into 85 or 17.
@@ -61,13 +65,14 @@ def read_mask(
         ids: np.ndarray = np.array(picture, np.int32 if picture.mode.startswith("I") else np.uint8)
     if stretch > 1:
         ids //= stretch
-    if mapping is not None and 0 <= ids.min() and ids.max() < len(mapping):
+    if mapping is not None and ids.min() >= 0 and ids.max() < len(mapping):
         ids = mapping[ids]
     unknown = np.unique(ids[((ids < 0) | (ids >= classes)) & (ids != IGNORE)])
     if len(unknown):
         found = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
         raise DataError(
-            f"{path} holds the ids {found}, but there are {classes} classes (0..{classes - 1}, and {IGNORE} for no "
+            f"{path} holds the ids {found}, but there are {classes} classes (0..{classes - 1}, and {IGNORE} "
+            f"for no "
             "label); correct the mask or the list of classes."
         )
     return ids.astype(np.uint8)
@@ -90,7 +95,8 @@ def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFil
         with Image.open(path, formats=formats) as picture:
             if not 0 < picture.width * picture.height <= MAX_PIXELS:
                 raise DataError(
-                    f"{path} claims {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS:,} that are "
+                    f"{path} claims {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS:,} "
+                    f"that are "
                     "decoded; scale it down or remove it from the lists."
                 )
             yield picture

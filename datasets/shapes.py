@@ -1,9 +1,10 @@
 """`shapes`: generated scenes that are learned in a minute and still tell methods apart.
 
-Eight kinds of objects stand on textured, cluttered ground, three to six an image, one in front of the other, at
-varied size, tilt and lighting. What an object is shows in its pattern and its outline together; its colour only hints.
-Two pairs are easily confused: buoy and barrel wear the same bands and differ in outline, crate and quilt have the
-same outline and differ in the pattern's fine structure. Plain patches in the objects' colours belong to the ground.
+Eight kinds of objects stand on textured, cluttered ground, three to five an image, one in front of the
+other, at varied size, tilt and lighting. What an object is shows in its pattern and its outline together;
+its colour only hints. Two pairs are easily confused: buoy and barrel wear the same bands and differ in
+outline, crate and quilt have the same outline and differ in the pattern's fine structure. Plain patches in
+any colour belong to the ground.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 from scipy import ndimage
@@ -110,7 +110,7 @@ class Shapes(Dataset):
     """Generated on demand; an image is a pure function of its id."""
 
     name = "shapes"
-    classes: ClassVar[tuple[str, ...]] = ("background", *(kind.name for kind in KINDS))
+    classes = ("background", *(kind.name for kind in KINDS))
     background = 0
     scored = "test"
     palette = np.array([(0, 0, 0), *(kind.colour for kind in KINDS)], dtype=np.uint8)
@@ -118,7 +118,7 @@ class Shapes(Dataset):
     def ids(self, listing: str) -> tuple[str, ...]:
         if listing not in COUNTS:
             raise DataError(f"The data set shapes has no list '{listing}': it has {' and '.join(COUNTS)}.")
-        return tuple(f"{listing}_{number:04d}" for number in range(1, COUNTS[listing] + 1))
+        return _listed(listing)
 
     def image(self, id: str) -> np.ndarray:
         return _scene(id)[0].copy()
@@ -127,14 +127,19 @@ class Shapes(Dataset):
         return _scene(id)[1].copy()
 
 
+def _listed(listing: str) -> tuple[str, ...]:
+    return tuple(f"{listing}_{number:04d}" for number in range(1, COUNTS[listing] + 1))
+
+
+_IDS = frozenset(id for listing in COUNTS for id in _listed(listing))
+
+
 @lru_cache(maxsize=sum(COUNTS.values()))
 def _scene(id: str) -> tuple[np.ndarray, np.ndarray]:
     """The image and the mask of an id. They are drawn together, since what is in front decides both."""
-    listing, _, number = id.rpartition("_")
-    known = listing in COUNTS and number.isdecimal() and 1 <= int(number) <= COUNTS[listing]
-    if not known or id != f"{listing}_{int(number):04d}":
-        lists = ", ".join(f"{name}_0001 to {name}_{count:04d}" for name, count in COUNTS.items())
-        raise DataError(f"The data set shapes has no image '{id}': its ids run from {lists}.")
+    if id not in _IDS:
+        lists = " and from ".join(f"{name}_0001 to {name}_{count:04d}" for name, count in COUNTS.items())
+        raise DataError(f"The data set shapes has no image '{id}': ids run from {lists}.")
     rng = numpy_for(SEED, "shapes", id)
     canvas = _ground(rng)
     mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
@@ -158,7 +163,7 @@ def _ground(rng: np.random.Generator) -> np.ndarray:
 
 
 def _clutter(canvas: np.ndarray, rng: np.random.Generator) -> None:
-    """Plain patches and bars that look like objects by their colour, and are ground."""
+    """Plain patches and bars, coloured as objects may be, that count as ground."""
     for _ in range(rng.integers(1, 5)):
         x, y, radius = _local(rng, rng.uniform(4, 11), tilt=np.pi)
         stretch = rng.uniform(0.3, 1)

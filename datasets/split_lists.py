@@ -1,7 +1,8 @@
 """Splits: which image grants its pixels, which its tags, which nothing, and which are scored.
 
-A split is a folder <place>/<dataset>/<split>/ with pixel.txt, tags.txt, none.txt and MANIFEST.json; the scored images
-are in eval.txt beside the splits of a data set. Nothing here imports torch: `--dry-run` resolves a split.
+A split is a folder <place>/<dataset>/<split>/ with pixel.txt, tags.txt, none.txt and MANIFEST.json; the
+scored images are in eval.txt beside the splits of a data set. Nothing here imports torch: `--dry-run`
+resolves a split.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ MANIFEST = "MANIFEST.json"
 SHARES = {"1_16": 16, "1_8": 8, "1_4": 4, "1_2": 2, "full": 1}
 RULE_VERSION = 1  # raise it when the rule would give other splits
 RULE = (
-    "Training ids in the order of sha256('<dataset>:<seed>:<id>'); first a cover of the classes (while one is missing, "
-    "the first id in this order that has the missing class of fewest images, the lower class id on a tie), then the "
-    "rest; 1_N grants the pixels of the first ceil(n/N) ids. The masks of all training images were read to know "
+    "Training ids in the order of sha256('<dataset>:<seed>:<id>'); first a cover of the classes (while one "
+    "is missing, "
+    "the first id in this order that has the missing class of fewest images, the lower class id on a tie), "
+    "then the "
+    "rest; 1_N grants the pixels of the first ceil(n/N) ids. The masks of all training images were read to "
+    "know "
     "which classes they hold: an act of the owner of the data set, not of a method."
 )
 
@@ -69,7 +73,8 @@ class Split:
 
 
 def digest(ids: Iterable[str]) -> str:
-    """SHA-256 of the sorted distinct ids joined by a newline, none at the end: order and repeats do not matter."""
+    """SHA-256 of the sorted distinct ids joined by a newline, none at the end: order and repeats do not
+    matter."""
     return hashlib.sha256("\n".join(sorted(set(ids))).encode()).hexdigest()
 
 
@@ -106,7 +111,8 @@ def check_id(id: str, where: Path) -> None:
     )
     if outside or not id.isprintable() or len(id) > 200:
         raise DataError(
-            f"{where}: {id[:80]!r} cannot be an id; an id is a file name without its ending, at most inside sub folders "
+            f"{where}: {id[:80]!r} cannot be an id; an id is a file name without its ending, at most inside "
+            f"sub folders "
             "(no .., no leading /, no backslash, no control characters)."
         )
 
@@ -119,8 +125,9 @@ def known_splits(dataset: str, data_root: Path | None) -> list[str]:
 def find_split(dataset: str, name: str, data_root: Path | None) -> Split:
     """Read a split from datasets/splits/<dataset>/<name>/ or else <data_root>/<dataset>/splits/<name>/.
 
-    "1/16" is read as "1_16". Raises ConfigError for an unknown data set or split, DataError where a list is missing,
-    is not the one of its MANIFEST, holds an id twice or shares one with another list, or where all are empty.
+    "1/16" is read as "1_16". Raises ConfigError for an unknown data set or split, DataError where a list is
+    missing, is not the one of its MANIFEST, holds an id twice or shares one with another list, or where
+    all are empty.
     """
     known = known_splits(dataset, data_root)
     if not known:
@@ -128,8 +135,10 @@ def find_split(dataset: str, name: str, data_root: Path | None) -> Split:
         if data_root:
             have |= {folder.name for folder in _folders(data_root) if (folder / "splits").is_dir()}
         raise ConfigError(
-            f"The data set {dataset!r} has no splits{_meant(dataset, have)}. Make them with `bench data splits --make`, "
-            f"import them into {data_root or '<data root>'}/<data set>/splits, or say where the data are with --data-root "
+            f"The data set {dataset!r} has no splits{_meant(dataset, have)}. Make them with `bench data "
+            f"splits --make`, "
+            f"import them into {data_root or '<data root>'}/<data set>/splits, or say where the data are "
+            f"with --data-root "
             "or $BENCH_DATA."
         )
     wanted = name.replace("/", "_")
@@ -147,11 +156,12 @@ def make_splits(
     class_names: Sequence[str],
     rule_seed: int = 0,
 ) -> tuple[dict[str, Split], dict[str, str]]:
-    """The splits of a data set by the suite's rule: nested, covering every class of train, the same on every machine.
+    """The splits of a data set by the suite's rule: nested, covering every class of train, the same on every
+    machine.
 
-    `classes_of` gives the class ids in an image; ids outside `class_names` (255) are passed over. Returns the splits
-    by name (1_16, 1_8, 1_4, 1_2, full, tags, 1_8+tags), and for each that is too small to hold every class, and so
-    not made, its name and why. Raises DataError for empty or overlapping lists.
+    `classes_of` gives the class ids in an image; ids outside `class_names` (255) are passed over. Returns
+    the splits by name (1_16, 1_8, 1_4, 1_2, full, tags, 1_8+tags), and for each that is too small to hold
+    every class, and so not made, its name and why. Raises DataError for empty or overlapping lists.
     """
     if len(set(train_ids)) < len(train_ids):
         raise DataError(f"{dataset_name}: the training list holds an id more than once; remove the repeats.")
@@ -186,7 +196,8 @@ def make_splits(
             granted[name] = (order[:size], ())
         else:
             skipped[name] = (
-                f"{dataset_name}/{name} is not made: of {len(order)} images it would hold {size}, and the rule takes "
+                f"{dataset_name}/{name} is not made: of {len(order)} images it would hold {size}, and the "
+                f"rule takes "
                 f"{len(cover)} to cover all {len(images)} classes; the rarest are, with their images, {rare}."
             )
     granted["tags"] = ((), order)
@@ -212,8 +223,8 @@ def regenerate(
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Make and write the splits of a data set under `destination` (datasets/splits/<name>/ unless given).
 
-    Reads the mask of every training image. `on_item(done, total)` is called after each. Returns what `make_splits`
-    does. Raises DataError for invalid data and where eval.txt is there with other ids.
+    Reads the mask of every training image. `on_item(done, total)` is called after each. Returns what
+    `make_splits` does. Raises DataError for invalid data and where eval.txt is there with other ids.
     """
     train = dataset.ids("train")
     done = 0
@@ -238,14 +249,15 @@ def regenerate(
 def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> None:
     """Write a split's three lists and MANIFEST into `folder`, and eval.txt beside it unless it is there.
 
-    Each file appears whole or not at all, the MANIFEST last. Raises DataError if the split is invalid or eval.txt is
-    there with other ids: results on different images could not be compared.
+    Each file appears whole or not at all, the MANIFEST last. Raises DataError if the split is invalid or
+    eval.txt is there with other ids: results on different images could not be compared.
     """
     _check(split, folder)
     scored = folder.parent / "eval.txt"
     if scored.is_file() and digest(read_list(scored)) != split.eval_digest:
         raise DataError(
-            f"{scored} holds other ids than the {len(split.eval)} to be scored in {split.name}; all splits of a data set "
+            f"{scored} holds other ids than the {len(split.eval)} to be scored in {split.name}; all splits "
+            f"of a data set "
             f"score the same images: remove {scored.parent} to make all of them anew."
         )
     folder.mkdir(parents=True, exist_ok=True)
@@ -264,7 +276,8 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
 
 
 def recognise(ids: Iterable[str]) -> list[str]:
-    """The names under which a list of ids was published, e.g. "U2PL:pascal/1323/labeled"; empty if it is not known."""
+    """The names under which a list of ids was published, e.g. "U2PL:pascal/1323/labeled"; empty if it is not
+    known."""
     return list(_published().get(digest(ids), ()))
 
 
@@ -279,11 +292,12 @@ def import_split(
 ) -> Split:
     """Import another project's lists as the split `destination`/<name>/ and return it.
 
-    A line is a bare id, or the path of an image with or without that of its mask behind it. Without an unlabeled
-    list, all other training ids grant nothing. The MANIFEST records under which names the lists are known.
+    A line is a bare id, or the path of an image with or without that of its mask behind it. Without an
+    unlabeled list, all other training ids grant nothing. The MANIFEST records under which names the lists
+    are known.
 
-    Raises ConfigError for a name that is taken or not allowed, DataError for an unreadable list, an id that is not a
-    training id, stands in both lists or is scored.
+    Raises ConfigError for a name that is taken or not allowed, DataError for an unreadable list, an id that
+    is not a training id, stands in both lists or is scored.
     """
     name = name.replace("/", "_")
     if not re.fullmatch(r"\w[\w.+-]*", name):
@@ -299,7 +313,8 @@ def import_split(
     shared = sorted(set(pixel).intersection(none))
     if shared:
         raise DataError(
-            f"{labeled_file} and {unlabeled_file} both hold {_some(shared)}; an image is labeled or not. Leave the "
+            f"{labeled_file} and {unlabeled_file} both hold {_some(shared)}; an image is labeled or not. "
+            f"Leave the "
             "unlabeled list out, and every other training image is taken as unlabeled."
         )
     scored = set(eval_ids)
@@ -313,7 +328,8 @@ def import_split(
         unknown = sorted(set(ids).difference(train))
         if unknown:
             raise DataError(
-                f"{path} holds {_some(unknown)}, not among the {len(train)} training images of {dataset}; check that the "
+                f"{path} holds {_some(unknown)}, not among the {len(train)} training images of {dataset}; "
+                f"check that the "
                 "list belongs to this data set and that the data are complete."
             )
     split = Split(dataset, name, pixel, (), none, tuple(sorted(eval_ids)))
@@ -340,14 +356,16 @@ def _read_split(dataset: str, name: str, folder: Path) -> Split:
         ) from error
     if told != (dataset, name):
         raise DataError(
-            f"{path} is that of {told[0]}/{told[1]}, not of {dataset}/{name}; put the folder back in its place."
+            f"{path} is that of {told[0]}/{told[1]}, not of {dataset}/{name}; put the folder back in its "
+            f"place."
         )
     files = {grant: folder / f"{grant}.txt" for grant in GRANTS} | {"eval": folder.parent / "eval.txt"}
     lists = {list_: tuple(sorted(read_list(file))) for list_, file in files.items()}
     for list_, ids in lists.items():
         if digest(ids) != expected[list_]:
             raise DataError(
-                f"{files[list_]} has changed since the split was made: its {len(ids)} ids do not have the digest in {path}. "
+                f"{files[list_]} has changed since the split was made: its {len(ids)} ids do not have the "
+                f"digest in {path}. "
                 "Restore the list, or make the split anew under another name."
             )
     split = Split(dataset, name, **lists)
@@ -364,7 +382,8 @@ def _check(split: Split, where: Path) -> None:
             other, before = seen.setdefault(id.casefold(), (list_, id))
             if (other, before) != (list_, id):
                 raise DataError(
-                    f"{where}: {id!r} in {list_}.txt and {before!r} in {other}.txt are one image; an image belongs to one "
+                    f"{where}: {id!r} in {list_}.txt and {before!r} in {other}.txt are one image; an image "
+                    f"belongs to one "
                     "list, and a scored one to no other: remove it from one of them."
                 )
     for list_ in LISTS:

@@ -45,8 +45,8 @@ LISTS = ("train", "val", "trainval")
 class Voc(Dataset):
     """VOC 2012 under root/voc or root/VOCdevkit/VOC2012, scored on the official val.
 
-    Where SegmentationClassAug is present, train is every id with a mask there that is not in val (10,582 with SBD),
-    else the official 1,464. The official mask of an image is preferred to SBD's.
+    Where SegmentationClassAug is present, train is every id with a mask there that is not in val (10,582
+    with SBD), else the official 1,464. The official mask of an image is preferred to SBD's.
 
     `ids` raises ConfigError for an unknown list; all raise DataError for missing or invalid files.
     """
@@ -61,8 +61,10 @@ class Voc(Dataset):
         found = [root / place for place in PLACES if (root / place / "JPEGImages").is_dir()]
         if not found:
             raise DataError(
-                f"VOC 2012 is neither in {root / PLACES[0]} nor in {root / PLACES[1]} (a folder with JPEGImages, "
-                "SegmentationClass and ImageSets/Segmentation); say where it lies with --data-root or $BENCH_DATA."
+                f"VOC 2012 is neither in {root / PLACES[0]} nor in {root / PLACES[1]} (a folder with "
+                f"JPEGImages, "
+                "SegmentationClass and ImageSets/Segmentation); say where it lies with --data-root or "
+                "$BENCH_DATA."
             )
         self.root = found[0]
         self.palette = colours(len(CLASSES))
@@ -105,7 +107,8 @@ def download(root: Path) -> Path:
         VOCSegmentation(root, year="2012", image_set="trainval", download=True)
     except (OSError, RuntimeError) as error:
         raise DataError(
-            f"{root}: the download of VOC 2012 failed ({error}); try again, or unpack VOCtrainval_11-May-2012.tar there."
+            f"{root}: the download of VOC 2012 failed ({error}); try again, or unpack "
+            f"VOCtrainval_11-May-2012.tar there."
         ) from error
     return root / PLACES[1]
 
@@ -113,9 +116,9 @@ def download(root: Path) -> Path:
 def convert_sbd(sbd_root: Path, voc_root: Path) -> int:
     """Write SegmentationClassAug under `voc_root` from SBD's cls/*.mat and return the number of masks in it.
 
-    `sbd_root` is the folder that holds cls/, `voc_root` the one that holds SegmentationClass. Where VOC has an
-    official mask it is taken and SBD's is not. The folder appears when it is complete, so an interrupted conversion
-    cannot pass for a small training set.
+    `sbd_root` is the folder that holds cls/, `voc_root` the one that holds SegmentationClass. Where VOC has
+    an official mask it is taken and SBD's is not. The folder appears when it is complete, so an interrupted
+    conversion cannot pass for a small training set.
 
     Raises DataError for missing or invalid files and where SegmentationClassAug already exists.
     """

@@ -1,8 +1,8 @@
 """CutMix-Seg (French et al., BMVC 2020): consistency between mixing the images and mixing the predictions.
 
 The teacher predicts two unlabeled images; the student must predict, on their CutMix, the CutMix of those
-predictions. The squared difference counts on every pixel and is scaled by one number per batch: the share of pixels
-that the teacher is sure of.
+predictions. The squared difference counts on every pixel and is scaled by one number per batch: the share of
+pixels that the teacher is sure of.
 """
 
 from pydantic import Field
@@ -16,7 +16,8 @@ from bench.ops.teacher import Teacher
 
 class CutMix(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
-    # One box of half the area in every image; sides 50 to 100 % of the crop, log-uniform (CutMix-Seg, mask_gen.py).
+    # One box of half the area in every image; sides 50 to 100 % of the crop, log-uniform (CutMix-Seg,
+    # mask_gen.py).
     views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))
 
     class HParams(Knobs):

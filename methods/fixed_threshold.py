@@ -1,12 +1,12 @@
 """Fixed threshold: online self-training on weak views.
 
-The teacher labels the weak view of the unlabeled images; the pixels it is sure of train the student on that same
-view. No strong view, no mixing: what a fixed threshold does by itself. (The offline form labels once with a finished
-network and trains a second one: ST, Yang et al., CVPR 2022. It is another baseline.)
+The teacher labels the weak view of the unlabeled images; the pixels it is sure of train the student on that
+same view. No strong view, no mixing: what a fixed threshold does by itself. (The offline form labels once
+with a finished network and trains a second one: ST, Yang et al., CVPR 2022. It is another baseline.)
 """
 
-from torch import Tensor, cat, nn
 from pydantic import Field
+from torch import Tensor, cat, nn
 
 from bench.contract import Batch, Knobs, Method, Progress, Supervision, Task
 from bench.ops.losses import masked_cross_entropy

@@ -1,8 +1,8 @@
 """FixMatch for segmentation, with the teacher of UniMatch V2 (Yang et al., TPAMI 2025).
 
-The teacher labels the weak view; its confident pixels train the student on a strong view of the same crop, coloured
-anew and cut-mixed with another image. The denominator counts every pixel outside padding, so the term grows with the
-share of confident pixels.
+The teacher labels the weak view; its confident pixels train the student on a strong view of the same crop,
+coloured anew and cut-mixed with another image. The denominator counts every pixel outside padding, so the
+term grows with the share of confident pixels.
 """
 
 from pydantic import Field

@@ -1,7 +1,8 @@
 """Mean teacher (Tarvainen and Valpola, NeurIPS 2017), as the CPS repository applies it to segmentation.
 
-The student's class probabilities on the unlabeled weak view are drawn to the teacher's by a squared difference, on
-every pixel: no threshold, no ramp. The two differ in their weights and in the student's dropout.
+The student's class probabilities on the unlabeled weak view are drawn to the teacher's by a squared
+difference, on every pixel: no threshold, no ramp. The two differ in their weights and in the student's
+dropout.
 """
 
 from pydantic import Field

@@ -20,7 +20,8 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 def ohem_cross_entropy(logits: Tensor, label: Tensor, threshold: float, min_kept: int) -> Tensor:
     """Cross entropy over the hard pixels of the batch: those whose true class has a probability of at most
-    `threshold`, and at least the `min_kept` hardest (all, where fewer are labeled). U2PL, loss_helper.py:451-531.
+    `threshold`, and at least the `min_kept` hardest (all, where fewer are labeled). U2PL,
+    loss_helper.py:451-531.
 
     Shapes as in `cross_entropy`.
     """

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class Teacher(nn.Module):
     """An exponential moving average of `student`, always in eval mode, never with a gradient.
 
-    Parameters and floating buffers (the running statistics of batch norm) are averaged, integer buffers copied: the
-    statistics then belong to the averaged weights, and no pass of the teacher changes anything.
+    Parameters and floating buffers (the running statistics of batch norm) are averaged, integer buffers
+    copied: the statistics then belong to the averaged weights, and no pass of the teacher changes anything.
     """
 
     def __init__(self, student: nn.Module) -> None:
@@ -31,8 +31,9 @@ class Teacher(nn.Module):
     def update(self, student: nn.Module, decay: float, updates: int) -> None:
         """Move towards the student by 1 - min(1 - 1 / (updates + 1), decay).
 
-        `updates` is the number of updates before this one: the first copies the student, and the average is a plain
-        mean until the ramp reaches `decay` (U2PL, train_semi.py:530-548; UniMatch V2 has the same ramp).
+        `updates` is the number of updates before this one: the first copies the student, and the average is a
+        plain mean until the ramp reaches `decay` (U2PL, train_semi.py:530-548; UniMatch V2 has the same
+        ramp).
         """
         decay = min(1 - 1 / (updates + 1), decay)
         mine = [*self.module.parameters(), *self.module.buffers()]
