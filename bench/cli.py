@@ -138,8 +138,8 @@ def run(
 def _print_result(result: Any) -> None:
     score = result.predictor
     title = f"{result.method} on {result.dataset} {result.split}, seed {result.seed}: {result.steps} steps"
-    table = Table(title=escape(title), title_justify="left")
-    table.add_column("class")
+    out.print(title, markup=False, highlight=False)
+    table = Table("class")
     table.add_column("IoU %", justify="right")
     for name, iou in zip(result.classes, score.iou, strict=True):
         table.add_row(escape(name), "does not occur" if iou is None else f"{100 * iou:.1f}")
@@ -167,7 +167,7 @@ def report(
         out.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: python -m bench list --data-root DIR")
 def list_(data_root: DataRoot = None) -> None:
     """List methods, data sets with their splits, and protocols."""
     from datasets.split_lists import known_splits
@@ -180,8 +180,8 @@ def list_(data_root: DataRoot = None) -> None:
         except BenchError as error:  # a broken plug-in is listed, it does not stop the list
             methods.add_row(escape(name), "", f"broken: {escape(str(error))}")
     sets = Table("data set", "splits", "protocol", title="data sets", title_justify="left")
-    for name in registry.dataset_names():
-        sets.add_row(name, " ".join(known_splits(name, data_root)), registry.default_protocol(name))
+    for name in registry.dataset_names(data_root):
+        sets.add_row(escape(name), " ".join(known_splits(name, data_root)), registry.default_protocol(name))
     for table in (methods, sets):
         out.print(table)
     out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
@@ -213,7 +213,7 @@ def show(name: Annotated[str, typer.Argument(help="A method or a protocol.")]) -
         raise ConfigError(suggest(name, [*registry.method_names(), *protocol_names()], "method or protocol"))
 
 
-@app.command()
+@app.command(epilog="Example: python -m bench doctor --data-root DIR --out runs")
 def doctor(
     data_root: DataRoot = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of all runs.")] = Path("runs"),
@@ -284,6 +284,24 @@ def stats(
         f"{count} of {width}x{height}" for (height, width), count in sorted(found.sizes.items())
     )
     out.print(f"{found.images} images: {sizes}", highlight=False)
+
+
+@data_app.command(epilog="Example: python -m bench data voc --data-root DIR --sbd SBD/dataset")
+def voc(
+    data_root: DataRoot = None,
+    sbd: Annotated[Path | None, typer.Option(help="Folder of SBD that holds cls/: adds its masks.")] = None,
+) -> None:
+    """Fetch VOC 2012 (2 GB) where it is not there yet, and add SBD's masks for the 10,582 training images."""
+    from datasets import voc as voc_files
+
+    if data_root is None:
+        raise DataError("give --data-root: the folder to put VOC 2012 into.")
+    folder = data_root / "VOCdevkit" / "VOC2012"
+    if not folder.is_dir():
+        folder = voc_files.download(data_root)
+    out.print(f"VOC 2012 is in {escape(str(folder))}", highlight=False, soft_wrap=True)
+    if sbd is not None:
+        out.print(f"{voc_files.convert_sbd(sbd, folder)} masks in SegmentationClassAug", highlight=False)
 
 
 @data_app.command(epilog="Example: python -m bench data splits --dataset mine --data-root DIR --make")

@@ -127,10 +127,13 @@ class RunConfig(Knobs):
     protocol: Protocol
     machine: Machine = Machine()
 
-    def run_id(self, method_version: int, split_digests: Mapping[str, str]) -> str:
-        """Eight hex digits of all that decides the result: same id, same run."""
+    def run_id(self, method_version: int, input_digests: Mapping[str, str]) -> str:
+        """Eight hex digits of all that decides the result: same id, same run.
+
+        `input_digests` are those of the split's lists and of a weights file.
+        """
         what = self.model_dump(mode="json", exclude={"machine": True, "protocol": {"name"}})
-        return _digest({"config": what, "method_version": method_version, "splits": dict(split_digests)})
+        return _digest({"config": what, "method_version": method_version, "splits": dict(input_digests)})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -140,8 +143,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-# Reading
-# ---------------------------------------------------------------------------------------------------------
+# Reading ----------------------------------------------------------------------------------------------------
 
 
 class _Loader(yaml.SafeLoader):
@@ -258,8 +260,7 @@ def _keys(model: type[Knobs], prefix: str) -> list[str]:
     return keys
 
 
-# Resolving
-# -------------------------------------------------------------------------------------------------------
+# Resolving --------------------------------------------------------------------------------------------------
 
 
 def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
@@ -272,7 +273,12 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
         given["method"] = {"name": given["method"]}
     if isinstance(given.get("protocol"), str):
         given["protocol"] = {"name": given["protocol"]}
-    given = merge(given, _without_none(flags))
+    flags = _without_none(flags)
+    inside, asked = given.get("protocol", {}), flags.get("protocol", {}).get("name")
+    held = inside.get("name") if isinstance(inside, Mapping) and "network" in inside else None
+    if held and asked in protocol_names() and asked != held:
+        raise ConfigError(f"{config_file} holds the whole protocol {held!r}; it cannot be run as {asked!r}.")
+    given = merge(given, flags)
     for text in sets:
         path, value = parse_assignment(text)
         given = merge(given, nested(path, value))

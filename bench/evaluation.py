@@ -24,21 +24,21 @@ from bench.store import Score
 def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     """Counts of (truth, prediction) over the pixels whose label is not 255: C C int64, truth in rows.
 
-    Raises ValueError if a class id at or above C is predicted or is a label: 255 may be a label, never a
-    prediction.
+    Labels are 0..255. Raises ValueError if a class id at or above C is predicted or is a label: 255 may be
+    a label, never a prediction.
     """
-    prediction, label = prediction.flatten(), label.flatten()
-    valid = label != IGNORE
-    # Ids out of range would fall into another cell's bin; the one extra bin catches them without a second
-    # pass.
-    inside = (prediction < classes) & (label < classes)
-    cell = torch.where(inside, label.long() * classes + prediction, classes * classes)[valid]
-    counts = torch.bincount(cell, minlength=classes * classes + 1)
-    if counts[-1]:  # no wait of its own: bincount has already waited for its largest value
-        raise ValueError(
-            f"{int(counts[-1])} pixels have a predicted or true class id outside 0..{classes - 1}"
-        )
-    return counts[:-1].view(classes, classes)
+    # One pass over a table of all 256 truths; leaving the ignored pixels out first takes ten times as long.
+    # The last column gathers the predictions out of range, and narrow integers halve the time again.
+    columns = classes + 1
+    narrow = torch.int16 if 256 * columns <= 2**15 else torch.int32
+    predicted = prediction.flatten().clamp(max=classes).to(narrow)
+    cell = label.flatten().to(narrow) * columns + predicted
+    table = torch.bincount(cell, minlength=256 * columns).view(256, columns)
+    counts = table[:classes, :classes]
+    wrong = table[:IGNORE].sum() - counts.sum()
+    if wrong:  # no wait of its own: bincount has already waited for its largest value
+        raise ValueError(f"{int(wrong)} pixels have a predicted or true class id outside 0..{classes - 1}")
+    return counts
 
 
 def score(counts: np.ndarray) -> Score:

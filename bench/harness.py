@@ -23,7 +23,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from bench import checkpoint, provenance, registry
-from bench.config import Protocol, RunConfig
+from bench.config import Protocol, RunConfig, read_yaml, validate
 from bench.contract import Batch, Method, Progress, Supervision, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
@@ -56,35 +56,38 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
         if done and not overwrite:
             display.say(f"already done: {folder.path}")
             return done
-        if overwrite:
-            folder.result.unlink(missing_ok=True)
-            checkpoint.remove(folder.checkpoint)
-        elif folder.checkpoint.exists() and not resume:
+        goes_on = folder.checkpoint.exists() and not overwrite
+        if goes_on and not resume:
             raise ConfigError(
                 f"{folder.path} holds an interrupted run; give --resume to go on or --overwrite."
             )
-        _check_config(plan, resume and folder.checkpoint.exists())
-        write_atomic(folder.config, plan.config.to_yaml().encode())
+        if goes_on:
+            _check_config(plan)
         with stoppable() as stop:
-            trainer = Trainer(plan, display, stop)
-            trainer.restore()
+            trainer = Trainer(plan, display, stop)  # refuses what it must before anything is removed
+            if goes_on:
+                trainer.restore()
+            else:
+                folder.clear()
+            write_atomic(folder.config, plan.config.to_yaml().encode())
             folder.add_provenance({"first_step": trainer.step, **provenance.collect()})
             try:
                 trainer.train()
                 return trainer.finish()
+            except torch.OutOfMemoryError as error:
+                raise BenchError(
+                    f"out of memory at step {trainer.step}: lower protocol.batch or protocol.crop, or use "
+                    "--precision bf16 (each makes another protocol)."
+                ) from error
             finally:
                 display.stop()
 
 
-def _check_config(plan: Plan, resuming: bool) -> None:
+def _check_config(plan: Plan) -> None:
     """The folder's name carries the id, so another configuration in it means a renamed folder or an edited
     file."""
-    if not resuming:
-        return
-    from bench.config import read_yaml, validate
-
     there = validate(RunConfig, read_yaml(plan.folder.config))
-    if there.run_id(plan.method.version, plan.split.digests) != plan.run_id:
+    if there.run_id(plan.method.version, plan.input_digests) != plan.run_id:
         raise ConfigError(
             f"{plan.folder.config} is another configuration than the one asked for; use another --out."
         )
@@ -190,8 +193,7 @@ class Trainer:
                 module.compile()
         return method
 
-    # Training
-    # ----------------------------------------------------------------------------------------------------
+    # Training -----------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         """From the current step to the last one."""
@@ -272,8 +274,7 @@ class Trainer:
             "Lower protocol.optimizer.lr, set protocol.clip, or use --precision fp32."
         )
 
-    # State
-    # -------------------------------------------------------------------------------------------------------
+    # State --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write the checkpoint, unless the weights are not finite: then the one before stays."""
@@ -295,10 +296,7 @@ class Trainer:
         )
 
     def restore(self) -> None:
-        """Go on from the folder's checkpoint, where there is one."""
-        if not self.folder.checkpoint.exists():
-            self.folder.metrics.unlink(missing_ok=True)
-            return
+        """Go on from the folder's checkpoint."""
         state = checkpoint.load(self.folder.checkpoint, self.device)
         if state["run_id"] != self.plan.run_id:
             raise ConfigError(
@@ -313,8 +311,7 @@ class Trainer:
         self.non_finite = state["non_finite"]
         self.display.say(f"resuming at step {self.step} of {self.protocol.steps}")
 
-    # Scoring
-    # -----------------------------------------------------------------------------------------------------
+    # Scoring ------------------------------------------------------------------------------------------------
 
     def _counts(self, module: nn.Module, name: str) -> np.ndarray:
         ids = self.plan.split.eval

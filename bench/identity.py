@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench import registry
 from bench.config import RunConfig
-from bench.errors import ConfigError
+from bench.errors import ConfigError, DataError
 from bench.registry import MethodInfo
 from bench.store import RunFolder
 from datasets.split_lists import Split, find_split
@@ -22,6 +23,7 @@ class Plan:
     config: RunConfig
     method: MethodInfo
     split: Split
+    input_digests: dict[str, str]  # of the split's lists, and of a weights file
     run_id: str
     folder: RunFolder
 
@@ -51,12 +53,28 @@ def plan(config: RunConfig) -> Plan:
     sizes = {"pixel": config.protocol.batch.labeled, "none": config.protocol.batch.unlabeled}
     for kind, size in sizes.items():
         if kind in method.needs and granted[kind] < size:
+            stream = STREAM[kind]
             raise ConfigError(
-                f"the {STREAM[kind]} list of split {config.split!r} has {granted[kind]} images, fewer than "
-                f"a batch of {size}; set --set protocol.batch.{STREAM[kind]}={granted[kind]} or take a larger split."
+                f"the {stream} list of split {config.split!r} has {granted[kind]} images, fewer than a batch "
+                f"of {size}; give --set protocol.batch.{stream}={granted[kind]} or take a larger split."
             )
-    run_id = config.run_id(method.version, split.digests)
+    inputs = {**split.digests, **_weights_digest(config)}
+    run_id = config.run_id(method.version, inputs)
     folder = RunFolder.of(
         Path(config.machine.out), config.dataset, config.split, method.name, config.seed, run_id
     )
-    return Plan(config, method, split, run_id, folder)
+    return Plan(config, method, split, inputs, run_id, folder)
+
+
+def _weights_digest(config: RunConfig) -> dict[str, str]:
+    """The content of a weights file: its path does not identify it, as a package or the hub does."""
+    source = config.protocol.network.weights
+    if source in ("none", "hub") or source.startswith("package:"):
+        return {}
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise DataError(
+            f"no weights file {path}; protocol.network.weights is a file, none, hub or package:..."
+        )
+    with open(path, "rb") as file:
+        return {"weights": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -191,8 +191,10 @@ def _knobs(node: ast.ClassDef, source: Path) -> type[Knobs]:
     return names["HParams"]
 
 
-def dataset_names() -> list[str]:
-    return sorted(DATASETS.keys() | _plugins("datasets").keys())
+def dataset_names(data_root: Path | None = None) -> list[str]:
+    """Ours, those of plug-ins, and the folders of the user's below `data_root`."""
+    folders = {path.parent.name for path in data_root.glob("*/classes.txt")} if data_root else set()
+    return sorted(DATASETS.keys() | _plugins("datasets").keys() | folders)
 
 
 def default_protocol(dataset: str) -> str:
@@ -214,7 +216,7 @@ def load_dataset(name: str, data_root: Path | None) -> Dataset:
 
         return Folder(data_root / name, name)
     hint = f" A folder of your own needs {data_root or '<data root>'}/{name}/classes.txt."
-    raise ConfigError(suggest(name, dataset_names(), "data set") + "." + hint)
+    raise ConfigError(suggest(name, dataset_names(data_root), "data set") + "." + hint)
 
 
 def _root(name: str, data_root: Path | None) -> Path:

@@ -17,6 +17,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,6 +130,14 @@ class RunFolder:
             for torn in self.path.glob(".*.tmp"):  # of a process killed while it wrote
                 torn.unlink()
             yield
+
+    def clear(self) -> None:
+        """Remove what an earlier start has left."""
+        for path in (self.result, self.provenance, self.metrics, self.counts, self.weights):
+            path.unlink(missing_ok=True)
+        for path in self.path.glob(f"{self.checkpoint.name}*"):
+            path.unlink()
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
 
     def read_result(self) -> Result | None:
         return read_result(self.result) if self.result.exists() else None

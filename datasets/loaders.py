@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 
 import numpy as np
 import torch
@@ -203,8 +204,14 @@ def loader(batches: StepBatches, start: int, workers: int) -> data.DataLoader[Ba
 
 
 def _init_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its step first
+    # Ctrl-C, and a scheduler's SIGTERM to all processes, are for the main process, which ends its step first.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _spare_once)
     torch.set_num_threads(1)
+
+
+def _spare_once(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a worker that is stuck can still be ended
 
 
 def iterate(batches: StepBatches, start: int, workers: int) -> Generator[Batch, None, None]:

@@ -8,8 +8,9 @@ from PIL import Image
 from bench.errors import ConfigError, DataError
 from datasets.cityscapes import TRAIN_IDS, Cityscapes
 
-OFFICIAL = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12, 26: 13, 27: 14,
-            28: 15, 31: 16, 32: 17, 33: 18}  # fmt: skip
+OFFICIAL = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11, 25: 12,
+            26: 13,
+            27: 14, 28: 15, 31: 16, 32: 17, 33: 18}  # fmt: skip
 IDS = {
     "train": ["aachen_000001_000019", "aachen_000000_000019", "bad-city_000000_000019"],
     "val": ["ulm_000000_000294"],

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,11 +44,9 @@ OURS = [
 KNOWN = json.loads((COMMITTED / "known_lists.json").read_text())
 
 
-def split(**lists: tuple[str, ...]) -> Split:
-    return Split(
-        **{"dataset": "toy", "name": "half", "pixel": ("a",), "tags": (), "none": ("b",), "eval": ("e",)}
-        | lists
-    )
+def split(*, name: str = "half", **lists: tuple[str, ...]) -> Split:
+    default: dict[str, tuple[str, ...]] = {"pixel": ("a",), "tags": (), "none": ("b",), "eval": ("e",)}
+    return Split("toy", name, **(default | lists))
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def folder(committed: Path) -> Path:
     return committed / "toy" / "half"
 
 
-def fails(what: str | Path, function, error: type[Exception] = DataError) -> str:
+def fails(what: str | Path, function: Callable[[], object], error: type[Exception] = DataError) -> str:
     with pytest.raises(error, match=re.escape(str(what))) as caught:
         function()
     return str(caught.value)
@@ -199,7 +199,7 @@ BAD = [
 def test_a_bad_split_is_neither_written_nor_read(
     committed: Path, lists: dict[str, tuple[str, ...]], what: str
 ) -> None:
-    bad, folder = split(**lists), committed / "toy" / "half"
+    bad, folder = split(name="half", **lists), committed / "toy" / "half"
     fails(what, lambda: write_split(folder, bad, {}))
     assert not folder.exists()
     folder.mkdir(parents=True)
@@ -229,9 +229,12 @@ def test_an_interrupted_write_leaves_the_old_file(folder: Path, monkeypatch: pyt
 
 
 def test_finding_a_split_needs_no_torch() -> None:
-    code = "import sys; from datasets.split_lists import find_split; find_split('camvid', '1_8', None); print('torch' in sys.modules)"
+    code = (
+        "import sys; from datasets.split_lists import find_split; find_split('camvid', '1_8', None); "
+        "print('torch' in sys.modules)"
+    )
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=COMMITTED.parent.parent
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=COMMITTED.parent.parent
     )
     assert run.stdout == "False\n", run.stderr
 
@@ -305,7 +308,8 @@ def test_lists_that_cannot_be_split(train: list[str], eval: list[str], what: str
 
 @given(
     st.dictionaries(
-        st.integers(0, 10_000).map(lambda n: f"i{n}"), st.frozensets(st.sampled_from([*range(7), 255]), max_size=3), min_size=1, max_size=80
+        st.integers(0, 10_000).map(lambda n: f"i{n}"),
+        st.frozensets(st.sampled_from([*range(7), 255]), max_size=3), min_size=1, max_size=80
     ),
     st.integers(0, 3),
 )  # fmt: skip
@@ -380,7 +384,8 @@ def known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["{}", "JPEGImages/{0}.jpg SegmentationClass/{0}.png", "/JPEGImages/{0}.jpg\tSegmentationClassAug/{0}.png", "{}.jpg"]
+    "line", ["{}", "JPEGImages/{0}.jpg SegmentationClass/{0}.png",
+             "/JPEGImages/{0}.jpg\tSegmentationClassAug/{0}.png", "{}.jpg"]
 )  # fmt: skip
 def test_import_voc(committed: Path, known: None, tmp_path: Path, line: str) -> None:
     (tmp_path / "labeled.txt").write_bytes("\r\n".join(line.format(id) for id in VOC_TRAIN[:2]).encode())
@@ -401,7 +406,9 @@ def test_import_voc(committed: Path, known: None, tmp_path: Path, line: str) -> 
 
 
 @pytest.mark.parametrize(
-    "line", ["leftImg8bit/train/city/{}_leftImg8bit.png", "leftImg8bit/train/city/{0}_leftImg8bit.png gtFine/train/city/{0}_gtFine_labelTrainIds.png", "{}"]
+    "line", ["leftImg8bit/train/city/{}_leftImg8bit.png",
+             "leftImg8bit/train/city/{0}_leftImg8bit.png gtFine/train/city/{0}_gtFine_labelTrainIds.png",
+             "{}"]
 )  # fmt: skip
 def test_import_cityscapes(committed: Path, tmp_path: Path, line: str) -> None:
     (tmp_path / "labeled.txt").write_text("\n".join(line.format(id) for id in CITY_TRAIN[1:]))
@@ -467,16 +474,24 @@ def test_our_splits_match_their_manifests(dataset: str, name: str) -> None:
 @pytest.mark.parametrize("dataset", ["camvid", "msrc21", "msrc21_objects"])
 def test_our_splits_are_nested(dataset: str) -> None:
     pixels = [set(find_split(dataset, name, None).pixel) for name in NESTED]
-    assert all(small < large for small, large in zip(pixels, pixels[1:], strict=False))
+    assert all(small < large for small, large in pairwise(pixels))
     assert set(find_split(dataset, "1_8+tags", None).pixel) == pixels[1]
 
 
-@pytest.mark.parametrize("cls", [CamVid, Msrc21, Msrc21Objects])
-def test_our_splits_come_from_the_rule_and_cover(cls: type[Folder], tmp_path: Path) -> None:
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of data sets that BENCH_DATA names."""
     root = os.environ.get("BENCH_DATA")
     if not root:
         pytest.skip("BENCH_DATA names no folder of data sets")
-    data = cls(Path(root))
+    return Path(root)
+
+
+@pytest.mark.parametrize("cls", [CamVid, Msrc21, Msrc21Objects])
+def test_our_splits_come_from_the_rule_and_cover(
+    cls: Callable[[Path], Folder], real_data: Path, tmp_path: Path
+) -> None:
+    data = cls(real_data)
     made, skipped = regenerate(data, tmp_path / data.name)
     assert not skipped
     for name, one in made.items():

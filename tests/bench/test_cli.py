@@ -1,0 +1,445 @@
+"""The command line: what it prints, and that bad input gets a sentence and an exit code and loses nothing."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from rich.console import Console
+
+from bench import __version__, cli
+from bench.config import RunConfig, read_yaml
+from datasets.split_lists import Split, digest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+Config = Callable[..., RunConfig]
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    def refused(self, code: int, *words: str) -> None:
+        """One sentence on stderr, with these words, and no traceback."""
+        assert self.code == code, self
+        assert re.search("^error: ", self.err, re.MULTILINE) and "Traceback" not in self.err, self
+        for word in words:
+            assert word in self.err, self
+
+
+Bench = Callable[..., Outcome]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    """`python -m bench ...` in this process, with its exit code."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(cli, "out", Console(width=200))
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        said = capsys.readouterr()
+        return Outcome(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def own_root(tiny_root: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny data root, to be damaged."""
+    root = tmp_path / "data"
+    shutil.copytree(tiny_root, root)
+    return root
+
+
+@pytest.fixture
+def run(bench: Bench, tiny_config: Config, tmp_path: Path) -> Bench:
+    """run("fixmatch", "--seed", 1): `bench run` on the tiny set, settings from a file."""
+
+    def call(method: str, *arguments: object) -> Outcome:
+        file = tmp_path / f"{method}.yaml"
+        file.write_text(tiny_config(method).to_yaml())
+        return bench("run", "--config", file, *arguments)
+
+    return call
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def restate(root: Path, name: str, **lists: list[str]) -> None:
+    """Change the lists of a split together with its manifest, as its maker would."""
+    folder = root / "tinyset" / "splits" / name
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    for kind, ids in lists.items():
+        (folder / f"{kind}.txt").write_text("".join(f"{id}\n" for id in ids))
+        manifest["digests"][kind] = digest(ids)
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+
+
+# A run
+
+
+def test_a_run_prints_the_table_and_where_its_records_are(run: Bench, tmp_path: Path) -> None:
+    done = run("fixmatch")
+    assert done.code == 0, done.err
+    assert "fixmatch on tinyset few, seed 0: 6 steps" in " ".join(done.out.split())
+    for row in ("background", "square", "stripe", "mIoU over 3 classes", "pixel accuracy"):
+        assert re.search(rf"{row}\W+\d+\.\d", done.out), done.out
+    records = Path(re.search(r"records: (.*)", done.out)[1])  # type: ignore[index]
+    result = json.loads((records / "result.json").read_text())
+    assert f"{100 * result['predictor']['miou']:.1f}" in done.out
+    assert "train fixmatch 6/6" in done.err and "loss" in done.err
+    assert "\x1b" not in done.out + done.err, "no colours off a terminal"
+
+    before = tree(tmp_path)
+    again = run("fixmatch")
+    assert again.code == 0 and "already done" in again.err and "mIoU over 3 classes" in again.out
+    assert tree(tmp_path) == before
+
+
+def test_a_hostile_class_name_is_printed_as_it_is(run: Bench, own_root: Path) -> None:
+    names = ["background", "[bold]square[/bold]", "[/]"]
+    (own_root / "tinyset" / "classes.txt").write_text("\n".join(names) + "\n")
+    done = run("supervised", "--data-root", own_root)
+    assert done.code == 0, done.err
+    assert all(name in done.out for name in names)
+
+
+def test_no_color_is_honoured_on_a_terminal(run: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        file = io.StringIO()
+        monkeypatch.setattr(
+            cli,
+            "out",
+            Console(file=file, force_terminal=True, _environ={**environment, "TERM": "xterm"}, width=99),
+        )
+        assert run("supervised").code == 0
+        assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]m", file.getvalue())) <= coloured
+    monkeypatch.setattr(cli, "out", Console(file=(file := io.StringIO()), _environ={}))
+    assert run("supervised").code == 0
+    assert "\x1b" not in file.getvalue()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--method", "fixmach"], 2, ["unknown method 'fixmach'; did you mean 'fixmatch'?"]),
+        (["--split", "ful"], 2, ["no split 'ful'; did you mean 'full'?"]),
+        (["--dataset", "tinyst"], 2, ["'tinyst' has no splits; did you mean 'tinyset'?"]),
+        (["--protocol", "camvi"], 2, ["unknown protocol 'camvi'; did you mean 'camvid'?"]),
+        (["--set", "protocol.step=3"], 2, ["did you mean 'protocol.steps'?"]),
+        (["--set", "method.threshold=high"], 2, ["method.threshold", "'high'"]),
+        (["--set", "protocol.steps=1.5"], 2, ["protocol.steps", "1.5"]),
+        (["--set", "steps"], 2, ["write key=value"]),
+        (["--precision", "fp64"], 2, ["protocol.precision"]),
+        (["--device", "tpu"], 2, ["unknown machine.device 'tpu'"]),
+        (["--data-root", "/nowhere/at/all"], 2, ["'tinyset' has no splits", "/nowhere/at/all"]),
+        (["--split", "full"], 2, ["method 'fixmatch' needs images with supervision 'none'", "grants none"]),
+        (["--set", "protocol.batch.labeled=5"], 2, ["the labeled list of split 'few' has 4 images", "=4"]),
+        (["--set", "protocol.batch.unlabeled=13"], 2, ["the unlabeled list", "12 images", "=12"]),
+        (["--set", "protocol.batch.unlabeled=1"], 2, ["protocol.batch.unlabeled=2"]),
+        (["--set", "protocol.network.encoder=resnet999"], 2, ["resnet999"]),
+        (["--set", "protocol.network.weights=/no/such.pth"], 3, ["no weights file /no/such.pth"]),
+        (["--config", "/no/such.yaml"], 2, ["cannot read /no/such.yaml"]),
+    ],
+)
+def test_bad_settings_get_a_sentence_and_write_nothing(
+    run: Bench, tmp_path: Path, arguments: list[str], code: int, words: list[str]
+) -> None:
+    run("fixmatch", *arguments).refused(code, *words)
+    assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoint.pt"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--seed", "one"], ["run", "--sed", "1"], ["runn"], ["data", "verify"]]
+)
+def test_usage_errors_exit_with_2(bench: Bench, arguments: list[str]) -> None:
+    outcome = bench(*arguments)
+    assert outcome.code == 2 and "Traceback" not in outcome.err and outcome.err
+
+
+def test_no_method_at_all_names_those_there_are(bench: Bench) -> None:
+    bench("run", "--dataset", "camvid").refused(2, "which method?", "fixmatch")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def wider(path: Path) -> None:
+    Image.new("L", (41, 40)).save(path)
+
+
+def three(path: Path) -> None:
+    Image.fromarray(np.full((40, 40), 3, np.uint8)).save(path)
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
+    "missing image": ("images", Path.unlink),
+    "missing mask": ("labels", Path.unlink),
+    "truncated image": ("images", cut),
+    "empty image": ("images", lambda path: path.write_bytes(b"") and None),
+    "text for an image": ("images", lambda path: path.write_text("hello") and None),
+    "mask of another size": ("labels", wider),
+    "class id out of range": ("labels", three),
+}
+
+
+@pytest.mark.parametrize("listing", ["train", "test"])
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_file_is_named_by_run_and_by_verify(
+    run: Bench, bench: Bench, own_root: Path, case: str, listing: str
+) -> None:
+    part, harm = DAMAGE[case]
+    path = own_root / "tinyset" / part / f"{listing}_00.png"
+    sound = path.read_bytes()
+    harm(path)
+    run("supervised", "--data-root", own_root).refused(3, f"{listing}_00")
+    found = bench("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
+    assert found.code == 3 and f"{listing}_00" in found.out and "1 problems in tinyset" in found.err
+    path.write_bytes(sound)
+    mended = run("supervised", "--data-root", own_root, "--resume")
+    assert mended.code == 0, mended.err
+    assert ("resuming at step 6" in mended.err) == (listing == "test"), "what was trained is kept"
+
+
+def test_a_worker_reports_a_damaged_file_in_the_same_sentence(run: Bench, own_root: Path) -> None:
+    (own_root / "tinyset" / "labels" / "train_00.png").unlink()
+    outcome = run("supervised", "--data-root", own_root, "--workers", 1)
+    outcome.refused(3, "train_00.png")
+    assert outcome.err.count("\n") <= 2
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("splits/few/pixel.txt", ["pixel.txt does not exist"]),
+        ("splits/few/MANIFEST.json", ["MANIFEST.json is not the manifest"]),
+        ("splits/eval.txt", ["eval.txt does not exist"]),
+        ("classes.txt", ["classes.txt"]),
+    ],
+)
+def test_a_missing_list_is_named(run: Bench, own_root: Path, file: str, words: list[str]) -> None:
+    (own_root / "tinyset" / file).unlink()
+    outcome = run("supervised", "--data-root", own_root)
+    outcome.refused(2 if file == "classes.txt" else 3, *words)
+
+
+def test_an_edited_list_is_refused(run: Bench, own_root: Path) -> None:
+    with open(own_root / "tinyset" / "splits" / "few" / "pixel.txt", "a") as file:
+        file.write("train_09\n")
+    run("supervised", "--data-root", own_root).refused(3, "pixel.txt has changed")
+
+
+def test_empty_and_overlapping_splits_are_refused(run: Bench, own_root: Path) -> None:
+    restate(own_root, "few", none=["train_00", "train_09"])
+    run("fixmatch", "--data-root", own_root).refused(3, "'train_00'", "are one image")
+    restate(own_root, "few", none=["test_00"])
+    run("fixmatch", "--data-root", own_root).refused(3, "'test_00'", "a scored one to no other")
+    restate(own_root, "few", pixel=[], none=[])
+    run("supervised", "--data-root", own_root).refused(3, "all empty")
+
+
+def test_a_run_folder_of_another_configuration_is_refused(run: Bench, tmp_path: Path) -> None:
+    assert run("supervised").code == 0
+    (folder,) = (tmp_path / "runs" / "tinyset" / "few" / "supervised").iterdir()
+    (folder / "result.json").unlink()
+    (folder / "checkpoint.pt").write_bytes(b"of an interrupted run")
+    before = tree(folder)
+    run("supervised").refused(2, "holds an interrupted run", "--resume")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("seed: 0", "seed: 7"))
+    run("supervised", "--resume").refused(2, "config.yaml is another configuration")
+    (folder / "config.yaml").write_text(text)
+    run("supervised", "--resume").refused(3, "checkpoint.pt is damaged")
+    assert tree(folder) == before
+
+
+def test_an_output_folder_that_cannot_be_written_is_a_sentence(run: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    run("supervised", "--out", tmp_path / "file").refused(1, str(tmp_path / "file"))
+
+
+def test_debug_shows_the_traceback_wherever_it_stands(bench: Bench) -> None:
+    for arguments in (["--debug", "show", "nonsense"], ["show", "nonsense", "--debug"]):
+        outcome = bench(*arguments)
+        assert outcome.code == 2 and "Traceback" in outcome.err and "error: unknown" in outcome.err
+
+
+# Dry run and other places
+
+
+def test_a_dry_run_prints_settings_that_give_the_same_run(run: Bench, bench: Bench, tmp_path: Path) -> None:
+    first = run("fixmatch", "--dry-run", "--set", "protocol.steps=9")
+    assert first.code == 0 and "# split few: 4 pixel, 0 tags, 12 none, 4 eval; 9 steps" in first.out
+    assert not (tmp_path / "runs").exists()
+    again = tmp_path / "again.yaml"
+    again.write_text(first.out)
+    assert read_yaml(again)["protocol"]["steps"] == 9
+    assert bench("run", "--config", again, "--dry-run").out == first.out
+
+
+def test_a_dry_run_needs_no_torch_and_works_from_another_folder(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from bench.cli import main\n"
+        "sys.argv = 'bench run --method fixmatch --dataset camvid --split 1/8 --dry-run'.split()\n"
+        "main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    assert "split: '1_8'" in found.stdout and "# run " in found.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_package_of_the_name_datasets_is_met_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("raise SystemExit('imported the other one')")
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    found = subprocess.run(
+        [sys.executable, "-c", "import bench"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert found.returncode == 1 and "imported the other one" not in found.stderr
+    assert "ImportError: `import datasets` finds" in found.stderr and str(tmp_path) in found.stderr
+    assert "Run from the checkout's root" in found.stderr
+
+
+# The other commands
+
+
+def test_list_names_methods_data_sets_and_protocols(bench: Bench, tiny_root: Path) -> None:
+    found = bench("list", "--data-root", tiny_root)
+    assert found.code == 0
+    assert re.search(r"fixmatch\W+none \+ pixel\W+FixMatch for segmentation", found.out)
+    assert re.search(r"camvid\W+.*1_8", found.out) and "protocols: camvid" in found.out
+
+
+def test_list_names_the_folders_of_the_user(bench: Bench, tiny_root: Path) -> None:
+    found = bench("list", "--data-root", tiny_root)
+    assert re.search(r"tinyset\W+few full\W+folder", found.out)
+
+
+def test_show_a_method_prints_its_knobs_and_defaults(bench: Bench) -> None:
+    found = bench("show", "fixmatch")
+    assert found.code == 0 and "fixmatch (version 1), needs none + pixel" in found.out
+    assert re.search(r"threshold\W+float\W+0.95", found.out) and "teacher of UniMatch V2" in found.out
+
+
+def test_show_a_protocol_prints_what_it_fixes(bench: Bench) -> None:
+    found = bench("show", "camvid")
+    assert found.code == 0 and "encoder: tf_efficientnet_lite0" in found.out and "name: camvid" in found.out
+
+
+def test_show_nonsense_suggests(bench: Bench) -> None:
+    bench("show", "nonsense").refused(2, "unknown method or protocol 'nonsense'", "fixmatch", "camvid")
+    bench("show", "fixmatc").refused(2, "did you mean 'fixmatch'?")
+
+
+def test_verify_stats_and_splits_of_a_sound_set(bench: Bench, tiny_root: Path) -> None:
+    at = ("--dataset", "tinyset", "--data-root", tiny_root)
+    assert "every image and mask of 2 splits is sound" in bench("data", "verify", *at).out
+    found = bench("data", "stats", *at).out
+    assert "4 images: 4 of 40x40" in found and "tinyset test" in found
+    shares = [float(share) for share in re.findall(r"\d+ \W+ \w+ +\W +(\d+\.\d+)", found)]
+    assert len(shares) == 4 and sum(shares) == pytest.approx(100, abs=0.05)
+    found = bench("data", "splits", *at).out
+    assert re.search(r"few\W+4\W+0\W+12\W+4", found) and re.search(r"full\W+16\W+0\W+0\W+4", found)
+
+
+def test_stats_of_a_list_that_is_not_there(bench: Bench, tiny_root: Path) -> None:
+    at = ("--dataset", "tinyset", "--data-root", tiny_root)
+    bench("data", "stats", *at, "--list", "val").refused(3, "val.txt")
+
+
+def test_verify_without_splits_does_not_call_the_set_sound(bench: Bench, own_root: Path) -> None:
+    shutil.rmtree(own_root / "tinyset" / "splits")
+    outcome = bench("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
+    outcome.refused(3, "no splits", "--make")
+    assert "sound" not in outcome.out
+
+
+def test_splits_are_made_for_a_folder_and_can_be_trained_on(bench: Bench, run: Bench, own_root: Path) -> None:
+    shutil.rmtree(own_root / "tinyset" / "splits")
+    at = ("--dataset", "tinyset", "--data-root", own_root)
+    run("fixmatch", "--data-root", own_root, "--dry-run").refused(2, "data splits --make")
+    made = bench("data", "splits", *at, "--make")
+    assert made.code == 0 and re.search(r"1_4\W+4\W+0\W+12\W+4", made.out)
+    first = tree(own_root / "tinyset" / "splits")
+    assert bench("data", "splits", *at, "--make").code == 0
+    assert tree(own_root / "tinyset" / "splits") == first, "the same lists again"
+    assert run("fixmatch", "--data-root", own_root, "--split", "1/4", "--dry-run").code == 0
+
+
+def test_a_list_of_another_project_is_imported(bench: Bench, own_root: Path, tmp_path: Path) -> None:
+    listing = tmp_path / "labeled.txt"
+    listing.write_text(
+        "images/train_00.png labels/train_00.png\r\nimages/train_01.png labels/train_01.png\r\n"
+    )
+    at = ("--dataset", "tinyset", "--data-root", own_root, "--labeled", listing)
+    bench("data", "splits", *at).refused(2, "--name NAME")
+    done = bench("data", "splits", *at, "--name", "theirs")
+    assert done.code == 0, done.err
+    assert re.search(r"theirs\W+2\W+0\W+14\W+4", done.out) and "no list of a project we know" in done.out
+    listing.write_text("train_00\nnobody\n")
+    bench("data", "splits", *at, "--name", "other").refused(3, "'nobody'")
+
+
+def test_splits_without_a_data_root_say_where_they_would_go(bench: Bench) -> None:
+    bench("data", "splits", "--dataset", "camvid", "--make").refused(3, "--data-root")
+
+
+def test_version(bench: Bench) -> None:
+    assert bench("--version") == Outcome(0, f"{__version__}\n", "")
+
+
+def commands() -> list[list[str]]:
+    app = typer.main.get_command(cli.app)
+    found: list[list[str]] = []
+    for name, command in app.commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found += [[name, one] for one in inner] if inner else [[name]]
+    return found
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_the_help_of_every_command_has_an_example_that_parses(bench: Bench, command: list[str]) -> None:
+    found = bench(*command, "--help")
+    assert found.code == 0
+    example = re.search(rf"Example: python -m bench ({' '.join(command)}.*)", found.out)
+    assert example, found.out
+    inner = typer.main.get_command(cli.app)
+    for name in command:
+        inner = inner.commands[name]  # type: ignore[attr-defined]
+    inner.make_context("bench", example[1].split()[len(command) :])
+
+
+def test_the_split_helper_of_these_tests_is_that_of_the_suite() -> None:
+    """`restate` writes the digests that the reader expects."""
+    assert Split("a", "b", ("x",), (), (), ("y",)).digests["pixel"] == digest(["x"])

@@ -1,0 +1,600 @@
+"""A run: what it leaves behind, and that stopping, resuming and the number of workers change nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from bench import checkpoint, harness, registry
+from bench.config import Network, RunConfig
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, DataError, Interrupted
+from bench.evaluation import Inference, evaluate, score
+from bench.identity import Plan, plan
+from bench.models import Segmenter
+from bench.store import Result, RunFolder, read_counts, read_result
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+FILES = {
+    "config.yaml",
+    "provenance.json",
+    "metrics.jsonl",
+    "result.json",
+    "counts.npz",
+    "weights.safetensors",
+}
+Config = Callable[..., RunConfig]
+
+
+class Quiet(Display):
+    """Shows nothing, keeps what was said, and may send a signal once a step is trained or an image scored."""
+
+    def __init__(self, stop_after: tuple[str, int] | None = None, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.stop_after, self.number = stop_after, number
+        self.said: list[str] = []
+        self.activity = ""
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def start(self, name: str, total: int, done: int = 0) -> None:
+        self.activity = name.split()[0] if name.startswith("train") else name
+
+    def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        if self.stop_after == (self.activity, done):
+            signal.raise_signal(self.number)
+
+
+def run(config: RunConfig, stop_after: tuple[str, int] | None = None, **options: bool) -> Result:
+    return harness.run(plan(config), Quiet(stop_after), **options)
+
+
+def weights_of(config: RunConfig) -> bytes:
+    return plan(config).folder.weights.read_bytes()
+
+
+def lines_of(folder: RunFolder) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+
+def names_in(folder: RunFolder) -> set[str]:
+    return {path.name for path in folder.path.iterdir()} - {".lock"}
+
+
+@pytest.fixture
+def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """plug_in(body) offers the method `plugged`, supervised training with `body` instead of its losses."""
+
+    def offer(body: str) -> str:
+        (tmp_path / "plugged_method.py").write_text(
+            '"""A method of a test."""\n\nfrom bench.contract import Method\n\n\n'
+            f"class Plugged(Method):\n    def losses(self, batch, at):\n{body}\n"
+        )
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "plugged_method", raising=False)
+        point = EntryPoint("plugged", "plugged_method:Plugged", "bench.methods")
+        monkeypatch.setattr(
+            registry, "entry_points", lambda group: [point] if group == "bench.methods" else []
+        )
+        return "plugged"
+
+    return offer
+
+
+# What a run leaves behind
+
+
+def test_a_run_writes_what_the_design_names(tiny_config: Config) -> None:
+    config = tiny_config("fixmatch", "protocol.evaluation.every=2", "machine.tensorboard=true")
+    result = run(config)
+    folder = plan(config).folder
+    assert names_in(folder) == {*FILES, "tensorboard"}, "and no checkpoint once it is done"
+    assert any(folder.tensorboard.iterdir())
+    assert read_result(folder.result) == result
+
+    counts = read_counts(folder.counts)
+    assert counts["ids"].tolist() == [f"test_{i:02d}" for i in range(4)]
+    assert counts["predictor"].shape == (4, 3, 3)
+    for module in ("predictor", "student"):
+        assert score(counts[module].sum(0)) == getattr(result, module)
+    assert counts["predictor"].sum() == 4 * 39 * 40, "every pixel but the row of 255"
+
+    assert [point.step for point in result.curve] == [2, 4, 6]
+    assert result.curve[-1].miou == result.predictor.miou
+    assert [line["step"] for line in lines_of(folder) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+    assert [line["step"] for line in lines_of(folder) if "miou" in line] == [2, 4]
+    assert {"loss", "labeled", "unlabeled", "mask_ratio", "lr"} <= lines_of(folder)[0].keys()
+    assert [entry["first_step"] for entry in folder.read_provenance()] == [0]
+    assert folder.config.read_text() == config.to_yaml()
+    assert result.images == {"pixel": 4, "tags": 0, "none": 12, "eval": 4} and result.steps == 6
+    assert result.protocol_hash == config.protocol.hash and result.run_id in folder.path.name
+
+
+def test_the_curve_is_of_the_weights_at_its_step(tiny_config: Config) -> None:
+    """A score at step 3 is that of a run of 3 steps, where no schedule tells the two apart."""
+    flat = ("protocol.schedule.power=0", "machine.out={out}")
+    out = tiny_config("supervised").machine.out
+    long = run(
+        tiny_config("supervised", *[s.format(out=out + "l") for s in flat], "protocol.evaluation.every=3")
+    )
+    short = run(tiny_config("supervised", *[s.format(out=out + "s") for s in flat], "protocol.steps=3"))
+    assert long.curve[0].miou == short.predictor.miou
+
+
+def test_the_exported_weights_are_the_predictor(tiny_config: Config) -> None:
+    """Its scores come back from the file alone."""
+    config = tiny_config("fixmatch")
+    result, made = run(config), plan(config)
+    with safe_open(made.folder.weights, "pt") as file:
+        about = json.loads(file.metadata()["frugalseg"])
+    assert about["classes"] == ["background", "square", "stripe"]
+    net = Segmenter(Network.model_validate_json(json.dumps(about["network"])), 3)
+    net.load_state_dict(load_file(made.folder.weights))
+    data = registry.load_dataset("tinyset", Path(config.machine.data_root or ""))
+    inference = Inference(config.protocol.evaluation, config.protocol.crop)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert score(evaluate(net, data, made.split.eval, inference, "cpu").sum(0)) == result.predictor
+
+
+def test_the_result_is_written_last(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config("supervised")
+    seen: list[set[str]] = []
+    write = RunFolder.write_result
+
+    def spy(folder: RunFolder, result: Result) -> None:
+        seen.append(names_in(folder))
+        write(folder, result)
+
+    monkeypatch.setattr(RunFolder, "write_result", spy)
+    run(config)
+    assert seen == [(FILES | {"checkpoint.pt", "checkpoint.pt.sha256.json"}) - {"result.json"}]
+
+
+def test_a_finished_run_is_left_as_it_is(tiny_config: Config) -> None:
+    config = tiny_config("supervised")
+    first = run(config)
+    folder = plan(config).folder
+    before = {path: path.read_bytes() for path in folder.path.iterdir()}
+    display = Quiet()
+    assert harness.run(plan(config), display) == first
+    assert display.said == [f"already done: {folder.path}"]
+    assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
+
+
+def test_overwrite_runs_again_to_the_same_weights(tiny_config: Config) -> None:
+    config = tiny_config("fixmatch")
+    first, weights = run(config), weights_of(config)
+    plan(config).folder.weights.unlink()
+    again = run(config, overwrite=True)
+    assert weights_of(config) == weights and again.predictor == first.predictor
+    assert [line["step"] for line in lines_of(plan(config).folder)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_overwrite_drops_an_interrupted_run(tiny_config: Config) -> None:
+    config = tiny_config("supervised")
+    with pytest.raises(Interrupted):
+        run(config, ("train", 3))
+    display = Quiet()
+    harness.run(plan(config), display, overwrite=True)
+    assert display.said == [], "nothing was resumed"
+
+
+def test_seeds_differ_and_methods_of_one_seed_start_alike(tiny_config: Config) -> None:
+    zero, one = tiny_config("supervised"), tiny_config("supervised", seed=1)
+    run(zero), run(one)
+    assert weights_of(zero) != weights_of(one)
+    nets = []
+    for method in ("supervised", "fixmatch"):
+        trainer = harness.Trainer(plan(tiny_config(method)), Quiet(), harness.Stop())
+        nets.append((trainer.method.net.state_dict(), trainer.batches[0].labeled))
+    (first, first_batch), (second, second_batch) = nets
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert first_batch.ids == second_batch.ids and torch.equal(first_batch.image, second_batch.image)
+
+
+# Stopping and resuming
+
+
+@pytest.fixture(scope="module")
+def references() -> dict[str, bytes]:
+    return {}
+
+
+@pytest.fixture
+def straight(tiny_config: Config, references: dict[str, bytes]) -> Callable[..., bytes]:
+    """The weights of an uninterrupted run with these settings."""
+
+    def weights(method: str, *sets: str) -> bytes:
+        key = " ".join((method, *sets))
+        if key not in references:
+            config = tiny_config(method, *sets, f"machine.out={tiny_config(method).machine.out}-straight")
+            run(config)
+            references[key] = weights_of(config)
+        return references[key]
+
+    return weights
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+def test_stopped_after_any_step_and_resumed_is_bit_exact(
+    tiny_config: Config, straight: Callable[..., bytes], step: int
+) -> None:
+    config = tiny_config("fixmatch")
+    with pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        run(config, ("train", step))
+    folder = plan(config).folder
+    assert not folder.result.exists()
+    assert checkpoint.load(folder.checkpoint, "cpu")["step"] == step
+    run(config, resume=True)
+    assert weights_of(config) == straight("fixmatch")
+    assert [line["step"] for line in lines_of(folder)] == [1, 2, 3, 4, 5, 6]
+    assert [entry["first_step"] for entry in folder.read_provenance()] == [0, step]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopped_several_times_is_bit_exact(
+    tiny_config: Config, straight: Callable[..., bytes], workers: int
+) -> None:
+    config = tiny_config("fixmatch", f"machine.workers={workers}")
+    for step in (1, 2, 5):
+        with pytest.raises(Interrupted):
+            run(config, ("train", step), resume=True)
+    run(config, resume=True)
+    assert weights_of(config) == straight("fixmatch")
+    assert [line["step"] for line in lines_of(plan(config).folder)] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("method", [name for name in registry.method_names() if name != "fixmatch"])
+def test_every_method_resumes_bit_exactly(
+    tiny_config: Config, straight: Callable[..., bytes], method: str
+) -> None:
+    if "tags" in registry.describe_method(method).needs:
+        pytest.skip("the tiny set grants no tags")
+    config = tiny_config(method)
+    for step in (2, 5):
+        with pytest.raises(Interrupted):
+            run(config, ("train", step), resume=True)
+    run(config, resume=True)
+    assert weights_of(config) == straight(method)
+
+
+@pytest.mark.parametrize(
+    "stop", [("train", 2), ("train", 3), ("score curve", 1), ("score curve", 4), ("score predictor", 2)]
+)
+def test_a_curve_goes_on_where_it_was(
+    tiny_config: Config, straight: Callable[..., bytes], stop: tuple[str, int]
+) -> None:
+    """Stopped in training, in an evaluation for the curve, or while the last weights are scored."""
+    sets = ("protocol.evaluation.every=2",)
+    whole = run(tiny_config("fixmatch", *sets, f"machine.out={tiny_config('fixmatch').machine.out}-whole"))
+    config = tiny_config("fixmatch", *sets)
+    with pytest.raises(Interrupted):
+        run(config, stop)
+    folder = plan(config).folder
+    assert folder.checkpoint.exists(), "no step is lost"
+    result = run(config, resume=True)
+    assert result.curve == whole.curve and result.predictor == whole.predictor
+    assert [line["step"] for line in lines_of(folder) if "miou" in line] == [2, 4]
+    assert [line["step"] for line in lines_of(folder) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_line_logged_past_the_checkpoint_is_not_kept_twice(
+    tiny_config: Config, straight: Callable[..., bytes]
+) -> None:
+    """A kill leaves lines of steps that are trained again, and a line torn in the middle."""
+    config = tiny_config("fixmatch")
+    with pytest.raises(Interrupted):
+        run(config, ("train", 3))
+    folder = plan(config).folder
+    with open(folder.metrics, "a") as file:
+        file.write('{"step": 4, "loss": 9}\n{"step": 5, "lo')
+    run(config, resume=True)
+    assert [line["step"] for line in lines_of(folder)] == [1, 2, 3, 4, 5, 6]
+    assert weights_of(config) == straight("fixmatch")
+
+
+def test_resume_without_anything_to_resume_is_an_ordinary_run(
+    tiny_config: Config, straight: Callable[..., bytes]
+) -> None:
+    config = tiny_config("fixmatch")
+    run(config, resume=True)
+    assert weights_of(config) == straight("fixmatch")
+
+
+def test_an_interrupted_run_is_not_touched_without_resume(tiny_config: Config) -> None:
+    config = tiny_config("supervised")
+    with pytest.raises(Interrupted):
+        run(config, ("train", 3))
+    folder = plan(config).folder
+    before = {path: path.read_bytes() for path in folder.path.iterdir()}
+    with pytest.raises(ConfigError, match="holds an interrupted run; give --resume to go on or --overwrite"):
+        run(config)
+    assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
+
+
+def test_a_folder_of_another_configuration_is_refused(tiny_config: Config) -> None:
+    """A renamed folder: first its config.yaml tells, then, where that was edited as well, its checkpoint."""
+    other, config = tiny_config("supervised", seed=1), tiny_config("supervised")
+    with pytest.raises(Interrupted):
+        run(other, ("train", 3))
+    folder = plan(config).folder
+    plan(other).folder.path.rename(folder.path)
+    with pytest.raises(ConfigError, match=r"config.yaml is another configuration than the one asked for"):
+        run(config, resume=True)
+    folder.config.write_text(config.to_yaml())
+    with pytest.raises(ConfigError, match=r"checkpoint.pt belongs to run"):
+        run(config, resume=True)
+    assert checkpoint.load(folder.checkpoint, "cpu")["step"] == 3
+
+
+def test_a_damaged_checkpoint_is_refused(tiny_config: Config) -> None:
+    config = tiny_config("supervised")
+    with pytest.raises(Interrupted):
+        run(config, ("train", 3))
+    path = plan(config).folder.checkpoint
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="is damaged"):
+        run(config, resume=True)
+
+
+def test_a_folder_in_use_is_refused(tiny_config: Config) -> None:
+    config = tiny_config("supervised")
+    with plan(config).folder.claimed(), pytest.raises(ConfigError, match="is in use by another process"):
+        run(config)
+    run(config)
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as caught, harness.stoppable() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+# Real signals to a real process
+
+
+def started(config: RunConfig, tmp_path: Path, *arguments: str) -> subprocess.Popen[str]:
+    file = tmp_path / "config.yaml"
+    file.write_text(config.to_yaml())
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", "run", "--config", str(file), *arguments],
+        cwd=CHECKOUT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_lines(folder: RunFolder, lines: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(6000):
+        if folder.metrics.exists() and len(folder.metrics.read_text().splitlines()) >= lines:
+            return
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.02)
+    raise AssertionError("no line was logged")
+
+
+LONG = ("protocol.steps=60", "machine.workers=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "whole_group"), [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGTERM, True)]
+)
+def test_a_signal_ends_the_step_saves_and_exits_75(
+    tiny_config: Config,
+    straight: Callable[..., bytes],
+    tmp_path: Path,
+    number: int,
+    whole_group: bool,
+) -> None:
+    """To the process alone, or with its loading workers, as a terminal or a scheduler sends it."""
+    config = tiny_config("fixmatch", *LONG)
+    folder = plan(config).folder
+    process = started(config, tmp_path)
+    wait_for_lines(folder, 3, process)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 75, said
+    assert f"stopped by {signal.Signals(number).name}" in said and "--resume" in said
+    assert "Traceback" not in said
+    step = checkpoint.load(folder.checkpoint, "cpu")["step"]
+    assert step == len(lines_of(folder)) >= 3, "every step that was trained is saved"
+    run(config, resume=True)
+    assert weights_of(config) == straight("fixmatch", *LONG)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", range(3))
+def test_killed_at_a_random_moment_and_resumed_is_bit_exact(
+    tiny_config: Config, straight: Callable[..., bytes], tmp_path: Path, draw: int
+) -> None:
+    config = tiny_config("fixmatch", *LONG, "machine.checkpoint_every=2")
+    folder = plan(config).folder
+    process = started(config, tmp_path)
+    wait_for_lines(folder, 1 + 7 * draw, process)
+    time.sleep(random.Random(draw).uniform(0, 0.3))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert not folder.result.exists()
+    run(config, resume=True)
+    assert weights_of(config) == straight("fixmatch", *LONG)
+    assert [line["step"] for line in lines_of(folder)] == list(range(1, 61))
+    assert not list(folder.path.glob(".*.tmp"))
+
+
+# Losses that are not finite
+
+SUPERVISED = """
+        logits = self.net(batch.labeled.image)
+        terms = {'labeled': self.task.labeled_loss(logits, batch.labeled.label)}
+"""
+
+
+def finite(folder: RunFolder) -> bool:
+    state = checkpoint.load(folder.checkpoint, "cpu")["method"]
+    return all(bool(value.isfinite().all()) for value in state.values())
+
+
+def test_nan_weights_end_the_run_and_are_never_saved(
+    tiny_config: Config, plug_in: Callable[[str], str]
+) -> None:
+    poison = (
+        "        if at.step == 3:\n            self.net.segmentation_head.weight.data[0] = float('nan')\n"
+    )
+    name = plug_in(poison + SUPERVISED + "        return terms")
+    sets = ("protocol.steps=40", "machine.checkpoint_every=1", "machine.log_every=1")
+    config = tiny_config(name, *sets)
+    with pytest.raises(
+        BenchError, match=r"not finite by step 4; stopped \(the last good state is in .*point.pt\)"
+    ):
+        run(config)
+    folder = plan(config).folder
+    assert checkpoint.load(folder.checkpoint, "cpu")["step"] == 3 and finite(folder)
+    assert not folder.result.exists()
+
+
+def test_a_loss_that_stays_nan_ends_the_run_after_a_few_steps(
+    tiny_config: Config, plug_in: Callable[[str], str]
+) -> None:
+    """The weights stay finite here (the term has no gradient), so only the loss tells."""
+    extra = "        if at.step >= 3:\n            terms['bad'] = terms['labeled'].detach() * float('nan')\n"
+    name = plug_in(SUPERVISED + extra + "        return terms")
+    config = tiny_config(name, "protocol.steps=40", "machine.checkpoint_every=1")
+    with pytest.raises(BenchError, match="not finite by step 8"):
+        run(config)
+    folder = plan(config).folder
+    assert checkpoint.load(folder.checkpoint, "cpu")["step"] == 7 and finite(folder)
+    assert lines_of(folder)[-1]["bad"] is None, "JSON has no NaN"
+
+
+def test_a_single_bad_loss_is_survived(tiny_config: Config, plug_in: Callable[[str], str]) -> None:
+    extra = "        if at.step in (1, 3, 4):\n            terms['bad'] = terms['labeled'].detach() / 0\n"
+    name = plug_in(SUPERVISED + extra + "        return terms")
+    assert run(tiny_config(name)).steps == 6
+
+
+def test_nan_without_a_checkpoint_says_that_none_is_saved(
+    tiny_config: Config, plug_in: Callable[[str], str]
+) -> None:
+    name = plug_in(SUPERVISED + "        return {'labeled': terms['labeled'] * float('nan')}")
+    config = tiny_config(name)
+    with pytest.raises(BenchError, match="none saved"):
+        run(config)
+    assert names_in(plan(config).folder) == {"config.yaml", "provenance.json", "metrics.jsonl"}
+
+
+# Protocol settings reach the run
+
+
+def test_no_number_of_workers_changes_the_weights(
+    tiny_config: Config, straight: Callable[..., bytes]
+) -> None:
+    for workers in (1, 2):
+        config = tiny_config(
+            "fixmatch",
+            f"machine.workers={workers}",
+            f"machine.out={tiny_config('fixmatch').machine.out}{workers}",
+        )
+        run(config)
+        assert weights_of(config) == straight("fixmatch")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "precision=bf16",
+        "clip=0.01",
+        "labeled_loss={name: ohem, ohem_min_kept: 50}",
+        "optimizer={name: sgd, lr: 0.01}",
+        "schedule={warmup_steps: 3}",
+    ],
+)
+def test_a_setting_of_the_protocol_changes_the_training(
+    tiny_config: Config, straight: Callable[..., bytes], change: str
+) -> None:
+    config = tiny_config("supervised", f"protocol.{change}")
+    assert config.protocol.hash != tiny_config("supervised").protocol.hash
+    result = run(config)
+    assert np.isfinite(result.predictor.miou) and weights_of(config) != straight("supervised")
+    assert {value.dtype for value in load_file(plan(config).folder.weights).values()} == {
+        torch.float32,
+        torch.int64,
+    }
+
+
+def test_sliding_windows_change_the_score_and_not_the_training(
+    tiny_config: Config, straight: Callable[..., bytes]
+) -> None:
+    sets = ("protocol.steps=12", "protocol.optimizer.lr=0.02")
+    weights = straight("supervised", *sets)
+    out = tiny_config("supervised").machine.out
+    whole = run(tiny_config("supervised", *sets, f"machine.out={out}-straight"))
+    windows = "protocol.evaluation={mode: slide, window: [16, 16]}"
+    config = tiny_config("supervised", *sets, windows)
+    assert run(config).predictor != whole.predictor
+    assert weights_of(config) == weights
+
+
+def test_clip_bounds_the_gradient(tiny_config: Config) -> None:
+    config = tiny_config("supervised", "protocol.clip=0.01")
+    trainer = harness.Trainer(plan(config), Quiet(), harness.Stop())
+    trainer.train_step(trainer.batches[0], harness.Progress(0, 6, 0))
+    squares = [(p.grad**2).sum() for p in trainer.method.parameters() if p.grad is not None]
+    assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_fp16_is_refused_on_a_cpu(tiny_config: Config) -> None:
+    config = tiny_config("supervised", "protocol.precision=fp16", "machine.device=cpu")
+    with pytest.raises(ConfigError, match=r"protocol.precision fp16 needs a CUDA device; use bf16 or fp32"):
+        run(config)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("gpu", "unknown machine.device 'gpu'"), ("cuda:0", "torch sees no CUDA device")]
+)
+def test_a_device_that_is_not_there_is_refused(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, device: str, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=said):
+        run(tiny_config("supervised", f"machine.device={device}"))
+
+
+def test_ungranted_masks_are_never_opened(tiny_config: Config, tmp_path: Path, tiny_root: Path) -> None:
+    """The masks of the unlabeled images are poisoned: the run is the same to the bit."""
+    import shutil
+
+    clean = tiny_config("fixmatch", f"machine.out={tmp_path}/clean")
+    run(clean)
+    root = tmp_path / "poisoned"
+    shutil.copytree(tiny_root, root)
+    made: Plan = plan(clean)
+    for id in made.split.none:
+        (root / "tinyset" / "labels" / f"{id}.png").write_bytes(b"poison")
+    config = tiny_config("fixmatch", f"machine.data_root={root}")
+    run(config)
+    assert weights_of(config) == weights_of(clean)

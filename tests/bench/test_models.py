@@ -1,0 +1,138 @@
+"""The network: sizes, normalisation by the weights' record, padding, weights of a package, a file, and the
+hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.config import Network
+from bench.errors import BenchError, ConfigError, DataError
+from bench.models import Segmenter, build_encoder
+from bench.weights import load_weights, normalisation
+
+LITE0 = Network(
+    encoder="tf_efficientnet_lite0",
+    weights="package:efficientnet_lite0",
+    decoder_channels=16,
+    representation_channels=8,
+)
+TINY = Network(encoder="tiny", decoder="unet", decoder_channels=16, representation_channels=8)
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Segmenter:
+    return Segmenter(LITE0, 5, load_weights(LITE0.weights, LITE0.encoder)).eval()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (33, 50), (1, 70), (100, 31)])
+@pytest.mark.parametrize("network", [TINY, LITE0], ids=["tiny-unet", "lite0-deeplabv3plus"])
+def test_logits_have_the_size_of_the_image(network: Network, size: tuple[int, int]) -> None:
+    net = Segmenter(network, 5).eval()
+    with torch.no_grad():
+        assert net(torch.rand(2, 3, *size)).shape == (2, 5, *size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "stride"),
+    [
+        ("resnet50c", "deeplabv3plus", 8),
+        ("resnet101c", "deeplabv3plus", 16),
+        ("vit_small_patch14_dinov2", "dpt", 16),
+        ("mit_b1", "segformer", 16),
+    ],
+)
+def test_the_networks_of_the_gpu_protocols_build_and_take_any_size(
+    encoder: str, decoder: str, stride: int
+) -> None:
+    network = Network.model_validate(
+        {"encoder": encoder, "decoder": decoder, "output_stride": stride, "decoder_channels": 32}
+    )
+    net = Segmenter(network, 4).eval()
+    with torch.no_grad():
+        assert net(torch.rand(1, 3, 61, 90)).shape == (1, 4, 61, 90)
+
+
+def test_representation_and_logits_share_the_decoders_resolution() -> None:
+    logits, representation = Segmenter(TINY, 5).represent(torch.rand(2, 3, 32, 48))
+    assert logits.shape[:2] == (2, 5) and representation.shape[:2] == (2, 8)
+    assert logits.shape[-2:] == representation.shape[-2:]
+
+
+def test_normalisation_is_the_weights_own(lite0: Segmenter) -> None:
+    """Lite0 wants (x - .5) / .5; a network without weights is centred the same way; a ResNet wants
+    ImageNet's."""
+    assert lite0.mean.flatten().tolist() == [0.5] * 3 and lite0.std.flatten().tolist() == [0.5] * 3
+    weights = load_weights(LITE0.weights, LITE0.encoder)
+    mean, std = normalisation("resnet50c", weights)
+    assert mean == pytest.approx((0.485, 0.456, 0.406)) and std == pytest.approx((0.229, 0.224, 0.225))
+    seen: list[torch.Tensor] = []
+    handle = lite0.encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        lite0(torch.full((1, 3, 32, 32), 0.75))
+    handle.remove()
+    assert torch.allclose(seen[0], torch.tensor(0.5))
+
+
+def test_padding_is_the_mean_colour_and_is_cut_off_again(lite0: Segmenter) -> None:
+    image = torch.rand(1, 3, 40, 52)
+    by_hand = torch.cat([image, torch.full((1, 3, 40, 12), 0.5)], dim=3)
+    by_hand = torch.cat([by_hand, torch.full((1, 3, 8, 64), 0.5)], dim=2)
+    with torch.no_grad():
+        assert torch.equal(lite0(image), lite0(by_hand)[..., :40, :52])
+
+
+def test_packaged_weights_reach_every_tensor_of_the_encoder(lite0: Segmenter) -> None:
+    weights = load_weights(LITE0.weights, LITE0.encoder)
+    assert weights is not None and weights.digest.startswith("57934424")
+    own = lite0.encoder.model.state_dict()  # type: ignore[union-attr, operator]
+    assert all(torch.equal(value, weights.state[name]) for name, value in own.items())
+    assert len(own) == 288  # 296 less the classifier and its convolution
+
+
+def test_packaged_weights_recognise_a_photograph_like_pattern(lite0: Segmenter) -> None:
+    """Names matched in order could match the wrong tensors: trained features must differ from shuffled
+    ones."""
+    weights = load_weights(LITE0.weights, LITE0.encoder)
+    assert weights is not None
+    import timm
+
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    model.load_state_dict(weights.state)
+    with torch.no_grad():
+        top = model(torch.zeros(1, 3, 224, 224)).softmax(1).max()
+    assert top < 0.5  # a plain grey image is no object; mismatched batch norms saturate
+
+
+@pytest.mark.parametrize(
+    ("source", "encoder", "error"),
+    [
+        ("package:efficientnet_lite0", "resnet50c", ConfigError),
+        ("package:other", "tf_efficientnet_lite0", ConfigError),
+        ("nowhere.safetensors", "tf_efficientnet_lite0", DataError),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused(source: str, encoder: str, error: type[BenchError]) -> None:
+    with pytest.raises(error, match="weights|package"):
+        load_weights(source, encoder)
+
+
+def test_weights_from_a_file_must_fit(tmp_path: Path) -> None:
+    good = {name: value.contiguous() for name, value in build_encoder(TINY).state_dict().items()}
+    save_file(good, tmp_path / "good.safetensors")
+    loaded = load_weights(str(tmp_path / "good.safetensors"), "tf_efficientnet_lite0")
+    assert loaded is not None
+    with pytest.raises(DataError, match="do not fit the encoder"):
+        Segmenter(LITE0, 5, loaded)
+    (tmp_path / "bad.pth").write_bytes(b"not weights")
+    with pytest.raises(DataError, match="bad.pth"):
+        load_weights(str(tmp_path / "bad.pth"), "tf_efficientnet_lite0")
+
+
+def test_an_unknown_encoder_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="resnet5000"):
+        build_encoder(Network(encoder="resnet5000"))

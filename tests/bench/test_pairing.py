@@ -1,0 +1,113 @@
+"""Two methods with one seed start from the same weights and see the same crops in the same order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench import harness, randomness, registry
+from bench.config import RunConfig
+from bench.contract import Batch, Progress, Stream
+from bench.display import Display
+from bench.harness import Stop, Trainer
+from bench.identity import plan
+
+METHODS = registry.method_names()
+STEPS = 4
+Config = Callable[..., RunConfig]
+
+
+def trainer_of(tiny_config: Config, method: str, seed: int = 0) -> Trainer:
+    return Trainer(plan(tiny_config(method, f"protocol.steps={STEPS}", seed=seed)), Display(), Stop())
+
+
+def net_state(trainer: Trainer) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in trainer.method.net.state_dict().items()}
+
+
+def seen_in_training(trainer: Trainer) -> list[Batch]:
+    """The batches that the method is given while the trainer runs its own loop."""
+    seen: list[Batch] = []
+    losses = trainer.method.losses
+
+    def recorded(batch: Batch, at: Progress) -> dict[str, Tensor]:
+        assert at.step == len(seen)
+        seen.append(batch)
+        return losses(batch, at)
+
+    trainer.method.losses = recorded  # type: ignore[method-assign]
+    with trainer.folder.claimed():
+        trainer.train()
+    return seen
+
+
+def same_stream(left: Stream, right: Stream) -> bool:
+    """The same images, crops and labels; strong views and boxes are what a method asks for."""
+    if (left.label is None) != (right.label is None):
+        return False
+    return (
+        left.ids == right.ids
+        and torch.equal(left.image, right.image)
+        and torch.equal(left.valid, right.valid)
+        and (left.label is None or torch.equal(left.label, right.label))
+    )
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "supervised"])
+def test_same_seed_same_start_and_same_batches(method: str, tiny_config: Config) -> None:
+    one, other = trainer_of(tiny_config, "supervised"), trainer_of(tiny_config, method)
+    ours, theirs = net_state(one), net_state(other)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+    pairs = list(zip(seen_in_training(one), seen_in_training(other), strict=True))
+    assert len(pairs) == STEPS
+    for left, right in pairs:
+        assert same_stream(left.labeled, right.labeled)
+    assert len({left.labeled.ids for left, _ in pairs}) > 1  # not one batch over and over
+
+
+def test_same_seed_same_unlabeled_images_whatever_the_views(tiny_config: Config) -> None:
+    """Strong views and boxes have streams of their own, so asking for them shifts no crop."""
+    methods = [name for name in METHODS if "none" in registry.describe_method(name).needs]
+    runs = [seen_in_training(trainer_of(tiny_config, method)) for method in methods]
+    assert len({(len(run[0].unlabeled.strong), len(run[0].unlabeled.boxes)) for run in runs}) > 1
+    for run in runs[1:]:
+        for left, right in zip(runs[0], run, strict=True):
+            assert same_stream(left.unlabeled, right.unlabeled)
+
+
+def test_another_seed_is_another_run(tiny_config: Config) -> None:
+    one, other = trainer_of(tiny_config, "fixmatch"), trainer_of(tiny_config, "fixmatch", seed=1)
+    ours, theirs = net_state(one), net_state(other)
+    drawn = [key for key, value in ours.items() if value.dim() == 4 and value.shape != (1, 3, 1, 1)]
+    assert drawn and not any(torch.equal(ours[key], theirs[key]) for key in drawn)
+    pairs = list(zip(seen_in_training(one), seen_in_training(other), strict=True))
+    assert any(left.unlabeled.ids != right.unlabeled.ids for left, right in pairs)
+    for left, right in pairs:
+        assert not torch.equal(left.labeled.image, right.labeled.image)
+        assert not torch.equal(left.unlabeled.image, right.unlabeled.image)
+        assert not torch.equal(left.unlabeled.strong[0], right.unlabeled.strong[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_seed_knows_the_method(method: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[tuple[Any, ...]] = []
+    seed_for = randomness.seed_for
+
+    def recorded(*name: Any) -> int:
+        names.append(name)
+        return seed_for(*name)
+
+    for module in (randomness, harness):
+        monkeypatch.setattr(module, "seed_for", recorded)
+    seen_in_training(trainer_of(tiny_config, method))
+    purposes = {name[1] for name in names}
+    assert {"init", "dropout", "order", "weak"} <= purposes
+    cls = registry.describe_method(method).cls
+    for name in names:
+        assert not any(method in str(part) or cls in str(part) for part in name), name

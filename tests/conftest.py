@@ -1,0 +1,118 @@
+"""A data set of a few small images on disk, and a protocol that trains on it in a second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench.config import RunConfig, resolve
+from datasets.folder import Folder
+from datasets.split_lists import Split, write_split
+
+TRAIN, TEST, SIZE = 16, 4, 40
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    # Another number of threads sums in another order: bit-exact comparisons need the same one everywhere.
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_data_root(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Tests must not depend on what the caller's environment points to, unless they ask for it."""
+    if "real_data" not in request.fixturenames:
+        monkeypatch.delenv("BENCH_DATA", raising=False)
+
+
+def make_tiny(root: Path) -> None:
+    """root/tinyset: bright squares (class 1) and dark stripes (class 2) on grey ground (class 0)."""
+    folder = root / "tinyset"
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = {
+        "train": [f"train_{i:02d}" for i in range(TRAIN)],
+        "test": [f"test_{i:02d}" for i in range(TEST)],
+    }
+    for name in [*names["train"], *names["test"]]:
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        for label in (1, 2):
+            y, x = rng.integers(0, SIZE - 16, 2)
+            mask[y : y + 16, x : x + 16] = label
+        mask[0] = 255
+        image = rng.integers(90, 130, (SIZE, SIZE, 3))
+        image[mask == 1] += 90
+        image[mask == 2] -= 80
+        Image.fromarray(image.astype(np.uint8)).save(folder / "images" / f"{name}.png")
+        Image.fromarray(mask).save(folder / "labels" / f"{name}.png")
+    for listing, ids in names.items():
+        (folder / f"{listing}.txt").write_text("\n".join(ids) + "\n")
+    (folder / "classes.txt").write_text("background\nsquare\nstripe\n")
+    train, test = tuple(names["train"]), tuple(names["test"])
+    for split in (
+        Split("tinyset", "few", pixel=train[:4], tags=(), none=train[4:], eval=test),
+        Split("tinyset", "full", pixel=train, tags=(), none=(), eval=test),
+    ):
+        write_split(folder / "splits" / split.name, split, {"rule": "first come"})
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root that holds `tinyset` with splits `few` (4 labeled, 12 unlabeled) and `full`. Read only."""
+    root = tmp_path_factory.mktemp("data")
+    make_tiny(root)
+    return root
+
+
+@pytest.fixture
+def tiny_set(tiny_root: Path) -> Folder:
+    return Folder(tiny_root / "tinyset", "tinyset")
+
+
+TINY_PROTOCOL: dict[str, Any] = {
+    "network": {
+        "encoder": "tiny",
+        "decoder": "unet",
+        "weights": "none",
+        "decoder_channels": 16,
+        "representation_channels": 8,
+    },
+    "crop": [32, 32],
+    "resize": [0.75, 1.5],
+    "batch": {"labeled": 2, "unlabeled": 2},
+    "steps": 6,
+    "optimizer": {"name": "adamw", "lr": 1e-3, "head_multiple": 1.0, "weight_decay": 1e-4},
+}
+
+
+@pytest.fixture
+def tiny_config(tiny_root: Path, tmp_path: Path) -> Callable[..., RunConfig]:
+    """tiny_config("fixmatch", "protocol.steps=3", split="few", seed=1) -> RunConfig of a run that takes a
+    second."""
+
+    def build(method: str, *sets: str, **flags: Any) -> RunConfig:
+        given = {
+            "dataset": "tinyset",
+            "split": "few",
+            "method": {"name": method},
+            "protocol": TINY_PROTOCOL,
+            "machine": {
+                "data_root": str(tiny_root),
+                "out": str(tmp_path / "runs"),
+                "workers": 0,
+                "log_every": 1,
+                "threads": 1,
+                "tensorboard": False,
+            },
+            **flags,
+        }
+        return resolve(given, None, sets)
+
+    return build

@@ -1,0 +1,377 @@
+"""What every method must prove to be in the library. A new file in methods/ is picked up by itself."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from bench import registry
+from bench.config import Network, RunConfig
+from bench.contract import IGNORE, Batch, Method, Progress, Stream, Supervision, Task
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, DataError
+from bench.harness import run
+from bench.identity import plan
+from bench.models import Segmenter
+from bench.ops.losses import cross_entropy
+from bench.ops.teacher import Teacher
+from bench.randomness import torch_seeded
+from datasets.folder import Folder
+from datasets.loaders import StepBatches
+
+METHODS = registry.method_names()
+STEPS, SIZE = 6, 32
+NETWORK = Network(encoder="tiny", decoder="unet", decoder_channels=16, representation_channels=8)
+GARBAGE = b"no image at all"
+
+pytestmark = pytest.mark.parametrize("name", METHODS)
+Config = Callable[..., RunConfig]
+Terms = dict[str, Tensor]
+
+
+# Building and stepping ------------------------------------------------------------------------------------
+
+
+def build(name: str, classes: tuple[str, ...] = ("background", "square", "stripe"), seed: int = 0) -> Method:
+    """The method on a small real network. Thresholds are 0, so that an untrained teacher's labels count."""
+    cls = registry.load_method(name)
+    knobs = {"threshold": 0.0} if "threshold" in cls.HParams.model_fields else {}
+    with torch_seeded(seed, "init"):
+        net = Segmenter(NETWORK, len(classes))
+        return cls(net, Task(classes, cross_entropy, background=0), cls.HParams(**knobs)).train()
+
+
+def batches(data: Folder, name: str) -> StepBatches:
+    train = data.ids("train")
+    lists = {Supervision.PIXEL: train[:4], Supervision.NONE: train[4:]}
+    cls = registry.load_method(name)
+    return StepBatches(
+        data,
+        {kind: lists[kind] for kind in cls.needs},
+        labeled=2,
+        unlabeled=2,
+        crop=(SIZE, SIZE),
+        resize=(0.75, 1.5),
+        views=cls.views,
+        seed=0,
+        steps=STEPS,
+    )
+
+
+def losses(method: Method, batch: Batch, step: int = 0) -> Terms:
+    with torch_seeded(0, "dropout", step):
+        return method.losses(batch, Progress(step, STEPS, seed=0))
+
+
+def backward(method: Method, batch: Batch, step: int = 0) -> Terms:
+    """The terms after a backward pass of their sum; gradients of earlier passes are cleared."""
+    method.zero_grad(set_to_none=True)
+    terms = losses(method, batch, step)
+    torch.stack(list(terms.values())).sum().backward()
+    return terms
+
+
+def train(method: Method, data: Folder, name: str, steps: range) -> list[Terms]:
+    """What the harness does, with plain SGD."""
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    seen = []
+    for step in steps:
+        seen.append(backward(method, batches(data, name)[step], step))
+        optimizer.step()
+        method.after_step(Progress(step, STEPS, seed=0))
+    return seen
+
+
+def gradients(method: Method) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+
+
+def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+
+
+def teachers(method: Method) -> list[Teacher]:
+    return [module for module in method.modules() if isinstance(module, Teacher)]
+
+
+def with_stream(batch: Batch, name: str, change: Callable[[Stream], Stream]) -> Batch:
+    """The batch with one stream changed, where it has that stream."""
+    stream = getattr(batch, name)
+    return batch if stream is None else replace(batch, **{name: change(stream)})
+
+
+def unboxed(stream: Stream) -> Stream:
+    return replace(stream, boxes=tuple(torch.zeros_like(box) for box in stream.boxes))
+
+
+# Losses and gradients -------------------------------------------------------------------------------------
+
+
+def test_terms_are_finite_scalars_with_a_graph(name: str, tiny_set: Folder) -> None:
+    method = build(name)
+    terms = losses(method, batches(tiny_set, name)[0])
+    assert "labeled" in terms
+    for term in terms.values():
+        assert term.shape == () and term.isfinite() and term.requires_grad
+    for note in method.notes.values():
+        assert note.shape == () and note.isfinite() and not note.requires_grad
+
+
+def test_gradient_reaches_all_of_the_net_and_no_teacher(name: str, tiny_set: Folder) -> None:
+    """The representation head is left out: most methods do not use it."""
+    method = build(name)
+    backward(method, batches(tiny_set, name)[0])
+    for key, parameter in method.named_parameters():
+        if not parameter.requires_grad:
+            assert parameter.grad is None, key
+        elif "representation_head" not in key:
+            assert parameter.grad is not None and parameter.grad.any(), key
+    for teacher in teachers(method):
+        assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_every_stream_it_needs_moves_the_net(name: str, tiny_set: Folder) -> None:
+    """A stream whose images change nothing in the gradient is not used, though `needs` asks for it."""
+    method, batch = build(name), batches(tiny_set, name)[0]
+    backward(method, batch)
+    whole = gradients(method)
+
+    def ignored(stream: Stream) -> Stream:
+        label = None if stream.label is None else torch.full_like(stream.label, IGNORE)
+        return replace(stream, label=label, valid=torch.zeros_like(stream.valid))
+
+    for stream in ("labeled", "unlabeled"):
+        if getattr(batch, stream) is not None:
+            backward(method, with_stream(batch, stream, ignored))
+            assert not equal(whole, gradients(method)), stream
+
+
+@pytest.mark.parametrize("case", ["all labels ignored", "all unlabeled padding", "both", "one class only"])
+def test_survives_batches_without_pixels_or_classes(name: str, case: str, tiny_set: Folder) -> None:
+    method = build(name, classes=("background", "square", "stripe", "never", "seen"))
+    batch = batches(tiny_set, name)[0]
+    label = 0 if case == "one class only" else IGNORE
+    if case != "all unlabeled padding":
+        batch = with_stream(batch, "labeled", lambda s: replace(s, label=torch.full_like(s.label, label)))
+    if case in ("all unlabeled padding", "both"):
+        batch = with_stream(batch, "unlabeled", lambda s: replace(s, valid=torch.zeros_like(s.valid)))
+    terms = backward(method, batch)
+    assert all(term.isfinite() for term in terms.values())
+    assert all(gradient.isfinite().all() for gradient in gradients(method).values())
+    assert all(note.isfinite() for note in method.notes.values())
+    if case == "both":
+        assert sum(terms.values()) == 0
+
+
+def test_ignored_and_padded_pixels_have_no_gradient(name: str, tiny_set: Folder) -> None:
+    """Right half: labels 255 and unlabeled padding, boxes empty. No logit there may be told anything."""
+    method, batch = build(name), batches(tiny_set, name)[0]
+
+    def half(stream: Stream) -> Stream:
+        valid, label = stream.valid.clone(), stream.label
+        valid[..., SIZE // 2 :] = False
+        if label is not None:
+            label = label.clone()
+            label[..., SIZE // 2 :] = IGNORE
+        return unboxed(replace(stream, valid=valid, label=label))
+
+    logits: list[Tensor] = []
+    upsample = method.net.upsample
+
+    def recorded(*args: Any) -> Tensor:
+        logits.append(upsample(*args))
+        if logits[-1].requires_grad:
+            logits[-1].retain_grad()
+        return logits[-1]
+
+    method.net.upsample = recorded  # type: ignore[assignment]  # all logits of image size come through here
+    batch = with_stream(with_stream(batch, "labeled", half), "unlabeled", half)
+    backward(method, batch)
+    told = [one.grad for one in logits if one.grad is not None]
+    assert told
+    images = sum(len(getattr(batch, s).image) for s in ("labeled", "unlabeled") if getattr(batch, s))
+    assert sum(len(gradient) for gradient in told) >= images
+    for gradient in told:
+        assert gradient[..., : SIZE // 2].flatten(1).any(1).all(), "an image without gradient at valid pixels"
+        assert not gradient[..., SIZE // 2 :].any()
+
+
+def test_same_seed_same_bits(name: str, tiny_set: Folder) -> None:
+    def once() -> tuple[list[Terms], dict[str, Tensor], dict[str, Tensor]]:
+        method = build(name)
+        seen = train(method, tiny_set, name, range(3))
+        return seen, gradients(method), method.state_dict()
+
+    (terms, gradient, state), (terms_again, gradient_again, state_again) = once(), once()
+    assert all(equal(a, b) for a, b in zip(terms, terms_again, strict=True))
+    assert equal(gradient, gradient_again)
+    assert equal(state, state_again)
+
+
+# State ----------------------------------------------------------------------------------------------------
+
+
+def test_state_dict_is_all_there_is(name: str, tiny_set: Folder) -> None:
+    """A second instance loaded from the first one's state goes on exactly as the first does."""
+    first, second = build(name), build(name, seed=1)
+    train(first, tiny_set, name, range(3))
+    assert not equal(first.state_dict(), second.state_dict())
+    second.load_state_dict({key: value.clone() for key, value in first.state_dict().items()})
+    went_on = train(first, tiny_set, name, range(3, 5))
+    resumed = train(second, tiny_set, name, range(3, 5))
+    assert all(equal(a, b) for a, b in zip(went_on, resumed, strict=True))
+    assert equal(first.state_dict(), second.state_dict())
+
+
+def test_teacher_starts_as_the_student_and_trails_it(name: str, tiny_set: Folder) -> None:
+    method = build(name)
+    if not teachers(method):
+        pytest.skip("a method without teacher")
+    (teacher,) = teachers(method)
+    student = method.net.state_dict
+    before = {key: value.clone() for key, value in student().items()}
+    train(method, tiny_set, name, range(1))
+    assert not equal(before, student())
+    assert equal(teacher.module.state_dict(), student())  # the first update copies
+    train(method, tiny_set, name, range(1, 3))
+    assert not equal(teacher.module.state_dict(), student())
+    assert any(p.ne(before[key]).any() for key, p in teacher.module.named_parameters())
+
+
+def test_teacher_stays_in_eval_mode(name: str) -> None:
+    method = build(name)
+    method.train()
+    assert method.net.training
+    for teacher in teachers(method):
+        assert not any(module.training for module in teacher.modules())
+
+
+def test_losses_leave_the_teacher_alone(name: str, tiny_set: Folder) -> None:
+    """No pass may change weights or statistics of a teacher: after_step is the place."""
+    method = build(name)
+    before = [{k: v.clone() for k, v in teacher.state_dict().items()} for teacher in teachers(method)]
+    backward(method, batches(tiny_set, name)[0])
+    assert all(equal(a, b.state_dict()) for a, b in zip(before, teachers(method), strict=True))
+
+
+def test_predictor_is_a_module_of_its_own_that_segments(name: str) -> None:
+    method = build(name)
+    predictor = method.predictor()
+    assert isinstance(predictor, nn.Module)
+    assert any(module is predictor for module in method.modules())  # else a checkpoint would not hold it
+    assert any(isinstance(module, Segmenter) for module in predictor.modules())  # what is exported
+    predictor.eval()
+    with torch.no_grad():
+        logits = predictor(torch.rand(2, 3, 40, 24))
+    assert logits.shape == (2, 3, 40, 24) and logits.isfinite().all()
+
+
+# Labels that were not granted -----------------------------------------------------------------------------
+
+
+def test_unlabeled_images_come_without_label(name: str, tiny_set: Folder) -> None:
+    for step in range(STEPS):
+        batch = batches(tiny_set, name)[step]
+        assert batch.unlabeled is None or batch.unlabeled.label is None
+
+
+def test_a_mask_that_was_not_granted_is_never_asked_for(
+    name: str, tiny_set: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted, asked = set(tiny_set.ids("train")[:4]), set()
+    read = Folder.mask
+
+    def mask(self: Folder, id: str) -> Any:
+        assert id in granted, f"{id} was not granted"
+        asked.add(id)
+        return read(self, id)
+
+    monkeypatch.setattr(Folder, "mask", mask)
+    train(build(name), tiny_set, name, range(3))
+    assert asked or Supervision.PIXEL not in registry.load_method(name).needs
+
+
+def poisoned(root: Path, tmp_path: Path, config: RunConfig, granted: bool) -> RunConfig:
+    """The configuration on a copy of the data in which the masks (not) granted are no images any more."""
+    copy = tmp_path / "poisoned"
+    copytree(root, copy)
+    split = plan(config).split
+    for id in split.pixel if granted else split.none:
+        (copy / "tinyset" / "labels" / f"{id}.png").write_bytes(GARBAGE)
+    return config.model_copy(update={"machine": config.machine.model_copy(update={"data_root": str(copy)})})
+
+
+def test_a_run_does_not_open_withheld_masks(
+    name: str, tiny_config: Config, tiny_root: Path, tmp_path: Path
+) -> None:
+    config = poisoned(tiny_root, tmp_path, tiny_config(name, "protocol.steps=3"), granted=False)
+    result = run(plan(config), Display())
+    assert result.steps == 3 and result.images["none"] == 12
+
+
+def test_a_run_opens_the_granted_masks(
+    name: str, tiny_config: Config, tiny_root: Path, tmp_path: Path
+) -> None:
+    """The control of the test above: poison is noticed where it is read."""
+    config = poisoned(tiny_root, tmp_path, tiny_config(name, "protocol.steps=3"), granted=True)
+    with pytest.raises(DataError, match="train_0"):
+        run(plan(config), Display())
+
+
+# What is known without importing --------------------------------------------------------------------------
+
+
+def test_description_from_the_source_is_the_class(name: str) -> None:
+    info, cls = registry.describe_method(name), registry.load_method(name)
+    assert getattr(importlib.import_module(info.module), info.cls) is cls
+
+    def fields(model: Any) -> dict[str, Any]:
+        schema = model.model_json_schema()
+        return {key: schema.get(key) for key in ("properties", "required", "additionalProperties")}
+
+    assert fields(info.knobs) == fields(cls.HParams)
+    assert info.knobs().model_dump() == cls.HParams().model_dump()
+    assert info.needs == {str(kind) for kind in cls.needs}
+    assert info.version == cls.version
+    assert info.summary and not info.summary.startswith("#")
+
+
+def beyond(bounds: dict[str, Any]) -> list[float]:
+    """Values just outside the bounds of a number's JSON schema."""
+    outside = []
+    if "minimum" in bounds:
+        outside.append(bounds["minimum"] - 0.5)
+    if "exclusiveMinimum" in bounds:
+        outside.append(bounds["exclusiveMinimum"])
+    if "maximum" in bounds:
+        outside.append(bounds["maximum"] + 0.5)
+    if "exclusiveMaximum" in bounds:
+        outside.append(bounds["exclusiveMaximum"])
+    return outside
+
+
+def test_knobs_out_of_range_are_refused(name: str, tiny_config: Config) -> None:
+    """By the class and, with the key's name, by the command line's way of setting it."""
+    cls = registry.load_method(name)
+    for key, bounds in cls.HParams.model_json_schema().get("properties", {}).items():
+        if bounds.get("type") == "number":
+            assert beyond(bounds), f"{key} has no bounds"
+        for value in beyond(bounds):
+            with pytest.raises(ValidationError):
+                cls.HParams(**{key: value})
+            with pytest.raises(ConfigError, match=f"method.{key}"):
+                tiny_config(name, f"method.{key}={value}")
+    if "threshold" in cls.HParams.model_fields:
+        with pytest.raises(ValidationError):
+            cls.HParams(threshold=1.5)  # type: ignore[call-arg]
+    with pytest.raises(BenchError, match="no_such_knob"):
+        tiny_config(name, "method.no_such_knob=1")

@@ -1,0 +1,82 @@
+"""The commands that train nothing start at once: they import no torch, and little beside what they must."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+pytestmark = pytest.mark.perf
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HEAVY = {"torch", "torchvision", "timm", "pandas", "matplotlib", "segmentation_models_pytorch"}
+LIGHT = ["-m", "bench", "--help"]
+DRY = ["-m", "bench", "run", "--method", "fixmatch", "--dry-run"]
+# rich and pydantic load themselves on first use, so a bare `import` of them would measure nothing.
+LIBRARIES = (
+    "import typer, rich.console, rich.table, yaml\n"
+    "from pydantic import BaseModel, Field\n"
+    "class Settings(BaseModel):\n    steps: int = Field(1, ge=1)\n"
+)
+BARE_HELP = ["-c", LIBRARIES + "import typer.rich_utils, rich.markdown"]
+BARE_DRY = ["-c", LIBRARIES + "import numpy"]
+ROUNDS, LIMIT = 9, 1.5
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "BENCH_DATA"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def packages(*arguments: str) -> set[str]:
+    """Top-level packages that a command imports."""
+    names = re.findall(r"^import time:.*\|\s*(\S+)$", python("-X", "importtime", *arguments).stderr, re.M)
+    return {name.partition(".")[0] for name in names}
+
+
+def seconds(*arguments: str) -> float:
+    """Processor time of the process: what runs beside it is not counted."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    python(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize("command", [LIGHT, DRY], ids=["help", "dry run"])
+def test_light_commands_import_nothing_heavy(command: list[str]) -> None:
+    found = packages(*command)
+    assert {"bench", "typer", "pydantic"} <= found  # the list was read
+    assert not found & HEAVY
+
+
+def test_the_check_sees_a_heavy_import() -> None:
+    assert "pandas" in packages("-c", "import pandas")
+
+
+@pytest.mark.parametrize(("command", "bare"), [(LIGHT, BARE_HELP), (DRY, BARE_DRY)], ids=["help", "dry run"])
+def test_start_costs_little_beside_its_libraries(
+    command: list[str], bare: list[str], benchmark: BenchmarkFixture
+) -> None:
+    if benchmark.disabled:
+        pytest.skip("times nothing while benchmarks are disabled")
+    taken: dict[str, list[float]] = {"ours": [], "bare": []}
+    seconds(*bare), seconds(*command)  # files are read and compiled once
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        lambda: taken["ours"].append(seconds(*command)),
+        setup=lambda: taken["bare"].append(seconds(*bare)),
+        rounds=ROUNDS,
+    )
+    ratio = statistics.median(ours / other for ours, other in zip(taken["ours"], taken["bare"], strict=True))
+    benchmark.extra_info["ratio"] = round(ratio, 2)
+    assert ratio <= LIMIT

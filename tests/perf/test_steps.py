@@ -1,0 +1,170 @@
+"""What the harness adds to a training step: its ratio to the bare step of the same network and batch."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.config import RunConfig, resolve
+from bench.contract import Batch, Dataset, Progress, Stream
+from bench.display import Display
+from bench.harness import Stop, Trainer
+from bench.identity import Plan
+from bench.ops.mixing import mix
+from bench.registry import describe_method
+from bench.store import RunFolder
+from datasets.split_lists import Split
+
+pytestmark = pytest.mark.perf
+
+CLASSES, BATCH, CROP = 11, 4, 96
+ROUNDS, WARMUP = 21, 3
+
+
+class Blank(Dataset):
+    """Only the number of classes is asked for: the batches are made here."""
+
+    name = "blank"
+    classes = tuple(f"class {i}" for i in range(CLASSES))
+
+    def ids(self, listing: str) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    image = mask = ids  # type: ignore[assignment]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several threads wait for each other, which is noise here
+    yield
+    torch.set_num_threads(threads)
+
+
+def trainer_of(method: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+    """Of the camvid protocol; its clipping is left out, since the bare step has none."""
+    sets = [
+        "protocol.network.weights=none",
+        f"protocol.crop=[{CROP}, {CROP}]",
+        f"protocol.batch={{labeled: {BATCH}, unlabeled: {BATCH}}}",
+        "protocol.clip=null",
+        "machine.threads=1",
+        "machine.device=cpu",
+    ]
+    config: RunConfig = resolve({"dataset": "camvid", "split": "1_8", "method": {"name": method}}, None, sets)
+    monkeypatch.setattr("bench.registry.load_dataset", lambda name, root: Blank())
+    ids = tuple(f"{i}" for i in range(2 * BATCH))
+    split = Split("blank", "1_8", pixel=ids, tags=(), none=ids, eval=ids)
+    plan = Plan(config, describe_method(method), split, "0" * 8, RunFolder(out))
+    return Trainer(plan, Display(), Stop())
+
+
+def ready_batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+
+    def stream(labeled: bool) -> Stream:
+        image, strong = torch.rand(2, BATCH, 3, CROP, CROP, generator=generator)
+        label = torch.randint(CLASSES, (BATCH, CROP, CROP), generator=generator)
+        valid = torch.ones(BATCH, CROP, CROP, dtype=torch.bool)
+        box = torch.zeros_like(valid)
+        box[:, :48, :48] = True
+        ids = tuple(map(str, range(BATCH)))
+        if labeled:
+            return Stream(ids, image, valid, label=label)
+        return Stream(ids, image, valid, strong=(strong,), boxes=(box,))
+
+    return Batch(labeled=stream(True), unlabeled=stream(False))
+
+
+def bare_parts(trainer: Trainer) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    """A copy of the network and an optimizer of the same kind, as one would set them up by hand."""
+    net = copy.deepcopy(trainer.method.net)
+    group = trainer.optimizer.param_groups[0]
+    optimizer = torch.optim.AdamW(
+        net.parameters(), lr=group["lr"], weight_decay=group["weight_decay"], fused=True
+    )
+    return net, optimizer
+
+
+def channels_last(image: Tensor) -> Tensor:
+    return image.contiguous(memory_format=torch.channels_last)
+
+
+def ratio_of(ours: Callable[[], None], bare: Callable[[], None], benchmark: BenchmarkFixture) -> float:
+    """Median over rounds of ours / bare. The two take turns, so that a busy machine slows both."""
+    if benchmark.disabled:
+        pytest.skip("times nothing while benchmarks are disabled")
+    seconds: dict[str, list[float]] = {"ours": [], "bare": []}
+
+    def timed(name: str, step: Callable[[], None]) -> None:
+        start = time.process_time()  # of this process alone: what runs beside it is not counted
+        step()
+        seconds[name].append(time.process_time() - start)
+
+    for _ in range(WARMUP):
+        bare()
+        ours()
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        timed, args=("ours", ours), setup=lambda: timed("bare", bare), rounds=ROUNDS
+    )
+    ratio = statistics.median(a / b for a, b in zip(seconds["ours"], seconds["bare"], strict=True))
+    benchmark.extra_info["ratio"] = round(ratio, 3)
+    return ratio
+
+
+def test_a_supervised_step_is_a_bare_step(
+    benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against forward, cross entropy, backward and the optimizer's step."""
+    trainer, batch = trainer_of("supervised", tmp_path, monkeypatch), ready_batch()
+    batch = Batch(labeled=batch.labeled)
+    net, optimizer = bare_parts(trainer)
+    image, label = channels_last(batch.labeled.image), batch.labeled.label
+    at = Progress(step=30, total=300, seed=0)
+
+    def bare() -> None:
+        loss = F.cross_entropy(net(image), label, ignore_index=255)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    assert ratio_of(lambda: void(trainer.train_step(batch, at)), bare, benchmark) <= 1.10
+
+
+def test_a_fixmatch_step_is_its_passes(
+    benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the teacher's pass, the student's joint pass, two losses, backward and the optimizer's step."""
+    trainer, batch = trainer_of("fixmatch", tmp_path, monkeypatch), ready_batch()
+    net, optimizer = bare_parts(trainer)
+    teacher = copy.deepcopy(net).eval()
+    weak, strong = channels_last(batch.unlabeled.image), batch.unlabeled.strong[0]
+    both = channels_last(torch.cat([batch.labeled.image, mix(strong, batch.unlabeled.boxes[0])]))
+    label = batch.labeled.label
+    at = Progress(step=30, total=300, seed=0)
+
+    def bare() -> None:
+        with torch.no_grad():
+            confidence, pseudo_label = teacher(weak).softmax(1).max(1)
+        logits_labeled, logits_strong = net(both).split(BATCH)
+        labeled = F.cross_entropy(logits_labeled, label, ignore_index=255)
+        pixel_loss = F.cross_entropy(logits_strong, pseudo_label, reduction="none")
+        loss = (labeled + (pixel_loss * (confidence >= 0.95)).mean()) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    assert ratio_of(lambda: void(trainer.train_step(batch, at)), bare, benchmark) <= 1.15
+
+
+def void(value: object) -> None:
+    """Drop the answer, and the graph with it."""

@@ -1,0 +1,285 @@
+"""The rules of the house, read from the source: who imports whom, who steps, who draws, who names files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tokenize
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = ("bench", "methods", "datasets", "reports")
+SOURCES = sorted(path.relative_to(ROOT) for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
+HEAVY = {"torch", "torchvision", "timm", "segmentation_models_pytorch"}
+Rule = Callable[[Path, ast.Module], Iterator[str]]
+
+
+# Reading a source ------------------------------------------------------------------------------------------
+
+
+def imported(tree: ast.Module, file: Path) -> Iterator[str]:
+    """Dotted names of all imports, those inside functions too; `from a import b` gives a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = file.parts[: len(file.parts) - node.level] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` of an expression; a dot in front where it starts with something else than a name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def calls(tree: ast.Module) -> Iterator[tuple[ast.Call, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            yield node, dotted(node.func)
+
+
+def texts(tree: ast.Module) -> Iterator[str]:
+    """String constants, docstrings left out."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    docs = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, documented) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value
+
+
+def under(name: str, packages: set[str]) -> bool:
+    return any(name == package or name.startswith(f"{package}.") for package in packages)
+
+
+# Who may import whom ---------------------------------------------------------------------------------------
+
+ALLOWED = {  # of our own packages
+    "methods": {"bench.contract", "bench.ops"},
+    "datasets": {"bench.contract", "bench.randomness", "bench.errors", "datasets"},
+    "reports": {"bench.store", "bench.errors", "reports"},
+    "bench/ops": {"bench.ops"},
+}
+OPS_LIBRARIES = {"torch", "numpy"}
+EXCEPTIONS = {
+    ("datasets/split_lists.py", "bench.store.write_atomic"),  # writes lists whole or not at all
+    ("bench/ops/crf.py", "pydensecrf"),  # the one place that knows it
+}
+
+
+def excepted(file: Path, name: str) -> bool:
+    return any(file.as_posix() == where and under(name, {what}) for where, what in EXCEPTIONS)
+
+
+def foreign_imports(file: Path, tree: ast.Module) -> Iterator[str]:
+    room = "bench/ops" if file.parts[:2] == ("bench", "ops") else file.parts[0]
+    for name in imported(tree, file):
+        package = name.partition(".")[0]
+        if excepted(file, name):
+            continue
+        if package in ROOMS and room in ALLOWED and not under(name, ALLOWED[room]):
+            yield f"{room} imports {name}"
+        if room == "reports" and package in HEAVY:
+            yield f"reports imports {package}"
+        if room == "bench/ops" and package not in {*OPS_LIBRARIES, *ROOMS, *sys.stdlib_module_names}:
+            yield f"bench.ops imports {package}"
+
+
+# One place for each power ----------------------------------------------------------------------------------
+
+FILE_NAMES = {"result.json", "metrics.jsonl", "counts.npz"}
+GENERATORS = {"manual_seed", "Generator", "default_rng", "seed", "RandomState", "Philox", "seed_all"}
+
+
+def steppers(file: Path, tree: ast.Module) -> Iterator[str]:
+    """Only the harness moves weights."""
+    if file.as_posix() == "bench/harness.py":
+        return
+    for _, name in calls(tree):
+        owner, _, attribute = name.rpartition(".")
+        if attribute == "step" and re.search(r"optim|scaler", owner, re.IGNORECASE):
+            yield f"{name}()"
+
+
+def file_names(file: Path, tree: ast.Module) -> Iterator[str]:
+    """Only the store knows what the files of a run are called."""
+    if file.as_posix() != "bench/store.py":
+        yield from (f"text {text!r}" for text in texts(tree) if any(name in text for name in FILE_NAMES))
+
+
+def generators(file: Path, tree: ast.Module) -> Iterator[str]:
+    """Only randomness.py makes streams; the harness names torch's global one after the step, for dropout."""
+    if file.as_posix() == "bench/randomness.py":
+        return
+    if any(under(name, {"random", "secrets", "numpy.random"}) for name in imported(tree, file)):
+        yield "imports a module of random numbers"
+    for call, name in calls(tree):
+        parts = name.split(".")
+        source = under(name, {"np.random", "numpy.random", "torch.random", "torch.cuda", "random"})
+        if parts[-1] in GENERATORS and (
+            source or parts[0] == "torch" or parts[-1] in ("manual_seed", "default_rng")
+        ):
+            argument = call.args[0] if call.args else None
+            named = isinstance(argument, ast.Call) and dotted(argument.func) == "seed_for"
+            if not (file.as_posix() == "bench/harness.py" and name == "torch.manual_seed" and named):
+                yield f"{name}()"
+        elif name.startswith(("np.random.", "numpy.random.", "random.")):
+            yield f"{name}()"
+
+
+PICKLES = {"cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+PICKLE_ERRORS = {"pickle.UnpicklingError", "pickle.PickleError"}
+
+
+def unsafe_reading(file: Path, tree: ast.Module) -> Iterator[str]:
+    """Nothing that is read may run code. The names of pickle's errors may be caught."""
+    for name in imported(tree, file):
+        if under(name, {"pickle", *PICKLES}) and name not in {"pickle", *PICKLE_ERRORS}:
+            yield f"imports {name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.alias) and node.name == "pickle" and node.asname:
+            yield f"imports pickle as {node.asname}"
+        name = dotted(node) if isinstance(node, ast.Attribute) else ""
+        if name.startswith("pickle.") and name not in PICKLE_ERRORS:
+            yield name
+    for call, name in calls(tree):
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        for key, safe in (("weights_only", True), ("allow_pickle", False)):
+            value = given.get(key)
+            if value is not None and not (isinstance(value, ast.Constant) and value.value is safe):
+                yield f"{name}({key}=...)"
+        if name == "torch.load" and "weights_only" not in given:
+            yield "torch.load() without weights_only=True"
+        if name in ("yaml.unsafe_load", "yaml.full_load"):
+            yield f"{name}()"
+
+
+def dataset_conditions(file: Path, tree: ast.Module) -> Iterator[str]:
+    """No `if dataset == ...` in a method, no `if method == ...` in the harness."""
+    places = {"methods": {"dataset", "data_set"}, "bench/harness.py": {"method", "dataset"}}
+    words = places.get(file.parts[0]) or places.get(file.as_posix()) or set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            literal = any(isinstance(side, ast.Constant) and isinstance(side.value, str) for side in sides)
+            if literal and any(word in dotted(side).split(".") for side in sides for word in words):
+                yield f"compares with a name: {ast.unparse(node)}"
+
+
+RULES: list[Rule] = [
+    foreign_imports,
+    steppers,
+    file_names,
+    generators,
+    unsafe_reading,
+    dataset_conditions,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_file_keeps_the_rule(rule: Rule) -> None:
+    assert len(SOURCES) > 20
+    found = [
+        f"{file}: {what}" for file in SOURCES for what in rule(file, ast.parse((ROOT / file).read_text()))
+    ]
+    assert not found, "\n".join(found)
+
+
+BROKEN = [
+    (foreign_imports, "methods/new.py", "from bench.harness import Trainer"),
+    (foreign_imports, "methods/new.py", "from methods.fixmatch import FixMatch"),
+    (foreign_imports, "methods/new.py", "from .fixmatch import FixMatch"),
+    (foreign_imports, "methods/new.py", "def f():\n    import datasets.views"),
+    (foreign_imports, "methods/new.py", "from bench import registry"),
+    (foreign_imports, "datasets/new.py", "from bench.ops.mixing import mix"),
+    (foreign_imports, "datasets/new.py", "import methods.fixmatch"),
+    (foreign_imports, "datasets/new.py", "from bench.store import RunFolder"),
+    (foreign_imports, "datasets/split_lists.py", "from bench.store import RunFolder"),
+    (foreign_imports, "reports/new.py", "import torch"),
+    (foreign_imports, "reports/new.py", "from bench.harness import run"),
+    (foreign_imports, "bench/ops/new.py", "from bench.contract import IGNORE"),
+    (foreign_imports, "bench/ops/new.py", "import scipy"),
+    (foreign_imports, "bench/ops/new.py", "import pydensecrf.densecrf"),
+    (steppers, "methods/new.py", "self.optimizer.step()"),
+    (steppers, "bench/sweep.py", "scaler.step(optimizer)"),
+    (file_names, "reports/new.py", "path = folder / 'result.json'"),
+    (file_names, "bench/cli.py", "pattern = f'{a}/counts.npz'"),
+    (generators, "methods/new.py", "torch.manual_seed(0)"),
+    (generators, "methods/new.py", "g = torch.Generator().manual_seed(0)"),
+    (generators, "methods/new.py", "g = torch.Generator('cpu')"),
+    (generators, "datasets/new.py", "rng = np.random.default_rng(0)"),
+    (generators, "datasets/new.py", "np.random.seed(0)"),
+    (generators, "datasets/new.py", "x = np.random.rand()"),
+    (generators, "datasets/new.py", "import random\nrandom.shuffle(x)"),
+    (generators, "datasets/new.py", "from numpy.random import default_rng"),
+    (generators, "bench/harness.py", "torch.manual_seed(0)"),
+    (generators, "bench/harness.py", "torch.cuda.manual_seed(seed_for(0))"),
+    (unsafe_reading, "bench/new.py", "import pickle\npickle.load(file)"),
+    (unsafe_reading, "bench/new.py", "import pickle as p"),
+    (unsafe_reading, "bench/new.py", "from pickle import loads"),
+    (unsafe_reading, "bench/new.py", "import joblib"),
+    (unsafe_reading, "bench/new.py", "torch.load(path, weights_only=False)"),
+    (unsafe_reading, "bench/new.py", "torch.load(path)"),
+    (unsafe_reading, "bench/new.py", "np.load(path, allow_pickle=True)"),
+    (dataset_conditions, "methods/new.py", "if self.dataset == 'voc': pass"),
+    (dataset_conditions, "bench/harness.py", "if plan.method.name == 'u2pl': pass"),
+]
+KEPT = [
+    (foreign_imports, "methods/new.py", "from bench.ops import losses\nfrom bench.contract import Method"),
+    (foreign_imports, "datasets/split_lists.py", "from bench.store import write_atomic"),
+    (foreign_imports, "bench/ops/crf.py", "import pydensecrf.densecrf"),
+    (steppers, "bench/harness.py", "self.scaler.step(self.optimizer)"),
+    (steppers, "bench/new.py", "progress.step()"),
+    (file_names, "bench/new.py", '"""Reads result.json."""'),
+    (generators, "datasets/new.py", "def f(rng: np.random.Generator): return rng.integers(3)"),
+    (generators, "bench/harness.py", "torch.manual_seed(seed_for(at.seed, 'dropout', at.step))"),
+    (unsafe_reading, "bench/new.py", "torch.load(path, weights_only=True)"),
+    (unsafe_reading, "bench/new.py", "import pickle\ntry: f()\nexcept pickle.UnpicklingError: pass"),
+    (dataset_conditions, "bench/harness.py", "if settings.name == 'ohem': pass"),
+]
+
+
+@pytest.mark.parametrize(("rule", "file", "source"), BROKEN)
+def test_a_violation_is_seen(rule: Rule, file: str, source: str) -> None:
+    assert list(rule(Path(file), ast.parse(source)))
+
+
+@pytest.mark.parametrize(("rule", "file", "source"), KEPT)
+def test_what_is_allowed_passes(rule: Rule, file: str, source: str) -> None:
+    assert not list(rule(Path(file), ast.parse(source)))
+
+
+# Silenced checks -------------------------------------------------------------------------------------------
+
+BLANKET = re.compile(
+    r"#\s*(type:\s*ignore(?!\[)|noqa(?!:)|ruff:\s*noqa|flake8:\s*noqa|mypy:\s*ignore-errors|mypy:\s*disable)"
+)
+
+
+def blanket(source: str) -> list[str]:
+    """Comments that silence a check without saying which one, or for a whole file."""
+    tokens = tokenize.generate_tokens(StringIO(source).readline)
+    return [t.string for t in tokens if t.type == tokenize.COMMENT and BLANKET.search(t.string)]
+
+
+def test_no_check_is_silenced_as_a_whole() -> None:
+    found = [f"{file}: {what}" for file in [*SOURCES, *TESTS] for what in blanket((ROOT / file).read_text())]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("comment", ["type: ignore", "noqa", "ruff: noqa", "mypy: ignore-errors"])
+def test_a_blanket_ignore_is_seen(comment: str) -> None:
+    assert blanket(f"x = 1  # {comment}\n")
+    assert not blanket("x = 1  # type: ignore[arg-type]\ny = 2  # noqa: S506\n")
