@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from bench.errors import DataError
-from bench.store import write_atomic
+from bench.files import write_atomic
 
 
 def save(path: Path, state: dict[str, Any]) -> None:

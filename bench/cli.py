@@ -1,4 +1,4 @@
-"""The command line. Imports torch, and all that brings it, only inside the commands that need it."""
+"""The command line. What a command needs is imported inside it, so that `--help` answers at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench import __version__, registry
-from bench.config import protocol_names, read_protocol, resolve, suggest
+from bench import __version__
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
 
 app = typer.Typer(
@@ -115,6 +114,7 @@ def run(
             "compile": compile_,
         },
     }
+    from bench.config import resolve
     from bench.identity import plan
 
     planned = plan(resolve(flags, config, sets or []))
@@ -170,6 +170,8 @@ def report(
 @app.command("list", epilog="Example: python -m bench list --data-root DIR")
 def list_(data_root: DataRoot = None) -> None:
     """List methods, data sets with their splits, and protocols."""
+    from bench import registry
+    from bench.config import protocol_names
     from datasets.split_lists import known_splits
 
     methods = Table("method", "needs", "", title="methods", title_justify="left")
@@ -191,6 +193,9 @@ def list_(data_root: DataRoot = None) -> None:
 def show(name: Annotated[str, typer.Argument(help="A method or a protocol.")]) -> None:
     """Show what a method is and every knob it has, or what a protocol fixes."""
     import yaml
+
+    from bench import registry
+    from bench.config import protocol_names, read_protocol, suggest
 
     if name in registry.method_names():
         info = registry.describe_method(name)
@@ -237,6 +242,7 @@ def doctor(
 @data_app.command(epilog="Example: python -m bench data verify --dataset camvid --data-root DIR")
 def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     """Open every image and mask of every split and say what is wrong with them."""
+    from bench import registry
     from bench.display import Display
     from datasets.inspect import verify as find_problems
     from datasets.split_lists import find_split, known_splits
@@ -272,6 +278,7 @@ def stats(
     data_root: DataRoot = None,
 ) -> None:
     """Pixel share and number of images of each class."""
+    from bench import registry
     from datasets.inspect import stats as count
 
     data = registry.load_dataset(dataset, data_root)
@@ -317,6 +324,7 @@ def splits(
 ) -> None:
     """List splits with counts and digests; make them for a data set of yours; import other projects'
     lists."""
+    from bench import registry
     from datasets import split_lists
 
     if make or labeled:

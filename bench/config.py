@@ -6,7 +6,6 @@ keys and mistyped values are errors. Nothing here imports torch, so that `--dry-
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -17,7 +16,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, did_you_mean
 from bench.knobs import Knobs
 
 K = TypeVar("K", bound=Knobs)
@@ -207,10 +206,7 @@ def nested(path: Iterable[str], value: Any) -> dict[str, Any]:
 
 def suggest(word: str, known: Iterable[str], what: str) -> str:
     """The sentence for a name that is not known."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    return f"unknown {what} {word!r}{meant} Known: {', '.join(known)}"
+    return f"unknown {what} {word!r}{did_you_mean(word, known)}"
 
 
 def protocol_names() -> list[str]:

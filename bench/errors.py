@@ -1,6 +1,9 @@
 """Errors that a user can mend. Each message is a sentence that names the file or key at fault and says what
 to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class BenchError(Exception):
     exit_code = 1
@@ -22,3 +25,11 @@ class Interrupted(BenchError):
     """Stopped by a signal; the run can be resumed."""
 
     exit_code = 75
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a name that is not known: the closest one, and all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    meant = f"; did you mean {close[0]!r}?" if close else "."
+    return f"{meant} Known: {', '.join(names) or 'none'}"

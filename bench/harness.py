@@ -28,12 +28,13 @@ from bench.contract import Batch, Method, Progress, Supervision, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
 from bench.evaluation import Inference, evaluate, score
+from bench.files import write_atomic
 from bench.identity import Plan, data_root
 from bench.models import Segmenter
 from bench.ops.losses import cross_entropy, ohem_cross_entropy
 from bench.optimisation import build_optimizer, lr_factor, set_lr
 from bench.randomness import seed_for, torch_seeded
-from bench.store import Point, Result, write_atomic
+from bench.store import Point, Result
 from bench.weights import load_weights
 from datasets.loaders import StepBatches, iterate, worker_failures
 

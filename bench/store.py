@@ -16,17 +16,19 @@ from __future__ import annotations
 import fcntl
 import io
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.errors import ConfigError, DataError
+from bench.files import write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Record(BaseModel):
@@ -79,25 +81,6 @@ class Result(Record):
     config: dict[str, Any]
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """The file appears whole or not at all, and survives a power cut once this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 class RunFolder:
     """The files of one run."""
 
@@ -146,6 +129,8 @@ class RunFolder:
         write_atomic(self.result, (result.model_dump_json(indent=1) + "\n").encode())
 
     def write_counts(self, ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
+        import numpy as np  # here, because commands that train nothing read this file's schema too
+
         buffer = io.BytesIO()
         np.savez_compressed(buffer, ids=np.array(ids), **counts)  # type: ignore[arg-type]
         write_atomic(self.counts, buffer.getvalue())
@@ -183,5 +168,7 @@ def read_results(*roots: Path) -> list[Result]:
 
 def read_counts(path: Path) -> dict[str, np.ndarray]:
     """counts.npz: "ids" (N) and, per scored module, N C C confusion counts (truth in rows)."""
+    import numpy as np
+
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}

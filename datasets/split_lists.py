@@ -7,11 +7,9 @@ resolves a split.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,7 +18,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, did_you_mean
+from bench.files import write_atomic
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -135,15 +134,14 @@ def find_split(dataset: str, name: str, data_root: Path | None) -> Split:
         if data_root:
             have |= {folder.name for folder in _folders(data_root) if (folder / "splits").is_dir()}
         raise ConfigError(
-            f"The data set {dataset!r} has no splits{_meant(dataset, have)}. Make them with `bench data "
-            f"splits --make`, "
-            f"import them into {data_root or '<data root>'}/<data set>/splits, or say where the data are "
-            f"with --data-root "
-            "or $BENCH_DATA."
+            f"The data set {dataset!r} has no splits{did_you_mean(dataset, have)}. "
+            f"Make them with `bench data splits --make`, import them into "
+            f"{data_root or '<data root>'}/<data set>/splits, or say where the data are with --data-root or "
+            "$BENCH_DATA."
         )
     wanted = name.replace("/", "_")
     if wanted not in known:
-        raise ConfigError(f"The data set {dataset!r} has no split {name!r}{_meant(wanted, known)}.")
+        raise ConfigError(f"The data set {dataset!r} has no split {name!r}{did_you_mean(wanted, known)}.")
     folder = next(place / wanted for place in _places(dataset, data_root) if (place / wanted).is_dir())
     return _read_split(dataset, wanted, folder)
 
@@ -262,9 +260,9 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
         )
     folder.mkdir(parents=True, exist_ok=True)
     if not scored.is_file():
-        _write(scored, _as_lines(split.eval))
+        write_atomic(scored, _as_lines(split.eval))
     for grant in GRANTS:
-        _write(folder / f"{grant}.txt", _as_lines(getattr(split, grant)))
+        write_atomic(folder / f"{grant}.txt", _as_lines(getattr(split, grant)))
     manifest = {
         "dataset": split.dataset,
         "split": split.name,
@@ -272,7 +270,7 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
         "counts": split.counts,
         "digests": split.digests,
     }
-    _write(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
 
 def recognise(ids: Iterable[str]) -> list[str]:
@@ -431,27 +429,12 @@ def _folders(place: Path) -> list[Path]:
     return [path for path in place.glob("*") if path.is_dir() and not path.name.startswith(".")]
 
 
-def _meant(name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, 1)
-    return (f"; did you mean {close[0]!r}?" if close else ".") + f" Known: {', '.join(known) or 'none'}"
-
-
 def _some(ids: Sequence[str]) -> str:
     return ", ".join(repr(id) for id in ids[:3]) + (f" and {len(ids) - 3} more ids" if len(ids) > 3 else "")
 
 
-def _as_lines(ids: Iterable[str]) -> str:
-    return "".join(f"{id}\n" for id in sorted(ids))
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(text.encode())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def _as_lines(ids: Iterable[str]) -> bytes:
+    return "".join(f"{id}\n" for id in sorted(ids)).encode()
 
 
 @cache

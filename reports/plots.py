@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from bench.store import write_atomic
+from bench.files import write_atomic
 from reports.tables import COLUMNS, Split, Table, plain
 
 # Okabe and Ito's palette without its yellow, which is too pale for lines on white.

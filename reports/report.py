@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import DataError
-from bench.store import Result, read_results, write_atomic
+from bench.files import write_atomic
+from bench.store import Result, read_results
 from reports import plots
 from reports.tables import (
     COLUMNS,

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench import checkpoint, store
+from bench import checkpoint
+from bench import files as bench_files
 from bench.errors import DataError
 
 
@@ -109,9 +110,9 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: str, number: int, error: int)
         return Full(file) if due() else file
 
     if call == "write":
-        monkeypatch.setattr(store, "open", open_, raising=False)
+        monkeypatch.setattr(bench_files, "open", open_, raising=False)
     else:
-        monkeypatch.setattr(store.os, call, failing)
+        monkeypatch.setattr(bench_files.os, call, failing)
 
 
 # A save writes three files: digests, state, digests. Each is fsynced, as is its folder.
@@ -159,7 +160,7 @@ def killed_before(monkeypatch: pytest.MonkeyPatch, number: int) -> Callable[[Pat
         count += 1
         if count == number:
             raise Killed
-        store.write_atomic(path, data)
+        bench_files.write_atomic(path, data)
 
     monkeypatch.setattr(checkpoint, "write_atomic", write)
     return write

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from bench.errors import ConfigError, DataError
-from bench.store import Point, Result, RunFolder, Score, read_counts, read_result, read_results, write_atomic
+from bench.files import write_atomic
+from bench.store import Point, Result, RunFolder, Score, read_counts, read_result, read_results
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,39 @@
+"""The tables of the README are those of the published records, and the records are sound."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.store import read_counts, read_result, read_results
+from reports.tables import comparable, miou_table, to_markdown
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PUBLISHED = ROOT / "reports" / "published"
+RECORDS = sorted(PUBLISHED.rglob("result.json"))
+
+
+def test_the_readme_shows_the_published_tables() -> None:
+    readme = (ROOT / "README.md").read_text()
+    groups = comparable(read_results(PUBLISHED))
+    assert groups
+    for group in groups:
+        assert to_markdown(miou_table(group)).strip() in readme
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: str(path.parent.relative_to(PUBLISHED)))
+def test_a_record_agrees_with_its_counts_and_says_how_it_was_made(path: Path) -> None:
+    result = read_result(path)
+    counts = read_counts(path.parent / "counts.npz")
+    for name, score in (("predictor", result.predictor), ("student", result.student)):
+        pooled = counts[name].sum(0)
+        union = pooled.sum(0) + pooled.sum(1) - np.diag(pooled)
+        iou = np.diag(pooled)[union > 0] / union[union > 0]
+        assert score.miou == pytest.approx(iou.mean())
+    assert len(counts["ids"]) == result.images["eval"]
+    for start in json.loads((path.parent / "provenance.json").read_text()):
+        assert start["git"]["commit"] and not start["git"]["dirty"]
+    assert path.parent.name == f"{result.seed}-{result.run_id}"
