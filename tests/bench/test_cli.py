@@ -443,3 +443,22 @@ def test_the_help_of_every_command_has_an_example_that_parses(bench: Bench, comm
 def test_the_split_helper_of_these_tests_is_that_of_the_suite() -> None:
     """`restate` writes the digests that the reader expects."""
     assert Split("a", "b", ("x",), (), (), ("y",)).digests["pixel"] == digest(["x"])
+
+
+def test_voc_is_fetched_where_it_is_missing_and_sbd_is_added(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datasets import voc
+
+    calls: list[tuple[object, ...]] = []
+    monkeypatch.setattr(
+        voc, "download", lambda root: calls.append((root,)) or tmp_path / "VOCdevkit" / "VOC2012"
+    )
+    monkeypatch.setattr(voc, "convert_sbd", lambda sbd, folder: calls.append((sbd, folder)) or 7)
+    done = bench("data", "voc", "--data-root", tmp_path, "--sbd", tmp_path / "sbd")
+    folder = tmp_path / "VOCdevkit" / "VOC2012"
+    assert calls == [(tmp_path,), (tmp_path / "sbd", folder)] and "7 masks" in done.out
+    folder.mkdir(parents=True)
+    calls.clear()
+    assert bench("data", "voc", "--data-root", tmp_path).code == 0 and calls == []
+    bench("data", "voc").refused(3, "--data-root")

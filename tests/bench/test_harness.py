@@ -598,3 +598,38 @@ def test_ungranted_masks_are_never_opened(tiny_config: Config, tmp_path: Path, t
     config = tiny_config("fixmatch", f"machine.data_root={root}")
     run(config)
     assert weights_of(config) == weights_of(clean)
+
+
+def test_out_of_memory_is_a_sentence(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(harness.Trainer, "train_step", full)
+    with pytest.raises(BenchError, match=r"out of memory at step 0: lower protocol\.batch"):
+        run(tiny_config("supervised"))
+
+
+def test_overwrite_removes_nothing_before_the_run_can_start(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("supervised")
+    run(config)
+    folder = plan(config).folder
+    before = folder.result.read_bytes()
+    monkeypatch.setattr(
+        registry, "load_dataset", lambda *_: (_ for _ in ()).throw(DataError("no such folder"))
+    )
+    with pytest.raises(DataError):
+        run(config, overwrite=True)
+    assert folder.result.read_bytes() == before
+
+
+def test_a_run_is_named_by_the_content_of_its_weights_file(tiny_config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    change = f"protocol.network.weights={file}"
+    with pytest.raises(DataError, match="no weights file"):
+        plan(tiny_config("supervised", change))
+    file.write_bytes(b"one")
+    first = plan(tiny_config("supervised", change)).run_id
+    file.write_bytes(b"two")
+    assert plan(tiny_config("supervised", change)).run_id != first
