@@ -7,7 +7,6 @@ named after n, so stopping, resuming, and the number of workers change nothing.
 from __future__ import annotations
 
 import json
-import math
 import resource
 import signal
 import time
@@ -30,6 +29,7 @@ from bench.errors import BenchError, ConfigError, Interrupted
 from bench.evaluation import Inference, evaluate, score
 from bench.files import write_atomic
 from bench.identity import Plan, data_root
+from bench.log import Log
 from bench.models import Segmenter
 from bench.ops.losses import cross_entropy, ohem_cross_entropy
 from bench.optimisation import build_optimizer, lr_factor, set_lr
@@ -199,7 +199,7 @@ class Trainer:
     def train(self) -> None:
         """From the current step to the last one."""
         machine, steps = self.config.machine, self.protocol.steps
-        log = Log(self)
+        log = Log(self.folder, self.step, machine.tensorboard)
         self.display.start(f"train {self.plan.method.name}", steps, self.step)
         started = time.monotonic()
         batches = iterate(self.batches, self.step, machine.workers)
@@ -217,7 +217,8 @@ class Trainer:
                 if self.step % machine.log_every == 0 or self.step == steps:
                     self.train_seconds, started = self._elapsed(started)
                     self._check_losses()
-                    self.display.update(self.step, log.flush())
+                    lr = self.optimizer.param_groups[0]["lr"]
+                    self.display.update(self.step, log.flush({"step": self.step, "lr": lr}))
                 if self._curve_is_due():
                     self.train_seconds, _ = self._elapsed(started)
                     self._evaluate_for_curve(log)
@@ -240,6 +241,7 @@ class Trainer:
         torch.manual_seed(seed_for(at.seed, "dropout", at.step))
         set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
         batch = batch.map(self._to_device)
+        self.method.notes.clear()
         dtype = DTYPES.get(self.protocol.precision)
         with torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None):
             terms = self.method.losses(batch, at)
@@ -394,59 +396,3 @@ class Trainer:
         if self.device.startswith("cuda"):
             return torch.cuda.max_memory_allocated() / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-class Log:
-    """metrics.jsonl and TensorBoard curves. Figures gather on the device and are read once per log line."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
-        path = trainer.folder.metrics
-        if path.exists():  # a killed run may have logged past its checkpoint
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) <= trainer.step]
-            write_atomic(path, "".join(line + "\n" for line in lines).encode())
-        self.file = open(path, "a")  # noqa: SIM115 (lives as long as the training loop)
-        self.writer = None
-        if trainer.config.machine.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(trainer.folder.tensorboard), purge_step=trainer.step + 1)
-
-    def add(self, figures: dict[str, Tensor]) -> None:
-        for name, value in figures.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def flush(self) -> dict[str, float]:
-        """The means since the last line, written and returned."""
-        values = torch.stack([value.float() for value in self.sums.values()]).tolist()
-        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
-        self.sums, self.counts = {}, {}
-        lr = self.trainer.optimizer.param_groups[0]["lr"]
-        finite = {
-            name: value if math.isfinite(value) else None for name, value in means.items()
-        }  # JSON has no NaN
-        self.write({"step": self.trainer.step, "lr": lr, **finite})
-        return means
-
-    def write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
-        if self.writer is not None:
-            for name, value in line.items():
-                if name != "step" and value is not None:
-                    self.writer.add_scalar(name, value, line["step"])
-
-    def close(self) -> None:
-        self.file.close()
-        if self.writer is not None:
-            self.writer.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")  # a line torn by a kill

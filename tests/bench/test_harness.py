@@ -633,3 +633,10 @@ def test_a_run_is_named_by_the_content_of_its_weights_file(tiny_config: Config, 
     first = plan(tiny_config("supervised", change)).run_id
     file.write_bytes(b"two")
     assert plan(tiny_config("supervised", change)).run_id != first
+
+
+def test_a_note_of_one_step_is_not_logged_again(tiny_config: Config, plug_in: Callable[[str], str]) -> None:
+    extra = "        if at.step == 1:\n            self.note('once', terms['labeled'])\n"
+    config = tiny_config(plug_in(SUPERVISED + extra + "        return terms"))
+    run(config)
+    assert [line["step"] for line in lines_of(plan(config).folder) if "once" in line] == [2]
