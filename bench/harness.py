@@ -371,7 +371,7 @@ class Trainer:
             peak_memory_mib=self._peak_memory(),
             split_digests=split.digests,
             weights_digest=self.weights.digest if self.weights else None,
-            config=self.config.model_dump(mode="json"),
+            config=self.config.model_dump(mode="json", exclude={"machine": {"data_root", "out"}}),
         )
         self.folder.write_counts(split.eval, counts)
         write_atomic(self.folder.weights, self._exported(predictor))

@@ -78,7 +78,7 @@ class Result(Record):
     peak_memory_mib: float
     split_digests: dict[str, str]
     weights_digest: str | None
-    config: dict[str, Any]
+    config: dict[str, Any]  # resolved, without the paths of the machine
 
 
 class RunFolder:

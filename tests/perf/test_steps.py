@@ -64,7 +64,7 @@ def trainer_of(method: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> Train
     monkeypatch.setattr("bench.registry.load_dataset", lambda name, root: Blank())
     ids = tuple(f"{i}" for i in range(2 * BATCH))
     split = Split("blank", "1_8", pixel=ids, tags=(), none=ids, eval=ids)
-    plan = Plan(config, describe_method(method), split, "0" * 8, RunFolder(out))
+    plan = Plan(config, describe_method(method), split, split.digests, "0" * 8, RunFolder(out))
     return Trainer(plan, Display(), Stop())
 
 
