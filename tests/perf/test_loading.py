@@ -16,6 +16,8 @@ from bench.contract import Dataset, Supervision, Views
 from bench.randomness import numpy_for
 from datasets.loaders import StepBatches
 
+pytestmark = pytest.mark.perf
+
 CROP = 224
 BATCH = 8
 ROUNDS = 25
