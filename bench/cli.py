@@ -23,7 +23,8 @@ app = typer.Typer(
     help="Compare weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
     "Start with [bold]python -m bench run --method fixmatch[/bold], which needs no data.",
     epilog="Exit codes: 0 done, 1 run failed, 2 usage or configuration, 3 data missing or invalid, "
-    "5 machine unfit, 75 stopped by a signal and resumable. --debug anywhere shows a traceback.",
+    "5 machine unfit, 6 run in use by another process, 75 stopped by a signal and resumable. "
+    "--debug anywhere shows a traceback.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets and their splits.")
 app.add_typer(data_app, name="data")
@@ -94,6 +95,13 @@ def run(
     workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
     compile_: Annotated[bool | None, typer.Option("--compile", help="Use torch.compile.")] = None,
+    audit: Annotated[
+        bool | None,
+        typer.Option(
+            "--audit/--no-audit",
+            help="Open the withheld masks to log how good pseudo-labels are; no result changes.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, even if done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
@@ -112,6 +120,7 @@ def run(
             "workers": workers,
             "threads": threads,
             "compile": compile_,
+            "audit": audit,
         },
     }
     from bench.config import resolve
@@ -151,18 +160,151 @@ def _print_result(result: Any) -> None:
     out.print(table)
 
 
+@app.command(
+    epilog="Example: python -m bench sweep --method supervised,fixmatch --dataset camvid --split 1_16,1_8 "
+    "--seed 0,1,2 --data-root DIR"
+)
+def sweep(
+    name: Annotated[
+        str | None, typer.Argument(help="A named sweep, see --list, or a YAML file of that form.")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="Methods, with commas between.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data sets, with commas between.")] = None,
+    split: Annotated[str | None, typer.Option(help="Splits, with commas between.")] = None,
+    seed: Annotated[str | None, typer.Option(help="Seeds, with commas between.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol; default: the data set's own.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings of all runs.")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any knob, for all runs.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, spread over the CUDA devices.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of each run; default: the cores / jobs.")
+    ] = None,
+    data_root: DataRoot = None,
+    out_dir: Annotated[str | None, typer.Option("--out", help="Folder of all runs.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16; part of the protocol.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Loader processes of each run.")] = None,
+    audit: Annotated[
+        bool | None,
+        typer.Option("--audit/--no-audit", help="Open the withheld masks, for health figures only."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and stop.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="... and the tables so far.")] = False,
+    list_names: Annotated[bool, typer.Option("--list", help="Print the named sweeps and stop.")] = False,
+) -> None:
+    """Run a grid minus what is done, each run in a process of its own, and print its tables.
+
+    The same command goes on with what was stopped or has failed. A run in use by another sweep is left to
+    it.
+    """
+    from bench.ablations import read_ablation, sweep_file
+    from bench.sweep import Span, grid, listing, run_grid
+
+    if list_names:
+        out.print(_sweeps_table())
+        return
+    ablation = read_ablation(sweep_file(name)) if name else None
+    flags = {
+        "protocol": {"name": protocol, "precision": precision},
+        "machine": {
+            "data_root": str(data_root) if data_root else None,
+            "out": out_dir,
+            "device": device,
+            "workers": workers,
+            "threads": threads,
+            "audit": audit,
+        },
+    }
+    seeds = _items("--seed", seed)
+    if not all(item.isdecimal() for item in seeds):
+        raise ConfigError(f"--seed {seed}: give whole numbers with commas between, such as 0,1,2.")
+    span = Span(
+        methods=_items("--method", method),
+        datasets=_items("--dataset", dataset),
+        splits=_items("--split", split),
+        seeds=[int(item) for item in seeds],
+    )
+    cells, refused = grid(span, ablation, flags, config, sets or [])
+    if dry_run or status:
+        for line in listing(cells, refused):
+            _say(line)
+        if status:
+            _print_tables(cells, ablation)
+        return
+
+    for failure in refused:
+        _say(f"refused: {failure.label}: {failure.reason}")
+    outcome = run_grid(cells, jobs, _say)
+    left = [cell for cell in cells if not cell.done]
+    if outcome.stopped_by is not None:
+        for cell in left:
+            if cell.state == "interrupted":
+                _say(f"resumable: {cell.label}  {cell.folder.path}")
+        number = len(cells) - len(left)
+        raise Interrupted(f"{number} of {len(cells)} runs are done; the same command goes on.")
+    _print_tables(cells, ablation)
+    failures = [*refused, *outcome.failures]
+    for failure in failures:
+        _say(f"failed: {failure.label}: {failure.reason}" + (f"  ({failure.log})" if failure.log else ""))
+    if failures:
+        raise BenchError(
+            f"{len(failures)} of {len(cells) + len(refused)} runs failed, see above; what is done is kept, "
+            "and the same command tries the others again."
+        )
+
+
+def _say(line: str) -> None:
+    out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _items(option: str, text: str | None) -> list[str]:
+    items = [] if text is None else [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise ConfigError(f"{option} {text!r}: a name is missing between two commas.")
+    return items
+
+
+def _print_tables(cells: Any, ablation: Any) -> None:
+    """The tables of those runs of a sweep that are done."""
+    from reports import ablation as ablations
+    from reports import tables
+
+    results = [result for cell in cells if (result := cell.folder.read_result())]
+    if ablation is not None:
+        for found in ablations.ablation_tables(results, ablation):
+            out.print(ablations.to_rich(found))
+    else:
+        for group in tables.comparable(results):
+            out.print(tables.to_rich(tables.miou_table(group)))
+
+
+def _sweeps_table() -> Table:
+    from bench.ablations import read_sweep, sweep_file, sweep_names
+
+    table = Table("sweep", "method", "", title="named sweeps", title_justify="left")
+    for name in sweep_names():
+        file = read_sweep(sweep_file(name))
+        table.add_row(escape(name), escape(file.method), escape(file.title))
+    return table
+
+
 @app.command(epilog="Example: python -m bench report runs/")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders that hold runs.")],
     to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/out"),
 ) -> None:
     """Print and write the mIoU tables of finished runs and plot mIoU against labeled images."""
+    from reports import ablation
     from reports.report import write_report
     from reports.tables import to_rich
 
     written = write_report(runs, to)
     for table in written.tables:
         out.print(to_rich(table))
+    for found in written.ablations:
+        out.print(ablation.to_rich(found))
     for path in written.paths:
         out.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
 
@@ -184,7 +326,7 @@ def list_(data_root: DataRoot = None) -> None:
     sets = Table("data set", "splits", "protocol", title="data sets", title_justify="left")
     for name in registry.dataset_names(data_root):
         sets.add_row(escape(name), " ".join(known_splits(name, data_root)), registry.default_protocol(name))
-    for table in (methods, sets):
+    for table in (methods, sets, _sweeps_table()):
         out.print(table)
     out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
 

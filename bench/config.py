@@ -116,6 +116,7 @@ class Machine(Knobs):
     log_every: int = Field(20, ge=1)  # steps between log lines
     checkpoint_every: int = Field(100, ge=1)  # steps between checkpoints
     tensorboard: bool = True
+    audit: bool = False  # open withheld masks, for health figures only: no loss depends on them
 
 
 class RunConfig(Knobs):
@@ -221,30 +222,32 @@ def read_protocol(name: str) -> dict[str, Any]:
     return {"name": name, **read_yaml(PROTOCOLS / f"{name}.yaml")}
 
 
-def validate(model: type[K], data: Mapping[str, Any], prefix: str = "") -> K:
-    """`data` as settings of `model`. Raises ConfigError with the key's full name."""
+def validate(model: type[K], data: Mapping[str, Any], prefix: str = "", file: Path | None = None) -> K:
+    """`data` as settings of `model`. Raises ConfigError with the key's full name, and the file it stands in
+    where that is not the configuration of a run."""
     try:
         # Through JSON: strict about text and numbers, yet a list may stand for a tuple.
         return model.model_validate_json(json.dumps(data))
     except (ValidationError, TypeError, ValueError) as error:
         if not isinstance(error, ValidationError):
-            raise ConfigError(f"{prefix or 'configuration'}: a value cannot be read ({error}).") from error
-        raise ConfigError(_explain(error, model, prefix)) from error
+            where = prefix or file or "configuration"
+            raise ConfigError(f"{where}: a value cannot be read ({error}).") from error
+        raise ConfigError(_explain(error, model, prefix, file)) from error
 
 
-def _explain(error: ValidationError, model: type[Knobs], prefix: str) -> str:
+def _explain(error: ValidationError, model: type[Knobs], prefix: str, file: Path | None) -> str:
     sentences = []
     for item in error.errors():
         place = [str(part) for part in item["loc"]]
-        key = ".".join([*([prefix] if prefix else []), *place]) or "configuration"
+        key = ".".join([*([prefix] if prefix else []), *place]) or ("the file" if file else "configuration")
         if item["type"] == "extra_forbidden":
             sentences.append(suggest(key, _keys(model, prefix), "key"))
         elif item["type"] == "missing":
-            sentences.append(f"{key} is missing; give it with --set {key}=...")
+            sentences.append(f"{key} is missing; " + ("add it." if file else f"give it with --set {key}=..."))
         else:
             given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
             sentences.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{given}")
-    return "\n".join(sentences)
+    return "\n".join(f"{file}: {sentence}" if file else sentence for sentence in sentences)
 
 
 def _keys(model: type[Knobs], prefix: str) -> list[str]:
@@ -295,7 +298,8 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     given["protocol"] = merge(base, protocol)
 
     method = registry.describe_method(name)
-    knobs = {key: value for key, value in shared.items() if key in method.knobs.model_fields}
+    usual = method.knobs.model_fields.keys() - method.preset
+    knobs = {key: value for key, value in shared.items() if key in usual}
     knobs |= {key: value for key, value in given["method"].items() if key != "name"}
     given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
     return validate(RunConfig, given)

@@ -27,6 +27,7 @@ __all__ = [
     "Dataset",
     "Knobs",
     "Method",
+    "Net",
     "Progress",
     "Stream",
     "Supervision",
@@ -86,6 +87,7 @@ class Batch:
     labeled: Stream = ABSENT
     tagged: Stream = ABSENT
     unlabeled: Stream = ABSENT
+    truth: Tensor = ABSENT  # B H W, of the unlabeled stream; only the harness's audit sees it
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with `function` applied to every tensor, e.g. a move to another device."""
@@ -131,6 +133,34 @@ class Task:
     background: int | None = None  # id of the background class, where there is one
 
 
+class Net(nn.Module, ABC):
+    """What a method sees of the network. Images are in 0..1; the network normalises them."""
+
+    representation_channels: int  # D
+
+    @abstractmethod
+    def forward(self, image: Tensor) -> Tensor:
+        """B 3 H W -> logits B C H W."""
+
+    @abstractmethod
+    def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """B 3 H W -> logits B C h w and hidden B D h w, at the decoder's resolution."""
+
+    @abstractmethod
+    def project(self, hidden: Tensor) -> Tensor:
+        """The representation of pixels, from their hidden vectors: ... D -> ... D. The linear end of the
+        representation head, apart so that only the pixels that are sampled pay for it."""
+
+    @abstractmethod
+    def upsample(self, logits: Tensor, image: Tensor) -> Tensor:
+        """Logits B C h w of `represent(image)` -> B C H W."""
+
+    @abstractmethod
+    def downsample(self, label: Tensor, features: Tensor, fill: int) -> Tensor:
+        """A map of the images' size, B H W of any dtype, at the resolution of `features`, B . h w: the pixel
+        nearest to each cell's centre, `fill` where the cell lies in the padding to the network's stride."""
+
+
 class Method(nn.Module, ABC):
     """A method: which labels it needs, which views it wants, and its loss. One file in methods/ each.
 
@@ -146,12 +176,13 @@ class Method(nn.Module, ABC):
         """Every knob with its published default. The fields may use builtins, typing and pydantic, nothing
         else: `--dry-run` and `show` read this class from the source without importing torch."""
 
-    def __init__(self, net: nn.Module, task: Task, hparams: Knobs) -> None:
+    def __init__(self, net: Net, task: Task, hparams: Knobs) -> None:
         super().__init__()
         self.net = net
         self.task = task
         self.hp: Any = hparams
         self.notes: dict[str, Tensor] = {}
+        self.audits: dict[str, Callable[[Tensor], Tensor]] = {}
 
     @abstractmethod
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
@@ -165,8 +196,36 @@ class Method(nn.Module, ABC):
         return self.net
 
     def note(self, name: str, value: Tensor) -> None:
-        """Log a health figure (a scalar tensor, left on its device so that nothing waits for it)."""
+        """Log a health figure, left on its device so that nothing waits for it.
+
+        Args:
+            name: Of the figure in the log. A line of the log holds the mean over its steps.
+            value: Scalar, or C for one value per class. NaN where there is nothing to count: the mean is over
+                the steps in which it is finite.
+
+        Raises:
+            ValueError: `value` has another shape.
+        """
+        if value.shape not in ((), (len(self.task.classes),)):
+            raise ValueError(
+                f"the note {name!r} has the shape {tuple(value.shape)}; it must be a scalar or one value for "
+                f"each of the {len(self.task.classes)} classes"
+            )
         self.notes[name] = value.detach()
+
+    def audit(self, name: str, figure: Callable[[Tensor], Tensor]) -> None:
+        """Log a health figure that needs the labels withheld from the unlabeled images, say the accuracy of
+        their pseudo-labels.
+
+        Where the user has allowed it (machine.audit), and nowhere else, `figure` is called after the backward
+        pass, without gradients, so that no loss can depend on the truth. It must change nothing.
+
+        Args:
+            name: As of a note.
+            figure: From the true labels (B H W int64, 255 where none, in the geometry of `unlabeled.image`)
+                to what `note` takes.
+        """
+        self.audits[name] = figure
 
 
 class Dataset(ABC):

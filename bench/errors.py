@@ -15,6 +15,12 @@ class ConfigError(BenchError):
     exit_code = 2
 
 
+class InUse(ConfigError):
+    """The run is held by another process; a sweep looks at it again later."""
+
+    exit_code = 6
+
+
 class DataError(BenchError):
     """Data missing or invalid."""
 

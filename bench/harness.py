@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from bench import checkpoint, provenance, registry
 from bench.config import Protocol, RunConfig, read_yaml, validate
-from bench.contract import Batch, Method, Progress, Supervision, Task
+from bench.contract import ABSENT, IGNORE, Batch, Knobs, Method, Progress, Supervision, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
 from bench.evaluation import Inference, evaluate, score
@@ -133,6 +134,18 @@ def labeled_loss(protocol: Protocol) -> Any:
     return cross_entropy
 
 
+def _check_classes(dataset: str, hparams: Knobs, classes: int) -> None:
+    if classes > IGNORE:
+        raise ConfigError(
+            f"{dataset} has {classes} classes, but a mask holds at most {IGNORE}, ids 0..{IGNORE - 1} and "
+            f"{IGNORE} for no label; shorten its classes.txt."
+        )
+    try:
+        hparams.check(classes)
+    except ValueError as error:
+        raise ConfigError(f"method.{error}.") from error
+
+
 def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -175,6 +188,7 @@ class Trainer:
             views=self.method.views,
             seed=self.config.seed,
             steps=self.protocol.steps,
+            audit=machine.audit,
         )
         self.step = 0
         self.train_seconds = 0.0
@@ -185,9 +199,11 @@ class Trainer:
         cls = registry.load_method(self.plan.method.name)
         task = Task(tuple(self.dataset.classes), labeled_loss(self.protocol), self.dataset.background)
         knobs = {key: value for key, value in self.config.method.items() if key != "name"}
+        hparams = cls.HParams.model_validate_json(json.dumps(knobs))
+        _check_classes(self.config.dataset, hparams, len(task.classes))
         with torch_seeded(self.config.seed, "init"):
             net = Segmenter(self.protocol.network, len(self.dataset.classes), self.weights)
-            method = cls(net, task, cls.HParams.model_validate_json(json.dumps(knobs)))
+            method = cls(net, task, hparams)
         method.to(self.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         if self.config.machine.compile:
             for module in {method.net, method.predictor()}:
@@ -213,7 +229,7 @@ class Trainer:
                     batch, Progress(self.step, steps, self.config.seed, self.device)
                 )
                 self.step += 1
-                log.add({"loss": total, **terms, **self.method.notes})
+                log.add({"loss": total, **terms}, self.method.notes)
                 if self.step % machine.log_every == 0 or self.step == steps:
                     self.train_seconds, started = self._elapsed(started)
                     self._check_losses()
@@ -236,11 +252,12 @@ class Trainer:
         return self.train_seconds + now - started, now
 
     def train_step(self, batch: Batch, at: Progress) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses, backward, optimizer, after_step. Nothing here waits for the device."""
+        """Losses, backward, audits, optimizer, after_step. Nothing here waits for the device."""
         # Dropout draws from torch's global stream; naming it after the step makes the step a pure function.
         torch.manual_seed(seed_for(at.seed, "dropout", at.step))
         set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
         batch = batch.map(self._to_device)
+        truth, batch = batch.truth, replace(batch, truth=ABSENT)
         self.method.notes.clear()
         dtype = DTYPES.get(self.protocol.precision)
         with torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None):
@@ -248,6 +265,7 @@ class Trainer:
         total = torch.stack([term.float() for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
+        self._audit(truth, at)
         if self.protocol.clip is not None:
             self.scaler.unscale_(self.optimizer)
             groups = self.optimizer.param_groups
@@ -257,6 +275,16 @@ class Trainer:
         self.method.after_step(at)
         self.non_finite = torch.where(total.detach().isfinite(), 0, self.non_finite + 1)
         return total.detach(), {name: term.detach() for name, term in terms.items()}
+
+    def _audit(self, truth: Tensor | None, at: Progress) -> None:
+        """The figures of the truth become notes. Without the truth they are dropped, with all they hold."""
+        audits = dict(self.method.audits)
+        self.method.audits.clear()
+        if truth is not None:
+            # A figure that draws numbers must not move the stream of the step.
+            with torch.no_grad(), torch_seeded(at.seed, "audit", at.step):
+                for name, figure in audits.items():
+                    self.method.note(name, figure(truth))
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format

@@ -19,7 +19,7 @@ class Log:
     def __init__(self, folder: RunFolder, step: int, tensorboard: bool) -> None:
         """Lines past `step` are dropped: a killed run may have logged past its checkpoint."""
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, Tensor] = {}
         if folder.metrics.exists():
             lines = [line for line in folder.metrics.read_text().splitlines() if _step_of(line) <= step]
             write_atomic(folder.metrics, "".join(line + "\n" for line in lines).encode())
@@ -30,32 +30,54 @@ class Log:
 
             self.writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
-    def add(self, figures: dict[str, Tensor]) -> None:
-        for name, value in figures.items():
+    def add(self, terms: dict[str, Tensor], notes: dict[str, Tensor]) -> None:
+        """The figures of one step, each a scalar or C, one value per class.
+
+        A term that is not finite in one step spoils the mean of its line, as it should: it is a fault. A note
+        is NaN where there was nothing to count, and such a step is left out of its mean.
+        """
+        for name, value in (terms | notes).items():
+            counted = value.isfinite() if name in notes else torch.ones_like(value, dtype=torch.bool)
+            value = value.float().where(counted, 0)
             self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts.get(name, 0) + 1
+            self.counts[name] = self.counts[name] + counted if name in self.counts else counted.float()
 
     def flush(self, line: dict[str, Any]) -> dict[str, float]:
-        """The means since the last call, written behind `line` and returned."""
-        values = torch.stack([value.float() for value in self.sums.values()]).tolist()
-        means = {name: value / self.counts[name] for name, value in zip(self.sums, values, strict=True)}
+        """Write the means since the last call behind `line`. Returns those that are scalars: a display has no
+        room for one value per class."""
+        sums, counts = torch.stack(
+            [torch.cat([value.flatten() for value in held.values()]) for held in (self.sums, self.counts)]
+        ).tolist()
+        means = iter(value / count if count else math.nan for value, count in zip(sums, counts, strict=True))
+        figures = {
+            name: [next(means) for _ in range(len(value))] if value.dim() else next(means)
+            for name, value in self.sums.items()
+        }
         self.sums, self.counts = {}, {}
-        # JSON has no NaN.
-        self.write(line | {name: value if math.isfinite(value) else None for name, value in means.items()})
-        return means
+        self.write(line | {name: _without_nan(value) for name, value in figures.items()})
+        return {name: value for name, value in figures.items() if not isinstance(value, list)}
 
     def write(self, line: dict[str, Any]) -> None:
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         if self.writer is not None:
             for name, value in line.items():
-                if name != "step" and value is not None:
-                    self.writer.add_scalar(name, value, line["step"])
+                each = {f"{name}/{i}": one for i, one in enumerate(value)} if isinstance(value, list) else {}
+                for tag, one in (each or {name: value}).items():
+                    if tag != "step" and one is not None:
+                        self.writer.add_scalar(tag, one, line["step"])
 
     def close(self) -> None:
         self.file.close()
         if self.writer is not None:
             self.writer.close()
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, list):
+        return [_without_nan(one) for one in value]
+    return value if math.isfinite(value) else None
 
 
 def _step_of(line: str) -> float:

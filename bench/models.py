@@ -20,12 +20,13 @@ from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
 from bench.config import Network
+from bench.contract import Net
 from bench.errors import ConfigError, DataError
 from bench.tiny_encoder import TinyEncoder
 from bench.weights import Weights, normalisation
 
 
-class Segmenter(nn.Module):
+class Segmenter(Net):
     """Images in 0..1 to logits at the images' own size.
 
     Normalises by the record of the encoder's weights, and pads to the network's stride and cuts the padding
@@ -40,13 +41,14 @@ class Segmenter(nn.Module):
         self.encoder = build_encoder(network)
         self.decoder, channels = build_decoder(network, self.encoder)
         self.stride = _input_multiple(network, self.encoder)
+        self.representation_channels = network.representation_channels
         self.segmentation_head = nn.Conv2d(channels, classes, 1)
         self.representation_head = nn.Sequential(
             nn.Conv2d(channels, network.representation_channels, 1, bias=False),
             nn.BatchNorm2d(network.representation_channels),
-            nn.ReLU(),
-            nn.Conv2d(network.representation_channels, network.representation_channels, 1),
+            nn.ReLU(inplace=True),
         )
+        self.projection = nn.Linear(network.representation_channels, network.representation_channels)
         mean, std = normalisation(network.encoder, weights)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
@@ -58,9 +60,11 @@ class Segmenter(nn.Module):
         return self.upsample(self.segmentation_head(self.features(image)), image)
 
     def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image B 3 H W -> logits B C h w and representation B D h w, both at the decoder's resolution."""
         features = self.features(image)
         return self.segmentation_head(features), self.representation_head(features)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.projection(hidden)
 
     def features(self, image: Tensor) -> Tensor:
         """image B 3 H W -> decoder features B . h w, of the image padded right and bottom to the stride."""
@@ -71,6 +75,17 @@ class Segmenter(nn.Module):
             x = F.pad(x, (0, right, 0, below))
         encoded = self.encoder(x)
         return self.decoder(*encoded) if isinstance(self.encoder, TimmViTEncoder) else self.decoder(encoded)
+
+    def downsample(self, label: Tensor, features: Tensor, fill: int) -> Tensor:
+        height, width = label.shape[-2:]
+        below, right = -height % self.stride, -width % self.stride
+        rows, columns = (
+            ((torch.arange(cells, device=label.device) + 0.5) * (size / cells)).long()
+            for cells, size in zip(features.shape[-2:], (height + below, width + right), strict=True)
+        )
+        if below or right:
+            label = F.pad(label, (0, right, 0, below), value=fill)
+        return label[..., rows.unsqueeze(1), columns]
 
     def upsample(self, logits: Tensor, image: Tensor) -> Tensor:
         """Logits B C h w of `features(image)` -> B C H W, bilinear, without the padding, in full

@@ -1,7 +1,8 @@
 """Names of methods and data sets, ours and those of other packages.
 
 A method is a file in methods/ (its name is the file's name), or an entry point `name =
-"package.module:Class"` of the group "bench.methods"; a data set is one of the list below, an entry point of
+"package.module:Class"` of the group "bench.methods". A preset, methods/<name>.yaml, is a method under a name
+of its own with other defaults. A data set is one of the list below, an entry point of
 "bench.datasets", or any folder `<data root>/<name>` with a classes.txt. Describing a method reads its source
 and imports nothing, so that `--dry-run`, `list` and `show` need no torch.
 """
@@ -12,15 +13,15 @@ import ast
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from bench.config import suggest
+from bench.config import read_yaml, suggest, validate
 from bench.errors import ConfigError, DataError
 from bench.knobs import Knobs
 
@@ -60,6 +61,16 @@ class MethodInfo:
     knobs: type[Knobs]
     needs: frozenset[str]  # of "pixel", "tags", "none"
     version: int
+    preset: frozenset[str] = frozenset()  # the knobs that a preset sets; no protocol changes those
+
+
+class Preset(Knobs):
+    """methods/<name>.yaml: a method with other defaults."""
+
+    summary: str = Field(min_length=1, pattern=r"^[^\n]*$")  # one line
+    method: str
+    knobs: dict[str, Any] = Field(min_length=1)
+    doc: str = ""
 
 
 def _plugins(group: str) -> dict[str, EntryPoint]:
@@ -78,7 +89,8 @@ def _plugins(group: str) -> dict[str, EntryPoint]:
 
 
 def _our_methods() -> set[str]:
-    return {path.stem for path in METHODS.glob("*.py") if not path.stem.startswith("_")}
+    files = [*METHODS.glob("*.py"), *METHODS.glob("*.yaml")]
+    return {path.stem for path in files if not path.stem.startswith("_")}
 
 
 def method_names() -> list[str]:
@@ -86,9 +98,12 @@ def method_names() -> list[str]:
 
 
 def describe_method(name: str) -> MethodInfo:
-    """Raises ConfigError for an unknown name or a file that does not hold one method."""
+    """Raises ConfigError for an unknown name, a file that does not hold one method, or a preset that names no
+    method, or knobs or values that its method does not have."""
     if name not in method_names():
         raise ConfigError(suggest(name, method_names(), "method"))
+    if (METHODS / f"{name}.yaml").exists():
+        return _read_preset(name, METHODS / f"{name}.yaml")
     point = _plugins("methods").get(name)
     if point is None:
         return _read_method(name, f"methods.{name}", None, METHODS / f"{name}.py")
@@ -99,6 +114,31 @@ def describe_method(name: str) -> MethodInfo:
     if spec is None or spec.origin is None:
         raise ConfigError(f"method {name!r} of a plug-in: no module {point.value}; reinstall the package.")
     return _read_method(name, point.module, point.attr, Path(spec.origin))
+
+
+def _read_preset(name: str, file: Path) -> MethodInfo:
+    if file.with_suffix(".py").exists():
+        raise ConfigError(f"{file} and {name}.py beside it are two methods of one name; rename one of them.")
+    preset = validate(Preset, read_yaml(file), file=file)
+    if preset.method not in method_names():
+        raise ConfigError(f"{file}: {suggest(preset.method, method_names(), 'method')}")
+    if (METHODS / f"{preset.method}.yaml").exists():
+        raise ConfigError(f"{file}: {preset.method!r} is a preset itself; name the method that it presets.")
+    base = describe_method(preset.method)
+    values = validate(base.knobs, preset.knobs, "knobs", file)
+    changed: dict[str, Any] = {
+        key: (base.knobs.model_fields[key].rebuild_annotation(), getattr(values, key)) for key in preset.knobs
+    }
+    shown = ", ".join(f"{key}={getattr(values, key)}" for key in preset.knobs)
+    parts = [preset.summary, preset.doc.strip(), f"A preset of {preset.method}: {shown}."]
+    return replace(
+        base,
+        name=name,
+        summary=preset.summary,
+        doc="\n\n".join(part for part in parts if part),
+        knobs=create_model("HParams", __base__=base.knobs, **changed),
+        preset=frozenset(changed),
+    )
 
 
 def _read_method(name: str, module: str, wanted: str | None, source: Path) -> MethodInfo:
@@ -183,7 +223,9 @@ def _knobs(node: ast.ClassDef, source: Path) -> type[Knobs]:
     # The class body stands alone by contract: builtins, typing and pydantic's Field are all it may use.
     names: dict[str, Any] = {"Knobs": Knobs, "Field": Field, "Literal": Literal, "__name__": source.stem}
     try:
-        exec(compile(ast.Module(body=list(inner), type_ignores=[]), str(source), "exec"), names)
+        body = ast.Module(body=list(inner), type_ignores=[])
+        # Not with this file's `annotations` from the future: pydantic would look the names up in a module.
+        exec(compile(body, str(source), "exec", dont_inherit=True), names)
     except NameError as error:
         raise ConfigError(
             f"{source}: HParams may use builtins, Knobs, Field and Literal only ({error})."

@@ -9,6 +9,7 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/
     counts.npz           per-image confusion counts of every scored module
     weights.safetensors  the scored module
     result.json          written last: its presence means "done"
+    sweep.log            what the run said on stderr, where a sweep started it
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.errors import ConfigError, DataError
+from bench.errors import DataError, InUse
 from bench.files import write_atomic
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class RunFolder:
         self.counts = path / "counts.npz"
         self.weights = path / "weights.safetensors"
         self.result = path / "result.json"
+        self.sweep_log = path / "sweep.log"
+        self._lock = path / ".lock"
 
     @classmethod
     def of(cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str) -> RunFolder:
@@ -103,16 +106,27 @@ class RunFolder:
     def claimed(self) -> Iterator[None]:
         """Hold the folder for this process; a second process is refused. The lock dies with its holder."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as lock:
+        with open(self._lock, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ConfigError(
-                    f"{self.path} is in use by another process; wait for it or stop it."
-                ) from error
+                raise InUse(f"{self.path} is in use by another process; wait for it or stop it.") from error
             for torn in self.path.glob(".*.tmp"):  # of a process killed while it wrote
                 torn.unlink()
             yield
+
+    def in_use(self) -> bool:
+        """Whether another process holds the folder. By the time of the answer that may have changed."""
+        if not self._lock.exists():
+            return False
+        with open(self._lock) as lock:
+            try:
+                fcntl.flock(
+                    lock, fcntl.LOCK_SH | fcntl.LOCK_NB
+                )  # shared: two that look do not see each other
+            except OSError:
+                return True
+        return False
 
     def clear(self) -> None:
         """Remove what an earlier start has left."""
@@ -157,13 +171,37 @@ def read_result(path: Path) -> Result:
 def read_results(*roots: Path) -> list[Result]:
     """All finished runs below the folders, sorted by path; interrupted runs have no result.json and are left
     out."""
+    return list(find_results(*roots).values())
+
+
+def find_results(*roots: Path) -> dict[Path, Result]:
+    """What `read_results` gives, by the folder of the run."""
     found: dict[Path, Result] = {}
     for root in roots:
         if not root.is_dir():
             raise DataError(f"no folder {root}; give the folder that holds the runs.")
         for path in sorted(root.rglob("result.json")):
-            found.setdefault(path.resolve(), read_result(path))
-    return list(found.values())
+            found.setdefault(path.resolve().parent, read_result(path))
+    return found
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, [] without the file. A last line torn by a kill is left out.
+
+    Raises DataError where another line is no JSON object with a step.
+    """
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = []
+    for number, text in enumerate(lines, 1):
+        try:
+            line = json.loads(text)
+            line["step"] + 0
+        except (ValueError, KeyError, TypeError) as error:
+            if number < len(lines):
+                raise DataError(f"{path}, line {number} is damaged; move the file away.") from error
+        else:
+            found.append(line)
+    return found
 
 
 def read_counts(path: Path) -> dict[str, np.ndarray]:

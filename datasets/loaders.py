@@ -10,6 +10,7 @@ import signal
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class StepBatches(data.Dataset[Batch]):
     Args:
         dataset: Images and masks.
         ids_by_supervision: The ids of each stream that the method needs. Only ids under PIXEL are asked for
-            a mask.
+            a mask, unless `audit` is set.
         labeled: Batch size of the labeled stream.
         unlabeled: Batch size of the unlabeled stream.
         crop: Height and width of the views.
@@ -53,11 +54,13 @@ class StepBatches(data.Dataset[Batch]):
         views: What to prepare beside the weak view, for every stream but the labeled one.
         seed: The run's seed.
         steps: Number of steps of the run.
+        audit: Read the masks of the unlabeled images too, for `Batch.truth`.
 
     Raises:
         ConfigError: A list is shorter than its batch, CutMix boxes are asked for in a batch of one, or image
             tags without CAM seeds.
-        DataError: From an item: a mask of another size than its image, or with ids that are not classes.
+        DataError: From an item: a mask of another size than its image, or with ids that are not classes; or,
+            under `audit`, an unlabeled image without a mask.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class StepBatches(data.Dataset[Batch]):
         views: Views,
         seed: int,
         steps: int,
+        audit: bool = False,
     ) -> None:
         if Supervision.TAGS in ids_by_supervision:
             raise ConfigError(
@@ -86,6 +90,7 @@ class StepBatches(data.Dataset[Batch]):
         self.views = views
         self.seed = seed
         self.steps = steps
+        self.audit = audit
         for supervision, ids in self.lists.items():
             stream = "labeled" if supervision is Supervision.PIXEL else "unlabeled"
             size = self.sizes[supervision]
@@ -110,12 +115,12 @@ class StepBatches(data.Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self.steps:
             raise IndexError(f"step {step} of {self.steps}")
-        streams = {}
+        parts: dict[str, Any] = {}
         if Supervision.PIXEL in self.lists:
-            streams["labeled"] = self._labeled(step)
+            parts["labeled"] = self._labeled(step)
         if Supervision.NONE in self.lists:
-            streams["unlabeled"] = self._unlabeled(step)
-        return Batch(**streams)
+            parts["unlabeled"], parts["truth"] = self._unlabeled(step)
+        return Batch(**parts)
 
     def _ids(self, stream: Supervision, step: int) -> tuple[str, ...]:
         ids, size = self.lists[stream], self.sizes[stream]
@@ -131,19 +136,22 @@ class StepBatches(data.Dataset[Batch]):
         ids = self._ids(Supervision.PIXEL, step)
         images, labels, valid = [], [], []
         for index, id in enumerate(ids):
-            image, mask = self.dataset.image(id), self.dataset.mask(id)
-            if mask.shape != image.shape[:2]:
-                raise DataError(
-                    f"The mask of {id} in {self.dataset.name} is {mask.shape[0]}x{mask.shape[1]}, its image "
-                    f"{image.shape[0]}x{image.shape[1]}: replace one so that they match."
-                )
+            image = self.dataset.image(id)
             geometry = self._geometry(Supervision.PIXEL, step, index, image)
             images.append(to_tensor(weak_image(image, geometry)))
-            labels.append(torch.from_numpy(self._checked(weak_label(mask, geometry), id)))
+            labels.append(self._label(id, geometry))
             valid.append(torch.from_numpy(weak_valid(geometry)))
         return Stream(ids, torch.stack(images), torch.stack(valid), label=torch.stack(labels).long())
 
-    def _checked(self, label: np.ndarray, id: str) -> np.ndarray:
+    def _label(self, id: str, geometry: Geometry) -> Tensor:
+        """H W uint8: the mask in the weak view."""
+        mask = self.dataset.mask(id)
+        if mask.shape != geometry.size:
+            raise DataError(
+                f"The mask of {id} in {self.dataset.name} is {mask.shape[0]}x{mask.shape[1]}, its image "
+                f"{geometry.size[0]}x{geometry.size[1]}: replace one so that they match."
+            )
+        label = weak_label(mask, geometry)
         # Here, because a per-pixel cross-entropy on CUDA does not notice an id out of range.
         wrong = label[(label >= len(self.dataset.classes)) & (label != IGNORE)]
         if wrong.size:
@@ -151,12 +159,13 @@ class StepBatches(data.Dataset[Batch]):
                 f"The mask of {id} in {self.dataset.name} holds {wrong[0]}, but class ids end at "
                 f"{len(self.dataset.classes) - 1} and only {IGNORE} may stand for no label: correct the mask."
             )
-        return label
+        return torch.from_numpy(label)
 
-    def _unlabeled(self, step: int) -> Stream:
+    def _unlabeled(self, step: int) -> tuple[Stream, Tensor | None]:
+        """The stream, and for an audit the labels withheld from it."""
         stream = Supervision.NONE
         ids = self._ids(stream, step)
-        images, valid = [], []
+        images, valid, truth = [], [], []
         strong: list[list[Tensor]] = [[] for _ in range(self.views.strong)]
         for index, id in enumerate(ids):
             image = self.dataset.image(id)
@@ -167,13 +176,24 @@ class StepBatches(data.Dataset[Batch]):
             for view, copies in enumerate(strong):
                 generator = numpy_for(self.seed, "strong", stream.value, step, index, view)
                 copies.append(to_tensor(strong_view(weak, generator)))
-        return Stream(
+            if self.audit:
+                truth.append(self._withheld(id, geometry))
+        unlabeled = Stream(
             ids,
             torch.stack(images),
             torch.stack(valid),
             strong=tuple(torch.stack(copies) for copies in strong),
             boxes=self._boxes(stream, step),
         )
+        return unlabeled, torch.stack(truth).long() if self.audit else None
+
+    def _withheld(self, id: str, geometry: Geometry) -> Tensor:
+        try:
+            return self._label(id, geometry)
+        except DataError as error:
+            raise DataError(
+                f"{error} This image is unlabeled in the split: only an audit (machine.audit) opens its mask."
+            ) from error
 
     def _boxes(self, stream: Supervision, step: int) -> tuple[Tensor, ...]:
         rule = self.views.boxes

@@ -8,7 +8,7 @@ pixels that the teacher is sure of.
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, BoxRule, Knobs, Method, Progress, Supervision, Task, Views
+from bench.contract import Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
 from bench.ops.losses import squared_difference
 from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
@@ -25,7 +25,7 @@ class CutMix(Method):
         consistency_weight: float = Field(1.0, ge=0)  # CutMix-Seg
         ema_decay: float = Field(0.99, ge=0, lt=1)  # CutMix-Seg
 
-    def __init__(self, net: nn.Module, task: Task, hparams: HParams) -> None:
+    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)
         self.teacher = Teacher(net)
 

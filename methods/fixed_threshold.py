@@ -8,7 +8,8 @@ with a finished network and trains a second one: ST, Yang et al., CVPR 2022. It 
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, Knobs, Method, Progress, Supervision, Task
+from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
+from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.teacher import Teacher
 
@@ -24,7 +25,7 @@ class FixedThreshold(Method):
         labeled_weight: float = Field(0.5, gt=0)
         ema_decay: float = Field(0.996, ge=0, lt=1)  # UniMatch V2
 
-    def __init__(self, net: nn.Module, task: Task, hparams: HParams) -> None:
+    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)
         self.teacher = Teacher(net)
 
@@ -35,6 +36,7 @@ class FixedThreshold(Method):
         logits = self.net(cat([labeled.image, unlabeled.image]))
         logits_labeled, logits_unlabeled = logits.split([len(labeled.image), len(unlabeled.image)])
         self.note("mask_ratio", keep.sum() / unlabeled.valid.sum().clamp(min=1))
+        self.audit("accuracy_kept", lambda truth: accuracy(pseudo_label, truth, keep))
         return {
             "labeled": self.hp.labeled_weight * self.task.labeled_loss(logits_labeled, labeled.label),
             "unlabeled": self.hp.unlabeled_weight

@@ -8,7 +8,8 @@ term grows with the share of confident pixels.
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, BoxRule, Knobs, Method, Progress, Supervision, Task, Views
+from bench.contract import Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
@@ -27,7 +28,7 @@ class FixMatch(Method):
         labeled_weight: float = Field(0.5, gt=0)
         ema_decay: float = Field(0.996, ge=0, lt=1)  # UniMatch V2
 
-    def __init__(self, net: nn.Module, task: Task, hparams: HParams) -> None:
+    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)
         self.teacher = Teacher(net)
 
@@ -37,14 +38,15 @@ class FixMatch(Method):
         confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
         valid = mix(unlabeled.valid, box)
         keep = (mix(confidence, box) >= self.hp.threshold) & valid
+        target = mix(pseudo_label, box)
 
         logits = self.net(cat([labeled.image, mix(strong, box)]))
         logits_labeled, logits_strong = logits.split([len(labeled.image), len(strong)])
         self.note("mask_ratio", keep.sum() / valid.sum().clamp(min=1))
+        self.audit("accuracy_kept", lambda truth: accuracy(target, mix(truth, box), keep))
         return {
             "labeled": self.hp.labeled_weight * self.task.labeled_loss(logits_labeled, labeled.label),
-            "unlabeled": self.hp.unlabeled_weight
-            * masked_cross_entropy(logits_strong, mix(pseudo_label, box), keep, valid),
+            "unlabeled": self.hp.unlabeled_weight * masked_cross_entropy(logits_strong, target, keep, valid),
         }
 
     def after_step(self, at: Progress) -> None:

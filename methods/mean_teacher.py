@@ -8,7 +8,7 @@ dropout.
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, Knobs, Method, Progress, Supervision, Task
+from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
 from bench.ops.losses import squared_difference
 from bench.ops.teacher import Teacher
 
@@ -20,7 +20,7 @@ class MeanTeacher(Method):
         consistency_weight: float = Field(100.0, ge=0)  # TorchSemiSeg, mean over pixels and classes
         ema_decay: float = Field(0.99, ge=0, lt=1)  # TorchSemiSeg
 
-    def __init__(self, net: nn.Module, task: Task, hparams: HParams) -> None:
+    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)
         self.teacher = Teacher(net)
 

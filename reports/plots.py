@@ -157,7 +157,11 @@ def _label_lines(ax: Axes) -> None:
 
 def save(table: Table, stem: Path) -> list[Path]:
     """Write the plot of a table as `stem`.png and `stem`.svg."""
-    figure = draw(table)
+    return write(draw(table), stem)
+
+
+def write(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as `stem`.png and `stem`.svg."""
     paths = []
     for ending in ("png", "svg"):
         file = io.BytesIO()

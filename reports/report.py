@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.ablations import sweeps_of
 from bench.errors import DataError
 from bench.files import write_atomic
-from bench.store import Result, read_results
-from reports import plots
+from bench.store import Result, RunFolder, find_results, read_metrics
+from reports import ablation, health, plots
 from reports.tables import (
     COLUMNS,
     LISTS,
+    Row,
+    Split,
     Table,
+    columns_of,
     comparable,
     costs_to_markdown,
     csv_lines,
+    granted,
     labels_of,
     markdown_text,
     miou_table,
@@ -37,6 +43,10 @@ A table holds runs of one protocol, one scored list, one class list and one set 
 number of labeled images of a split is in brackets after its name; "tags" are images of which only the
 classes are known. Runs of a method with other knobs are rows of their own, named by the knobs that differ.
 miou.csv has one line per run.
+"""
+HOW_HEALTHY = """\
+What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split
+withholds, so it is there only for runs with `--audit`, which opens them for such figures and nothing else.
 """
 RUN_COLUMNS = (
     *("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest"),
@@ -59,24 +69,32 @@ class Report:
     """What was written, and the headline table of each comparable group."""
 
     tables: list[Table]
+    ablations: list[ablation.AblationTable]
     paths: list[Path]
 
 
 def write_report(roots: Sequence[Path], destination: Path) -> Report:
-    """Read the finished runs below `roots` and write report.md, miou.csv and the plots to `destination`."""
-    results = read_results(*roots)
+    """Read the finished runs below `roots` and write report.md, miou.csv and the plots to `destination`.
+
+    A named sweep has a table where two of its variants are found.
+    """
+    folders = find_results(*roots)
+    results = list(folders.values())
     if not results:
         raise DataError(
             f"no finished runs under {', '.join(map(str, roots))}; a run is finished once it has a result."
         )
     groups = comparable(results)
+    metrics = {id(result): RunFolder(path).metrics for path, result in folders.items()}
     text = ["# Results\n", HOW_TO_READ]
     tables: list[Table] = []
+    ablations: list[ablation.AblationTable] = []
+    sweeps = sweeps_of({result.method for result in results})
     pictures: list[Path] = []
     for group in groups:
         headline = miou_table(group, "last")
         tables.append(headline)
-        stem = destination / _file_name(headline, [picture.stem for picture in pictures])
+        stem = destination / _file_name(pictures, "miou", headline.dataset, headline.protocol_hash[:8])
         pictures += plots.save(headline, stem)
         text += [f"## {markdown_text(headline.title)}\n", f"{markdown_text(headline.basis)}\n"]
         for column, (name, explained) in COLUMNS.items():
@@ -85,15 +103,50 @@ def write_report(roots: Sequence[Path], destination: Path) -> Report:
             if column == "last":
                 text.append(f"![mIoU against labeled images]({stem.name}.png)\n")
         text += ["### Cost\n", costs_to_markdown(headline)]
+        for sweep in sweeps:
+            for found in ablation.ablation_tables(group, sweep, fewest=2):
+                ablations.append(found)
+                text += [f"### {markdown_text(found.title)}\n", ablation.to_markdown(found)]
+        noted = _noted(group, headline, metrics)
+        text += ["### Health\n", HOW_HEALTHY] if noted else []
+        for row, split, figures in noted:
+            names = (headline.dataset, headline.protocol_hash[:8], split.label, row.label)
+            stem = destination / _file_name(pictures, "health", *names)
+            name = f"{row.label} on {split.heading}"
+            pictures += plots.write(health.draw(figures, f"{headline.title}: {name}"), stem)
+            text += [f"#### {markdown_text(name)}\n", f"![health over the steps]({stem.name}.png)\n"]
+            text.append(health.to_markdown(figures))
     written = {"report.md": "\n".join(text), "miou.csv": _runs_csv(groups)}
     for name, content in written.items():
         write_atomic(destination / name, content.encode())
-    return Report(tables=tables, paths=[*(destination / name for name in written), *pictures])
+    return Report(
+        tables=tables, ablations=ablations, paths=[*(destination / name for name in written), *pictures]
+    )
 
 
-def _file_name(table: Table, taken: Sequence[str]) -> str:
-    """A file name for any data set name; a number tells apart groups that share data set and protocol."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", f"miou-{table.dataset}-{table.protocol_hash[:8]}")[:80]
+def _noted(
+    group: Sequence[Result], table: Table, metrics: Mapping[int, Path]
+) -> list[tuple[Row, Split, health.Health]]:
+    """The health figures of the table's rows on its splits, where the runs have any; `metrics` by identity of
+    the result."""
+    columns = columns_of(group)
+    cells: dict[tuple[str, Split], list[Result]] = defaultdict(list)
+    for run, label in zip(group, labels_of(group), strict=True):
+        cells[label, columns[granted(run)]].append(run)
+    found = []
+    for row in table.rows:
+        for split in table.splits:
+            lines = [read_metrics(metrics[id(run)]) for run in cells[row.label, split]]
+            figures = health.gather(lines, table.classes)
+            if figures is not None:
+                found.append((row, split, figures))
+    return found
+
+
+def _file_name(pictures: Sequence[Path], *parts: str) -> str:
+    """A file name for any name of a data set or method; a number tells apart those that come out alike."""
+    taken = [picture.stem for picture in pictures]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(parts))[:80]
     number, unique = 1, name
     while unique in taken:
         number += 1

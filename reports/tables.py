@@ -151,7 +151,7 @@ def miou_table(results: Sequence[Result], column: Column = "last") -> Table:
             f"got {len(groups)} groups of them: make one table of each."
         )
     (group,) = groups
-    columns = _columns(group)
+    columns = columns_of(group)
     runs: dict[tuple[str, str], list[Result]] = defaultdict(list)
     for result, label in zip(group, labels_of(group), strict=True):
         runs[result.method, label].append(result)
@@ -212,20 +212,21 @@ def _settings(result: Result) -> dict[str, str]:
     return flat
 
 
-def _lists(result: Result) -> tuple[Any, ...]:
+def granted(result: Result) -> tuple[Any, ...]:
     """What a split grants; the name alone does not say, since many published lists share one."""
     counts = tuple(result.images.get(name, 0) for name in LISTS)
     digests = tuple(result.split_digests.get(name, "") for name in LISTS)
     return (*counts, result.split, *digests)
 
 
-def _columns(group: Sequence[Result]) -> dict[tuple[Any, ...], Split]:
+def columns_of(group: Iterable[Result]) -> dict[tuple[Any, ...], Split]:
     """The splits of the group by what they grant, fewest labeled images first."""
+    group = list(group)
     by_name: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     for result in group:
-        by_name[result.split].add(_lists(result))
+        by_name[result.split].add(granted(result))
     columns = {}
-    for key in sorted(_lists(result) for result in group):
+    for key in sorted(granted(result) for result in group):
         pixel, tags, _, name, *digests = key
         label = name
         if len(by_name[name]) > 1:
@@ -236,15 +237,21 @@ def _columns(group: Sequence[Result]) -> dict[tuple[Any, ...], Split]:
     return columns
 
 
-def _row(method: str, label: str, runs: list[Result], keys: list[tuple[Any, ...]], column: Column) -> Row:
+def by_split_and_seed(runs: Iterable[Result]) -> dict[tuple[Any, ...], dict[int, Result]]:
+    """Runs of one method with one set of knobs, by what their split grants and by seed."""
     by_split: dict[tuple[Any, ...], dict[int, Result]] = defaultdict(dict)
     for run in runs:
-        known = by_split[_lists(run)].setdefault(run.seed, run)
+        known = by_split[granted(run)].setdefault(run.seed, run)
         if known is not run:
             raise DataError(
                 f"runs {known.run_id} and {run.run_id} ({_where(run)}) have the same knobs but differ "
                 "elsewhere; report them apart or move one of them away."
             )
+    return by_split
+
+
+def _row(method: str, label: str, runs: list[Result], keys: list[tuple[Any, ...]], column: Column) -> Row:
+    by_split = by_split_and_seed(runs)
     cells = tuple(
         summarise(score_of(run, column) for run in by_split[key].values()) if key in by_split else None
         for key in keys
@@ -310,6 +317,11 @@ def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, readable as plain text."""
     lines = [["method", *(split.heading for split in table.splits)]]
     lines += [[row.label, *map(cell_text, row.cells)] for row in table.rows]
+    return aligned(lines) + "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """The lines, the first of them the heading, as a Markdown table."""
     lines = [[markdown_text(cell) for cell in line] for line in lines]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     text = [
@@ -317,7 +329,7 @@ def to_markdown(table: Table) -> str:
         for line in lines
     ]
     text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(text + [f"\n{markdown_text(note)}" for note in table.notes]) + "\n"
+    return "\n".join(text) + "\n"
 
 
 def costs_to_markdown(table: Table) -> str:

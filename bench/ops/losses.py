@@ -1,5 +1,7 @@
 """Pixel losses. Each answers 0, with a graph, where no pixel counts: a mean over nothing would be NaN."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -46,6 +48,17 @@ def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, counted: T
     """
     pixel_loss = F.cross_entropy(logits, label, reduction="none")  # B H W
     return (pixel_loss * keep).sum() / counted.sum().clamp(min=1)
+
+
+def reverse_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, counted: Tensor) -> Tensor:
+    """Cross entropy with prediction and label exchanged, where log 0 of the one-hot label is log 1e-4: it
+    grows only linearly with a wrong label (symmetric cross entropy, Wang et al., ICCV 2019; the clamp is
+    U2PL's, loss_helper.py:10-27).
+
+    Args and denominator as in `masked_cross_entropy`.
+    """
+    own = logits.softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)  # B H W
+    return -math.log(1e-4) * ((1 - own) * keep).sum() / counted.sum().clamp(min=1)
 
 
 def squared_difference(probability: Tensor, target: Tensor) -> Tensor:

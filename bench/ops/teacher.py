@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ class Teacher(nn.Module):
 
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
-        self.module = copy.deepcopy(student).requires_grad_(False).eval()
+        self.module: Any = copy.deepcopy(student).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
@@ -26,6 +27,16 @@ class Teacher(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """image B 3 H W -> logits B C H W."""
         return self.module(image)
+
+    @torch.no_grad()
+    def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image B 3 H W -> logits B C h w and hidden B D h w."""
+        return self.module.represent(image)
+
+    @torch.no_grad()
+    def project(self, hidden: Tensor) -> Tensor:
+        """Hidden ... D -> representation ... D."""
+        return self.module.project(hidden)
 
     @torch.no_grad()
     def update(self, student: nn.Module, decay: float, updates: int) -> None:

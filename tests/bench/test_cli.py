@@ -304,6 +304,16 @@ def test_a_dry_run_prints_settings_that_give_the_same_run(run: Bench, bench: Ben
     assert bench("run", "--config", again, "--dry-run").out == first.out
 
 
+def test_an_audit_is_a_flag_that_beats_the_file_and_makes_no_other_run(run: Bench, tmp_path: Path) -> None:
+    plain, opened = run("fixmatch", "--dry-run"), run("fixmatch", "--dry-run", "--audit")
+    assert "audit: false" in plain.out and "audit: true" in opened.out
+    assert plain.out.splitlines()[-2:] == opened.out.splitlines()[-2:], "the same run id and folder"
+    file = tmp_path / "opened.yaml"
+    file.write_text(opened.out)
+    assert "audit: true" in run("fixmatch", "--config", file, "--dry-run").out
+    assert "audit: false" in run("fixmatch", "--config", file, "--no-audit", "--dry-run").out
+
+
 def test_a_dry_run_needs_no_torch_and_works_from_another_folder(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['torch'] = None; from bench.cli import main\n"

@@ -284,6 +284,7 @@ def test_no_setting_of_the_machine_changes_the_id(protocols: Path) -> None:
         "log_every": "1",
         "checkpoint_every": "1",
         "tensorboard": "false",
+        "audit": "true",
     }
     assert set(changes) == set(config.Machine.model_fields)
     found = [make(), *(make(f"machine.{key}={value}") for key, value in changes.items())]

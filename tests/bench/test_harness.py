@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -640,3 +641,92 @@ def test_a_note_of_one_step_is_not_logged_again(tiny_config: Config, plug_in: Ca
     config = tiny_config(plug_in(SUPERVISED + extra + "        return terms"))
     run(config)
     assert [line["step"] for line in lines_of(plan(config).folder) if "once" in line] == [2]
+
+
+# Figures for the log
+
+
+def test_a_note_is_a_scalar_or_one_value_per_class(
+    tiny_config: Config, plug_in: Callable[[str], str]
+) -> None:
+    """The tiny set has three classes. A line holds the mean over the steps in which a figure is finite."""
+    extra = (
+        "        import torch\n        nan = float('nan')\n"
+        "        self.note('some', torch.tensor(nan if at.step % 2 else float(at.step)))\n"
+        "        self.note('each', torch.tensor([at.step, nan, at.step if at.step == 4 else nan]))\n"
+    )
+    config = tiny_config(plug_in(SUPERVISED + extra + "        return terms"), "machine.log_every=3")
+    run(config)
+    lines = [(line["some"], line["each"]) for line in lines_of(plan(config).folder)]
+    assert lines == [(1, [1, None, None]), (4, [4, None, 4])]
+
+
+def test_a_note_of_another_shape_is_refused(tiny_config: Config, plug_in: Callable[[str], str]) -> None:
+    extra = "        self.note('pair', batch.labeled.image[0, 0, 0, :2])\n"
+    with pytest.raises(ValueError, match=r"'pair' has the shape \(2,\).* each of the 3 classes"):
+        run(tiny_config(plug_in(SUPERVISED + extra + "        return terms")))
+
+
+AUDITED = """
+        def figure(truth):
+            assert batch.truth is None and not torch.is_grad_enabled()
+            assert all(p.grad is not None for p in self.net.segmentation_head.parameters())
+            return torch.stack([(truth == c).sum() for c in range(3)])
+        if at.step < 2:
+            self.audit('pixels', figure)
+        self.audit('known', lambda truth: (truth != 255).float().mean() + 0 * torch.rand(()))
+        return terms
+
+    def after_step(self, at):
+        self.net.segmentation_head.bias.data += 0.1 * torch.rand(())
+"""
+
+
+def test_an_audit_is_logged_where_it_is_allowed(
+    tiny_config: Config, tmp_path: Path, plug_in: Callable[[str], str]
+) -> None:
+    name = plug_in(SUPERVISED + AUDITED)
+    module = tmp_path / "plugged_method.py"
+    needs = "\n    needs = frozenset({Supervision.PIXEL, Supervision.NONE})\n"
+    module.write_text(
+        module.read_text()
+        .replace("import Method", "import Method, Supervision\nimport torch")
+        .replace("(Method):", f"(Method):{needs}")
+    )
+    configs = [
+        tiny_config(
+            name, f"machine.audit={audit}", f"machine.workers={workers}", f"machine.out={tmp_path}/{n}"
+        )
+        for n, (audit, workers) in enumerate([("false", 0), ("true", 0), ("true", 2)])
+    ]
+    for config in configs:
+        run(config)
+    shut, opened, by_workers = (lines_of(plan(config).folder) for config in configs)
+    assert not any({"known", "pixels"} & line.keys() for line in shut)
+    assert opened == by_workers
+    assert [line["step"] for line in opened if "pixels" in line] == [1, 2], "cleared after each step"
+    for line, plain in zip(opened, shut, strict=True):
+        assert 0 < line.pop("known") <= 1 and sum(line.pop("pixels", [1])) <= 2 * 32 * 32
+        assert line == plain, "a figure that draws moves no stream"
+
+
+def test_an_audit_needs_every_mask_and_says_so(tiny_config: Config, tiny_root: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_root, tmp_path / "copy")
+    for path in (copy / "tinyset" / "labels").glob("train_1*.png"):
+        path.unlink()
+    sets = (f"machine.data_root={copy}", "machine.workers=1")
+    assert run(tiny_config("fixmatch", *sets)).steps == 6
+    with pytest.raises(DataError, match=r"train_1\d.png does not exist.*only an audit \(machine.audit\)"):
+        run(tiny_config("fixmatch", *sets, "machine.audit=true"), overwrite=True)
+
+
+def test_an_interrupted_run_may_go_on_with_an_audit(
+    tiny_config: Config, straight: Callable[..., bytes]
+) -> None:
+    with pytest.raises(Interrupted):
+        run(tiny_config("fixmatch"), ("train", 3))
+    config = tiny_config("fixmatch", "machine.audit=true")
+    run(config, resume=True)
+    assert weights_of(config) == straight("fixmatch")
+    lines = lines_of(plan(config).folder)
+    assert [line["step"] for line in lines if "accuracy_kept" in line] == [4, 5, 6]

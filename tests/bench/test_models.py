@@ -57,10 +57,17 @@ def test_the_networks_of_the_gpu_protocols_build_and_take_any_size(
         assert net(torch.rand(1, 3, 61, 90)).shape == (1, 4, 61, 90)
 
 
-def test_representation_and_logits_share_the_decoders_resolution() -> None:
-    logits, representation = Segmenter(TINY, 5).represent(torch.rand(2, 3, 32, 48))
-    assert logits.shape[:2] == (2, 5) and representation.shape[:2] == (2, 8)
-    assert logits.shape[-2:] == representation.shape[-2:]
+def test_a_mean_may_be_projected_instead_of_its_parts() -> None:
+    """What prototypes rely on: the projection is linear."""
+    net = Segmenter(TINY, 5)
+    hidden = torch.rand(7, 8)
+    torch.testing.assert_close(net.project(hidden.mean(0)), net.project(hidden).mean(0))
+
+
+def test_hidden_vectors_and_logits_share_the_decoders_resolution() -> None:
+    logits, hidden = Segmenter(TINY, 5).represent(torch.rand(2, 3, 32, 48))
+    assert logits.shape[:2] == (2, 5) and hidden.shape[:2] == (2, 8)
+    assert logits.shape[-2:] == hidden.shape[-2:]
 
 
 def test_normalisation_is_the_weights_own(lite0: Segmenter) -> None:

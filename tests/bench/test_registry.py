@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,9 +10,11 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from bench import registry
 from bench.cli import app
+from bench.config import RunConfig, resolve
 from bench.errors import ConfigError, DataError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -103,7 +106,11 @@ def test_a_description_read_from_the_source_is_that_of_the_class(name: str) -> N
     info, cls = registry.describe_method(name), registry.load_method(name)
     assert cls.__name__ == info.cls and cls.version == info.version
     assert info.needs == {supervision.value for supervision in cls.needs}
-    assert str(info.knobs.model_fields) == str(cls.HParams.model_fields)
+    ours, theirs = (
+        {key: str(field) for key, field in model.model_fields.items() if key not in info.preset}
+        for model in (info.knobs, cls.HParams)
+    )
+    assert ours == theirs
 
 
 def test_describing_methods_imports_no_torch() -> None:
@@ -218,3 +225,98 @@ def test_a_missing_data_root_is_a_data_error(tmp_path: Path) -> None:
 
 def test_the_generated_set_needs_no_root() -> None:
     assert registry.load_dataset("shapes", None).name == "shapes"
+
+
+# Presets
+
+PRESET = "summary: Learns nothing, but wider.\nmethod: good\nknobs: {width: 8}\n"
+
+
+def test_a_preset_is_a_method_with_other_defaults(methods: Path) -> None:
+    (methods / "wide.yaml").write_text(PRESET + "doc: Why it is wide.\n")
+    good, wide = registry.describe_method("good"), registry.describe_method("wide")
+    assert registry.method_names() == ["good", "wide"]
+    assert (wide.name, wide.summary) == ("wide", "Learns nothing, but wider.")
+    assert wide.doc.split("\n\n")[1:] == ["Why it is wide.", "A preset of good: width=8."]
+    assert (good.knobs().model_dump(), wide.knobs().model_dump()) == ({"width": 4}, {"width": 8})
+    assert (good.preset, wide.preset) == (set(), {"width"})
+    for same in ("module", "cls", "source", "needs", "version"):
+        assert getattr(wide, same) == getattr(good, same)
+    assert any("wide" in line and "Learns nothing, but wider." in line for line in listed().splitlines())
+
+
+def preset_of_fixmatch(methods: Path, knobs: str) -> None:
+    shutil.copy(CHECKOUT / "methods" / "fixmatch.py", methods)
+    (methods / "careful.yaml").write_text(f"summary: s\nmethod: fixmatch\nknobs: {knobs}\n")
+
+
+def test_a_preset_keeps_bounds_and_types_and_loads_its_class(methods: Path) -> None:
+    preset_of_fixmatch(methods, "{threshold: 0.5}")
+    info = registry.describe_method("careful")
+    assert registry.load_method("careful") is registry.load_method("fixmatch")
+    for key, value in {"threshold": 1.5, "ema_decay": "0.9", "wide": 1}.items():
+        with pytest.raises(ValidationError):
+            info.knobs(**{key: value})
+    assert registry.describe_method("fixmatch").knobs().model_dump()["threshold"] == 0.95, "left alone"
+
+
+def test_a_protocol_does_not_change_what_a_preset_sets(methods: Path) -> None:
+    preset_of_fixmatch(methods, "{ema_decay: 0.5}")
+    decays = {
+        name: resolve({"dataset": "shapes", "method": {"name": name}}).method["ema_decay"]
+        for name in ("fixmatch", "careful")
+    }
+    assert decays == {"fixmatch": 0.99, "careful": 0.5}
+    given = resolve({"method": {"name": "careful"}}, None, ["method.ema_decay=0.7"])
+    assert given.method["ema_decay"] == 0.7
+
+
+def test_a_run_of_a_preset_carries_its_name_and_knobs(
+    methods: Path, tiny_config: Callable[..., RunConfig]
+) -> None:
+    from bench.display import Display
+    from bench.harness import run
+    from bench.identity import plan
+
+    preset_of_fixmatch(methods, "{threshold: 0.5}")
+    planned = plan(tiny_config("careful", "protocol.steps=1"))
+    result = run(planned, Display())
+    assert result.method == "careful" and planned.folder.path.parent.name == "careful"
+    assert result.config["method"]["name"] == "careful" and result.config["method"]["threshold"] == 0.5
+
+
+BAD_PRESETS = {
+    "an unknown knob": (PRESET.replace("width", "widht"), "unknown key 'knobs.widht'; did you mean"),
+    "a mistyped value": (PRESET.replace("8", "'8'"), "knobs.width: Input should be a valid integer"),
+    "no knobs": (PRESET.replace("{width: 8}", "{}"), "knobs: Dictionary should have at least 1 item"),
+    "no method": (PRESET.replace("method: good", ""), "method is missing; add it."),
+    "another key": (PRESET + "version: 2\n", "unknown key 'version'"),
+    "two lines": (PRESET.replace("Learns", '"Learns').replace("wider.", 'wider\\nthan"'), "summary: "),
+    "an unknown method": (PRESET.replace("good", "goood"), "unknown method 'goood'; did you mean 'good'"),
+    "a preset": (PRESET.replace("good", "other"), "'other' is a preset itself"),
+    "itself": (PRESET.replace("good", "bad"), "'bad' is a preset itself"),
+    "no YAML": ("summary: [", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PRESETS)
+def test_a_faulty_preset_is_refused_with_its_file(methods: Path, case: str) -> None:
+    text, words = BAD_PRESETS[case]
+    (methods / "bad.yaml").write_text(text)
+    (methods / "other.yaml").write_text(PRESET)
+    with pytest.raises(ConfigError) as caught:
+        registry.describe_method("bad")
+    assert words in str(caught.value) and str(methods / "bad.yaml") in str(caught.value)
+    lines = listed().splitlines()
+    assert any("bad" in line and "broken: " in line for line in lines)
+    assert any("good" in line and "Learns nothing." in line for line in lines)
+
+
+def test_a_preset_and_a_method_of_one_name_are_refused(methods: Path, offer: Offer) -> None:
+    (methods / "good.yaml").write_text(PRESET)
+    with pytest.raises(ConfigError, match=r"good.yaml and good.py beside it are two methods of one name"):
+        registry.describe_method("good")
+    (methods / "wide.yaml").write_text(PRESET)
+    offer(methods=[("wide", "their.module:Class")])
+    with pytest.raises(ConfigError, match=r"'wide': this one and their.module:Class"):
+        registry.method_names()

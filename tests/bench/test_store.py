@@ -14,7 +14,17 @@ import pytest
 
 from bench.errors import ConfigError, DataError
 from bench.files import write_atomic
-from bench.store import Point, Result, RunFolder, Score, read_counts, read_result, read_results
+from bench.store import (
+    Point,
+    Result,
+    RunFolder,
+    Score,
+    find_results,
+    read_counts,
+    read_metrics,
+    read_result,
+    read_results,
+)
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -209,3 +219,25 @@ def test_two_processes_cannot_claim_one_folder(folder: RunFolder) -> None:
         holder.wait()
         with folder.claimed():
             pass
+
+
+def test_metrics_read_back_line_by_line(folder: RunFolder) -> None:
+    assert read_metrics(folder.metrics) == [], "a record may come without"
+    folder.path.mkdir(parents=True)
+    folder.metrics.write_text(
+        '{"step": 1, "loss": null}\n{"step": 2, "anchors": [1.0, null]}\n{"step": 3, "lo'
+    )
+    assert read_metrics(folder.metrics) == [{"step": 1, "loss": None}, {"step": 2, "anchors": [1.0, None]}]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "{}", "3", '{"step": "2"}'])
+def test_metrics_damaged_before_their_end_are_refused(folder: RunFolder, damage: str) -> None:
+    folder.path.mkdir(parents=True)
+    folder.metrics.write_text(f'{{"step": 1}}\n{damage}\n{{"step": 3}}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2 is damaged"):
+        read_metrics(folder.metrics)
+
+
+def test_results_are_found_with_their_folders(folder: RunFolder) -> None:
+    folder.write_result(result())
+    assert find_results(folder.path.parent) == {folder.path.resolve(): result()}

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from bench import registry
-from bench.config import Network, RunConfig
+from bench.config import Network, RunConfig, read_yaml
 from bench.contract import IGNORE, Batch, Method, Progress, Stream, Supervision, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
@@ -25,12 +25,15 @@ from bench.models import Segmenter
 from bench.ops.losses import cross_entropy
 from bench.ops.teacher import Teacher
 from bench.randomness import torch_seeded
+from bench.store import read_metrics
 from datasets.folder import Folder
 from datasets.loaders import StepBatches
 
 METHODS = registry.method_names()
 STEPS, SIZE = 6, 32
 NETWORK = Network(encoder="tiny", decoder="unet", decoder_channels=16, representation_channels=8)
+# Thresholds of 0, so that an untrained teacher's labels count; ranks that three classes have.
+SMALL = {"threshold": 0.0, "rank_low": 1}
 GARBAGE = b"no image at all"
 
 pytestmark = pytest.mark.parametrize("name", METHODS)
@@ -42,9 +45,10 @@ Terms = dict[str, Tensor]
 
 
 def build(name: str, classes: tuple[str, ...] = ("background", "square", "stripe"), seed: int = 0) -> Method:
-    """The method on a small real network. Thresholds are 0, so that an untrained teacher's labels count."""
+    """The method on a small real network."""
     cls = registry.load_method(name)
-    knobs = {"threshold": 0.0} if "threshold" in cls.HParams.model_fields else {}
+    knobs = registry.describe_method(name).knobs().model_dump()  # a preset's defaults are not its class's
+    knobs |= {key: value for key, value in SMALL.items() if key in knobs}
     with torch_seeded(seed, "init"):
         net = Segmenter(NETWORK, len(classes))
         return cls(net, Task(classes, cross_entropy, background=0), cls.HParams(**knobs)).train()
@@ -123,7 +127,8 @@ def test_terms_are_finite_scalars_with_a_graph(name: str, tiny_set: Folder) -> N
     for term in terms.values():
         assert term.shape == () and term.isfinite() and term.requires_grad
     for note in method.notes.values():
-        assert note.shape == () and note.isfinite() and not note.requires_grad
+        assert note.shape in ((), (len(method.task.classes),)) and not note.requires_grad
+        assert note.isfinite().all()
 
 
 def test_gradient_reaches_all_of_the_net_and_no_teacher(name: str, tiny_set: Folder) -> None:
@@ -133,7 +138,7 @@ def test_gradient_reaches_all_of_the_net_and_no_teacher(name: str, tiny_set: Fol
     for key, parameter in method.named_parameters():
         if not parameter.requires_grad:
             assert parameter.grad is None, key
-        elif "representation_head" not in key:
+        elif "representation_head" not in key and "projection" not in key:
             assert parameter.grad is not None and parameter.grad.any(), key
     for teacher in teachers(method):
         assert not any(parameter.requires_grad for parameter in teacher.parameters())
@@ -167,7 +172,9 @@ def test_survives_batches_without_pixels_or_classes(name: str, case: str, tiny_s
     terms = backward(method, batch)
     assert all(term.isfinite() for term in terms.values())
     assert all(gradient.isfinite().all() for gradient in gradients(method).values())
-    assert all(note.isfinite() for note in method.notes.values())
+    assert not any(note.isinf().any() for note in method.notes.values()), (
+        "NaN says that there is no such pixel"
+    )
     if case == "both":
         assert sum(terms.values()) == 0
 
@@ -327,6 +334,72 @@ def test_a_run_opens_the_granted_masks(
         run(plan(config), Display())
 
 
+def loose(name: str) -> list[str]:
+    """Settings under which an untrained teacher's labels count."""
+    has = "threshold" in registry.load_method(name).HParams.model_fields
+    return ["method.threshold=0.0"] if has else []
+
+
+def audited(config: RunConfig, out: str) -> RunConfig:
+    """The same run with the withheld masks opened, in another folder."""
+    return config.model_copy(
+        update={"machine": config.machine.model_copy(update={"audit": True, "out": out})}
+    )
+
+
+def test_an_audit_changes_no_bit(name: str, tiny_config: Config, tmp_path: Path) -> None:
+    """Neither the weights nor a figure of the log; it only adds figures."""
+    plain = plan(tiny_config(name, "protocol.steps=3", *loose(name)))
+    opened = plan(audited(plain.config, str(tmp_path / "opened")))
+    assert opened.run_id == plain.run_id
+    results = [run(one, Display()) for one in (plain, opened)]
+    assert plain.folder.weights.read_bytes() == opened.folder.weights.read_bytes()
+    assert results[0].predictor == results[1].predictor
+    assert [result.config["machine"]["audit"] for result in results] == [False, True]
+    lines, more = read_metrics(plain.folder.metrics), read_metrics(opened.folder.metrics)
+    assert len(lines) == len(more) == 3
+    for line, longer in zip(lines, more, strict=True):
+        assert {key: longer[key] for key in line} == line
+
+
+def test_losses_see_no_truth(name: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls, seen = registry.load_method(name), []
+    compute = cls.losses
+
+    def spy(self: Method, batch: Batch, at: Progress) -> Terms:
+        seen.append(batch)
+        return compute(self, batch, at)
+
+    monkeypatch.setattr(cls, "losses", spy)
+    run(plan(audited(tiny_config(name, "protocol.steps=2"), tiny_config(name).machine.out)), Display())
+    assert len(seen) == 2 and all(batch.truth is None for batch in seen)
+    assert all(batch.unlabeled is None or batch.unlabeled.label is None for batch in seen)
+
+
+def test_an_audit_opens_the_withheld_masks(
+    name: str, tiny_config: Config, tiny_root: Path, tmp_path: Path
+) -> None:
+    """The control of the tests above: an audit does read. A method without unlabeled images has none."""
+    config = poisoned(tiny_root, tmp_path, tiny_config(name, "protocol.steps=3"), granted=False)
+    config = audited(config, config.machine.out)
+    if Supervision.NONE not in registry.load_method(name).needs:
+        assert run(plan(config), Display()).steps == 3
+        return
+    with pytest.raises(DataError, match=r"train_\d\d.png .*only an audit"):
+        run(plan(config), Display())
+
+
+def test_audits_give_what_notes_take(name: str, tiny_set: Folder) -> None:
+    """Of a truth in which nothing is known as well: there is nothing to count then, not an error."""
+    method, batch = build(name), batches(tiny_set, name)[0]
+    losses(method, batch)
+    for truth in (0, 1, IGNORE):
+        for key, figure in method.audits.items():
+            value = figure(torch.full_like(batch.unlabeled.valid, truth, dtype=torch.int64))
+            method.note(key, value)
+            assert not value.isinf().any() and (truth == IGNORE or value.isfinite().any()), key
+
+
 # What is known without importing --------------------------------------------------------------------------
 
 
@@ -336,10 +409,15 @@ def test_description_from_the_source_is_the_class(name: str) -> None:
 
     def fields(model: Any) -> dict[str, Any]:
         schema = model.model_json_schema()
+        for key in info.preset:
+            del schema["properties"][key]["default"]
         return {key: schema.get(key) for key in ("properties", "required", "additionalProperties")}
 
+    preset = registry.METHODS / f"{name}.yaml"
+    changed = read_yaml(preset)["knobs"] if preset.exists() else {}
+    assert info.preset == changed.keys()
     assert fields(info.knobs) == fields(cls.HParams)
-    assert info.knobs().model_dump() == cls.HParams().model_dump()
+    assert info.knobs().model_dump(mode="json") == cls.HParams().model_dump(mode="json") | changed
     assert info.needs == {str(kind) for kind in cls.needs}
     assert info.version == cls.version
     assert info.summary and not info.summary.startswith("#")

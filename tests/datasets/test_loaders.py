@@ -3,6 +3,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import active_children
 from typing import Any
 
@@ -128,6 +129,69 @@ def test_only_the_views_asked_for(views: Views, strong: int, boxes: int) -> None
 def test_streams_that_are_not_asked_for_are_none() -> None:
     assert make(ids_by_supervision={PIXEL: LABELED})[0].unlabeled is None
     assert make(ids_by_supervision={NONE: UNLABELED})[0].labeled is None
+
+
+# ---- the truth of an audit
+
+
+class Painted(Tiny):
+    """Every class has a colour of its own, so that an image tells its labels; flat in blocks of 8 pixels."""
+
+    colours = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250]], np.uint8)
+
+    def mask(self, id: str) -> np.ndarray:
+        blocks = numpy_for(0, "mask", id).integers(0, 3, (5, 6), dtype=np.uint8)
+        return blocks.repeat(8, 0).repeat(8, 1)
+
+    def image(self, id: str) -> np.ndarray:
+        return self.colours[self.mask(id)]
+
+
+def test_the_truth_lies_under_the_weak_view() -> None:
+    """Crop, scale, flip and padding: where no border blurs the colour, it is that of the true class."""
+    batches = make(Painted(), audit=True, unlabeled=8, crop=(24, 40), views=Views())
+    compared = 0
+    for step in range(6):
+        batch = batches[step]
+        image, valid = unlabeled(batch).image, unlabeled(batch).valid
+        assert batch.truth.shape == (8, 24, 40) and batch.truth.dtype == torch.int64
+        assert (batch.truth[~valid] == 255).all() and set(batch.truth.unique().tolist()) <= {0, 1, 2, 255}
+        pure = valid & (image.amax(1) == 250 / 255) & (image.sum(1) == 250 / 255)
+        assert torch.equal(image.argmax(1)[pure], batch.truth[pure])
+        compared += int(pure.sum())
+    assert compared > 20_000
+
+
+def test_an_audit_changes_nothing_else() -> None:
+    class Open(Tiny):
+        def mask(self, id: str) -> np.ndarray:
+            return super().mask("l" + id)[: 20 + len(id)]
+
+    for step in range(4):
+        plain, opened = make(Open())[step], make(Open(), audit=True)[step]
+        assert plain.truth is None and unlabeled(opened).label is None
+        assert digest(replace(opened, truth=plain.truth)) == digest(plain) != digest(opened)
+    streams = [
+        [digest(batch) for batch in iterate(make(Open(), audit=True), 12, workers)] for workers in (0, 2)
+    ]
+    assert streams[0] == streams[1]
+
+
+def test_an_audit_without_unlabeled_images_opens_nothing() -> None:
+    assert make(ids_by_supervision={PIXEL: LABELED}, audit=True)[0].truth is None
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [(np.full((22, 24), 7, np.uint8), "u.* holds 7, but"), (np.zeros((3, 24), np.uint8), "u.* is 3x24")],
+)
+def test_the_truth_is_checked_as_labels_are(mask: np.ndarray, said: str) -> None:
+    class Wrong(Tiny):
+        def mask(self, id: str) -> np.ndarray:
+            return mask
+
+    with pytest.raises(DataError, match=f"{said}.*only an audit .machine.audit. opens its mask"):
+        make(Wrong(), ids_by_supervision={NONE: UNLABELED[:10]}, audit=True)[0]
 
 
 # ---- order

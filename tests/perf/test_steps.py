@@ -14,7 +14,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.config import RunConfig, resolve
+from bench.config import RunConfig, read_protocol, resolve
 from bench.contract import Batch, Dataset, Progress, Stream
 from bench.display import Display
 from bench.harness import Stop, Trainer
@@ -50,11 +50,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def trainer_of(method: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> Trainer:
+def trainer_of(method: str, out: Path, monkeypatch: pytest.MonkeyPatch, crop: int = CROP) -> Trainer:
     """Of the camvid protocol; its clipping is left out, since the bare step has none."""
     sets = [
         "protocol.network.weights=none",
-        f"protocol.crop=[{CROP}, {CROP}]",
+        f"protocol.crop=[{crop}, {crop}]",
         f"protocol.batch={{labeled: {BATCH}, unlabeled: {BATCH}}}",
         "protocol.clip=null",
         "machine.threads=1",
@@ -68,15 +68,15 @@ def trainer_of(method: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> Train
     return Trainer(plan, Display(), Stop())
 
 
-def ready_batch() -> Batch:
+def ready_batch(crop: int = CROP) -> Batch:
     generator = torch.Generator().manual_seed(0)
 
     def stream(labeled: bool) -> Stream:
-        image, strong = torch.rand(2, BATCH, 3, CROP, CROP, generator=generator)
-        label = torch.randint(CLASSES, (BATCH, CROP, CROP), generator=generator)
-        valid = torch.ones(BATCH, CROP, CROP, dtype=torch.bool)
+        image, strong = torch.rand(2, BATCH, 3, crop, crop, generator=generator)
+        label = torch.randint(CLASSES, (BATCH, crop, crop), generator=generator)
+        valid = torch.ones(BATCH, crop, crop, dtype=torch.bool)
         box = torch.zeros_like(valid)
-        box[:, :48, :48] = True
+        box[:, : crop // 2, : crop // 2] = True
         ids = tuple(map(str, range(BATCH)))
         if labeled:
             return Stream(ids, image, valid, label=label)
@@ -164,6 +164,24 @@ def test_a_fixmatch_step_is_its_passes(
         optimizer.step()
 
     assert ratio_of(lambda: void(trainer.train_step(batch, at)), bare, benchmark) <= 1.15
+
+
+def test_a_u2pl_step_is_little_more_than_a_fixmatch_step(
+    benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the protocol's own crop, after the warm-up: one more teacher pass over the labeled images, the
+    representation head, and the contrast."""
+    size = read_protocol("camvid")["crop"][0]
+    batch = ready_batch(size)
+    u2pl = trainer_of("u2pl", tmp_path / "u2pl", monkeypatch, size)
+    fixmatch = trainer_of("fixmatch", tmp_path / "fixmatch", monkeypatch, size)
+    at = Progress(step=250, total=300, seed=0)
+    assert "contrast" in u2pl.train_step(batch, at)[1]
+
+    def step(trainer: Trainer) -> None:
+        void(trainer.train_step(batch, at))
+
+    assert ratio_of(lambda: step(u2pl), lambda: step(fixmatch), benchmark) <= 1.35
 
 
 def void(value: object) -> None:

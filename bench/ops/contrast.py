@@ -1,0 +1,228 @@
+"""Contrast of class anchors with a positive prototype and negative keys, for all classes at once.
+
+N pixels, C classes, D channels, M anchors, K negatives per anchor, S keys that the anchors of a class choose
+from.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.ops.negatives import IGNORE, ranks
+from bench.ops.queues import Queues, sample_keys
+from bench.ops.ranks import total, world_size
+
+RANKED = 16  # pixels ranked per key wanted: every class finds its keys, at a cost that no crop size raises
+
+
+def pixels(representation: Tensor) -> Tensor:
+    """B D h w -> N D, pixel by pixel; a view where the memory is channels-last."""
+    return representation.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def anchor_mask(target: Tensor, probability: Tensor, minimum: float) -> Tensor:
+    """Which pixel may be an anchor of which class: its target, predicted with more than `minimum` (U2PL,
+    Eq. 10 and 11).
+
+    Args:
+        target: N int64, 255 where a pixel is no anchor.
+        probability: N C.
+
+    Returns:
+        C N bool.
+    """
+    classes = torch.arange(probability.shape[1], device=target.device)
+    own = probability.gather(1, target.clamp(max=len(classes) - 1).unsqueeze(1)).squeeze(1)
+    return torch.where(own > minimum, target, IGNORE) == classes.unsqueeze(1)
+
+
+def draw(mask: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """`size` pixels of every class, uniformly with replacement: C N bool -> C size int64.
+
+    The pixels drawn for a class that has none mean nothing: see mask.any(1).
+    """
+    place = mask.cumsum(1, dtype=torch.int32)
+    count = place[:, -1:]
+    share = torch.rand(len(mask), size, generator=generator, device=mask.device)
+    nth = (share * count).to(torch.int32).minimum((count - 1).clamp(min=0)) + 1
+    return torch.searchsorted(place, nth).clamp(max=mask.shape[1] - 1)
+
+
+@torch.no_grad()
+def class_means(keys: Tensor, mask: Tensor) -> Tensor:
+    """The mean over each class's pixels on all ranks, 0 for a class without any (U2PL, Eq. 12).
+
+    Args:
+        keys: N D.
+        mask: C N bool.
+
+    Returns:
+        C D float32.
+    """
+    with torch.autocast(keys.device.type, enabled=False):
+        summed = total(mask.float() @ keys.float())
+    return summed / total(mask.sum(1)).clamp(min=1).unsqueeze(1)
+
+
+def info_nce(
+    anchor: Tensor, positive: Tensor, negative: Tensor, chosen: Tensor, temperature: float
+) -> Tensor:
+    """-log of the positive's share among the positive and the chosen negatives, by cosine over temperature
+    (U2PL, Eq. 9): the mean over a class's anchors.
+
+    Every anchor chooses its own negatives among its class's `negative`. All cosines of a class are one matrix
+    product, so no vector is copied once per anchor that chose it.
+
+    Args:
+        anchor: C M D, the only one that gets a gradient.
+        positive: C D.
+        negative: C S D.
+        chosen: C M K int64, below S.
+
+    Returns:
+        C, in nats; meaningless for a class without anchors or negatives.
+    """
+    with torch.autocast(anchor.device.type, enabled=False):
+        anchor = F.normalize(anchor.float(), dim=-1)
+        positive = F.normalize(positive.detach().float(), dim=-1).unsqueeze(2)  # C D 1
+        negative = F.normalize(negative.detach().float(), dim=-1).transpose(1, 2)  # C D S
+        toward = (anchor @ positive) / temperature  # C M 1
+        away = (anchor @ negative).gather(2, chosen) / temperature  # C M K
+        return (torch.cat([toward, away], 2).logsumexp(2) - toward.squeeze(2)).mean(1)
+
+
+def mean_over_classes(per_class: Tensor, candidates: Tensor, ready: Tensor) -> Tensor:
+    """The mean over the classes that have anchors on some rank and are ready (a prototype, negatives); 0 with
+    a graph where fewer than two are left, since a single class has nothing to be told from.
+
+    A rank's share in a class is its share of the anchor candidates, times the number of ranks, because the
+    ranks' gradients are averaged: the average is the gradient of one rank with the joined batch.
+
+    Args:
+        per_class: C, from `info_nce`.
+        candidates: C, number of anchor candidates on this rank.
+        ready: C bool, the same on every rank.
+    """
+    everywhere = total(candidates)
+    contributes = ready & (everywhere > 0)
+    weight = world_size() * candidates / everywhere.clamp(min=1)
+    present = contributes & (candidates > 0)
+    summed = torch.where(present, per_class * weight, 0).sum()
+    count = contributes.sum()
+    return summed / count.clamp(min=1) * (count > 1)
+
+
+class Contrast(nn.Module):
+    """The contrastive part of U2PL: keys into the queues, anchors against prototypes and queues.
+
+    Args:
+        capacities: Of each class's queue.
+        channels: D.
+        queue_keys: At most so many keys enter a class's queue in a step, drawn at random.
+        use_queue: False: the keys of the step are all there is.
+        anchor_confidence: Probability above which a pixel may be an anchor of its class.
+        anchors, negatives, negative_pool: M, K, S.
+        temperature: Of the cosines.
+        prototype_momentum: How much of the old prototype stays; with 0 it is the batch's own mean (Eq. 12).
+    """
+
+    def __init__(
+        self,
+        capacities: Sequence[int],
+        channels: int,
+        *,
+        queue_keys: int,
+        use_queue: bool,
+        anchor_confidence: float,
+        anchors: int,
+        negatives: int,
+        negative_pool: int,
+        temperature: float,
+        prototype_momentum: float,
+    ) -> None:
+        super().__init__()
+        classes = len(capacities)
+        self.queues = Queues(capacities, channels)
+        self.prototypes = nn.Buffer(torch.zeros(classes, channels))
+        self.seen = nn.Buffer(torch.zeros(classes, dtype=torch.bool))  # has a prototype
+        self.queue_keys, self.use_queue = queue_keys, use_queue
+        self.anchor_confidence, self.temperature = anchor_confidence, temperature
+        self.anchors, self.negatives, self.negative_pool = anchors, negatives, negative_pool
+        self.prototype_momentum = prototype_momentum
+
+    def forward(
+        self,
+        z: Tensor,
+        keys: Tensor,
+        p: Tensor,
+        target: Tensor,
+        eligible: Tensor,
+        rules: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        generator: Callable[[str], torch.Generator],
+        *,
+        project: Callable[[Tensor], Tensor],
+        project_keys: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, in nats, and figures for the log, one per class each.
+
+        Args:
+            z, keys: N D, hidden vectors of the student and of the teacher.
+            p: N C, the teacher's probability.
+            target: N int64, the class that a pixel may be an anchor of, else 255.
+            eligible: N bool, which pixels may be a key of any class.
+            rules: From P pixel numbers and their P C ranks to, per name of a rule, which pixel is a negative
+                key of which class: P C bool. Pixels that are not eligible may be among them: False for all.
+            generator: Of the step, by purpose.
+            project, project_keys: The student's and the teacher's linear map from hidden vectors to
+                representations; it is applied to the pixels that were sampled and to the class means.
+        """
+        # The eligible pixels in random order, so that the first ones are a fair sample.
+        order = torch.rand(len(p), generator=generator("keys"), device=p.device) + ~eligible
+        order = order.argsort()[: RANKED * self.queue_keys]
+        negative = rules(order, ranks(p[order]))
+        index, meant = sample_keys(
+            torch.stack(list(negative.values())).any(0), self.queue_keys
+        )  # C queue_keys
+        if not self.use_queue:
+            self.queues.clear()
+        added = self.queues.push(project_keys(keys[order[index]]), meant)
+
+        mask = anchor_mask(target, p, self.anchor_confidence)  # C N
+        candidates = mask.sum(1)
+        self._move_prototypes(project_keys(class_means(keys, mask)), total(candidates) > 0)
+        anchor = project(z[draw(mask, self.anchors, generator("anchors"))])  # C M D
+        drawn = self.queues.draw(self.negative_pool, generator("negatives"))  # C S D
+        shape = (len(mask), self.anchors, self.negatives)
+        chosen = torch.randint(self.negative_pool, shape, generator=generator("choice"), device=p.device)
+        per_class = info_nce(anchor, self.prototypes, drawn, chosen, self.temperature)
+        figures = {
+            "anchors": candidates,
+            "queue_fill": self.queues.length / self.queues.capacity,
+            "queue_turnover": added / self.queues.length.clamp(min=1),
+            **{
+                f"negatives_{name}": (by.t().gather(1, index) & meant).sum(1) for name, by in negative.items()
+            },
+        }
+        return mean_over_classes(per_class, candidates, self.seen & (self.queues.length > 0)), figures
+
+    @torch.no_grad()
+    def _move_prototypes(self, mean: Tensor, present: Tensor) -> None:
+        kept = self.prototype_momentum * self.seen.unsqueeze(1)  # a first mean is taken as it is
+        moved = kept * self.prototypes + (1 - kept) * mean
+        self.prototypes.copy_(moved.where(present.unsqueeze(1), self.prototypes))
+        self.seen.logical_or_(present)
+
+    @torch.no_grad()
+    def similarity(self, keys: Tensor) -> Tensor:
+        """Log-softmax over the classes of the cosine to the prototypes over the temperature: B h w D ->
+        B C h w.
+
+        A class that has no prototype yet gets the others' mean: it is moved neither way.
+        """
+        keys, prototypes = F.normalize(keys.float(), dim=-1), F.normalize(self.prototypes, dim=-1)
+        cosine = torch.einsum("bhwd,cd->bchw", keys, prototypes) / self.temperature
+        seen = self.seen.view(1, -1, 1, 1)
+        mean = (cosine * seen).sum(1, keepdim=True) / seen.sum().clamp(min=1)
+        return cosine.where(seen, mean).log_softmax(1)

@@ -1,0 +1,56 @@
+"""How sure a prediction is, and the split of a batch's pixels into reliable and unreliable ones."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Partition(NamedTuple):
+    reliable: Tensor  # bool
+    unreliable: Tensor  # bool; neither of the two where not valid
+    threshold: Tensor  # scalar, nats; inf where no pixel is valid
+
+
+def pixel_entropy(probability: Tensor) -> Tensor:
+    """-sum p ln p over the classes: B C H W -> B H W, in nats, 0..ln C."""
+    return torch.special.entr(probability).sum(1)
+
+
+def percentile(values: Tensor, valid: Tensor, share: float) -> Tensor:
+    """numpy.percentile(values[valid], 100 * share) by linear interpolation, in float64; inf where none is
+    valid.
+
+    Stays on the device: the invalid values sort last, and the position is counted among the valid ones.
+
+    Args:
+        values: float, any shape.
+        valid: bool, of the same shape.
+        share: 0..1.
+    """
+    ascending = values.masked_fill(~valid, torch.inf).flatten().sort().values
+    # In numpy's order of operations, so that whole positions are whole here too.
+    position = (100 * share / 100) * (valid.sum().double() - 1).clamp(min=0)
+    below = position.floor()
+    low = ascending.gather(0, below.long().view(1)).double()
+    high = ascending.gather(0, position.ceil().long().view(1)).double()
+    weight = position - below
+    # An invalid batch has inf - inf here.
+    return torch.where(weight > 0, low + (high - low) * weight, low).squeeze(0)
+
+
+def partition(entropy: Tensor, valid: Tensor, alpha: float) -> Partition:
+    """Reliable where the entropy is below the threshold, unreliable from it on (U2PL, Eq. 6 and 7).
+
+    The threshold is the (100 - 100 alpha)th percentile of all valid pixels of the batch, so one image may be
+    reliable as a whole and another one not at all. A tie with it is unreliable: where all entropies are
+    equal, or no pixel is valid, nothing is reliable.
+
+    Args:
+        entropy: B H W, nats.
+        valid: B H W bool, False in padding.
+        alpha: Share of unreliable pixels, 0..1.
+    """
+    threshold = percentile(entropy, valid, 1 - alpha)
+    below = entropy.double() < threshold  # in float64: rounding the threshold could move it onto a pixel
+    return Partition(below & valid, ~below & valid, threshold)

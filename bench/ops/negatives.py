@@ -1,0 +1,45 @@
+"""Which pixel may be a negative key of which class: one pure rule per origin of the pixel.
+
+A rule answers N C bool for N pixels. Another kind of supervision adds a rule of its own, and the union of the
+rules goes into the queues.
+"""
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+MAX_CLASSES = 255  # ids 0..254, since 255 means no label
+
+
+def ranks(probability: Tensor) -> Tensor:
+    """The rank of each class in a pixel's prediction: N C -> N C uint8, 0 the most likely (U2PL, Eq. 13).
+
+    Of equal probabilities the lower class id comes first.
+    """
+    order = probability.argsort(dim=-1, descending=True, stable=True)
+    places = torch.arange(probability.shape[-1], device=probability.device, dtype=torch.uint8)
+    return torch.empty_like(order, dtype=torch.uint8).scatter_(-1, order, places.expand_as(order))
+
+
+def labeled_negatives(rank: Tensor, label: Tensor, rank_low: int) -> Tensor:
+    """A labeled pixel is a key of the classes it is easily taken for: not its own, rank below `rank_low`
+    (U2PL, Eq. 14).
+
+    Args:
+        rank: N C.
+        label: N int64; 255 is a key of no class.
+    """
+    classes = torch.arange(rank.shape[-1], device=rank.device)
+    own = label.unsqueeze(1) == classes
+    return (rank < rank_low) & ~own & (label != IGNORE).unsqueeze(1)
+
+
+def unlabeled_negatives(rank: Tensor, chosen: Tensor, rank_low: int, rank_high: int) -> Tensor:
+    """A chosen (unreliable) pixel is a key of the classes it surely is not: rank_low <= rank < rank_high
+    (U2PL, Eq. 15). The most likely classes may be its own, the least likely ones teach nothing.
+
+    Args:
+        rank: N C.
+        chosen: N bool.
+    """
+    return (rank >= rank_low) & (rank < rank_high) & chosen.unsqueeze(1)

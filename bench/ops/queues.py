@@ -1,0 +1,103 @@
+"""The memory of negative keys: one ring buffer per class, all in one tensor on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.ops.ranks import gathered
+
+
+def sample_keys(negative: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """At most `limit` pixels of every class: the first ones, so that pixels in random order give a uniform
+    sample without replacement.
+
+    Args:
+        negative: P C bool, which pixel may be a key of which class.
+
+    Returns:
+        Row numbers C K int64 and which of them are meant, C K bool, with K = limit.
+    """
+    pixels, classes = negative.shape
+    wanted = negative.t().contiguous()  # C P
+    place = wanted.cumsum(1, dtype=torch.int32)  # from 1
+    row = torch.arange(classes, device=negative.device, dtype=torch.int32).unsqueeze(1) * limit
+    # What is not wanted, or beyond the limit, goes to one place behind the table.
+    slot = torch.where(wanted & (place <= limit), row + place - 1, classes * limit).long()
+    index = torch.zeros(classes * limit + 1, dtype=torch.int64, device=negative.device)
+    index.scatter_(0, slot.flatten(), torch.arange(pixels, device=negative.device).repeat(classes))
+    count = place[:, -1:] if pixels else place.new_zeros(classes, 1)
+    meant = torch.arange(limit, device=negative.device) < count
+    return index[:-1].view(classes, limit).where(meant, 0), meant
+
+
+class Queues(nn.Module):
+    """First in, first out, per class. Keys are stored normalised, in half precision: the cosine of a stored
+    key is off by about 1e-5.
+
+    Memory: sum(capacities) * channels * 2 bytes, 333 MB for 50 000 + 20 * 30 000 keys of 256 channels. Each
+    rank pushes its keys, and every rank stores those of all, in the order of the ranks.
+    """
+
+    keys: Tensor  # (sum of capacities + 1) D; the last row takes what is not stored
+    length: Tensor  # C, keys held
+    head: Tensor  # C, where the next key goes
+    capacity: Tensor  # C
+    offset: Tensor  # C, where a class's ring begins
+
+    def __init__(self, capacities: Sequence[int], channels: int, dtype: torch.dtype = torch.float16) -> None:
+        super().__init__()
+        capacity = torch.tensor(capacities, dtype=torch.int64)
+        self.register_buffer("keys", torch.zeros(int(capacity.sum()) + 1, channels, dtype=dtype))
+        self.register_buffer("length", torch.zeros_like(capacity))
+        self.register_buffer("head", torch.zeros_like(capacity))
+        self.register_buffer("capacity", capacity, persistent=False)
+        self.register_buffer("offset", capacity.cumsum(0) - capacity, persistent=False)
+
+    @torch.no_grad()
+    def push(self, keys: Tensor, meant: Tensor) -> Tensor:
+        """Append keys, oldest first, and drop the oldest of a full ring. Answers how many each class got: C.
+
+        Args:
+            keys: C K D, of any length.
+            meant: C K bool; the others are not stored.
+        """
+        keys = gathered(F.normalize(keys.float(), dim=-1).to(self.keys.dtype))  # W C K D
+        meant = gathered(meant)  # W C K
+        keys = keys.transpose(0, 1).flatten(1, 2)  # C WK D
+        meant = meant.transpose(0, 1).flatten(1, 2)  # C WK
+        capacity, offset, head = (x.unsqueeze(1) for x in (self.capacity, self.offset, self.head))
+        place = meant.cumsum(1) - 1
+        count = meant.sum(1)
+        stored = meant & (place >= count.unsqueeze(1) - capacity)  # more than a ring holds: the newest
+        slot = torch.where(stored, offset + (head + place) % capacity, len(self.keys) - 1)
+        # Zeros, so that the last row is the same whichever of its writers comes last.
+        self.keys[slot.flatten()] = keys.masked_fill(~stored.unsqueeze(2), 0).flatten(0, 1)
+        self.head.copy_((self.head + count) % self.capacity)
+        self.length.copy_((self.length + count).minimum(self.capacity))
+        return count
+
+    @torch.no_grad()
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """`size` keys of every class, uniformly with replacement: C size D float32. Zeros where a queue is
+        empty; see `length`."""
+        share = torch.rand(len(self.length), size, generator=generator, device=self.keys.device)
+        length = self.length.unsqueeze(1)
+        place = (share * length).long().minimum((length - 1).clamp(min=0))
+        row = torch.where(length > 0, self.offset.unsqueeze(1) + place, len(self.keys) - 1)
+        return self.keys[row].float()
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        self.length.zero_()
+        self.head.zero_()
+
+    def contents(self, label: int) -> Tensor:
+        """The keys of a class, oldest first: n D. Waits for the device; for looking, not for training."""
+        capacity, length = int(self.capacity[label]), int(self.length[label])
+        first = int(self.head[label]) - length
+        ring = torch.arange(first, first + length, device=self.keys.device) % capacity
+        return self.keys[int(self.offset[label]) + ring]

@@ -1,0 +1,351 @@
+"""A grid of runs minus what is done. Each run is a process of its own, so that none of them stops the others.
+
+Several sweeps may share a grid, on one machine or on several that share the folder of all runs: a run in use
+elsewhere is passed over and looked at again at the end. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any, Literal
+
+from bench.ablations import Ablation
+from bench.config import RunConfig, merge, parse_assignment, resolve
+from bench.errors import ConfigError, Interrupted, InUse
+from bench.identity import Plan, data_root, plan
+from bench.store import RunFolder
+from datasets.split_lists import find_split
+
+POLL_SECONDS = 0.1  # between looks at the processes
+HELD_SECONDS = 2.0  # between looks at runs that another process holds
+
+State = Literal["done", "running", "interrupted", "to do"]
+STATES: tuple[State, ...] = ("done", "running", "interrupted", "to do")
+
+
+# The grid ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    label: str
+    plan: Plan
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.plan.folder
+
+    @property
+    def done(self) -> bool:
+        return self.folder.result.exists()
+
+    @property
+    def state(self) -> State:
+        if self.done:
+            return "done"
+        if self.folder.in_use():
+            return "running"
+        return "interrupted" if self.folder.checkpoint.exists() else "to do"
+
+
+@dataclass(frozen=True)
+class Failure:
+    label: str
+    reason: str
+    log: Path | None = None  # what the run said; None where it was refused before it started
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a sweep runs over; an empty one is what the configuration or its defaults say."""
+
+    methods: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    splits: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+
+
+def grid(
+    span: Span,
+    ablation: Ablation | None = None,
+    flags: Mapping[str, Any] | None = None,
+    config_file: Path | None = None,
+    sets: Sequence[str] = (),
+) -> tuple[list[Cell], list[Failure]]:
+    """The runs of a sweep, each once, and those that their split or their batch does not allow.
+
+    All methods come before the next split, and all splits before the next seed, so that the first runs
+    already make a table.
+
+    Raises:
+        ConfigError: an unknown name, a setting that does not hold for all runs, or one that the sweep varies.
+        DataError: a split whose lists are damaged or missing.
+    """
+    _refuse_varied(span, ablation, sets)
+    methods: list[tuple[str, dict[str, Any]]] = [(name, {"name": name}) for name in span.methods]
+    if ablation is not None:
+        methods = [
+            (f"{ablation.method} [{name}]", {**knobs, "name": ablation.method})
+            for name, knobs in ablation.variants.items()
+        ]
+    configs: list[tuple[str, RunConfig]] = []
+    places = product(*(values or [None] for values in (span.seeds, span.datasets, span.splits)))
+    for (seed, dataset, split), (named, method) in product(places, methods or [("", {})]):
+        asked = {"dataset": dataset, "split": split, "seed": seed, "method": method}
+        asked = {key: value for key, value in asked.items() if value is not None}
+        config = resolve(merge(flags or {}, asked), config_file, sets)
+        name = named or config.method["name"]
+        configs.append((f"{name} on {config.dataset} {config.split}, seed {config.seed}", config))
+    for dataset, split in dict.fromkeys((config.dataset, config.split) for _, config in configs):
+        find_split(dataset, split, data_root(configs[0][1]))  # an unknown name stops the sweep at once
+
+    cells: dict[Path, Cell] = {}
+    refused = []
+    for label, config in configs:
+        try:
+            planned = plan(config)
+        except ConfigError as error:
+            refused.append(Failure(label, str(error)))
+        else:
+            cells.setdefault(planned.folder.path, Cell(label, planned))
+    return list(cells.values()), refused
+
+
+def _refuse_varied(span: Span, ablation: Ablation | None, sets: Iterable[str]) -> None:
+    """A --set beats all else, so one of what the sweep varies would make its runs one and the same."""
+    varied = {
+        "dataset": span.datasets,
+        "split": span.splits,
+        "seed": span.seeds,
+        "method.name": [*span.methods, *([ablation.method] if ablation else [])],
+        **{f"method.{knob}": [knob] for knob in (ablation.varied if ablation else ())},
+    }
+    for text in sets:
+        key = ".".join(parse_assignment(text)[0])
+        if varied.get(key) or (key == "method" and varied["method.name"]):
+            raise ConfigError(f"--set {key}: the sweep itself gives {key}; leave one of the two out.")
+    if ablation is not None and span.methods:
+        raise ConfigError(f"--method: the sweep {ablation.name} is of {ablation.method}; leave --method out.")
+
+
+def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:
+    """The counts, and one line per run: its state, what it is, and its folder or why it is refused."""
+    states = [(cell.state, cell) for cell in cells]
+    refused = list(refused)
+    counts = Counter(state for state, _ in states)
+    shown = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    shown += [f"{len(refused)} refused"] if refused else []
+    yield f"{len(states) + len(refused)} runs: {', '.join(shown)}"
+    for state, cell in states:
+        yield f"{state:<12} {cell.label}  {cell.folder.path}"
+    for failure in refused:
+        yield f"{'refused':<12} {failure.label}: {failure.reason}"
+
+
+# Running it -------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Worker:
+    cell: Cell
+    process: subprocess.Popen[bytes]
+    log_from: int  # where in the log this start begins
+    began: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    failures: list[Failure]
+    stopped_by: int | None  # the signal that ended the sweep
+
+
+def run_grid(cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> Outcome:
+    """Run what is not done, `jobs` at a time, with one line per run that ends.
+
+    The first SIGINT, SIGTERM or SIGHUP is passed on: the runs finish their step, save, and are waited for.
+    """
+    with stop_signals() as seen, TemporaryDirectory(prefix="sweep-") as scratch:
+        return _Launcher(cells, jobs, say, Path(scratch)).run(seen)
+
+
+class _Launcher:
+    def __init__(self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None], scratch: Path) -> None:
+        self.say, self.scratch, self.jobs = say, scratch, jobs
+        self.gpus = gpus(cells[0].plan.config.machine.device) if cells else []
+        self.todo = deque(cell for cell in cells if not cell.done)
+        self.held: list[Cell] = []  # in use by another process
+        self.look_again = 0.0
+        self.running: dict[int, Worker] = {}
+        self.failures: list[Failure] = []
+        self.total, self.ended, self.ran = len(cells), len(cells) - len(self.todo), 0
+        self.began = time.monotonic()
+        self.stopping = False
+
+    def run(self, seen: list[int]) -> Outcome:
+        if self.ended:
+            self.say(f"{self.ended} of {self.total} runs are done already")
+        try:
+            while True:
+                for slot, worker in list(self.running.items()):
+                    if worker.process.poll() is not None:
+                        del self.running[slot]
+                        self._settle(worker)
+                if seen and not self.stopping:
+                    self._stop(seen[0])
+                while not self.stopping and len(self.running) < self.jobs and (cell := self._next()):
+                    self._start(cell)
+                if not self.running and (self.stopping or not (self.todo or self.held)):
+                    return Outcome(self.failures, seen[0] if seen else None)
+                time.sleep(POLL_SECONDS)
+        finally:  # whatever happens here, no run is left behind
+            for worker in self.running.values():
+                worker.process.terminate()
+            for worker in self.running.values():
+                worker.process.wait()
+
+    def _next(self) -> Cell | None:
+        """A run that nobody holds."""
+        now = time.monotonic()
+        if not self.todo and now >= self.look_again:
+            self.todo.extend(self.held)
+            self.held.clear()
+        while self.todo:
+            cell = self.todo.popleft()
+            if cell.done:
+                self._end(cell, "done by another process")
+            elif cell.folder.in_use():
+                self._hold(cell)
+            else:
+                return cell
+        return None
+
+    def _hold(self, cell: Cell) -> None:
+        if not self.look_again:
+            self.say("runs in use by other processes are passed over and looked at again at the end")
+        self.held.append(cell)
+        self.look_again = time.monotonic() + HELD_SECONDS
+
+    def _start(self, cell: Cell) -> None:
+        slot = min(set(range(self.jobs)) - self.running.keys())
+        config = cell.plan.config
+        threads = config.machine.threads or max(1, len(os.sched_getaffinity(0)) // self.jobs)
+        machine = config.machine.model_copy(update={"threads": threads})
+        file = self.scratch / f"{slot}.yaml"
+        file.write_text(config.model_copy(update={"machine": machine}).to_yaml())
+        environment = dict(os.environ)
+        if machine.data_root:  # the variable would beat the file
+            environment["BENCH_DATA"] = machine.data_root
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        cell.folder.path.mkdir(parents=True, exist_ok=True)
+        with open(cell.folder.sweep_log, "ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "bench", "run", "--config", str(file), "--resume"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # a terminal's Ctrl-C reaches the sweep alone, which passes it on
+            )
+            self.running[slot] = Worker(cell, process, log.tell())
+
+    def _stop(self, number: int) -> None:
+        self.stopping = True
+        for worker in self.running.values():
+            worker.process.terminate()
+        self.say(f"{signal.Signals(number).name}: waiting for {len(self.running)} runs to save")
+
+    def _settle(self, worker: Worker) -> None:
+        """Say what became of a run that ended."""
+        cell, code = worker.cell, worker.process.returncode
+        result = cell.folder.read_result() if code == 0 else None
+        if result is not None:
+            self.ran += 1
+            spent = duration(time.monotonic() - worker.began)
+            self._end(cell, f"mIoU {100 * result.predictor.miou:.1f} % in {spent}")
+        elif code == InUse.exit_code:
+            self._hold(cell)
+        elif not (self.stopping and code in (Interrupted.exit_code, -signal.SIGTERM)):
+            log = cell.folder.sweep_log
+            failure = Failure(cell.label, reason(code, said(log, worker.log_from)), log)
+            self.failures.append(failure)
+            self.ran += 1
+            self._end(cell, f"failed: {failure.reason}")
+
+    def _end(self, cell: Cell, what: str) -> None:
+        self.ended += 1
+        spent = time.monotonic() - self.began
+        left = self.total - self.ended
+        eta = f", about {duration(spent / self.ran * left)} to go" if left and self.ran else ""
+        self.say(f"[{self.ended}/{self.total}] {cell.label}: {what}; {duration(spent)} so far{eta}")
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """The signals that ask to stop, as they come in. What the caller ignores, as under nohup, stays
+    ignored."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handle) for number in kept}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def gpus(device: str) -> list[str]:
+    """The CUDA devices to spread runs over: those of CUDA_VISIBLE_DEVICES, else all that the driver lists.
+
+    None where the device is the CPU or one that the settings name.
+    """
+    if device not in ("auto", "cuda"):
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None and shutil.which("nvidia-smi"):
+        command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
+        listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        visible = ",".join(listed.stdout.split()) if listed.returncode == 0 else None
+    return [name.strip() for name in (visible or "").split(",") if name.strip()]
+
+
+def said(log: Path, start: int) -> str:
+    """The last line that a run wrote to its log after `start`."""
+    with open(log, "rb") as file:
+        file.seek(start)
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+    return next((line for line in reversed(lines) if line), "")
+
+
+def reason(code: int, last_line: str) -> str:
+    """Why a run failed, from its exit code and the last it said."""
+    if code < 0:
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{hint}; the same command goes on with it"
+    return last_line.removeprefix("error: ") or f"ended with code {code} and without a result"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

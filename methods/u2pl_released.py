@@ -1,0 +1,205 @@
+"""U2PL as its released code behaves, faults included: what they cost against `u2pl`, which follows the paper.
+
+The faults, by their numbers in the comparison of paper and code (file and line: loss_helper.py and
+train_semi.py of the code):
+- A1: a pixel may be a negative key of class c only if its own label is c (loss_helper.py:136-140): labeled
+  pixels never are one, unlabeled ones only where the two teacher passes disagree.
+- A2: anchors and prototypes are read with the number of the valid class, not its id (:173-206): the i-th
+  class that is present gets the anchors of class i and the queue of its own.
+- A3: only the lowest alpha_t of the entropies may be unlabeled anchors, 20 % falling to 0, instead of all
+  reliable pixels (train_semi.py:405-410).
+- A4: the prototype is the mean over all those pixels, sure of their class or not (loss_helper.py:119-123).
+- A8: the contrastive term is divided by the number of processes, and its gradient is averaged over them once
+  more (train_semi.py:514-519); its weight is 1, where the paper has 0.1.
+- A11: labels come from the teacher in eval mode on the weak images, entropy and keys from a second pass in
+  train mode (statistics of the batch, dropout) on labeled and mixed images (:318-374).
+- One-hot labels of all images of a batch land in its first image (utils of the code): there every pixel
+  belongs to the classes of all images, elsewhere to none.
+
+The schedule, the mixing, the sampled negatives, the limit on keys and the teacher's averaged statistics are
+those of `u2pl`, so that the two differ in these points only.
+"""
+
+import torch
+from pydantic import Field
+from torch import Tensor, cat, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bench.contract import IGNORE, Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.ops.contrast import class_means, draw, info_nce, pixels
+from bench.ops.entropy import percentile, pixel_entropy
+from bench.ops.losses import masked_cross_entropy
+from bench.ops.mixing import mix
+from bench.ops.negatives import ranks, unlabeled_negatives
+from bench.ops.queues import Queues, sample_keys
+from bench.ops.teacher import Teacher
+
+
+class U2PLReleased(Method):
+    needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    views = Views(
+        boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True)
+    )  # of u2pl
+
+    class HParams(Knobs):
+        alpha: float = Field(0.2, ge=0, le=1)  # configs of the code, as all that follow
+        warmup: float = Field(0.0125, ge=0, lt=1)  # share of the steps on labels alone: 1 epoch of 80
+        unlabeled_weight: float = Field(1.0, ge=0)
+        contrast_weight: float = Field(1.0, ge=0)  # divided by world_size (A8)
+        world_size: int = Field(4, ge=1)  # of the released VOC configuration: 4 GPUs
+        cutmix_probability: float = Field(0.5, ge=0, le=1)
+        ema_decay: float = Field(0.99, ge=0, lt=1)
+        anchor_confidence: float = Field(0.3, ge=0, le=1)
+        anchors: int = Field(256, ge=1)
+        negatives: int = Field(50, ge=1)
+        negative_pool: int = Field(512, ge=1)  # of u2pl
+        temperature: float = Field(0.5, gt=0)
+        rank_low: int = Field(3, ge=1)
+        rank_high: int = Field(20, ge=1)
+        queue_size: int = Field(30_000, ge=1)
+        queue_size_first: int = Field(50_000, ge=1)
+        queue_keys: int = Field(512, ge=1)  # of u2pl
+
+        def model_post_init(self, context: object) -> None:
+            if self.rank_low >= self.rank_high:
+                raise ValueError(f"rank_low ({self.rank_low}) must be below rank_high ({self.rank_high})")
+            for name, size in (("queue_size", self.queue_size), ("queue_size_first", self.queue_size_first)):
+                if size < self.negatives:
+                    raise ValueError(f"{name} ({size}) is below negatives ({self.negatives})")
+
+        def check(self, classes: int) -> None:
+            if self.rank_low >= classes:
+                raise ValueError(
+                    f"rank_low={self.rank_low} leaves no rank of {classes} classes; set 1..{classes - 1}"
+                )
+
+    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
+        super().__init__(net, task, hparams)
+        self.teacher = Teacher(net)
+        classes = len(task.classes)
+        sizes = [self.hp.queue_size_first] + [self.hp.queue_size] * (classes - 1)
+        self.queues = Queues(sizes, net.representation_channels)
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        labeled, unlabeled = batch.labeled, batch.unlabeled
+        n = len(labeled.image)
+        self.note("warmup_steps", labeled.image.new_full((), self._warmup(at)))
+        if at.step < self._warmup(at):
+            logits, _ = self.net.represent(labeled.image)
+            return {
+                "labeled": self.task.labeled_loss(self.net.upsample(logits, labeled.image), labeled.label)
+            }
+
+        # Labels of the weak images, mixed with them.
+        coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
+        box = unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)  # B H W
+        pseudo_label = self.teacher(unlabeled.image).argmax(1).where(unlabeled.valid, IGNORE)
+        pseudo_label = mix(pseudo_label, box)
+        valid = pseudo_label != IGNORE
+        images = cat([labeled.image, mix(unlabeled.image, box)])
+        logits, hidden = self.net.represent(images)
+        logits_labeled, logits_mixed = self.net.upsample(logits, images).split([n, len(box)])
+
+        # A11: entropy and keys come from another pass.
+        cells, keys = represent_by_batch(self.teacher, images)  # 2B C h w, 2B D h w
+        entropy = pixel_entropy(self.net.upsample(cells[n:], images[n:]).softmax(1))  # B H W
+        alpha = self.hp.alpha * (1 - at.fraction)
+        threshold = percentile(entropy, valid, 1 - alpha)
+        unreliable = (entropy.double() >= threshold) & valid
+        reliable = valid & ~unreliable
+        surest = (entropy <= percentile(entropy, valid, alpha)) & valid  # A3
+        loss = masked_cross_entropy(logits_mixed, pseudo_label.where(reliable, 0), reliable, counted=reliable)
+        weight = valid.sum() / reliable.sum().clamp(min=1)
+
+        # Contrast, at the decoder's resolution: N = 2B h w, first the labeled pixels, then the mixed ones.
+        known = labeled.label != IGNORE
+        label = self.net.downsample(cat([labeled.label, pseudo_label]), cells, fill=IGNORE)  # 2B h w
+        own = cat([one_hot_in_first(x, len(self.task.classes)) for x in (label[:n], label[n:])])  # 2B C h w
+        low, high = (
+            pixels(own & self.net.downsample(cat([known, x]), cells, fill=False).unsqueeze(1))  # N C
+            for x in (surest, unreliable)
+        )
+        p = pixels(cells.float().softmax(1))  # N C
+        contrast = self._contrast(pixels(hidden), pixels(keys), p, low, high, label[:n].numel(), at)
+
+        self.note("threshold", threshold.where(threshold.isfinite(), torch.nan))
+        self.note("reliable_share", reliable.sum() / valid.sum())
+        return {
+            "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
+            "unlabeled": self.hp.unlabeled_weight * weight * loss,
+            "contrast": self.hp.contrast_weight / self.hp.world_size * contrast,  # A8
+        }
+
+    def _contrast(
+        self, z: Tensor, keys: Tensor, p: Tensor, low: Tensor, high: Tensor, labeled: int, at: Progress
+    ) -> Tensor:
+        """As in `u2pl`, but for the faults.
+
+        Args:
+            z, keys: N D, hidden vectors of the student and of the teacher.
+            p: N C, the teacher's probability.
+            low, high: N C bool, the surest and the unreliable pixels among those of each class.
+            labeled: How many of the N are labeled; they come first.
+        """
+        hp, classes = self.hp, p.shape[1]
+        rank = ranks(p)
+        confused = (rank[:labeled] < hp.rank_low) & ~low[:labeled]
+        unlikely = unlabeled_negatives(rank[labeled:], high[labeled:].any(1), hp.rank_low, hp.rank_high)
+        negative = high & cat([confused, unlikely])  # A1
+        order = torch.rand(len(p), generator=at.generator("keys"), device=at.device).argsort()
+        index, meant = sample_keys(negative[order], hp.queue_keys)
+        added = self.queues.push(self.teacher.project(keys[order[index]]), meant)
+
+        # A2: place i holds the anchors and the prototype of class i, and the queue of the i-th valid class.
+        valid = low.any(0)  # C
+        queue = (~valid).byte().argsort(stable=True)  # C
+        mask = (low & (p > hp.anchor_confidence)).t()  # C N
+        mean = self.teacher.project(class_means(keys, low.t()))  # A4
+        anchor = self.net.project(z[draw(mask, hp.anchors, at.generator("anchors"))])  # C M D
+        stored = self.queues.draw(hp.negative_pool, at.generator("negatives"))[queue]  # C S D
+        shape = (classes, hp.anchors, hp.negatives)
+        chosen = torch.randint(hp.negative_pool, shape, generator=at.generator("choice"), device=at.device)
+        per_place = info_nce(anchor, mean, stored, chosen, hp.temperature)
+
+        self.note("anchors", mask.sum(1))
+        self.note("negatives_labeled", negative[:labeled].sum(0))
+        self.note("negatives_unlabeled", negative[labeled:].sum(0))
+        self.note("queue_fill", self.queues.length / self.queues.capacity)
+        self.note("queue_turnover", added / self.queues.length.clamp(min=1))
+        number = valid.sum()
+        used = torch.arange(classes, device=p.device) < number
+        used = used & mask.any(1) & (self.queues.length[queue] > 0)  # the others count in the denominator
+        return torch.where(used, per_place, 0).sum() / number.clamp(min=1) * (number > 1)
+
+    def _warmup(self, at: Progress) -> int:
+        return round(self.hp.warmup * at.total)
+
+    def after_step(self, at: Progress) -> None:
+        self.teacher.update(self.net, self.hp.ema_decay, max(at.step - self._warmup(at), 0))
+
+    def predictor(self) -> nn.Module:
+        return self.teacher
+
+
+def one_hot_in_first(label: Tensor, classes: int) -> Tensor:
+    """One-hot labels as the released code scatters them: B h w, 255 where none -> B C h w bool, in which the
+    first image has the classes of all images, the others none."""
+    own = label.unsqueeze(1) == torch.arange(classes, device=label.device).view(-1, 1, 1)  # B C h w
+    first = own.any(0, keepdim=True)
+    return cat([first, torch.zeros_like(own[1:])])
+
+
+@torch.no_grad()
+def represent_by_batch(teacher: Teacher, image: Tensor) -> tuple[Tensor, Tensor]:
+    """As teacher.represent, in train mode: batch norm by the statistics of this batch, and dropout. The
+    running statistics stay as they are."""
+    norms = [module for module in teacher.module.modules() if isinstance(module, _BatchNorm)]
+    teacher.module.train()
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        return teacher.module.represent(image)
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        teacher.module.eval()

@@ -1,0 +1,186 @@
+"""The table of a named sweep: variants of a method, differences to the first, and the published numbers."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bench.ablations import Ablation
+from bench.store import Result
+from reports.statistics import Summary, summarise
+from reports.tables import (
+    MISSING,
+    Table,
+    aligned,
+    by_split_and_seed,
+    cell_text,
+    columns_of,
+    comparable,
+    markdown_text,
+    miou_table,
+    plain,
+    score_of,
+)
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Row:
+    variant: str
+    cells: tuple[Summary | None, ...]  # one per split, shares 0..1; None = missing
+    differences: tuple[Summary | None, ...]  # to the reference, seed by seed; None = no common seed
+
+
+@dataclass(frozen=True)
+class AblationTable:
+    ablation: Ablation
+    table: Table  # of the same runs: its title, basis and splits are those of this one
+    setting: str  # knobs in which the tables of one ablation differ from each other
+    rows: tuple[Row, ...]
+
+    @property
+    def title(self) -> str:
+        setting = f" ({self.setting})" if self.setting else ""
+        return f"{self.ablation.title}: {self.ablation.method}{setting}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know, under the table."""
+        notes = [f"Difference: to {self.ablation.reference!r}, mean ± spread (n) over the seeds run in both."]
+        if published := self.ablation.published:
+            notes.append(
+                f"Paper: {published.source}; {self._elsewhere}, so compare the order of the rows, not the "
+                "numbers."
+            )
+        return [*notes, *([self.ablation.note] if self.ablation.note else []), *self.table.notes]
+
+    @property
+    def _elsewhere(self) -> str:
+        """In what the paper's numbers are least comparable to ours."""
+        published = self.ablation.published
+        same = published is not None and published.dataset == self.table.dataset
+        return "another protocol" if same else "another data set"
+
+    def lines(self) -> list[list[str]]:
+        """Heading and rows, as text."""
+        published = self.ablation.published
+        heading = ["variant"]
+        for split in self.table.splits:
+            heading += [split.heading, "difference"]
+        heading += [f"paper {name}, {self._elsewhere}" for name in (published.columns if published else ())]
+        lines = [heading]
+        for row in self.rows:
+            line = [row.variant]
+            for cell, difference in zip(row.cells, row.differences, strict=True):
+                first = row.variant == self.ablation.reference
+                line += [cell_text(cell), REFERENCE if first else difference_text(difference)]
+            values = published.values[row.variant] if published else ()
+            line += ["not published" if value is None else f"{value:.2f}" for value in values]
+            lines.append(line)
+        return lines
+
+
+def ablation_tables(results: Iterable[Result], ablation: Ablation, fewest: int = 1) -> list[AblationTable]:
+    """The tables of a named sweep, from runs of which at least `fewest` variants are found.
+
+    A run belongs to a variant if it is of the sweep's method and each of the knobs that the sweep varies has
+    the value that the variant gives it (written out: what a variant leaves out has the method's default).
+    All other knobs, the method's version and what makes runs comparable must be equal within a table; where
+    they are not, each set of them has a table of its own.
+    """
+    tables = []
+    for group in comparable(results):
+        found: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
+        for result in group:
+            if result.method == ablation.method and (variant := _variant(result, ablation)):
+                found[json.dumps(_rest(result, ablation), sort_keys=True)][variant].append(result)
+        kept = {rest: runs for rest, runs in sorted(found.items()) if len(runs) >= fewest}
+        settings = _differing([json.loads(rest) for rest in kept])
+        for runs, setting in zip(kept.values(), settings, strict=True):
+            tables.append(_table(runs, ablation, setting))
+    return tables
+
+
+def _knobs(result: Result) -> dict[str, Any]:
+    return dict(result.config.get("method") or {})
+
+
+def _variant(result: Result, ablation: Ablation) -> str | None:
+    knobs = _knobs(result)
+    given = {key: knobs.get(key) for key in ablation.varied}
+    return next((name for name, wanted in ablation.variants.items() if dict(wanted) == given), None)
+
+
+def _rest(result: Result, ablation: Ablation) -> dict[str, Any]:
+    others = {key: value for key, value in _knobs(result).items() if key not in ablation.varied}
+    return others | {"version": result.method_version}
+
+
+def _differing(rests: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """For each of the settings, the values in which they are not all equal."""
+    keys = sorted({key for rest in rests for key in rest})
+    keys = [key for key in keys if len({json.dumps(rest.get(key)) for rest in rests}) > 1]
+    for rest in rests:
+        yield ", ".join(f"{key}={rest.get(key, 'unset')}" for key in keys)
+
+
+def _table(runs: dict[str, list[Result]], ablation: Ablation, setting: str) -> AblationTable:
+    everything = [result for found in runs.values() for result in found]
+    splits = list(columns_of(everything))
+    seeds = {name: by_split_and_seed(runs.get(name, [])) for name in ablation.variants}
+    scores = {
+        name: [{seed: score_of(run, "last") for seed, run in found.get(key, {}).items()} for key in splits]
+        for name, found in seeds.items()
+    }
+    reference = scores[ablation.reference]
+    rows = tuple(
+        Row(
+            variant=name,
+            cells=tuple(summarise(cell.values()) if cell else None for cell in cells),
+            differences=tuple(map(paired_difference, cells, reference)),
+        )
+        for name, cells in scores.items()
+    )
+    return AblationTable(ablation, miou_table(everything), setting, rows)
+
+
+def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Summary | None:
+    """Ours minus theirs over the seeds of both; None where there is no common seed."""
+    common = sorted(ours.keys() & theirs.keys())
+    return summarise(ours[seed] - theirs[seed] for seed in common) if common else None
+
+
+def difference_text(difference: Summary | None) -> str:
+    """`+1.2 ± 0.3 (3)`: mean and spread of the differences in percent points, number of common seeds."""
+    if difference is None:
+        return MISSING
+    spread = "" if difference.spread is None else f" ± {100 * difference.spread:.1f}"
+    return f"{100 * difference.mean:+.1f}{spread} ({difference.n})"
+
+
+def to_markdown(table: AblationTable) -> str:
+    """The table in GitHub's Markdown, with its notes below."""
+    return aligned(table.lines()) + "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
+
+
+def to_rich(table: AblationTable) -> Group:
+    """The table for the terminal, with its notes below."""
+    (name, *headings), *lines = table.lines()
+    drawn = RichTable(
+        title=Text(plain(f"{table.title}; {table.table.title}: mIoU (%)")),
+        caption=Text(plain(table.table.basis)),
+    )
+    drawn.add_column(name)
+    for heading in headings:
+        drawn.add_column(Text(plain(heading)), justify="right")
+    for line in lines:
+        drawn.add_row(*(Text(plain(cell), style="dim" if cell == MISSING else "") for cell in line))
+    return Group(drawn, *(Text(plain(note)) for note in table.notes))

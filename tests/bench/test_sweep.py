@@ -1,0 +1,505 @@
+"""Sweeps: a grid minus what is done, in processes of their own that none of them can stop."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench import ablations, registry
+from bench import sweep as sweeps
+from bench.config import RunConfig
+from bench.errors import ConfigError, InUse
+from bench.store import RunFolder, read_results
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+Config = Callable[..., RunConfig]
+LONG = "protocol.steps=80"
+THRESHOLDS = """\
+title: Confidence a pseudo-label needs
+method: fixmatch
+variants:
+  published: {}
+  half: {threshold: 0.5}
+published: {source: A paper, columns: [all], values: {published: [70.5], half: [null]}}
+"""
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def settings(tiny_config: Config, tmp_path: Path) -> Path:
+    """The tiny run as a file, without method, split and seed."""
+    given = tiny_config("supervised").model_dump(mode="json", exclude={"method", "split", "seed"})
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def start(settings: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """start("--method", "fixmatch"): `python -m bench sweep` on the tiny set; ended with the test."""
+    started = []
+
+    def call(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench", "sweep", *arguments, "--config", str(settings)],
+            cwd=CHECKOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            process.terminate()  # its runs too
+            process.communicate(timeout=60)
+
+
+def finished(process: subprocess.Popen[str]) -> Outcome:
+    out, err = process.communicate(timeout=300)
+    assert "Traceback" not in err, err
+    return Outcome(process.returncode, out, err)
+
+
+@pytest.fixture
+def sweep(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Outcome]:
+    return lambda *arguments: finished(start(*arguments))
+
+
+def wait_for(what: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    for _ in range(6000):
+        if found := what():
+            return found
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    return list(map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()))
+
+
+def trained(runs: Path, lines: int = 3) -> Path | None:
+    """The folder of a run that has trained some steps."""
+    for path in runs.glob("*/*/*/*"):
+        metrics = RunFolder(path).metrics
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= lines:
+            return path
+    return None
+
+
+def starts(runs: Path) -> dict[str, list[int]]:
+    """By run folder, the steps at which it was started."""
+    return {
+        "/".join(path.parts[-3:]): [entry["first_step"] for entry in RunFolder(path).read_provenance()]
+        for path in runs.glob("*/*/*/*")
+    }
+
+
+# End to end -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome], runs: Path) -> None:
+    grid = ["--method", "supervised,fixmatch", "--split", "few", "--seed", "0,1", "--jobs", "2"]
+    first = sweep(*grid)
+    assert first.code == 0, first
+    found = {(result.method, result.seed) for result in read_results(runs)}
+    assert found == {("supervised", 0), ("supervised", 1), ("fixmatch", 0), ("fixmatch", 1)}
+    lines = re.findall(r"\[(\d)/4\] (\w+) on tinyset few, seed \d: mIoU [\d.]+ % in .* so far", first.out)
+    assert [count for count, _ in lines] == ["1", "2", "3", "4"]
+    assert re.search(r"supervised .*± .*\(2\)", first.out), "the table"
+    assert set(map(tuple, starts(runs).values())) == {(0,)}
+    for path in runs.glob("*/*/*/*"):
+        assert "threads: 1" in RunFolder(path).config.read_text(), "the file's own number"
+
+    second = sweep(*grid)
+    assert second.code == 0 and "4 of 4 runs are done already" in second.out
+    assert "[" not in second.out and re.search(r"supervised .*\(2\)", second.out)
+    assert set(map(tuple, starts(runs).values())) == {(0,)}, "nothing was started"
+
+
+def test_a_dry_run_runs_nothing_and_needs_no_torch(settings: Path, runs: Path) -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from bench.cli import main\n"
+        f"sys.argv = ['bench', 'sweep', '--config', {str(settings)!r}, *'--method supervised,fixmatch "
+        "--split few,full --seed 0,1'.split(), sys.argv[1]]\nmain()"
+    )
+    for option in ("--dry-run", "--status"):
+        found = subprocess.run(
+            [sys.executable, "-c", program, option], cwd=CHECKOUT, capture_output=True, text=True
+        )
+        assert found.returncode == 0, found.stderr
+        counts, *lines = found.stdout.splitlines()
+        assert counts == "8 runs: 6 to do, 2 refused" and len(lines) == 8
+        assert re.match(
+            rf"to do +supervised on tinyset few, seed 0  {runs}/tinyset/few/supervised/0-", lines[0]
+        )
+        assert "refused      fixmatch on tinyset full, seed 0: method 'fixmatch' needs" in found.stdout
+        assert not runs.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_listed_and_the_next_call_goes_on_with_it(
+    start: Callable[..., subprocess.Popen[str]], runs: Path
+) -> None:
+    arguments = ("--method", "supervised", "--split", "few", "--seed", "0,1")
+    arguments = (*arguments, "--set", LONG, "--set", "machine.checkpoint_every=1")
+    process = start(*arguments)
+    folder = RunFolder(wait_for(lambda: trained(runs), process))
+    (child,) = children(process)
+    os.kill(child, signal.SIGKILL)
+    first = finished(process)
+    assert first.code == 1 and "1 of 2 runs failed" in first.err
+    assert re.search(r"failed: supervised .*seed 0: killed by SIGKILL .*goes on with it", first.out)
+    assert folder.checkpoint.exists() and len(read_results(runs)) == 1, "the other run is done"
+
+    assert "1 done, 1 interrupted" in finished(start(*arguments, "--dry-run")).out
+    second = finished(start(*arguments))
+    assert second.code == 0 and len(read_results(runs)) == 2, second
+    first_step, then = starts(runs)["/".join(folder.path.parts[-3:])]
+    assert first_step == 0 and then > 0, "it went on, it did not start again"
+
+
+@pytest.mark.slow
+def test_two_sweeps_share_a_grid(start: Callable[..., subprocess.Popen[str]], runs: Path) -> None:
+    grid = ["--method", "supervised", "--split", "few", "--seed", "0,1,2"]
+    outcomes = [finished(process) for process in [start(*grid), start(*grid)]]
+    assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+    assert len(starts(runs)) == 3 and set(map(tuple, starts(runs).values())) == {(0,)}, "each once"
+    for outcome in outcomes:
+        assert "[3/3]" in outcome.out and "failed" not in outcome.out and re.search(r"\(3\)", outcome.out)
+
+
+@pytest.mark.slow
+def test_a_run_held_elsewhere_is_waited_for_and_then_done(
+    start: Callable[..., subprocess.Popen[str]], runs: Path, tiny_config: Config
+) -> None:
+    from bench.identity import plan
+
+    held = plan(tiny_config("supervised")).folder
+    with held.claimed():
+        process = start("--method", "supervised", "--split", "few", "--seed", "0,1")
+        wait_for(lambda: list(runs.rglob("result.json")), process)
+        time.sleep(0.5)
+        assert process.poll() is None and not held.result.exists()
+    outcome = finished(process)
+    assert outcome.code == 0 and "passed over" in outcome.out, outcome
+    order = re.findall(r"seed (\d): mIoU", outcome.out)
+    assert order == ["1", "0"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_taken_after_the_look_is_no_failure(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run itself says that it is in use; by the third look it is free."""
+    monkeypatch.chdir(CHECKOUT)
+    span = sweeps.Span(methods=["supervised"], splits=["few"])
+    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    lines: list[str] = []
+    with ExitStack() as holder:
+        holder.enter_context(cells[0].folder.claimed())
+        looks = iter([lambda: False, lambda: True, holder.close])
+        monkeypatch.setattr(RunFolder, "in_use", lambda self: next(looks)())
+        outcome = sweeps.run_grid(cells, 1, lines.append)
+    assert outcome == sweeps.Outcome([], None) and cells[0].done and next(looks, None) is None
+    assert len(lines) == 2 and "passed over" in lines[0] and lines[1].startswith("[1/1] supervised on")
+
+
+@pytest.mark.slow
+def test_a_signal_is_passed_on_once_and_the_runs_are_resumable(
+    start: Callable[..., subprocess.Popen[str]], runs: Path
+) -> None:
+    """To the whole process group and twice, as an impatient hand at a terminal sends it."""
+    grid = ("--method", "supervised", "--split", "few", "--seed", "0,1,2", "--set", LONG)
+    process = start(*grid, "--jobs", "2", "--set", "machine.checkpoint_every=1000")
+    wait_for(lambda: trained(runs), process)
+    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)
+    outcome = finished(process)
+    assert outcome.code == 75 and "of 3 runs are done; the same command goes on" in outcome.err, outcome
+    assert "SIGINT: waiting for 2 runs to save" in outcome.out
+    assert re.search(r"resumable: supervised on tinyset few, seed \d  ", outcome.out), outcome
+    assert "failed" not in outcome.out and list(runs.rglob("checkpoint.pt")), "saved by the signal alone"
+    states = finished(start(*grid, "--dry-run")).out.splitlines()[0]
+    assert re.fullmatch(r"3 runs: (\d done, )?\d interrupted, \d to do", states)
+
+
+@pytest.mark.slow
+def test_a_failed_run_is_listed_and_the_others_are_done(
+    sweep: Callable[..., Outcome],
+    runs: Path,
+    tiny_root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The masks that only the split `full` grants are no images, in the data root of the command line."""
+    monkeypatch.setenv("BENCH_DATA", str(tiny_root))
+    shutil.copytree(tiny_root, tmp_path / "data")
+    for path in (tmp_path / "data" / "tinyset" / "labels").glob("train_*.png"):
+        if path.stem >= "train_04":
+            path.write_bytes(b"no image")
+    outcome = sweep(
+        *("--method", "supervised,fixmatch", "--split", "full,few", "--data-root", str(tmp_path / "data"))
+    )
+    assert outcome.code == 1 and "2 of 4 runs failed" in outcome.err, outcome
+    assert {(result.method, result.split) for result in read_results(runs)} == {
+        ("supervised", "few"),
+        ("fixmatch", "few"),
+    }
+    (said,) = re.findall(r"^failed: supervised on tinyset full, seed 0: (.*)$", outcome.out, re.M)
+    assert "train_" in said
+    (log,) = re.findall(r"\((/.*)\)$", said)
+    assert "error: " in Path(log).read_text() and Path(log).parent.parent == runs / "tinyset/full/supervised"
+    assert "failed: fixmatch on tinyset full, seed 0: method 'fixmatch' needs images" in outcome.out
+
+
+@pytest.mark.slow
+def test_a_named_sweep_from_a_file_of_the_users(sweep: Callable[..., Outcome], tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.yaml"
+    file.write_text(THRESHOLDS)
+    outcome = sweep(str(file), "--split", "few", "--seed", "0,1", "--jobs", "2")
+    assert outcome.code == 0, outcome
+    assert "[4/4]" in outcome.out and "fixmatch [half] on tinyset few, seed 1: mIoU" in outcome.out
+    rows = [re.split(r"\s*│\s*", line)[1:-1] for line in outcome.out.splitlines() if "│" in line]
+    found = {row[0]: row[1:] for row in rows}
+    assert re.fullmatch(r"[\d.]+ ± [\d.]+ \(2\)", found["published"][0])
+    assert found["published"][1:] == ["reference", "70.50"]
+    assert (
+        re.fullmatch(r"[+-][\d.]+ ± [\d.]+ \(2\)", found["half"][1]) and found["half"][2] == "not published"
+    )
+    assert "A paper; another data set" in outcome.out
+
+
+def test_unknown_names_stop_the_sweep_before_it_starts(sweep: Callable[..., Outcome], runs: Path) -> None:
+    for arguments, words in [
+        (["--method", "fixmach,supervised", "--split", "few"], "did you mean 'fixmatch'"),
+        (["--method", "supervised", "--split", "few,fulll"], "no split 'fulll'; did you mean 'full'"),
+        (["u2pl_alfa"], "unknown sweep 'u2pl_alfa'; did you mean 'u2pl_alpha'"),
+        (["--method", "supervised", "--seed", "0,x"], "whole numbers"),
+        (["--method", "supervised,,fixmatch"], "a name is missing"),
+        (["--method", "supervised,fixmatch", "--set", "method.threshold=0.5"], "method.threshold"),
+        (["--split", "few"], "which method?"),
+    ]:
+        outcome = sweep(*arguments)
+        assert outcome.code == 2 and words in outcome.err, outcome
+    assert not runs.exists()
+
+
+def test_the_named_sweeps_are_listed(sweep: Callable[..., Outcome]) -> None:
+    outcome = sweep("--list")
+    assert outcome.code == 0
+    for name in ablations.sweep_names():
+        assert name in outcome.out
+    assert "Negatives from unreliable, reliable or all pixels" in outcome.out
+
+
+# The grid ---------------------------------------------------------------------------------------------------
+
+
+def flags(config: RunConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json", include={"dataset", "protocol", "machine"})
+
+
+def test_a_grid_has_each_run_once_in_an_order_that_soon_makes_a_table(tiny_config: Config) -> None:
+    span = sweeps.Span(methods=["supervised", "fixmatch"], splits=["few", "full", "few"], seeds=[0, 1, 0])
+    cells, refused = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    assert [cell.label for cell in cells] == [
+        "supervised on tinyset few, seed 0",
+        "fixmatch on tinyset few, seed 0",
+        "supervised on tinyset full, seed 0",
+        "supervised on tinyset few, seed 1",
+        "fixmatch on tinyset few, seed 1",
+        "supervised on tinyset full, seed 1",
+    ]
+    assert {failure.label for failure in refused} == {f"fixmatch on tinyset full, seed {n}" for n in (0, 1)}
+    assert cells[1].plan.run_id == plan_of(tiny_config("fixmatch")).run_id, "that of `run`"
+
+
+def plan_of(config: RunConfig) -> Any:
+    from bench.identity import plan
+
+    return plan(config)
+
+
+def test_variants_are_the_knobs_laid_over_the_defaults(tiny_config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.yaml"
+    file.write_text(THRESHOLDS)
+    ablation = ablations.read_ablation(file)
+    config = flags(tiny_config("supervised"))
+    cells, _ = sweeps.grid(sweeps.Span(splits=["few"]), ablation, config, sets=["method.ema_decay=0.9"])
+    methods = [cell.plan.config.method for cell in cells]
+    assert [(method["threshold"], method["ema_decay"]) for method in methods] == [(0.95, 0.9), (0.5, 0.9)]
+    assert [cell.label.split(" on ")[0] for cell in cells] == ["fixmatch [published]", "fixmatch [half]"]
+    for text in ("method.threshold=0.3", "method.name=cutmix"):
+        with pytest.raises(ConfigError, match=f"--set {text.split('=')[0]}: the sweep itself gives"):
+            sweeps.grid(sweeps.Span(splits=["few"]), ablation, config, sets=[text])
+    with pytest.raises(ConfigError, match="leave --method out"):
+        sweeps.grid(sweeps.Span(methods=["cutmix"], splits=["few"]), ablation, config)
+
+
+def test_a_set_of_what_the_sweep_runs_over_is_refused(tiny_config: Config) -> None:
+    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1])
+    with pytest.raises(ConfigError, match="--set seed: the sweep itself gives seed"):
+        sweeps.grid(span, flags=flags(tiny_config("supervised")), sets=["seed=3"])
+
+
+def test_states_are_told_apart(tiny_config: Config) -> None:
+    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2, 3])
+    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    for cell, name in zip(cells, ("result", "checkpoint"), strict=False):
+        cell.folder.path.mkdir(parents=True)
+        getattr(cell.folder, name).write_text("")
+    with cells[2].folder.claimed():
+        assert [cell.state for cell in cells] == ["done", "interrupted", "running", "to do"]
+        assert next(sweeps.listing(cells, [])) == "4 runs: 1 done, 1 running, 1 interrupted, 1 to do"
+    assert [cell.state for cell in cells] == ["done", "interrupted", "to do", "to do"]
+
+
+# Its parts --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_in_use_has_an_exit_code_of_its_own(tiny_config: Config, tmp_path: Path) -> None:
+    config = tiny_config("supervised")
+    file = tmp_path / "run.yaml"
+    file.write_text(config.to_yaml())
+    with plan_of(config).folder.claimed():
+        command = [sys.executable, "-m", "bench", "run", "--config", str(file)]
+        found = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert found.returncode == InUse.exit_code == 6 and "in use by another process" in found.stderr
+
+
+def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-8f")
+    assert sweeps.gpus("auto") == sweeps.gpus("cuda") == ["2", "GPU-8f"]
+    assert sweeps.gpus("cpu") == sweeps.gpus("cuda:1") == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert sweeps.gpus("auto") == []
+
+
+def test_gpus_are_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert sweeps.gpus("auto") == ["GPU-a", "GPU-b"]
+    tool.write_text("#!/bin/sh\nexit 9\n")
+    assert sweeps.gpus("auto") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "line", "words"),
+    [
+        (2, "error: unknown key", "unknown key"),
+        (1, "", "ended with code 1 and without a result"),
+        (
+            -signal.SIGKILL,
+            "train 3/9",
+            "killed by SIGKILL (out of memory?); the same command goes on with it",
+        ),
+        (-signal.SIGSEGV, "", "killed by SIGSEGV; the same command goes on with it"),
+    ],
+)
+def test_a_failure_has_a_reason(code: int, line: str, words: str) -> None:
+    assert sweeps.reason(code, line) == words
+
+
+def test_the_reason_is_the_last_line_of_this_start(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"earlier\nerror: old\n")
+    start = log.stat().st_size
+    assert sweeps.said(log, start) == ""
+    with open(log, "ab") as file:
+        file.write(b"train\nerror: new \xff\n\n")
+    assert sweeps.said(log, start) == "error: new \ufffd"
+
+
+def test_what_the_caller_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with sweeps.stop_signals() as seen:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGINT)
+        assert seen == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+# Named sweeps -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ablations.sweep_names())
+def test_a_shipped_sweep_is_sound(name: str) -> None:
+    file = ablations.read_sweep(ablations.sweep_file(name))
+    assert file.title and not file.title.endswith(".")
+    ablation = ablations.read_ablation(ablations.sweep_file(name))
+    defaults = registry.describe_method(ablation.method).knobs().model_dump(mode="json")
+    reference = ablation.variants[ablation.reference]
+    assert dict(reference) == {key: defaults[key] for key in ablation.varied}, "the reference is the default"
+
+
+BAD = [
+    (THRESHOLDS + "colour: red\n", "unknown key 'colour'"),
+    (THRESHOLDS.replace("title", "titel"), "title is missing"),
+    (THRESHOLDS.replace("fixmatch", "fixmach"), "unknown method 'fixmach'; did you mean 'fixmatch'"),
+    (THRESHOLDS.replace("threshold", "thresold"), "did you mean 'variants.half.threshold'"),
+    (THRESHOLDS.replace("0.5", "1.5"), "variants.half.threshold: Input should be less than or equal to 1"),
+    (THRESHOLDS.replace("0.5", "0.95"), "'published' and 'half' are the same"),
+    (THRESHOLDS.replace(", half: [null]", ""), "no row 'half'"),
+    (THRESHOLDS.replace("half: [null]", "half: [null, 1.0]"), "half has 2 numbers for 1 columns"),
+    (THRESHOLDS.replace("half: [null]", "half: [1.0], other: [1.0]"), "unknown variant in .*'other'"),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), BAD)
+def test_a_faulty_sweep_is_refused_with_its_file(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        ablations.read_ablation(file)
+    assert str(file) in str(caught.value)
+
+
+def test_the_sweeps_of_methods_that_are_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [ablation.name for ablation in ablations.sweeps_of(["u2pl", "fixmatch"])]
+    assert names == ablations.sweep_names()
+    assert ablations.sweeps_of(["fixmatch"]) == []
+    monkeypatch.setattr(registry, "method_names", lambda: ["fixmatch"])
+    assert ablations.sweeps_of(["u2pl"]) == []
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read .*gone.yaml"):
+        ablations.read_ablation(ablations.sweep_file(str(tmp_path / "gone.yaml")))

@@ -1,0 +1,114 @@
+"""The contrastive part of U2PL class by class, as the paper's Algorithm 1 and equations 9 to 16 read.
+
+What bench.ops does for all classes at once is done here one class at a time with boolean masks and growing
+lists. Both have the same limit on keys per step. The oracle of tests/oracles, and the one to beat in
+tests/perf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE = 255
+
+
+@dataclass
+class Setting:
+    classes: int
+    alpha: float = 0.2
+    minimum: float = 0.3
+    rank_low: int = 3
+    rank_high: int = 20
+    anchors: int = 256
+    negatives: int = 50
+    limit: int = 512
+    temperature: float = 0.5
+    capacities: list[int] = field(default_factory=list)
+
+
+@dataclass
+class Sampler:
+    """Which candidates are taken. Answers positions among the candidates of a class, all from the outside."""
+
+    keys: Callable[[int, Tensor], Tensor]  # class, candidate pixels -> pixels that enter the queue
+    anchors: Callable[[int, Tensor], Tensor]  # class, candidate pixels -> M of them
+    negatives: Callable[[int, int], Tensor]  # class, length of its queue -> M K positions, oldest first
+
+
+def random_sampler(setting: Setting, generator: torch.Generator) -> Sampler:
+    def keys(_: int, pixels: Tensor) -> Tensor:
+        return pixels[torch.randperm(len(pixels), generator=generator)[: setting.limit]]
+
+    def anchors(_: int, pixels: Tensor) -> Tensor:
+        return pixels[torch.randint(len(pixels), (setting.anchors,), generator=generator)]
+
+    def negatives(_: int, length: int) -> Tensor:
+        return torch.randint(length, (setting.anchors, setting.negatives), generator=generator)
+
+    return Sampler(keys, anchors, negatives)
+
+
+def flat(maps: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def plain_contrast(
+    z: Tensor,
+    keys: Tensor,
+    logits: Tensor,
+    label: Tensor,
+    queues: list[Tensor],
+    setting: Setting,
+    sample: Sampler,
+) -> Tensor:
+    """The loss; `queues` (per class n D, oldest first) are changed in place.
+
+    Args:
+        z, keys: 2B D h w, of the student and of the teacher; labeled images first.
+        logits: 2B C h w, of the teacher.
+        label: B h w, of the labeled images.
+    """
+    n = len(label)
+    probability = logits.softmax(1)
+    p_u = probability[n:]
+    entropy = -(p_u * torch.log(p_u + 1e-12)).sum(1)
+    threshold = np.percentile(entropy.double().numpy().flatten(), 100 * (1 - setting.alpha))
+    unreliable = entropy.double() >= threshold
+    pseudo_label = p_u.argmax(1)
+    order = probability.argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)  # 2B C h w
+
+    losses = []
+    for c in range(setting.classes):
+        # Candidates (Eq. 10, 11; 14, 15).
+        sure = probability[:, c] > setting.minimum
+        is_anchor = torch.cat([label == c, (pseudo_label == c) & ~unreliable]) & sure
+        confused = (label != c) & (label != IGNORE) & (rank[:n, c] < setting.rank_low)
+        unlikely = unreliable & (rank[n:, c] >= setting.rank_low) & (rank[n:, c] < setting.rank_high)
+        is_negative = torch.cat([confused, unlikely])
+
+        # The queue: appended, the newest kept.
+        taken = sample.keys(c, is_negative.flatten().nonzero().squeeze(1))
+        new = F.normalize(flat(keys)[taken], dim=1).to(queues[c].dtype)
+        queues[c] = torch.cat([queues[c], new])[-setting.capacities[c] :]
+
+        # The loss of the class (Eq. 9), with its prototype (Eq. 12).
+        if not is_anchor.any() or not len(queues[c]):
+            continue
+        pixels = is_anchor.flatten().nonzero().squeeze(1)
+        positive = flat(keys)[pixels].mean(0)
+        anchor = flat(z)[sample.anchors(c, pixels)]  # M D
+        negative = queues[c][sample.negatives(c, len(queues[c]))].float()  # M K D
+        everything = torch.cat([positive.expand(len(anchor), 1, -1), negative], 1)  # M 1+K D
+        cosine = F.cosine_similarity(anchor.unsqueeze(1), everything, dim=2)
+        first = torch.zeros(len(anchor), dtype=torch.long)
+        losses.append(F.cross_entropy(cosine / setting.temperature, first))
+    if len(losses) < 2:
+        return 0 * z.sum()
+    return torch.stack(losses).mean()
