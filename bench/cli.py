@@ -21,7 +21,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="Compare weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
-    "Start with [bold]python -m bench run --method fixmatch[/bold], which needs no data.",
+    "Start with [bold]python -m bench run --method u2pl[/bold], which needs no data.",
     epilog="Exit codes: 0 done, 1 run failed, 2 usage or configuration, 3 data missing or invalid, "
     "5 machine unfit, 6 run in use by another process, 75 stopped by a signal and resumable. "
     "--debug anywhere shows a traceback.",
@@ -71,7 +71,7 @@ def _app(
 
 
 @app.command(
-    epilog="Example: python -m bench run --method fixmatch --dataset camvid --split 1_8 --data-root DIR"
+    epilog="Example: python -m bench run --method u2pl --dataset camvid --split 1_8 --data-root DIR"
 )
 def run(
     method: Annotated[str | None, typer.Option(help="Method; see `list`.")] = None,

@@ -191,6 +191,9 @@ class U2PL(Method):
             "accuracy_unreliable", lambda truth: accuracy(pseudo_label, mix(truth, box), split.unreliable)
         )
         self.audit("truth_among_negatives", truth_among_negatives)
+        low, high = self._window
+        chance = (min(high, len(self.task.classes)) - low) / len(self.task.classes)
+        self.note("truth_among_negatives_chance", entropy.new_full((), chance))
         return {
             "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
             "unlabeled": self.hp.unlabeled_weight * weight * loss,

@@ -49,7 +49,11 @@ LINE_PANELS = (
     Panel(
         "Rare classes",
         PERCENT,
-        {"rare_share_reliable": "of reliable pixels", "rare_share_labeled": "of labeled pixels"},
+        {
+            "rare_share_reliable": "of reliable pixels",
+            "rare_share_unreliable": "of unreliable pixels",
+            "rare_share_labeled": "of labeled pixels",
+        },
     ),
     Panel("Entropy threshold", "nats", {"threshold": "threshold"}),
     Panel(
@@ -88,6 +92,7 @@ SCALARS = tuple(name for panel in LINE_PANELS for name in panel.figures)
 VECTORS = tuple(name for panel in MAP_PANELS for name in panel.figures)
 WHITE = ListedColormap(["white"])
 WARMUP = "warmup_steps"
+EVALUATION = {"step", "miou"}  # what a line holds that is no line of figures
 NAMED_CLASSES = 40  # of more, only every second, third ... is named
 
 
@@ -109,8 +114,11 @@ def gather(runs: Sequence[Sequence[Mapping[str, Any]]], classes: Sequence[str]) 
     """The health figures in the log lines of some runs; None where there are none. Runs without figures do
     not count."""
     known = {*SCALARS, *VECTORS}
-    lines_by_step = [{line["step"]: line for line in lines if known & line.keys()} for lines in runs]
-    lines_by_step = [lines for lines in lines_by_step if lines]
+    lines_by_step = [
+        {line["step"]: line for line in lines if line.keys() - EVALUATION}
+        for lines in runs
+        if any(known & line.keys() for line in lines)
+    ]
     if not lines_by_step:
         return None
     steps = sorted(set.intersection(*(set(lines) for lines in lines_by_step)))

@@ -2,7 +2,7 @@
 
 What bench.ops does for all classes at once is done here one class at a time with boolean masks and growing
 lists. Both have the same limit on keys per step. The oracle of tests/oracles, and the one to beat in
-tests/perf.
+tests/perf. At the end stands the call of the vectorised code that it is compared with.
 """
 
 from __future__ import annotations
@@ -14,6 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from bench.ops.contrast import Contrast, pixels
+from bench.ops.entropy import partition, pixel_entropy
+from bench.ops.negatives import labeled_negatives, unlabeled_negatives
+from bench.randomness import generator_for
 
 IGNORE = 255
 
@@ -112,3 +117,53 @@ def plain_contrast(
     if len(losses) < 2:
         return 0 * z.sum()
     return torch.stack(losses).mean()
+
+
+def vectorised(setting: Setting, channels: int, pool: int) -> Contrast:
+    return Contrast(
+        setting.capacities,
+        channels,
+        queue_keys=setting.limit,
+        use_queue=True,
+        anchor_confidence=setting.minimum,
+        anchors=setting.anchors,
+        negatives=setting.negatives,
+        negative_pool=pool,
+        temperature=setting.temperature,
+        prototype_momentum=0.0,
+    )
+
+
+def run_vectorised(
+    contrast: Contrast, z: Tensor, keys: Tensor, logits: Tensor, label: Tensor, setting: Setting, step: int
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """As methods/u2pl.py calls it, on maps of one resolution. Answers the loss, the figures, and which pixels
+    may be keys."""
+    n = len(label)
+    probability = logits.softmax(1)
+    valid = torch.ones_like(label, dtype=torch.bool)
+    split = partition(pixel_entropy(probability[n:]), valid, setting.alpha)
+    pseudo_label = probability[n:].argmax(1).where(split.reliable, IGNORE)
+    target = torch.cat([label, pseudo_label]).flatten()
+    known = torch.cat([label, torch.full_like(label, IGNORE)]).flatten()
+    source = torch.cat([~valid, split.unreliable]).flatten()
+
+    def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
+        return {
+            "labeled": labeled_negatives(rank, known[pixel], setting.rank_low),
+            "unlabeled": unlabeled_negatives(rank, source[pixel], setting.rank_low, setting.rank_high),
+        }
+
+    eligible = source | (known != IGNORE)
+    loss, figures = contrast(
+        pixels(z),
+        pixels(keys),
+        pixels(probability),
+        target,
+        eligible,
+        rules,
+        lambda purpose: generator_for(0, purpose, step),
+        project=torch.nn.Identity(),
+        project_keys=torch.nn.Identity(),
+    )
+    return loss, figures, eligible

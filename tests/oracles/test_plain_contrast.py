@@ -6,64 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_contrast import IGNORE, Sampler, Setting, plain_contrast
+from plain_contrast import IGNORE, Sampler, Setting, plain_contrast, run_vectorised, vectorised
 from torch import Tensor
 
-from bench.ops.contrast import Contrast, pixels
-from bench.ops.entropy import partition, pixel_entropy
-from bench.ops.negatives import labeled_negatives, unlabeled_negatives
+from bench.ops.contrast import Contrast
 from bench.randomness import generator_for
 
 DIM = 16
-
-
-def vectorised(setting: Setting, pool: int = 64) -> Contrast:
-    return Contrast(
-        setting.capacities,
-        DIM,
-        queue_keys=setting.limit,
-        use_queue=True,
-        anchor_confidence=setting.minimum,
-        anchors=setting.anchors,
-        negatives=setting.negatives,
-        negative_pool=pool,
-        temperature=setting.temperature,
-        prototype_momentum=0.0,
-    )
-
-
-def run(
-    contrast: Contrast, z: Tensor, keys: Tensor, logits: Tensor, label: Tensor, setting: Setting, step: int
-) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """As methods/u2pl.py calls it, on maps of one resolution."""
-    n = len(label)
-    probability = logits.softmax(1)
-    valid = torch.ones_like(label, dtype=torch.bool)
-    split = partition(pixel_entropy(probability[n:]), valid, setting.alpha)
-    pseudo_label = probability[n:].argmax(1).where(split.reliable, IGNORE)
-    target = torch.cat([label, pseudo_label]).flatten()
-    known = torch.cat([label, torch.full_like(label, IGNORE)]).flatten()
-    source = torch.cat([~valid, split.unreliable]).flatten()
-
-    def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
-        return {
-            "labeled": labeled_negatives(rank, known[pixel], setting.rank_low),
-            "unlabeled": unlabeled_negatives(rank, source[pixel], setting.rank_low, setting.rank_high),
-        }
-
-    eligible = source | (known != IGNORE)
-    loss, figures = contrast(
-        pixels(z),
-        pixels(keys),
-        pixels(probability),
-        target,
-        eligible,
-        rules,
-        lambda purpose: generator_for(0, purpose, step),
-        project=torch.nn.Identity(),
-        project_keys=torch.nn.Identity(),
-    )
-    return loss, figures, eligible
 
 
 def same_samples(contrast: Contrast, setting: Setting, eligible: Tensor, step: int) -> Sampler:
@@ -96,12 +45,12 @@ def same_samples(contrast: Contrast, setting: Setting, eligible: Tensor, step: i
 
 def agree(setting: Setting, batches: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> list[float]:
     """Runs both over the batches (z, keys, logits, label) and compares after each; answers the losses."""
-    contrast = vectorised(setting)
+    contrast = vectorised(setting, DIM, pool=64)
     queues = [torch.zeros(0, DIM, dtype=torch.float16) for _ in range(setting.classes)]
     seen = []
     for step, (z, keys, logits, label) in enumerate(batches):
         ours, plain = z.clone().requires_grad_(), z.clone().requires_grad_()
-        loss, figures, eligible = run(contrast, ours, keys, logits, label, setting, step)
+        loss, figures, eligible = run_vectorised(contrast, ours, keys, logits, label, setting, step)
         sampler = same_samples(contrast, setting, eligible, step)
         expected = plain_contrast(plain, keys, logits, label, queues, setting, sampler)
         loss.backward()

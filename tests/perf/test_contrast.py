@@ -7,14 +7,9 @@ import time
 
 import pytest
 import torch
-from plain_contrast import IGNORE, Setting, plain_contrast, random_sampler
+from plain_contrast import Setting, plain_contrast, random_sampler, run_vectorised, vectorised
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
-
-from bench.ops.contrast import Contrast, pixels
-from bench.ops.entropy import partition, pixel_entropy
-from bench.ops.negatives import labeled_negatives, unlabeled_negatives
-from bench.randomness import generator_for
 
 pytestmark = pytest.mark.perf
 
@@ -33,18 +28,7 @@ def test_all_classes_at_once_cost_a_fifth(benchmark: BenchmarkFixture) -> None:
     z.requires_grad_()
     logits = 3 * torch.randn(2 * IMAGES, CLASSES, SIZE, SIZE, generator=generator)
     label = torch.randint(CLASSES, (IMAGES, SIZE, SIZE), generator=generator)
-    contrast = Contrast(
-        SETTING.capacities,
-        DIM,
-        queue_keys=SETTING.limit,
-        use_queue=True,
-        anchor_confidence=SETTING.minimum,
-        anchors=SETTING.anchors,
-        negatives=SETTING.negatives,
-        negative_pool=512,
-        temperature=SETTING.temperature,
-        prototype_momentum=0.0,
-    )
+    contrast = vectorised(SETTING, DIM, pool=512)
     # Full queues from the start on both sides, as in all but the first steps of a run.
     full = [torch.nn.functional.normalize(torch.randn(n, DIM), dim=1).half() for n in SETTING.capacities]
     contrast.queues.keys[:-1] = torch.cat(full)
@@ -54,32 +38,7 @@ def test_all_classes_at_once_cost_a_fifth(benchmark: BenchmarkFixture) -> None:
     losses: dict[str, float] = {}
 
     def ours() -> Tensor:
-        probability = logits.softmax(1)
-        valid = torch.ones_like(label, dtype=torch.bool)
-        split = partition(pixel_entropy(probability[IMAGES:]), valid, SETTING.alpha)
-        pseudo_label = probability[IMAGES:].argmax(1).where(split.reliable, IGNORE)
-        target = torch.cat([label, pseudo_label]).flatten()
-        known = torch.cat([label, torch.full_like(label, IGNORE)]).flatten()
-        source = torch.cat([~valid, split.unreliable]).flatten()
-
-        def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
-            return {
-                "labeled": labeled_negatives(rank, known[pixel], SETTING.rank_low),
-                "unlabeled": unlabeled_negatives(rank, source[pixel], SETTING.rank_low, SETTING.rank_high),
-            }
-
-        loss, _ = contrast(
-            pixels(z),
-            pixels(keys),
-            pixels(probability),
-            target,
-            source | (known != IGNORE),
-            rules,
-            lambda purpose: generator_for(0, purpose),
-            project=torch.nn.Identity(),
-            project_keys=torch.nn.Identity(),
-        )
-        return loss
+        return run_vectorised(contrast, z, keys, logits, label, SETTING, step=0)[0]
 
     def plain() -> Tensor:
         return plain_contrast(z, keys, logits, label, full, SETTING, sampler)

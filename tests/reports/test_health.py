@@ -114,6 +114,13 @@ def test_lines_of_evaluations_are_no_steps_of_figures() -> None:
     assert found.steps.tolist() == [2, 4] and found.figures["alpha"].tolist() == [[0.1, 0.2]]
 
 
+def test_a_figure_that_begins_late_does_not_reach_back_to_the_start() -> None:
+    lines = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}, {"step": 30, "anchors": [1, 2, 3]}]
+    found = healthy([lines])
+    assert found.steps.tolist() == [10, 20, 30]
+    assert np.isfinite(found.figures["anchors"][0, :, 0]).tolist() == [False, False, True]
+
+
 def test_runs_that_logged_at_other_steps_meet_where_both_did() -> None:
     found = healthy([lines_of(every=20), lines_of(1, every=50)])
     assert found.steps.tolist() == [100, 200, 300, 400] and found.runs == 2
@@ -187,9 +194,11 @@ def test_the_two_rules_for_negatives_share_their_colours() -> None:
     assert limits == [(1, 100_000)] * 2
 
 
-@pytest.mark.parametrize("counts", [[0, 0, 0], [7, 7, 7], [0.001, 0, 1e9], [None, 0, None]])
+@pytest.mark.parametrize("counts", [[0, 0, 0], [7, 7, 7], [10, 0, 10], [0.001, 0, 1e9], [None, 0, None]])
 def test_counts_of_any_size_can_be_drawn(counts: list[float | None], tmp_path: Path) -> None:
     figure = health.draw(healthy([[{"step": 1, "anchors": counts}]]), "x")
+    low, high = by_title(figure)["Anchor candidates"].collections[-1].get_clim()
+    assert 0 < 10 * low <= high
     assert len(plots.write(figure, tmp_path / "x")) == 2
 
 
@@ -224,7 +233,9 @@ def test_any_number_of_classes_fits(count: int) -> None:
     classes = tuple(f"_$class_{i}$<b>" for i in range(count))
     figure = health.draw(healthy([lines_of(classes=count)], classes), "a $title\n_")
     assert max(figure.get_size_inches()) < 40
-    assert len(by_title(figure)["Anchor candidates"].get_yticklabels()) <= 40
+    labels = by_title(figure)["Anchor candidates"].get_yticklabels()
+    assert len(labels) <= 40 and labels[0].get_text() == "_$class_0$<b>"
+    assert not any(label.get_parse_math() for label in labels)
 
 
 # Table
@@ -307,6 +318,7 @@ def test_hostile_names_are_only_text_in_health_too(make: Any, tmp_path: Path) ->
     assert all(path.parent == tmp_path / "deep" / "out" and path.exists() for path in report.paths)
     text = (tmp_path / "deep" / "out" / "report.md").read_text()
     assert "<b>" not in text.replace("\\<", "") and "\n# q" not in text
+    assert "#### =cmd\\|x on \\[bold\\]a\\|b (46)" in text
 
 
 def test_a_torn_last_line_is_left_out_of_the_report(make: Any, tmp_path: Path) -> None:
