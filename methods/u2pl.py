@@ -205,7 +205,7 @@ class U2PL(Method):
         if self.hp.negatives_from == "unreliable":
             return split.unreliable
         least = percentile(entropy, valid, alpha if self.hp.negatives_from == "reliable" else 1)
-        return (entropy <= least) & valid
+        return (entropy.double() <= least) & valid
 
     @property
     def _window(self) -> tuple[int, int]:

@@ -107,7 +107,7 @@ class U2PLReleased(Method):
         threshold = percentile(entropy, valid, 1 - alpha)
         unreliable = (entropy.double() >= threshold) & valid
         reliable = valid & ~unreliable
-        surest = (entropy <= percentile(entropy, valid, alpha)) & valid  # A3
+        surest = (entropy.double() <= percentile(entropy, valid, alpha)) & valid  # A3
         loss = masked_cross_entropy(logits_mixed, pseudo_label.where(reliable, 0), reliable, counted=reliable)
         weight = valid.sum() / reliable.sum().clamp(min=1)
 

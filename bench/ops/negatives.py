@@ -42,4 +42,5 @@ def unlabeled_negatives(rank: Tensor, chosen: Tensor, rank_low: int, rank_high: 
         rank: N C.
         chosen: N bool.
     """
-    return (rank >= rank_low) & (rank < rank_high) & chosen.unsqueeze(1)
+    # A bound of 256 or more would wrap round in the ranks' uint8.
+    return (rank >= rank_low) & (rank < min(rank_high, rank.shape[-1])) & chosen.unsqueeze(1)

@@ -31,7 +31,7 @@ def sample_keys(negative: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     index.scatter_(0, slot.flatten(), torch.arange(pixels, device=negative.device).repeat(classes))
     count = place[:, -1:] if pixels else place.new_zeros(classes, 1)
     meant = torch.arange(limit, device=negative.device) < count
-    return index[:-1].view(classes, limit).where(meant, 0), meant
+    return index[:-1].view(classes, limit), meant
 
 
 class Queues(nn.Module):

@@ -167,6 +167,9 @@ def test_fixmatch_mixes_image_label_confidence_and_valid_alike() -> None:
     got = values(method, batch)
     assert got["unlabeled"] == pytest.approx(0.5 * 6 * -math.log(0.9) / 7)
     assert method.notes["mask_ratio"].item() == pytest.approx(6 / 7)
+    # So does the truth of an audit: of the six sure pixels one has none, and three are right.
+    truth = torch.tensor([[0, 1, 2], [1, 1, 255], [0, 0, 2]])[:, None]
+    assert method.audits["accuracy_kept"](truth).item() == pytest.approx(3 / 5)
 
 
 def test_fixmatch_partner_is_the_next_image_never_itself() -> None:
@@ -229,6 +232,9 @@ def test_fixed_threshold_trains_on_the_weak_view_it_labels() -> None:
         "unlabeled": pytest.approx(0.5 * 2 * -math.log(student) / 3),
     }
     assert method.notes["mask_ratio"].item() == pytest.approx(2 / 3)
+    accuracy = method.audits["accuracy_kept"]
+    assert accuracy(torch.tensor([[0, 0], [2, 2]])[:, None]).item() == pytest.approx(1 / 2)
+    assert accuracy(torch.full((2, 1, 2), 255)).isnan()
 
 
 # Mean teacher ---------------------------------------------------------------------------------------------
