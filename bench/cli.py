@@ -70,9 +70,7 @@ def _app(
 ) -> None: ...
 
 
-@app.command(
-    epilog="Example: python -m bench run --method u2pl --dataset camvid --split 1_8 --data-root DIR"
-)
+@app.command(epilog="Example: python -m bench run --method u2pl --dataset camvid --split 1_8 --data-root DIR")
 def run(
     method: Annotated[str | None, typer.Option(help="Method; see `list`.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
