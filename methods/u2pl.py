@@ -130,7 +130,7 @@ class U2PL(Method):
             cells = cells.float() + self.contrast.similarity(self.teacher.project(keys.permute(0, 2, 3, 1)))
         logits_weak = self.net.upsample(cells[n:], unlabeled.image)  # B C H W
         probability, valid = mix(logits_weak.softmax(1), box), mix(unlabeled.valid, box)
-        entropy, pseudo_label = pixel_entropy(probability), probability.argmax(1)  # B H W
+        entropy, pseudo_label = pixel_entropy(probability), probability.max(1).indices  # B H W
         alpha = self.hp.alpha * (1 - at.fraction if self.hp.dynamic_alpha else 1)
         split = partition(entropy, valid, alpha)
         source = self._source(entropy, valid, split, alpha)

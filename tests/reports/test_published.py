@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.ablations import sweeps_of
 from bench.store import read_counts, read_result, read_results
+from reports import ablation
 from reports.tables import comparable, miou_table, to_markdown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PUBLISHED = ROOT / "reports" / "published"
-RECORDS = sorted(PUBLISHED.rglob("result.json"))
+ABLATIONS = ROOT / "reports" / "ablations"  # runs with other knobs than the methods' own
+RECORDS = sorted([*PUBLISHED.rglob("result.json"), *ABLATIONS.rglob("result.json")])
 
 
 def test_the_readme_shows_the_published_tables() -> None:
@@ -24,7 +27,20 @@ def test_the_readme_shows_the_published_tables() -> None:
         assert to_markdown(miou_table(group)).strip() in readme
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: str(path.parent.relative_to(PUBLISHED)))
+def test_the_readme_shows_the_ablations_that_are_complete() -> None:
+    readme = (ROOT / "README.md").read_text()
+    results = read_results(PUBLISHED, ABLATIONS)
+    tables = [
+        table
+        for sweep in sweeps_of({result.method for result in results})
+        for table in ablation.ablation_tables(results, sweep, fewest=len(sweep.variants))
+    ]
+    assert tables
+    for table in tables:
+        assert ablation.to_markdown(table).strip() in readme
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: "-".join(path.parts[-6:-1]))
 def test_a_record_agrees_with_its_counts_and_says_how_it_was_made(path: Path) -> None:
     result = read_result(path)
     counts = read_counts(path.parent / "counts.npz")
