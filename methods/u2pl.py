@@ -10,11 +10,11 @@ Built from the paper; where paper and released code differ, and what was chosen:
   keys, as Eq. 5 to 15 have one p. All of it is then mixed by the student's CutMix box. (The code takes labels
   from one pass and entropy from another, in train mode; see u2pl_released.)
 - The teacher is in eval mode, and its batch-norm statistics are averaged as its weights are.
-- alpha falls with the step, not with the epoch. The threshold is that of the rank's own batch (author, issue
-  151 of the code).
-- 256 anchors with 50 negatives each: the code's numbers, which the author confirmed (issue 107). The anchors
-  of a class choose theirs from one sample of `negative_pool` keys, so each anchor's are still uniform over
-  the queue, and 512 vectors per class are moved instead of 12 800.
+- alpha falls with the step, not with the epoch. The threshold is that of the rank's own batch (the author, in
+  discussion 151 of the code's repository).
+- 256 anchors with 50 negatives each: the code's numbers, which the author confirmed (discussion 107). The
+  anchors of a class choose theirs from one sample of `negative_pool` keys, so each anchor's are still uniform
+  over the queue, and 512 vectors per class are moved instead of 12 800.
 - Only `queue_keys` pixels per class, drawn at random, enter a queue in a step. With all of them the published
   queues would be filled anew every step.
 - Every class present counts once, whatever the number of classes of the data set.
