@@ -34,6 +34,18 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", envvar="BENCH_DATA", help="Folder that holds one folder per data set."),
 ]
+ProtocolName = Annotated[str | None, typer.Option("--protocol", help="Default: the data set's own.")]
+OutDir = Annotated[str | None, typer.Option("--out", help="Folder of all runs.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")]
+Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16; part of the protocol.")]
+Workers = Annotated[int | None, typer.Option(help="Loader processes of a run.")]
+Audit = Annotated[
+    bool | None,
+    typer.Option(
+        "--audit/--no-audit",
+        help="Open the withheld masks to log how good pseudo-labels are; no result changes.",
+    ),
+]
 DatasetName = Annotated[
     str, typer.Option("--dataset", help="Data set, or a folder of your own below the data root.")
 ]
@@ -76,7 +88,7 @@ def run(
     dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
     split: Annotated[str | None, typer.Option(help="Split, such as 1_16, 1_8, full.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol; default: the data set's own.")] = None,
+    protocol: ProtocolName = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML file with settings, such as a run's config.yaml.")
     ] = None,
@@ -87,19 +99,13 @@ def run(
         ),
     ] = None,
     data_root: DataRoot = None,
-    out_dir: Annotated[str | None, typer.Option("--out", help="Folder of all runs.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16; part of the protocol.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Loader processes.")] = None,
+    out_dir: OutDir = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
     compile_: Annotated[bool | None, typer.Option("--compile", help="Use torch.compile.")] = None,
-    audit: Annotated[
-        bool | None,
-        typer.Option(
-            "--audit/--no-audit",
-            help="Open the withheld masks to log how good pseudo-labels are; no result changes.",
-        ),
-    ] = None,
+    audit: Audit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, even if done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
@@ -170,7 +176,7 @@ def sweep(
     dataset: Annotated[str | None, typer.Option(help="Data sets, with commas between.")] = None,
     split: Annotated[str | None, typer.Option(help="Splits, with commas between.")] = None,
     seed: Annotated[str | None, typer.Option(help="Seeds, with commas between.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol; default: the data set's own.")] = None,
+    protocol: ProtocolName = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings of all runs.")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any knob, for all runs.")
@@ -180,22 +186,18 @@ def sweep(
         int | None, typer.Option(help="CPU threads of each run; default: the cores / jobs.")
     ] = None,
     data_root: DataRoot = None,
-    out_dir: Annotated[str | None, typer.Option("--out", help="Folder of all runs.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, fp16; part of the protocol.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Loader processes of each run.")] = None,
-    audit: Annotated[
-        bool | None,
-        typer.Option("--audit/--no-audit", help="Open the withheld masks, for health figures only."),
-    ] = None,
+    out_dir: OutDir = None,
+    device: Device = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    audit: Audit = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and stop.")] = False,
     status: Annotated[bool, typer.Option("--status", help="... and the tables so far.")] = False,
     list_names: Annotated[bool, typer.Option("--list", help="Print the named sweeps and stop.")] = False,
 ) -> None:
     """Run a grid minus what is done, each run in a process of its own, and print its tables.
 
-    The same command goes on with what was stopped or has failed. A run in use by another sweep is left to
-    it.
+    The same command goes on with what was stopped or has failed. A run that another sweep holds is its own.
     """
     from bench.ablations import read_ablation, sweep_file
     from bench.sweep import Span, grid, listing, run_grid

@@ -245,8 +245,11 @@ def _explain(error: ValidationError, model: type[Knobs], prefix: str, file: Path
         elif item["type"] == "missing":
             sentences.append(f"{key} is missing; " + ("add it." if file else f"give it with --set {key}=..."))
         else:
-            given = "" if isinstance(item["input"], dict) else f" (given: {item['input']!r})"
-            sentences.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{given}")
+            message, whole = item["msg"].removeprefix("Value error, "), isinstance(item["input"], dict)
+            if whole and item["type"] == "value_error" and (prefix or place):
+                sentences.append(f"{key}.{message}")  # what a section refuses as a whole begins with its key
+            else:
+                sentences.append(f"{key}: {message}" + ("" if whole else f" (given: {item['input']!r})"))
     return "\n".join(f"{file}: {sentence}" if file else sentence for sentence in sentences)
 
 

@@ -202,10 +202,9 @@ class U2PL(Method):
 
     def _source(self, entropy: Tensor, valid: Tensor, split: Partition, alpha: float) -> Tensor:
         """B H W bool, the pixels that may be negative keys: the unreliable ones, but for an ablation."""
-        if self.hp.negatives_from == "unreliable":
-            return split.unreliable
-        least = percentile(entropy, valid, alpha if self.hp.negatives_from == "reliable" else 1)
-        return (entropy.double() <= least) & valid
+        if self.hp.negatives_from == "reliable":
+            return (entropy.double() <= percentile(entropy, valid, alpha)) & valid
+        return valid if self.hp.negatives_from == "all" else split.unreliable
 
     @property
     def _window(self) -> tuple[int, int]:

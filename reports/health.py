@@ -19,7 +19,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from reports.plots import COLOURS, LINES
+from reports.plots import COLOURS, LINES, spread
 from reports.tables import aligned, plain
 
 Values = NDArray[np.float64]
@@ -267,13 +267,7 @@ def _name_lines(ax: Axes) -> None:
     ends.sort(key=lambda end: end[0])
     bottom, top = ax.get_ylim()
     gap = 0.11 * (top - bottom)
-    heights = [end[0] for end in ends]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    ceiling = top
-    for i in reversed(range(len(heights))):
-        heights[i] = min(heights[i], ceiling)
-        ceiling = heights[i] - gap
+    heights = spread([end[0] for end in ends], gap, top)
     for height, (y_end, x_end, line) in zip(heights, ends, strict=True):
         ax.annotate(
             str(line.get_gid()),

@@ -119,6 +119,17 @@ def _panel(ax: Axes, table: Table, indices: Sequence[int]) -> None:
         ax.spines[side].set_visible(False)
 
 
+def spread(heights: Sequence[float], gap: float, ceiling: float) -> list[float]:
+    """Ascending heights moved apart by at least `gap`, the highest at most at `ceiling`."""
+    moved = list(heights)
+    for i in range(1, len(moved)):
+        moved[i] = max(moved[i], moved[i - 1] + gap)
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], ceiling)
+        ceiling = moved[i] - gap
+    return moved
+
+
 def _label_lines(ax: Axes) -> None:
     """Write each method's name at the right of its line, moved apart where lines end close to each other."""
     ends = []
@@ -130,13 +141,7 @@ def _label_lines(ax: Axes) -> None:
     ends.sort(key=lambda end: end[0])
     bottom, top = ax.get_ylim()
     gap = 0.19 / (ax.get_figure().get_size_inches()[1] - 1.2) * (top - bottom)  # type: ignore[union-attr]
-    heights = [end[0] for end in ends]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    ceiling = top
-    for i in reversed(range(len(heights))):
-        heights[i] = min(heights[i], ceiling)
-        ceiling = heights[i] - gap
+    heights = spread([end[0] for end in ends], gap, top)
     for height, (y_end, x_end, line) in zip(heights, ends, strict=True):
         ax.annotate(
             line.get_gid(),

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.ops.negatives import IGNORE, ranks
+from bench.ops.losses import IGNORE
+from bench.ops.negatives import ranks
+from bench.ops.processes import total, world_size
 from bench.ops.queues import Queues, sample_keys
-from bench.ops.ranks import total, world_size
 
 RANKED = 16  # pixels ranked per key wanted: every class finds its keys, at a cost that no crop size raises
 

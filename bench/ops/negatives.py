@@ -7,8 +7,7 @@ rules goes into the queues.
 import torch
 from torch import Tensor
 
-IGNORE = 255
-MAX_CLASSES = 255  # ids 0..254, since 255 means no label
+from bench.ops.losses import IGNORE
 
 
 def ranks(probability: Tensor) -> Tensor:

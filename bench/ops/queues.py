@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.ops.ranks import gathered
+from bench.ops.processes import gathered
 
 
 def sample_keys(negative: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -51,7 +51,7 @@ class Queues(nn.Module):
     def __init__(self, capacities: Sequence[int], channels: int, dtype: torch.dtype = torch.float16) -> None:
         super().__init__()
         capacity = torch.tensor(capacities, dtype=torch.int64)
-        self.register_buffer("keys", torch.zeros(int(capacity.sum()) + 1, channels, dtype=dtype))
+        self.register_buffer("keys", torch.zeros(sum(capacities) + 1, channels, dtype=dtype))
         self.register_buffer("length", torch.zeros_like(capacity))
         self.register_buffer("head", torch.zeros_like(capacity))
         self.register_buffer("capacity", capacity, persistent=False)

@@ -27,6 +27,7 @@ from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
 from bench.evaluation import Inference, evaluate, score
 from bench.identity import Plan, plan
+from bench.knobs import Knobs
 from bench.models import Segmenter
 from bench.store import Result, RunFolder, read_counts, read_result
 
@@ -641,6 +642,18 @@ def test_a_note_of_one_step_is_not_logged_again(tiny_config: Config, plug_in: Ca
     config = tiny_config(plug_in(SUPERVISED + extra + "        return terms"))
     run(config)
     assert [line["step"] for line in lines_of(plan(config).folder) if "once" in line] == [2]
+
+
+@pytest.mark.parametrize("classes", [255, 256])
+def test_more_classes_than_a_mask_holds_are_refused(classes: int) -> None:
+    """The border of every data set; the folder of a user's own refuses them before that."""
+    if classes == 255:
+        harness._check_classes("many", Knobs(), classes)
+        return
+    with pytest.raises(
+        ConfigError, match=r"many has 256 classes, but a mask holds at most 255.*classes\.txt"
+    ):
+        harness._check_classes("many", Knobs(), classes)
 
 
 # Figures for the log

@@ -137,7 +137,7 @@ def starts(runs: Path) -> dict[str, list[int]]:
 
 @pytest.mark.slow
 def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome], runs: Path) -> None:
-    grid = ["--method", "supervised,fixmatch", "--split", "few", "--seed", "0,1", "--jobs", "2"]
+    grid = ["--method", "supervised,fixmatch", "--split", "few", "--seed", "0,1", "--jobs", "2", "--audit"]
     first = sweep(*grid)
     assert first.code == 0, first
     found = {(result.method, result.seed) for result in read_results(runs)}
@@ -148,6 +148,7 @@ def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome
     assert set(map(tuple, starts(runs).values())) == {(0,)}
     for path in runs.glob("*/*/*/*"):
         assert "threads: 1" in RunFolder(path).config.read_text(), "the file's own number"
+        assert "audit: true" in RunFolder(path).config.read_text()
 
     second = sweep(*grid)
     assert second.code == 0 and "4 of 4 runs are done already" in second.out

@@ -13,6 +13,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import registry
 from bench.config import Network, RunConfig, read_yaml
@@ -222,6 +223,38 @@ def test_same_seed_same_bits(name: str, tiny_set: Folder) -> None:
     assert all(equal(a, b) for a, b in zip(terms, terms_again, strict=True))
     assert equal(gradient, gradient_again)
     assert equal(state, state_again)
+
+
+class Waits(TorchDispatchMode):
+    """Names of the operations whose answer the host must know to go on; on CUDA each of them waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        waits = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+        indices = [i for a in args if isinstance(a, list | tuple) for i in a if isinstance(i, Tensor)]
+        by_number = "index" in func.name() and all(index.dtype != torch.bool for index in indices)
+        if waits & set(func.tags) and not by_number:
+            self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_waits_for_nothing(name: str, tiny_set: Folder) -> None:
+    method, batch = build(name), batches(tiny_set, name)[0]
+    with Waits() as waits:
+        backward(method, batch)
+        for figure in method.audits.values():
+            figure(torch.zeros_like(batch.unlabeled.valid, dtype=torch.int64))
+        method.after_step(Progress(0, STEPS, seed=0))
+    assert not waits.names
+    values = torch.ones(3)
+    with Waits() as control:
+        assert values.any()
+        values[values > 0].nonzero()
+        values[torch.tensor([1, 2])].sum()
+    assert control.names == ["aten::_local_scalar_dense", "aten::index.Tensor", "aten::nonzero"]
 
 
 # State ----------------------------------------------------------------------------------------------------

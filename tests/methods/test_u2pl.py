@@ -455,6 +455,21 @@ def test_anchors_are_sure_enough_and_the_prototype_is_their_mean() -> None:
     assert buffer_of(method, "seen").tolist() == [True, True, False]
 
 
+def test_keys_and_prototypes_are_projected_by_the_teacher_anchors_by_the_student() -> None:
+    """The student's projection is turned round: what is kept stays, what is compared with it changes."""
+    batch = batch_of(
+        labeled([[pixel(sure(0, 3), 5), pixel(sure(1, 3), 6)]] * 2, [[0, 1]] * 2),
+        unlabeled([[pixel([0.1, 0.2, 0.7], 7), pixel([0.1, 0.2, 0.7], 8)]] * 2),  # equal: all unreliable
+    )
+    method, turned = build(U2PL, 3, rank_low=1), build(U2PL, 3, rank_low=1)
+    with torch.no_grad():
+        turned.net.projection.weight.neg_()
+    terms, other = step(method, batch), step(turned, batch)
+    assert torch.equal(queues_of(turned).keys, queues_of(method).keys)
+    assert torch.equal(buffer_of(turned, "prototypes"), buffer_of(method, "prototypes"))
+    assert other["contrast"] > terms["contrast"] > 0
+
+
 def present_classes(label: Sequence[int], classes: int = 21) -> Batch:
     """One pixel for each of these classes, rightly predicted with .9; two of class 0's neighbours follow."""
     rows = [[pixel(sure(c, classes), 3 * c + 1) for c in label]] * 2
@@ -667,12 +682,15 @@ def test_down_undoes_up(net: Segmenter) -> None:
         (["method.alpha=1.1"], "method.alpha"),
         (
             ["method.rank_low=5", "method.rank_high=5"],
-            r"method: rank_low \(5\) must be below rank_high \(5\)",
+            r"method\.rank_low \(5\) must be below rank_high \(5\)",
         ),
-        (["method.rank_low=9", "method.rank_high=5"], r"rank_low \(9\) must be below rank_high \(5\)"),
+        (
+            ["method.rank_low=9", "method.rank_high=5"],
+            r"method\.rank_low \(9\) must be below rank_high \(5\)",
+        ),
         (["method.rank_low=0"], "method.rank_low"),
-        (["method.queue_size=49"], r"method: queue_size \(49\) is below negatives \(50\)"),
-        (["method.queue_size_first=49"], r"method: queue_size_first \(49\) is below negatives \(50\)"),
+        (["method.queue_size=49"], r"method\.queue_size \(49\) is below negatives \(50\)"),
+        (["method.queue_size_first=49"], r"method\.queue_size_first \(49\) is below negatives \(50\)"),
         (["method.negatives_from=some"], "method.negatives_from"),
         (["method.warmup=1.0"], "method.warmup"),
         (["method.temperature=0.0"], "method.temperature"),

@@ -224,3 +224,20 @@ def test_off_is_u2pl_bit_for_bit_and_each_switch_changes_it(tiny_config: Config)
 @pytest.mark.slow
 def test_in_bf16_it_is_finite(tiny_config: Config) -> None:
     assert run(tiny_config("u2pl_plus", *SEMI, "protocol.precision=bf16"))
+
+
+def test_labels_are_denoised_by_the_teachers_representation() -> None:
+    """The student's projection, turned round, has no say in it."""
+    batch = batch_of(
+        labeled([[pixel(sure(0, 3), [3.0, 1.0]), pixel(sure(1, 3), [1.0, 3.0])]] * 2, [[0, 1]] * 2),
+        unlabeled([[pixel([0.5, 0.4, 0.1], [1.0, 2.0]), pixel([0.1, 0.2, 0.7], [2.0, 1.0])]] * 2),
+    )
+    thresholds = []
+    for turn in (1, -1):
+        method = build(U2PL, 3, rank_low=1, denoise=True)
+        method.losses(batch, at(0))  # gives prototypes
+        with torch.no_grad():
+            method.net.projection.weight.mul_(turn)
+        method.losses(batch, at(1))
+        thresholds.append(method.notes["threshold"])
+    assert torch.equal(*thresholds)

@@ -64,6 +64,25 @@ def test_published_values() -> None:
     assert (given.rank_low, given.rank_high, given.alpha, given.temperature) == (3, 20, 0.2, 0.5)
 
 
+def test_keys_and_prototypes_are_projected_by_the_teacher_anchors_by_the_student() -> None:
+    """The student's projection is turned round: what is kept stays, what is compared with it changes."""
+    batch = batch_of(
+        labeled([[pixel(sure(0, 3), 5), pixel(sure(1, 3), 6)]] * 2, [[0, 1]] * 2),
+        unlabeled([[pixel([0.5, 0.3, 0.2], 7)] * 2, [pixel([0.1, 0.2, 0.7], 8)] * 2]),
+    )
+    terms, kept = [], []
+    for turn in (1, -1):
+        method = build(U2PLReleased, 3, rank_low=1, cutmix_probability=0.0)
+        fill(method, 0, [1.0]), fill(method, 1, [1.0])
+        with torch.no_grad():
+            method.net.projection.weight.mul_(turn)
+        terms.append(step(method, batch)["contrast"])
+        kept.append(queues_of(method).keys)
+        assert held(method, 2) == [7, 7]
+    assert torch.equal(*kept)
+    assert terms[1] > terms[0] > 0
+
+
 # A1: keys -------------------------------------------------------------------------------------------------
 
 
@@ -363,10 +382,10 @@ def test_padding_is_counted_nowhere() -> None:
         (["method.world_size=0"], "method.world_size"),
         (
             ["method.rank_low=5", "method.rank_high=5"],
-            r"method: rank_low \(5\) must be below rank_high \(5\)",
+            r"method\.rank_low \(5\) must be below rank_high \(5\)",
         ),
-        (["method.queue_size=49"], r"method: queue_size \(49\) is below negatives \(50\)"),
-        (["method.queue_size_first=49"], r"method: queue_size_first \(49\) is below negatives \(50\)"),
+        (["method.queue_size=49"], r"method\.queue_size \(49\) is below negatives \(50\)"),
+        (["method.queue_size_first=49"], r"method\.queue_size_first \(49\) is below negatives \(50\)"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(

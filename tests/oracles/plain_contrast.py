@@ -71,6 +71,7 @@ def plain_contrast(
     queues: list[Tensor],
     setting: Setting,
     sample: Sampler,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """The loss; `queues` (per class n D, oldest first) are changed in place.
 
@@ -78,13 +79,16 @@ def plain_contrast(
         z, keys: 2B D h w, of the student and of the teacher; labeled images first.
         logits: 2B C h w, of the teacher.
         label: B h w, of the labeled images.
+        valid: B h w bool, of the unlabeled images: False in padding; default: no padding.
     """
     n = len(label)
     probability = logits.softmax(1)
     p_u = probability[n:]
     entropy = -(p_u * torch.log(p_u + 1e-12)).sum(1)
-    threshold = np.percentile(entropy.double().numpy().flatten(), 100 * (1 - setting.alpha))
-    unreliable = entropy.double() >= threshold
+    valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
+    counted = entropy[valid].double().numpy()
+    threshold = np.percentile(counted, 100 * (1 - setting.alpha)) if len(counted) else np.inf
+    unreliable = valid & (entropy.double() >= threshold)
     pseudo_label = p_u.argmax(1)
     order = probability.argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1)  # 2B C h w
@@ -93,7 +97,7 @@ def plain_contrast(
     for c in range(setting.classes):
         # Candidates (Eq. 10, 11; 14, 15).
         sure = probability[:, c] > setting.minimum
-        is_anchor = torch.cat([label == c, (pseudo_label == c) & ~unreliable]) & sure
+        is_anchor = torch.cat([label == c, (pseudo_label == c) & valid & ~unreliable]) & sure
         confused = (label != c) & (label != IGNORE) & (rank[:n, c] < setting.rank_low)
         unlikely = unreliable & (rank[n:, c] >= setting.rank_low) & (rank[n:, c] < setting.rank_high)
         is_negative = torch.cat([confused, unlikely])
@@ -135,18 +139,25 @@ def vectorised(setting: Setting, channels: int, pool: int) -> Contrast:
 
 
 def run_vectorised(
-    contrast: Contrast, z: Tensor, keys: Tensor, logits: Tensor, label: Tensor, setting: Setting, step: int
+    contrast: Contrast,
+    z: Tensor,
+    keys: Tensor,
+    logits: Tensor,
+    label: Tensor,
+    setting: Setting,
+    step: int,
+    valid: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """As methods/u2pl.py calls it, on maps of one resolution. Answers the loss, the figures, and which pixels
     may be keys."""
     n = len(label)
     probability = logits.softmax(1)
-    valid = torch.ones_like(label, dtype=torch.bool)
+    valid = torch.ones_like(label, dtype=torch.bool) if valid is None else valid
     split = partition(pixel_entropy(probability[n:]), valid, setting.alpha)
     pseudo_label = probability[n:].argmax(1).where(split.reliable, IGNORE)
     target = torch.cat([label, pseudo_label]).flatten()
     known = torch.cat([label, torch.full_like(label, IGNORE)]).flatten()
-    source = torch.cat([~valid, split.unreliable]).flatten()
+    source = torch.cat([torch.zeros_like(valid), split.unreliable]).flatten()
 
     def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
         return {

@@ -43,16 +43,18 @@ def same_samples(contrast: Contrast, setting: Setting, eligible: Tensor, step: i
     return Sampler(keys, anchors, negatives)
 
 
-def agree(setting: Setting, batches: list[tuple[Tensor, Tensor, Tensor, Tensor]]) -> list[float]:
+def agree(
+    setting: Setting, batches: list[tuple[Tensor, Tensor, Tensor, Tensor]], valid: Tensor | None = None
+) -> list[float]:
     """Runs both over the batches (z, keys, logits, label) and compares after each; answers the losses."""
     contrast = vectorised(setting, DIM, pool=64)
     queues = [torch.zeros(0, DIM, dtype=torch.float16) for _ in range(setting.classes)]
     seen = []
     for step, (z, keys, logits, label) in enumerate(batches):
         ours, plain = z.clone().requires_grad_(), z.clone().requires_grad_()
-        loss, figures, eligible = run_vectorised(contrast, ours, keys, logits, label, setting, step)
+        loss, figures, eligible = run_vectorised(contrast, ours, keys, logits, label, setting, step, valid)
         sampler = same_samples(contrast, setting, eligible, step)
-        expected = plain_contrast(plain, keys, logits, label, queues, setting, sampler)
+        expected = plain_contrast(plain, keys, logits, label, queues, setting, sampler, valid)
         loss.backward()
         expected.backward()
         assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
@@ -133,3 +135,18 @@ def test_no_anchor_at_all() -> None:
     """A teacher that is sure of nothing: 0, with a graph, while the queues fill."""
     z, keys, logits, label = batch_of(5)
     assert agree(setting_of(5), [(z, keys, 0.01 * logits, label)] * 2) == [0, 0]
+
+
+def test_padding_of_the_unlabeled_images() -> None:
+    z, keys, logits, label = batch_of(5)
+    valid = torch.ones_like(label, dtype=torch.bool)
+    valid[:, :, 3:] = False
+    assert agree(setting_of(5), [(z, keys, logits, label)] * 3, valid)[-1] > 0
+
+
+def test_everything_ignored() -> None:
+    """No label, and the unlabeled images all padding: no key, no anchor, 0 with a graph."""
+    z, keys, logits, label = batch_of(5)
+    nothing = torch.zeros_like(label, dtype=torch.bool)
+    ignored = torch.full_like(label, IGNORE)
+    assert agree(setting_of(5), [(z, keys, logits, ignored)] * 2, nothing) == [0, 0]

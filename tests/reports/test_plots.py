@@ -106,3 +106,13 @@ def test_files_are_pictures_and_equal_for_equal_results(make: Any, tmp_path: Pat
         assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 2, "something is drawn"
     assert first[1].read_text().count("<svg") == 1
     assert [a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("heights", "moved"),
+    [([1, 1.5, 4], [1, 2, 4]), ([1, 1, 1], [1, 2, 3]), ([9, 9.5, 10], [8, 9, 10]), ([3], [3]), ([12], [10])],
+)
+def test_names_of_lines_are_moved_apart_and_stay_below_the_ceiling(
+    heights: list[float], moved: list[float]
+) -> None:
+    assert plots.spread(heights, gap=1, ceiling=10) == moved

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench.ablations import sweeps_of
+from bench.config import resolve
 from bench.store import read_counts, read_result, read_results
 from reports import ablation
 from reports.tables import comparable, miou_table, to_markdown
@@ -38,6 +39,18 @@ def test_the_readme_shows_the_ablations_that_are_complete() -> None:
     assert tables
     for table in tables:
         assert ablation.to_markdown(table).strip() in readme
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PUBLISHED.rglob("result.json")), ids=lambda path: "-".join(path.parts[-6:-1])
+)
+def test_the_readme_s_command_has_the_settings_of_the_record(path: Path) -> None:
+    """A default that moves would leave the tables to settings that no plain command gives any more."""
+    result = read_result(path)
+    asked = {"dataset": result.dataset, "split": result.split, "method": {"name": result.method}}
+    config = resolve(asked, None, [f"protocol.steps={result.steps}"])
+    assert config.method == result.config["method"]
+    assert config.protocol.hash == result.protocol_hash
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: "-".join(path.parts[-6:-1]))

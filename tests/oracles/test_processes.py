@@ -17,8 +17,8 @@ from bench.contract import Batch, Progress, Stream, Task
 from bench.models import Segmenter
 from bench.ops.contrast import class_means, info_nce, mean_over_classes
 from bench.ops.losses import cross_entropy
+from bench.ops.processes import gathered, total, world_size
 from bench.ops.queues import Queues
-from bench.ops.ranks import gathered, total, world_size
 from bench.randomness import torch_seeded
 from methods.u2pl import U2PL
 
