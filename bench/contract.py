@@ -74,7 +74,8 @@ class Stream:
     ids: tuple[str, ...]
     image: Tensor  # B 3 H W, weak view
     valid: Tensor  # B H W bool, False in padding
-    label: Tensor = ABSENT  # B H W; None unless pixels are granted
+    label: Tensor = ABSENT  # B H W: a mask, or a CAM seed where tags are granted; None in other streams
+    tags: Tensor = ABSENT  # B C bool, classes the image may hold: its tags and background; all without tags
     strong: tuple[Tensor, ...] = ()  # of B 3 H W, same geometry as image
     boxes: tuple[Tensor, ...] = ()  # of B H W bool, True where the next image of the batch shows
 
@@ -82,11 +83,15 @@ class Stream:
 @dataclass(frozen=True)
 class Batch:
     """One step's images. A stream that the method does not need is None; one that it needs is always there,
-    because the harness checks `needs` against the split before the first step."""
+    because the harness checks `needs` against the split before the first step.
 
-    labeled: Stream = ABSENT
-    tagged: Stream = ABSENT
-    unlabeled: Stream = ABSENT
+    Tags stand in for what is missing: a tagged image is a labeled one with its CAM seed for a mask, and an
+    unlabeled one that has tags.
+    """
+
+    labeled: Stream = ABSENT  # images granted pixels, and those granted tags; half of each where both are
+    tagged: Stream = ABSENT  # images granted tags or pixels; tags are then those of the mask
+    unlabeled: Stream = ABSENT  # images not granted pixels
     truth: Tensor = ABSENT  # B H W, of the unlabeled stream; only the harness's audit sees it
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
@@ -152,6 +157,12 @@ class Net(nn.Module, ABC):
         representation head, apart so that only the pixels that are sampled pay for it."""
 
     @abstractmethod
+    def activate(self, image: Tensor) -> Tensor:
+        """B 3 H W -> class activations B C h w of any sign, at the encoder's resolution: what the linear
+        classifier on the encoder's features, without bias, says of each place. The padding to the network's
+        stride is among the places: give images whose sides are multiples of it to have none."""
+
+    @abstractmethod
     def upsample(self, logits: Tensor, image: Tensor) -> Tensor:
         """Logits B C h w of `represent(image)` -> B C H W."""
 
@@ -168,6 +179,7 @@ class Method(nn.Module, ABC):
     state_dict is all there is. The harness owns the optimizer: a method returns losses and never steps.
     """
 
+    # The streams it must receive: PIXEL labeled, TAGS tagged, NONE unlabeled.
     needs: ClassVar[frozenset[Supervision]] = frozenset({Supervision.PIXEL})
     views: ClassVar[Views] = Views()
     version: ClassVar[int] = 1  # raise it when the same knobs would give another result
@@ -249,3 +261,8 @@ class Dataset(ABC):
     @abstractmethod
     def mask(self, id: str) -> np.ndarray:
         """H W uint8, class ids below len(classes) or 255, of the image's size."""
+
+    def tags(self, id: str) -> tuple[int, ...] | None:
+        """The sorted ids of the classes in an image, from a record of tags and never from its mask; None
+        where there is no record. Background may be left out."""
+        return None

@@ -180,7 +180,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.protocol.precision == "fp16")
         self.batches = StepBatches(
             self.dataset,
-            {Supervision(kind): getattr(plan.split, kind) for kind in plan.method.needs},
+            {kind: getattr(plan.split, kind) for kind in Supervision},
+            needs=[Supervision(kind) for kind in plan.method.needs],
             labeled=self.protocol.batch.labeled,
             unlabeled=self.protocol.batch.unlabeled,
             crop=self.protocol.crop,

@@ -1,4 +1,4 @@
-"""The network that every method trains: encoder, decoder, segmentation head, representation head.
+"""The network that every method trains: encoder, decoder, and heads for segmentation, representation and tags.
 
 B images, C classes, H W input size, h w decoder resolution, D representation channels.
 """
@@ -49,6 +49,7 @@ class Segmenter(Net):
             nn.ReLU(inplace=True),
         )
         self.projection = nn.Linear(network.representation_channels, network.representation_channels)
+        self.classification_head = nn.Conv2d(encoder_channels(self.encoder), classes, 1, bias=False)
         mean, std = normalisation(network.encoder, weights)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
@@ -66,15 +67,24 @@ class Segmenter(Net):
     def project(self, hidden: Tensor) -> Tensor:
         return self.projection(hidden)
 
+    def activate(self, image: Tensor) -> Tensor:
+        encoded = self._encoded(image)
+        deepest = encoded[0][-1] if isinstance(self.encoder, TimmViTEncoder) else encoded[-1]
+        return self.classification_head(deepest)
+
     def features(self, image: Tensor) -> Tensor:
         """image B 3 H W -> decoder features B . h w, of the image padded right and bottom to the stride."""
+        encoded = self._encoded(image)
+        return self.decoder(*encoded) if isinstance(self.encoder, TimmViTEncoder) else self.decoder(encoded)
+
+    def _encoded(self, image: Tensor) -> Any:
+        """What the encoder gives, of the image padded right and bottom to the stride."""
         height, width = image.shape[-2:]
         x = (image - self.mean) / self.std
         below, right = -height % self.stride, -width % self.stride
         if below or right:
             x = F.pad(x, (0, right, 0, below))
-        encoded = self.encoder(x)
-        return self.decoder(*encoded) if isinstance(self.encoder, TimmViTEncoder) else self.decoder(encoded)
+        return self.encoder(x)
 
     def downsample(self, label: Tensor, features: Tensor, fill: int) -> Tensor:
         height, width = label.shape[-2:]
@@ -110,6 +120,10 @@ def build_encoder(network: Network) -> nn.Module:
         return TimmUniversalEncoder(network.encoder, pretrained=False, output_stride=stride)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"protocol.network.encoder {network.encoder!r} cannot be built: {error}") from error
+
+
+def encoder_channels(encoder: Any) -> int:
+    return int(encoder.out_channels[-1])
 
 
 def build_decoder(network: Network, encoder: Any) -> tuple[nn.Module, int]:

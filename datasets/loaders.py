@@ -7,7 +7,7 @@ methods with the same seed see the same images, crops and colours, whichever oth
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -33,6 +33,8 @@ from datasets.views import (
 
 __all__ = ["StepBatches", "iterate", "loader", "worker_failures"]
 
+# Where the images of a stream come from. The words name random streams.
+MASKS, SEEDS, TAGS, UNLABELED = "pixel", "seeds", "tags", "none"
 TIMEOUT = 300  # seconds without a batch before a worker counts as stuck
 
 
@@ -45,9 +47,10 @@ class StepBatches(data.Dataset[Batch]):
 
     Args:
         dataset: Images and masks.
-        ids_by_supervision: The ids of each stream that the method needs. Only ids under PIXEL are asked for
-            a mask, unless `audit` is set.
-        labeled: Batch size of the labeled stream.
+        granted: The ids that a split grants pixels, tags or nothing. Only ids under PIXEL are asked for a
+            mask, unless `audit` is set.
+        needs: The streams to make: PIXEL labeled, TAGS tagged, NONE unlabeled (see `Batch`).
+        labeled: Batch size of the labeled and of the tagged stream.
         unlabeled: Batch size of the unlabeled stream.
         crop: Height and width of the views.
         resize: Smallest and largest factor on an image's own size.
@@ -55,10 +58,11 @@ class StepBatches(data.Dataset[Batch]):
         seed: The run's seed.
         steps: Number of steps of the run.
         audit: Read the masks of the unlabeled images too, for `Batch.truth`.
+        tags: The classes of each tagged image, background among them where there is one.
+        seed_of: The CAM seed of a tagged image, H W uint8 as a mask; needed where the labeled stream has any.
 
     Raises:
-        ConfigError: A list is shorter than its batch, CutMix boxes are asked for in a batch of one, or image
-            tags without CAM seeds.
+        ConfigError: A list is shorter than its batch, or CutMix boxes are asked for in a batch of one.
         DataError: From an item: a mask of another size than its image, or with ids that are not classes; or,
             under `audit`, an unlabeled image without a mask.
     """
@@ -66,8 +70,9 @@ class StepBatches(data.Dataset[Batch]):
     def __init__(
         self,
         dataset: Dataset,
-        ids_by_supervision: Mapping[Supervision, Sequence[str]],
+        granted: Mapping[Supervision, Sequence[str]],
         *,
+        needs: Collection[Supervision],
         labeled: int,
         unlabeled: int,
         crop: tuple[int, int],
@@ -76,34 +81,20 @@ class StepBatches(data.Dataset[Batch]):
         seed: int,
         steps: int,
         audit: bool = False,
+        tags: Mapping[str, Collection[int]] | None = None,
+        seed_of: Callable[[str], np.ndarray] | None = None,
     ) -> None:
-        if Supervision.TAGS in ids_by_supervision:
-            raise ConfigError(
-                "Batches of tagged images need CAM seeds, which are not supported yet: use a method without "
-                "tags."
-            )
         self.dataset = dataset
-        self.lists = {supervision: tuple(ids) for supervision, ids in ids_by_supervision.items()}
-        self.sizes = {Supervision.PIXEL: labeled, Supervision.NONE: unlabeled}
+        self.needs = frozenset(needs)
+        self.lists, self.sizes = _lists(granted, self.needs, labeled, unlabeled)
+        self.tags, self.seed_of = dict(tags or {}), seed_of
         self.crop = crop
         self.resize = resize
         self.views = views
         self.seed = seed
         self.steps = steps
         self.audit = audit
-        for supervision, ids in self.lists.items():
-            stream = "labeled" if supervision is Supervision.PIXEL else "unlabeled"
-            size = self.sizes[supervision]
-            if size < 1:
-                raise ConfigError(
-                    f"The {stream} batch is {size}: set it with `--set protocol.batch.{stream}=1` or more."
-                )
-            if len(ids) < size:
-                raise ConfigError(
-                    f"The {stream} stream has {len(ids)} ids, too few for a batch of {size}: choose another "
-                    f"split or a smaller batch, e.g. `--set protocol.batch.{stream}={max(1, len(ids))}`."
-                )
-        if Supervision.NONE in self.lists and views.boxes is not None and unlabeled == 1:
+        if Supervision.NONE in self.needs and views.boxes is not None and unlabeled == 1:
             raise ConfigError(
                 "CutMix mixes an image with the next of its batch, in a batch of one with itself: use "
                 "`--set protocol.batch.unlabeled=2` or more."
@@ -116,36 +107,76 @@ class StepBatches(data.Dataset[Batch]):
         if not 0 <= step < self.steps:
             raise IndexError(f"step {step} of {self.steps}")
         parts: dict[str, Any] = {}
-        if Supervision.PIXEL in self.lists:
+        if Supervision.PIXEL in self.needs:
             parts["labeled"] = self._labeled(step)
-        if Supervision.NONE in self.lists:
+        if Supervision.TAGS in self.needs:
+            parts["tagged"] = self._tagged(step)
+        if Supervision.NONE in self.needs:
             parts["unlabeled"], parts["truth"] = self._unlabeled(step)
         return Batch(**parts)
 
-    def _ids(self, stream: Supervision, step: int) -> tuple[str, ...]:
-        ids, size = self.lists[stream], self.sizes[stream]
+    def _ids(self, source: str, step: int) -> tuple[str, ...]:
+        ids, size = self.lists[source], self.sizes[source]
         epoch, batch = divmod(step, len(ids) // size)
-        order = numpy_for(self.seed, "order", stream.value, epoch).permutation(len(ids))
+        order = numpy_for(self.seed, "order", source, epoch).permutation(len(ids))
         return tuple(ids[i] for i in order[batch * size : (batch + 1) * size])
 
-    def _geometry(self, stream: Supervision, step: int, index: int, image: np.ndarray) -> Geometry:
-        generator = numpy_for(self.seed, "weak", stream.value, step, index)
+    def _geometry(self, source: str, step: int, index: int, image: np.ndarray) -> Geometry:
+        generator = numpy_for(self.seed, "weak", source, step, index)
         return draw_geometry(generator, (image.shape[0], image.shape[1]), self.crop, self.resize)
 
     def _labeled(self, step: int) -> Stream:
-        ids = self._ids(Supervision.PIXEL, step)
-        images, labels, valid = [], [], []
+        """Images with masks, then images with seeds."""
+        ids, images, labels, valid = [], [], [], []
+        for source, read in ((MASKS, self.dataset.mask), (SEEDS, self._seed)):
+            for index, id in enumerate(self._ids(source, step) if source in self.lists else ()):
+                image = self.dataset.image(id)
+                geometry = self._geometry(source, step, index, image)
+                ids.append(id)
+                images.append(to_tensor(weak_image(image, geometry)))
+                labels.append(self._label(id, read(id), geometry))
+                valid.append(torch.from_numpy(weak_valid(geometry)))
+        return Stream(
+            tuple(ids),
+            torch.stack(images),
+            torch.stack(valid),
+            label=torch.stack(labels).long(),
+            tags=self._tag_rows(ids),
+        )
+
+    def _seed(self, id: str) -> np.ndarray:
+        if self.seed_of is None:
+            raise DataError(f"{id} is granted tags and there are no CAM seeds; make them with `cam-seeds`.")
+        return self.seed_of(id)
+
+    def _tagged(self, step: int) -> Stream:
+        ids = self._ids(TAGS, step)
+        images, valid, rows = [], [], []
         for index, id in enumerate(ids):
             image = self.dataset.image(id)
-            geometry = self._geometry(Supervision.PIXEL, step, index, image)
+            geometry = self._geometry(TAGS, step, index, image)
             images.append(to_tensor(weak_image(image, geometry)))
-            labels.append(self._label(id, geometry))
             valid.append(torch.from_numpy(weak_valid(geometry)))
-        return Stream(ids, torch.stack(images), torch.stack(valid), label=torch.stack(labels).long())
+            rows.append(self.tags[id] if id in self.tags else self._classes_in(id))
+        return Stream(ids, torch.stack(images), torch.stack(valid), tags=self._rows(rows))
 
-    def _label(self, id: str, geometry: Geometry) -> Tensor:
-        """H W uint8: the mask in the weak view."""
-        mask = self.dataset.mask(id)
+    def _classes_in(self, id: str) -> list[int]:
+        """Of an image that is granted its pixels, background among them where there is one."""
+        classes = set(self.dataset.mask(id).tobytes()) - {IGNORE}  # uint8: a byte is a class id
+        return sorted(classes if self.dataset.background is None else classes | {self.dataset.background})
+
+    def _tag_rows(self, ids: Sequence[str]) -> Tensor:
+        """B C bool: the tags, and every class where none are granted."""
+        return self._rows([self.tags.get(id, range(len(self.dataset.classes))) for id in ids])
+
+    def _rows(self, classes: Sequence[Collection[int]]) -> Tensor:
+        rows = torch.zeros(len(classes), len(self.dataset.classes), dtype=torch.bool)
+        for row, present in zip(rows, classes, strict=True):
+            row[list(present)] = True
+        return rows
+
+    def _label(self, id: str, mask: np.ndarray, geometry: Geometry) -> Tensor:
+        """H W uint8: the mask or seed in the weak view."""
         if mask.shape != geometry.size:
             raise DataError(
                 f"The mask of {id} in {self.dataset.name} is {mask.shape[0]}x{mask.shape[1]}, its image "
@@ -163,18 +194,17 @@ class StepBatches(data.Dataset[Batch]):
 
     def _unlabeled(self, step: int) -> tuple[Stream, Tensor | None]:
         """The stream, and for an audit the labels withheld from it."""
-        stream = Supervision.NONE
-        ids = self._ids(stream, step)
+        ids = self._ids(UNLABELED, step)
         images, valid, truth = [], [], []
         strong: list[list[Tensor]] = [[] for _ in range(self.views.strong)]
         for index, id in enumerate(ids):
             image = self.dataset.image(id)
-            geometry = self._geometry(stream, step, index, image)
+            geometry = self._geometry(UNLABELED, step, index, image)
             weak = weak_image(image, geometry)
             images.append(to_tensor(weak))
             valid.append(torch.from_numpy(weak_valid(geometry)))
             for view, copies in enumerate(strong):
-                generator = numpy_for(self.seed, "strong", stream.value, step, index, view)
+                generator = numpy_for(self.seed, "strong", UNLABELED, step, index, view)
                 copies.append(to_tensor(strong_view(weak, generator)))
             if self.audit:
                 truth.append(self._withheld(id, geometry))
@@ -183,30 +213,69 @@ class StepBatches(data.Dataset[Batch]):
             torch.stack(images),
             torch.stack(valid),
             strong=tuple(torch.stack(copies) for copies in strong),
-            boxes=self._boxes(stream, step),
+            boxes=self._boxes(step),
+            tags=self._tag_rows(ids),
         )
         return unlabeled, torch.stack(truth).long() if self.audit else None
 
     def _withheld(self, id: str, geometry: Geometry) -> Tensor:
         try:
-            return self._label(id, geometry)
+            return self._label(id, self.dataset.mask(id), geometry)
         except DataError as error:
             raise DataError(
-                f"{error} This image is unlabeled in the split: only an audit (machine.audit) opens its mask."
+                f"{error} This image is not granted its pixels in the split: only an audit (machine.audit) opens its mask."
             ) from error
 
-    def _boxes(self, stream: Supervision, step: int) -> tuple[Tensor, ...]:
+    def _boxes(self, step: int) -> tuple[Tensor, ...]:
         rule = self.views.boxes
         if rule is None:
             return ()
         masks = [
             [
-                draw_box(numpy_for(self.seed, "box", stream.value, step, index, view), self.crop, rule)
-                for index in range(self.sizes[stream])
+                draw_box(numpy_for(self.seed, "box", UNLABELED, step, index, view), self.crop, rule)
+                for index in range(self.sizes[UNLABELED])
             ]
             for view in range(max(1, self.views.strong))
         ]
         return tuple(torch.from_numpy(np.stack(boxes)) for boxes in masks)
+
+
+def _lists(
+    granted: Mapping[Supervision, Sequence[str]], needs: Collection[Supervision], labeled: int, unlabeled: int
+) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
+    """The ids of each source, and how many of them a batch takes."""
+    pixel, tags, none = (tuple(granted.get(kind, ())) for kind in Supervision)
+    lists: dict[str, tuple[str, ...]] = {}
+    sizes: dict[str, int] = {}
+
+    def take(source: str, stream: str, ids: Sequence[str], size: int) -> None:
+        if size < 1:
+            raise ConfigError(
+                f"The {stream} batch is {size}: set it with `--set protocol.batch.{stream}=1` or more."
+            )
+        if len(ids) < size:
+            raise ConfigError(
+                f"The {stream} stream has {len(ids)} ids, too few for a batch of {size}: choose another "
+                f"split or a smaller batch, e.g. `--set protocol.batch.{stream}={max(1, len(ids))}`."
+            )
+        lists[source], sizes[source] = tuple(ids), size
+
+    if Supervision.PIXEL in needs:
+        # The masks are few and right, the seeds many and rough: drawn from one list, masks would be rare.
+        masks = labeled if not tags else 0 if not pixel else (labeled + 1) // 2
+        if pixel and tags and labeled < 2:
+            raise ConfigError(
+                "Masks and seeds share the labeled batch: use `--set protocol.batch.labeled=2` or more."
+            )
+        if masks or not tags:
+            take(MASKS, "labeled", pixel, masks)
+        if tags:
+            take(SEEDS, "labeled", tags, labeled - masks)
+    if Supervision.TAGS in needs:
+        take(TAGS, "labeled", (*pixel, *tags), labeled)
+    if Supervision.NONE in needs:
+        take(UNLABELED, "unlabeled", (*none, *tags), unlabeled)
+    return lists, sizes
 
 
 def loader(batches: StepBatches, start: int, workers: int) -> data.DataLoader[Batch]:

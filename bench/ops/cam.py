@@ -49,6 +49,12 @@ def activation(features: Tensor, weight: Tensor) -> Tensor:
     return torch.einsum("bdhw,kd->bkhw", features, weight)
 
 
+def pooled(activation: Tensor, valid: Tensor) -> Tensor:
+    """Global average pooling over the valid places: B K h w and B h w bool -> B K, 0 where none is valid."""
+    inside = valid.unsqueeze(1)
+    return (activation * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
+
+
 def merge(
     maps: Sequence[tuple[Tensor, Tensor | None]], size: tuple[int, int], flip: Literal["sum", "max"]
 ) -> Tensor:

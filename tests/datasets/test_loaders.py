@@ -54,7 +54,7 @@ class Tiny(Dataset):
 
 def make(dataset: Dataset | None = None, **changes: Any) -> StepBatches:
     settings: dict[str, Any] = {
-        "ids_by_supervision": {PIXEL: LABELED, NONE: UNLABELED},
+        "granted": {PIXEL: LABELED, NONE: UNLABELED},
         "labeled": 2,
         "unlabeled": 3,
         "crop": (16, 12),
@@ -63,6 +63,7 @@ def make(dataset: Dataset | None = None, **changes: Any) -> StepBatches:
         "seed": 5,
         "steps": 20,
     } | changes
+    settings.setdefault("needs", settings["granted"].keys())
     return StepBatches(dataset or Tiny(), **settings)
 
 
@@ -127,8 +128,8 @@ def test_only_the_views_asked_for(views: Views, strong: int, boxes: int) -> None
 
 
 def test_streams_that_are_not_asked_for_are_none() -> None:
-    assert make(ids_by_supervision={PIXEL: LABELED})[0].unlabeled is None
-    assert make(ids_by_supervision={NONE: UNLABELED})[0].labeled is None
+    assert make(granted={PIXEL: LABELED})[0].unlabeled is None
+    assert make(granted={NONE: UNLABELED})[0].labeled is None
 
 
 # ---- the truth of an audit
@@ -178,7 +179,7 @@ def test_an_audit_changes_nothing_else() -> None:
 
 
 def test_an_audit_without_unlabeled_images_opens_nothing() -> None:
-    assert make(ids_by_supervision={PIXEL: LABELED}, audit=True)[0].truth is None
+    assert make(granted={PIXEL: LABELED}, audit=True)[0].truth is None
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_the_truth_is_checked_as_labels_are(mask: np.ndarray, said: str) -> None
             return mask
 
     with pytest.raises(DataError, match=f"{said}.*only an audit .machine.audit. opens its mask"):
-        make(Wrong(), ids_by_supervision={NONE: UNLABELED[:10]}, audit=True)[0]
+        make(Wrong(), granted={NONE: UNLABELED[:10]}, audit=True)[0]
 
 
 # ---- order
@@ -203,7 +204,7 @@ def test_an_epoch_has_each_id_once_at_most(n: int, size: int, seed: int) -> None
     if n < size:
         n = size
     ids = tuple(f"u{i}" for i in range(n))
-    batches = make(ids_by_supervision={NONE: ids}, unlabeled=size, views=Views(), seed=seed, steps=10**6)
+    batches = make(granted={NONE: ids}, unlabeled=size, views=Views(), seed=seed, steps=10**6)
     per_epoch = n // size
     for epoch in (0, 1, 7):
         seen: Counter[str] = Counter()
@@ -236,7 +237,7 @@ def test_a_batch_depends_on_seed_and_step_only() -> None:
 
 
 def test_labeled_stream_is_the_same_with_and_without_others() -> None:
-    supervised = make(ids_by_supervision={PIXEL: LABELED}, views=Views())
+    supervised = make(granted={PIXEL: LABELED}, views=Views())
     fixmatch = make(views=Views(strong=1, boxes=BOXES))
     for step in range(8):
         a, b = labeled(supervised[step]), labeled(fixmatch[step])
@@ -251,7 +252,7 @@ def test_weak_view_does_not_depend_on_the_strong_ones() -> None:
 
 
 def test_streams_draw_their_own_numbers() -> None:
-    batch = make(ids_by_supervision={PIXEL: LABELED, NONE: LABELED}, unlabeled=2, views=Views())
+    batch = make(granted={PIXEL: LABELED, NONE: LABELED}, unlabeled=2, views=Views())
     assert any(labeled(batch[step]).ids != unlabeled(batch[step]).ids for step in range(5))
 
 
@@ -300,8 +301,8 @@ def test_a_list_shorter_than_its_batch_is_refused() -> None:
     ):
         make(unlabeled=12)
     with pytest.raises(ConfigError, match="unlabeled stream has 0 ids"):
-        make(ids_by_supervision={PIXEL: LABELED, NONE: ()})
-    make(ids_by_supervision={PIXEL: LABELED}, unlabeled=12)  # no stream, no demand
+        make(granted={PIXEL: LABELED, NONE: ()})
+    make(granted={PIXEL: LABELED}, unlabeled=12)  # no stream, no demand
     with pytest.raises(ConfigError, match="labeled batch is 0"):
         make(labeled=0)
 
@@ -310,12 +311,7 @@ def test_boxes_in_a_batch_of_one_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.batch\.unlabeled=2"):
         make(unlabeled=1)
     make(unlabeled=1, views=Views(strong=1))
-    make(unlabeled=1, ids_by_supervision={PIXEL: LABELED})
-
-
-def test_tags_are_refused() -> None:
-    with pytest.raises(ConfigError, match="CAM seeds"):
-        make(ids_by_supervision={TAGS: UNLABELED})
+    make(unlabeled=1, granted={PIXEL: LABELED})
 
 
 def test_masks_that_are_not_granted_stay_closed() -> None:
@@ -323,7 +319,7 @@ def test_masks_that_are_not_granted_stay_closed() -> None:
     for step in range(20):
         assert batches[step] is not None  # Tiny.mask fails for an unlabeled id
     with pytest.raises(AssertionError, match="not granted"):
-        make(ids_by_supervision={PIXEL: UNLABELED})[0]
+        make(granted={PIXEL: UNLABELED})[0]
 
 
 class WrongSize(Tiny):

@@ -106,6 +106,7 @@ def step_batches(folder: Folder) -> StepBatches:
     return StepBatches(
         folder,
         {Supervision.NONE: folder.ids("train")},
+        needs={Supervision.NONE},
         labeled=1,
         unlabeled=BATCH,
         crop=(CROP, CROP),

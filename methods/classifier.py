@@ -1,0 +1,56 @@
+"""Classifier: which classes are in an image, learned from tags; its activation maps become CAM seeds.
+
+A linear classifier on the encoder's features, without bias, so that the mean over a class's activation map is
+its logit (Zhou et al., CVPR 2016). Multi-label soft margin loss, as in IRN, SEAM, AFA and ToCo. Padding has
+no part in the mean. A crop may have lost the object of a tag: give it a protocol whose crops show most of the
+image.
+
+As a method of its own it is scored by its maps, without tags: each pixel the class that activates most, or
+background, where there is one, if none is positive.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
+from bench.ops.cam import pooled
+
+
+class Classifier(Method):
+    needs = frozenset({Supervision.TAGS})
+
+    def __init__(self, net: Net, task: Task, hparams: Knobs) -> None:
+        super().__init__(net, task, hparams)
+        self.maps = Maps(net, task.background)
+        self.foreground = [c for c in range(len(task.classes)) if c != task.background]
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        tagged = batch.tagged
+        activation = self.net.activate(tagged.image)  # B C h w
+        inside = self.net.downsample(tagged.valid, activation, fill=False)  # B h w
+        logits = pooled(activation, inside)[:, self.foreground]
+        tags = tagged.tags[:, self.foreground]
+        self.note("tags_found", ((logits > 0) & tags).sum() / tags.sum().clamp(min=1))
+        self.note("tags_invented", ((logits > 0) & ~tags).sum() / (~tags).sum().clamp(min=1))
+        return {"tags": F.multilabel_soft_margin_loss(logits, tags.float())}
+
+    def predictor(self) -> nn.Module:
+        return self.maps
+
+
+class Maps(nn.Module):
+    """The activation maps as logits of a segmentation: image B 3 H W -> B C H W."""
+
+    def __init__(self, net: Net, background: int | None) -> None:
+        super().__init__()
+        self.net = net
+        self.background = background
+
+    def forward(self, image: Tensor) -> Tensor:
+        activation = self.net.activate(image)
+        if self.background is not None:
+            activation = activation.index_fill(
+                1, torch.tensor([self.background], device=activation.device), 0
+            )
+        return self.net.upsample(activation, image)
