@@ -7,6 +7,7 @@ keys and mistyped values are errors. Nothing here imports torch, so that `--dry-
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,8 @@ from bench.knobs import Knobs
 
 K = TypeVar("K", bound=Knobs)
 PROTOCOLS = Path(__file__).parent / "protocols"
+MAP_KNOBS = {"scales", "flip"}  # of CamSeeds; the others work on the maps
+SEED_VERSION = 1  # raise it when the same knobs would give other seeds
 
 
 class Network(Knobs):
@@ -102,6 +105,56 @@ class Protocol(Knobs):
         return _digest(self.model_dump(mode="json", exclude={"name"}))
 
 
+class CamSeeds(Knobs):
+    """From image tags to CAM seeds: a classifier's activation maps (CAM), thresholds, refinement."""
+
+    protocol: Protocol  # of the classifier's run
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)  # of the image (IRN, SEAM)
+    flip: Literal["sum", "max", "none"] = "sum"  # how image and mirror image merge: IRN, AFA, no mirror
+    normalise: Literal["max", "min-max", "seam"] = "max"  # a class's map to 0..1 (IRN; AFA and ToCo; SEAM)
+    background: Literal["constant", "power"] = "constant"  # score of the background, where there is one
+    strict: float = Field(0.30, ge=0)  # foreground above it; with "power" its exponent (IRN)
+    loose: float = Field(0.05, ge=0)  # background below it, undecided between the two (IRN)
+    minimum: float = Field(0.05, ge=0, lt=1)  # without background: a best tag no stronger is undecided ...
+    lead: float = Field(0.10, ge=0, lt=1)  # ... and so is one no further ahead of the next tag
+    refine: Literal["auto", "crf", "par", "none"] = (
+        "auto"  # auto: crf where pydensecrf is installed, else par
+    )
+    crf: Literal["irn", "psa", "toco", "deeplab"] = "irn"  # published parameters, see bench.ops.crf
+    unary: Literal["labels", "softmax"] = "labels"  # what the CRF takes: labels (IRN) or soft scores (PSA)
+    half_size: bool = False  # refine at half the size
+    # How strict and loose are chosen. fixed: as given. heldout: from the masks of `heldout` tagged images,
+    # which count as supervision. oracle: from all of their masks, which no real user has.
+    policy: Literal["fixed", "heldout", "oracle"] = "fixed"
+    heldout: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _agree(self) -> CamSeeds:
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError("scales must be one or more positive factors")
+        # A larger exponent is a lower score.
+        order = (self.strict, self.loose) if self.background == "constant" else (self.loose, self.strict)
+        if order[0] < order[1]:
+            raise ValueError(
+                f"strict ({self.strict}) and loose ({self.loose}) are the wrong way round: the strict "
+                "background score must not be below the loose one"
+            )
+        if self.policy != "fixed" and self.background == "power":
+            raise ValueError(f"policy {self.policy} chooses constant scores; set background to constant")
+        if (self.policy == "heldout") != (self.heldout > 0):
+            raise ValueError("heldout, a number of images, goes with policy heldout and with no other")
+        return self
+
+    def map_id(self, classifier: str) -> str:
+        """Eight hex digits of all that decides the maps of a classifier's run, by its id."""
+        return _digest({"run": classifier, "maps": self.model_dump(mode="json", include=MAP_KNOBS)})
+
+    def seed_id(self, classifier: str) -> str:
+        """Eight hex digits of all that decides the seeds."""
+        rest = self.model_dump(mode="json", exclude={"protocol", *MAP_KNOBS})
+        return _digest({"maps": self.map_id(classifier), "seeds": rest, "version": SEED_VERSION})
+
+
 class Machine(Knobs):
     """How and where it runs. None of it may change a result beyond rounding, so none of it is part of the
     run's id."""
@@ -126,13 +179,19 @@ class RunConfig(Knobs):
     method: dict[str, Any]  # "name" and the method's knobs
     protocol: Protocol
     machine: Machine = Machine()
+    tags: Literal["given", "shuffled"] = "given"  # shuffled: dealt out anew among the images, as a control
+    cam_seeds: CamSeeds | None = None  # None where the split grants no tags
 
     def run_id(self, method_version: int, input_digests: Mapping[str, str]) -> str:
         """Eight hex digits of all that decides the result: same id, same run.
 
-        `input_digests` are those of the split's lists and of a weights file.
+        `input_digests` are those of the split's lists, of CAM seeds, and of a weights file.
         """
-        what = self.model_dump(mode="json", exclude={"machine": True, "protocol": {"name"}})
+        what = self.model_dump(
+            mode="json", exclude={"machine": True, "protocol": {"name"}, "cam_seeds": True, "tags": True}
+        )
+        if self.tags != "given":
+            what["tags"] = self.tags
         return _digest({"config": what, "method_version": method_version, "splits": dict(input_digests)})
 
     def to_yaml(self) -> str:
@@ -216,7 +275,8 @@ def protocol_names() -> list[str]:
 
 def read_protocol(name: str) -> dict[str, Any]:
     """A protocol file. Its section `knobs` sets, in every method that has a knob of that name, another
-    default."""
+    default; its section `cam_seeds` does so for CAM seeds, whose classifier's protocol is the file's own but
+    for what it says there."""
     if name not in protocol_names():
         raise ConfigError(suggest(name, protocol_names(), "protocol"))
     return {"name": name, **read_yaml(PROTOCOLS / f"{name}.yaml")}
@@ -297,8 +357,12 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
 
     protocol = given.get("protocol", {})
     base = read_protocol(str(protocol.get("name") or "") or registry.default_protocol(str(given["dataset"])))
-    shared = base.pop("knobs", {})
+    shared, seeds = base.pop("knobs", {}), base.pop("cam_seeds", {})
     given["protocol"] = merge(base, protocol)
+    if not isinstance(given.get("cam_seeds") or {}, Mapping):
+        raise ConfigError("cam_seeds must hold keys, for example cam_seeds.refine.")
+    classifier = {"protocol": {**base, "name": f"{base['name']}_tags"}}
+    given["cam_seeds"] = _refined(merge(merge(classifier, seeds), given.get("cam_seeds") or {}))
 
     method = registry.describe_method(name)
     usual = method.knobs.model_fields.keys() - method.preset
@@ -306,6 +370,13 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     knobs |= {key: value for key, value in given["method"].items() if key != "name"}
     given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
     return validate(RunConfig, given)
+
+
+def _refined(seeds: dict[str, Any]) -> dict[str, Any]:
+    """With `refine` settled, so that the settings of a run say what was done."""
+    if seeds.get("refine", "auto") == "auto":
+        seeds["refine"] = "crf" if importlib.util.find_spec("pydensecrf") else "par"
+    return seeds
 
 
 def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,11 @@ from bench.models import Segmenter
 from bench.ops.losses import cross_entropy, ohem_cross_entropy
 from bench.optimisation import build_optimizer, lr_factor, set_lr
 from bench.randomness import seed_for, torch_seeded
-from bench.store import Point, Result
+from bench.store import Point, Result, SeedFolder
 from bench.weights import load_weights
 from datasets.loaders import StepBatches, iterate, worker_failures
+from datasets.reading import read_mask
+from datasets.tags import load_tags
 
 NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,6 +55,10 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
         BenchError: the loss is not finite; the last good checkpoint is kept.
     """
     folder = plan.folder
+    if plan.seeds is not None and not folder.result.exists():
+        from bench.cam_seeds import make  # here, because it runs the classifier through this function
+
+        make(plan.seeds, display)
     with folder.claimed():
         done = folder.read_result()
         if done and not overwrite:
@@ -146,6 +152,10 @@ def _check_classes(dataset: str, hparams: Knobs, classes: int) -> None:
         raise ConfigError(f"method.{error}.") from error
 
 
+def _read_seed(folder: SeedFolder, classes: int, id: str) -> np.ndarray:
+    return read_mask(folder.seed(id), None, classes)
+
+
 def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -190,6 +200,10 @@ class Trainer:
             seed=self.config.seed,
             steps=self.protocol.steps,
             audit=machine.audit,
+            tags=load_tags(
+                self.dataset, plan.split, self.config.seed if self.config.tags == "shuffled" else None
+            ),
+            seed_of=partial(_read_seed, plan.seeds.folder, len(self.dataset.classes)) if plan.seeds else None,
         )
         self.step = 0
         self.train_seconds = 0.0

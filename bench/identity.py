@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import registry
-from bench.config import RunConfig
+from bench.config import CamSeeds, RunConfig
 from bench.errors import ConfigError, DataError
 from bench.registry import MethodInfo
-from bench.store import RunFolder
+from bench.store import RunFolder, SeedFolder
 from datasets.split_lists import Split, find_split
 
+CLASSIFIER = "classifier"  # the method whose activation maps become seeds
 # What a method calls the stream, for each kind of supervision.
 STREAM = {"pixel": "labeled", "tags": "tagged", "none": "unlabeled"}
 
@@ -23,9 +24,19 @@ class Plan:
     config: RunConfig
     method: MethodInfo
     split: Split
-    input_digests: dict[str, str]  # of the split's lists, and of a weights file
+    input_digests: dict[str, str]  # of the split's lists, of CAM seeds and of a weights file
     run_id: str
     folder: RunFolder
+    seeds: SeedPlan | None = None  # what the labeled stream has for masks of tagged images
+
+
+@dataclass(frozen=True)
+class SeedPlan:
+    """CAM seeds before they are made; all weak runs of one seed share them."""
+
+    classifier: Plan
+    settings: CamSeeds
+    folder: SeedFolder
 
 
 def data_root(config: RunConfig) -> Path | None:
@@ -42,10 +53,16 @@ def plan(config: RunConfig) -> Plan:
     """
     method = registry.describe_method(config.method["name"])
     split = find_split(config.dataset, config.split, data_root(config))
-    granted = split.counts
+    counts = split.counts
+    # Tags stand in for what is missing, see bench.contract.Batch.
+    granted = {
+        "pixel": counts["pixel"] + counts["tags"],
+        "tags": counts["tags"],
+        "none": counts["none"] + counts["tags"],
+    }
     for kind in sorted(method.needs):
         if not granted[kind]:
-            has = ", ".join(f"{count} {name}" for name, count in granted.items() if count and name in STREAM)
+            has = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name in STREAM)
             raise ConfigError(
                 f"method {method.name!r} needs images with supervision {kind!r}, but split {config.split!r} "
                 f"of {config.dataset!r} grants none (it grants {has}). Choose another split or method."
@@ -59,11 +76,40 @@ def plan(config: RunConfig) -> Plan:
                 f"of {size}; give --set protocol.batch.{stream}={granted[kind]} or take a larger split."
             )
     inputs = {**split.digests, **_weights_digest(config)}
+    seeds = seed_plan(config, split) if split.tags and "pixel" in method.needs else None
+    if seeds is None:
+        config = config.model_copy(update={"cam_seeds": None})
+    else:
+        inputs["cam_seeds"] = seeds.folder.seed_id
     run_id = config.run_id(method.version, inputs)
     folder = RunFolder.of(
         Path(config.machine.out), config.dataset, config.split, method.name, config.seed, run_id
     )
-    return Plan(config, method, split, inputs, run_id, folder)
+    return Plan(config, method, split, inputs, run_id, folder, seeds)
+
+
+def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
+    """The CAM seeds of a run on a split that grants tags."""
+    settings = config.cam_seeds
+    if settings is None:
+        raise ConfigError("cam_seeds is missing; resolve the configuration of the run anew.")
+    method = {"name": CLASSIFIER}
+    update = {"method": method, "protocol": settings.protocol, "cam_seeds": None}
+    classifier = plan(config.model_copy(update=update))
+    if settings.policy == "heldout" and settings.heldout > len(split.tags):
+        raise ConfigError(
+            f"cam_seeds.heldout is {settings.heldout}, but split {split.name!r} has {len(split.tags)} tagged "
+            "images."
+        )
+    folder = SeedFolder.of(
+        Path(config.machine.out),
+        config.dataset,
+        config.split,
+        config.seed,
+        settings.map_id(classifier.run_id),
+        settings.seed_id(classifier.run_id),
+    )
+    return SeedPlan(classifier, settings, folder)
 
 
 def _weights_digest(config: RunConfig) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The network that every method trains: encoder, decoder, and heads for segmentation, representation and tags.
+"""The network that every method trains: encoder, decoder, and heads for segments, representation, tags.
 
 B images, C classes, H W input size, h w decoder resolution, D representation channels.
 """

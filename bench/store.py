@@ -10,6 +10,10 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/
     weights.safetensors  the scored module
     result.json          written last: its presence means "done"
     sweep.log            what the run said on stderr, where a sweep started it
+
+runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
+    maps/<id>.npz        activation maps of an image's tags
+    <id of seeds>/       seeds/<id>.png, seeds.json (written last: "done"), quality.json
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import fcntl
 import io
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -155,6 +159,94 @@ class RunFolder:
     def add_provenance(self, entry: dict[str, Any]) -> None:
         entries = [*self.read_provenance(), entry]
         write_atomic(self.provenance, (json.dumps(entries, indent=1) + "\n").encode())
+
+
+class SeedReport(Record):
+    """seeds.json: how the CAM seeds of a split were made. It needs no mask, but for a policy that says so."""
+
+    schema_version: Literal[1] = 1
+    seed_id: str
+    classifier: str  # run id
+    images: int
+    tags: int  # tags of all images, background not counted
+    dead_tags: int  # whose map is positive nowhere, so that no pixel can be theirs
+    untagged: int  # images without any tag
+    decided: float  # share of pixels, 0..1
+    class_pixels: list[int]  # seed pixels of each class
+    strict: float  # as used: chosen by the policy, where it is not "fixed"
+    loose: float
+    opened: list[str]  # ids whose masks the policy has read
+    map_seconds: float  # of the network, for all images made in the last start
+    refine_core_seconds: float  # of thresholds and refinement, summed over the processes
+    settings: dict[str, Any]
+
+
+class CurvePoint(Record):
+    """Seeds by one threshold, without refinement. Shares 0..1; means over the classes that occur."""
+
+    threshold: float
+    miou: float
+    precision: float
+    recall: float
+    coverage: float
+
+
+class SeedQuality(Record):
+    """quality.json: CAM seeds against the masks of the tagged images, opened for this alone. Shares 0..1."""
+
+    schema_version: Literal[1] = 1
+    seed_id: str
+    images: int
+    classes: list[str]
+    miou: float  # undecided pixels count as not found
+    miou_decided: float  # over the decided pixels alone, as many published tables have it
+    coverage: float  # share of pixels that are decided
+    iou: list[float | None]  # per class, as the next three; None where there is nothing to count
+    precision: list[float | None]
+    recall: list[float | None]
+    class_coverage: list[float | None]
+    miou_of_spread_tags: float  # if each pixel had one of its image's classes at random
+    curve: list[CurvePoint]
+    counts: list[list[int]]  # truth in rows; the last column is undecided
+
+
+class SeedFolder:
+    """The files of CAM seeds: maps, which several settings share, and seeds."""
+
+    def __init__(self, path: Path, seed_id: str) -> None:
+        self.path, self.seed_id = path, seed_id
+        self.report = path / seed_id / "seeds.json"
+        self.quality = path / seed_id / "quality.json"
+
+    @classmethod
+    def of(cls, root: Path, dataset: str, split: str, seed: int, map_id: str, seed_id: str) -> SeedFolder:
+        return cls(root / dataset / split / "cam_seeds" / f"{seed}-{map_id}", seed_id)
+
+    def map(self, id: str) -> Path:
+        return self.path / "maps" / f"{id}.npz"
+
+    def seed(self, id: str) -> Path:
+        return self.path / self.seed_id / "seeds" / f"{id}.png"
+
+    def read_report(self) -> SeedReport | None:
+        return SeedReport.model_validate_json(self.report.read_bytes()) if self.report.exists() else None
+
+    def read_quality(self) -> SeedQuality | None:
+        return SeedQuality.model_validate_json(self.quality.read_bytes()) if self.quality.exists() else None
+
+    @contextmanager
+    def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
+        """Hold the folder for this process. While another process holds it, `wait` is called again and
+        again."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    wait()
+            yield
 
 
 def read_result(path: Path) -> Result:

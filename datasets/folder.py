@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
 from datasets.reading import colours, image_size, read_image, read_mask
 from datasets.split_lists import check_id, read_lines, read_list
+from datasets.tags import TagTable, read_tags
 
 LAYOUT = (
     "a data set is a folder with images/<id>.jpg (or .jpeg, .png), labels/<id>.png, classes.txt (one class "
@@ -25,8 +25,8 @@ class Folder(Dataset):
     """Images and masks under `root`: images/<id>.jpg, labels/<id>.png, <list>.txt, classes.txt, tags.json.
 
     The line number in classes.txt, from 0, is the class id. A first class called "background" is the
-    background unless `background` says otherwise. tags.json is optional and maps an id to the class ids in
-    the image. test.txt is scored where there is one, else val.txt. Ids may lie in sub folders
+    background unless `background` says otherwise. tags.json is optional and maps an id to the ids or names of
+    the classes in the image. test.txt is scored where there is one, else val.txt. Ids may lie in sub folders
     ("city/frame_1").
 
     Every method raises DataError for a missing or invalid file.
@@ -70,8 +70,6 @@ class Folder(Dataset):
         return read_mask(self.root / self.labels / f"{id}.png", size, len(self.classes))
 
     def tags(self, id: str) -> tuple[int, ...] | None:
-        """The sorted class ids of an image, background left out where the file leaves it out; None without
-        the file."""
         if self._tags is None:
             return None
         if id not in self._tags:
@@ -81,26 +79,9 @@ class Folder(Dataset):
         return self._tags[id]
 
     @cached_property
-    def _tags(self) -> dict[str, tuple[int, ...]] | None:
+    def _tags(self) -> TagTable | None:
         path = self._tags_path
-        if not path.is_file():
-            return None
-        try:
-            table = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
-        if not isinstance(table, dict):
-            raise DataError(f"{path} must map each id to a list of class ids.")
-        for id, tags in table.items():
-            valid = isinstance(tags, list) and all(
-                type(tag) is int and 0 <= tag < len(self.classes) for tag in tags
-            )
-            if not valid or len(set(tags)) < len(tags):
-                raise DataError(
-                    f"{path}: the entry of {id!r} is {tags!r}; it must be a list of different class ids in "
-                    f"0..{len(self.classes) - 1}."
-                )
-        return {id: tuple(sorted(tags)) for id, tags in table.items()}
+        return read_tags(path, self.classes) if path.is_file() else None
 
     def _image_path(self, id: str) -> Path:
         check_id(id, self.root)

@@ -223,7 +223,8 @@ class StepBatches(data.Dataset[Batch]):
             return self._label(id, self.dataset.mask(id), geometry)
         except DataError as error:
             raise DataError(
-                f"{error} This image is not granted its pixels in the split: only an audit (machine.audit) opens its mask."
+                f"{error} This image is not granted its pixels in the split: only an audit (machine.audit) "
+                "opens its mask."
             ) from error
 
     def _boxes(self, step: int) -> tuple[Tensor, ...]:

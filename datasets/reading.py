@@ -38,18 +38,19 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_mask(
-    path: Path, size: tuple[int, int], classes: int, mapping: np.ndarray | None = None
+    path: Path, size: tuple[int, int] | None, classes: int, mapping: np.ndarray | None = None
 ) -> np.ndarray:
     """The class ids of a PNG mask, H W uint8, each below `classes` or 255 (no label).
 
-    A palette mask gives its indices, never its colours. `size` is the height and width of the image.
+    A palette mask gives its indices, never its colours. `size` is the height and width of the image,
+    None where the caller compares the two.
     `mapping`, 256 uint8 entries, translates the stored ids before they are checked.
 
     Raises DataError for a file that is missing or cannot be decoded, a colour mask, another size, an unknown
     id.
     """
     with _opened(path, ("PNG",)) as picture:
-        if (picture.height, picture.width) != size:
+        if size is not None and (picture.height, picture.width) != size:
             raise DataError(
                 f"{path} is {picture.width}x{picture.height} but its image is {size[1]}x{size[0]} pixels; "
                 "a mask must have its image's size."

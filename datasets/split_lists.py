@@ -13,13 +13,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError, DataError, did_you_mean
 from bench.files import write_atomic
+from datasets import tags
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -28,6 +29,7 @@ GRANTS = ("pixel", "tags", "none")
 LISTS = (*GRANTS, "eval")
 COMMITTED = Path(__file__).parent / "splits"
 MANIFEST = "MANIFEST.json"
+FROM_RECORD, FROM_MASKS = "the data set's own record", "masks"
 
 SHARES = {"1_16": 16, "1_8": 8, "1_4": 4, "1_2": 2, "full": 1}
 RULE_VERSION = 1  # raise it when the rule would give other splits
@@ -52,11 +54,15 @@ class Split:
     tags: tuple[str, ...]
     none: tuple[str, ...]
     eval: tuple[str, ...]
+    tag_source: str = ""  # where the tags of a split that grants any come from
+    tag_digest: str = ""
+    tag_file: Path | None = None  # holds them where the data set has no record of its own
 
     @property
     def digests(self) -> dict[str, str]:
-        """The digest of each of pixel, tags, none, eval."""
-        return {name: digest(ids) for name, ids in self._lists()}
+        """The digest of each of pixel, tags, none, eval, and of what the tags say where any are granted."""
+        said = {"tag_sets": self.tag_digest} if self.tag_digest else {}
+        return {**{name: digest(ids) for name, ids in self._lists()}, **said}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -204,10 +210,11 @@ def make_splits(
     else:
         skipped["1_8+tags"] = skipped["1_8"].replace("/1_8 ", "/1_8+tags ")
     made: dict[str, Split] = {}
-    for name, (pixel, tags) in granted.items():
-        none = set(order).difference(pixel, tags)
-        lists = {"pixel": pixel, "tags": tags, "none": none, "eval": eval_ids}
-        made[name] = Split(dataset_name, name, **{list_: tuple(sorted(ids)) for list_, ids in lists.items()})
+    for name, (pixel_ids, tag_ids) in granted.items():
+        none_ids = set(order).difference(pixel_ids, tag_ids)
+        lists = (tuple(sorted(ids)) for ids in (pixel_ids, tag_ids, none_ids, eval_ids))
+        pixel, tagged, none, scored = lists
+        made[name] = Split(dataset_name, name, pixel, tagged, none, scored)
     for one in made.values():
         _check(one, Path(dataset_name) / one.name)
     return made, skipped
@@ -225,23 +232,38 @@ def regenerate(
     `make_splits` does. Raises DataError for invalid data and where eval.txt is there with other ids.
     """
     train = dataset.ids("train")
-    done = 0
+    held: dict[str, set[int]] = {}
 
     def classes_of(id: str) -> set[int]:
-        nonlocal done
-        found = set(dataset.mask(id).tobytes())  # uint8: a byte is a class id
-        done += 1
+        held[id] = set(dataset.mask(id).tobytes())  # uint8: a byte is a class id
         if on_item:
-            on_item(done, len(train))
-        return found
+            on_item(len(held), len(train))
+        return held[id]
 
     made, skipped = make_splits(
         dataset.name, train, dataset.ids(dataset.scored), classes_of, dataset.classes, rule_seed
     )
     origin = {"rule": RULE, "rule_version": RULE_VERSION, "seed": rule_seed, "scored_list": dataset.scored}
+    place = destination or COMMITTED / dataset.name
+    table, source = _tags_for_splits(dataset, train, held)
+    if source == FROM_MASKS:
+        write_atomic(place / tags.FILE, _as_json_lines(table))
     for name, split in made.items():
-        write_split((destination or COMMITTED / dataset.name) / name, split, origin)
+        if split.tags:
+            said = tags.tag_digest({id: table[id] for id in split.tags}, dataset.background)
+            made[name] = split = replace(split, tag_source=source, tag_digest=said)
+        write_split(place / name, split, origin)
     return made, skipped
+
+
+def _tags_for_splits(
+    dataset: Dataset, ids: Sequence[str], held: Mapping[str, Collection[int]]
+) -> tuple[tags.TagTable, str]:
+    """The data set's own record of tags, or what the masks hold, and which of the two it is."""
+    if ids and dataset.tags(ids[0]) is not None:
+        return tags.recorded(dataset, ids, None), FROM_RECORD
+    known = set(range(len(dataset.classes))) - {dataset.background}
+    return {id: tuple(sorted(known.intersection(held[id]))) for id in ids}, FROM_MASKS
 
 
 def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> None:
@@ -263,12 +285,14 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
         write_atomic(scored, _as_lines(split.eval))
     for grant in GRANTS:
         write_atomic(folder / f"{grant}.txt", _as_lines(getattr(split, grant)))
+    about_tags = {"tag_source": split.tag_source, "tag_digest": split.tag_digest} if split.tags else {}
     manifest = {
         "dataset": split.dataset,
         "split": split.name,
         "origin": dict(origin),
         "counts": split.counts,
-        "digests": split.digests,
+        "digests": {name: digest(ids) for name, ids in split._lists()},
+        **about_tags,
     }
     write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 
@@ -348,6 +372,7 @@ def _read_split(dataset: str, name: str, folder: Path) -> Split:
         manifest = json.loads(path.read_text(encoding="utf-8-sig"))
         stored, told = dict(manifest["digests"]), (manifest["dataset"], manifest["split"])
         expected = {list_: str(stored[list_]) for list_ in LISTS}
+        source, said = (str(manifest.get(key, "")) for key in ("tag_source", "tag_digest"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} is not the manifest of a split ({error!r}); make or import the split again."
@@ -366,9 +391,12 @@ def _read_split(dataset: str, name: str, folder: Path) -> Split:
                 f"digest in {path}. "
                 "Restore the list, or make the split anew under another name."
             )
-    split = Split(dataset, name, **lists)
+    pixel, tagged, none, scored = (lists[list_] for list_ in LISTS)
+    split = Split(dataset, name, pixel, tagged, none, scored, tag_source=source, tag_digest=said)
+    if split.tags and not said:
+        raise DataError(f"{path} does not say what the tags are; make the split again.")
     _check(split, folder)
-    return split
+    return replace(split, tag_file=folder.parent / tags.FILE) if split.tags else split
 
 
 def _check(split: Split, where: Path) -> None:
@@ -431,6 +459,11 @@ def _folders(place: Path) -> list[Path]:
 
 def _some(ids: Sequence[str]) -> str:
     return ", ".join(repr(id) for id in ids[:3]) + (f" and {len(ids) - 3} more ids" if len(ids) > 3 else "")
+
+
+def _as_json_lines(table: tags.TagTable) -> bytes:
+    lines = [f" {json.dumps(id)}: {json.dumps(table[id])}" for id in sorted(table)]
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
 def _as_lines(ids: Iterable[str]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench.contract import Dataset
 from bench.errors import ConfigError, DataError
 from datasets.reading import colours, image_size, read_image, read_mask
 from datasets.split_lists import check_id, read_list
+from datasets.tags import FILE, TagTable, read_tags
 
 CLASSES = (
     "background",
@@ -45,8 +47,9 @@ LISTS = ("train", "val", "trainval")
 class Voc(Dataset):
     """VOC 2012 under root/voc or root/VOCdevkit/VOC2012, scored on the official val.
 
-    Where SegmentationClassAug is present, train is every id with a mask there that is not in val (10,582
-    with SBD), else the official 1,464. The official mask of an image is preferred to SBD's.
+    Tags are in root/voc/tags.json (id -> class ids); without that file `data splits --make` takes them from
+    the masks. Where SegmentationClassAug is present, train is every id with a mask there that is not in val
+    (10,582 with SBD), else the official 1,464. The official mask of an image is preferred to SBD's.
 
     `ids` raises ConfigError for an unknown list; all raise DataError for missing or invalid files.
     """
@@ -67,6 +70,7 @@ class Voc(Dataset):
                 "$BENCH_DATA."
             )
         self.root = found[0]
+        self._tags_path = root / "voc" / FILE
         self.palette = colours(len(CLASSES))
 
     def ids(self, listing: str) -> tuple[str, ...]:
@@ -87,6 +91,17 @@ class Voc(Dataset):
         return read_mask(
             extra if extra.is_file() and not official.is_file() else official, size, len(self.classes)
         )
+
+    def tags(self, id: str) -> tuple[int, ...] | None:
+        if self._tags is None:
+            return None
+        if id not in self._tags:
+            raise DataError(f"{self._tags_path} has no entry for {id!r}; add its class ids.")
+        return self._tags[id]
+
+    @cached_property
+    def _tags(self) -> TagTable | None:
+        return read_tags(self._tags_path, self.classes) if self._tags_path.is_file() else None
 
     def _image_path(self, id: str) -> Path:
         check_id(id, self.root)
