@@ -404,7 +404,7 @@ class Trainer:
             protocol=self.protocol.name,
             protocol_hash=self.protocol.hash,
             steps=self.protocol.steps,
-            images=split.counts,
+            images={**split.counts, **self._opened()},
             classes=list(self.dataset.classes),
             student=scores["student"],
             predictor=scores["predictor"],
@@ -423,6 +423,11 @@ class Trainer:
             self.folder.checkpoint
         )  # the result and the weights hold all that is needed from here on
         return result
+
+    def _opened(self) -> dict[str, int]:
+        """How many masks beside the split's grant a policy has read: they count as supervision."""
+        report = self.plan.seeds.folder.read_report() if self.plan.seeds else None
+        return {"opened": len(report.opened)} if report and report.opened else {}
 
     def _exported(self, predictor: nn.Module) -> bytes:
         net = next(module for module in predictor.modules() if isinstance(module, Segmenter))

@@ -69,9 +69,9 @@ class Result(Record):
     protocol: str
     protocol_hash: str  # a table never mixes two of these
     steps: int
-    images: dict[
-        str, int
-    ]  # how many ids the split grants "pixel", "tags", "none", and how many are scored ("eval")
+    # Ids that the split grants "pixel", "tags", "none"; "eval": scored; "opened": whose masks a policy of CAM
+    # seeds has read.
+    images: dict[str, int]
     classes: list[str]
     student: Score
     predictor: Score  # the headline: last weights of the module that the method names as its predictor

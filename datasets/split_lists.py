@@ -13,7 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
@@ -56,7 +56,9 @@ class Split:
     eval: tuple[str, ...]
     tag_source: str = ""  # where the tags of a split that grants any come from
     tag_digest: str = ""
-    tag_file: Path | None = None  # holds them where the data set has no record of its own
+    tag_file: Path | None = field(
+        default=None, compare=False
+    )  # holds them where the data set has no record of its own
 
     @property
     def digests(self) -> dict[str, str]:
@@ -393,9 +395,9 @@ def _read_split(dataset: str, name: str, folder: Path) -> Split:
             )
     pixel, tagged, none, scored = (lists[list_] for list_ in LISTS)
     split = Split(dataset, name, pixel, tagged, none, scored, tag_source=source, tag_digest=said)
+    _check(split, folder)
     if split.tags and not said:
         raise DataError(f"{path} does not say what the tags are; make the split again.")
-    _check(split, folder)
     return replace(split, tag_file=folder.parent / tags.FILE) if split.tags else split
 
 

@@ -32,6 +32,9 @@ CELL_COLUMNS = (
     *("miou_percent_mean", "miou_percent_spread", "n"),
 )
 MISSING = "missing"
+SEEDS = "cam_seeds."  # settings of a run that learned from CAM seeds
+# Always said where they are not these: the runs were given more, or worse, than others of their split.
+UNUSUAL = {"cam_seeds.policy": "fixed", "tags": "given"}
 BASELINE = "supervised"  # the row that all others are read against
 
 
@@ -136,10 +139,21 @@ def labels_of(results: Sequence[Result]) -> list[str]:
     for result, setting in zip(results, settings, strict=True):
         others = by_method[result.method]
         knobs = sorted({key for other in others for key in other})
-        differing = [key for key in knobs if len({other.get(key) for other in others}) > 1]
-        shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in differing)
+        differing = [key for key in knobs if len(_values(key, others)) > 1]
+        apart = [key for key in sorted(UNUSUAL) if setting.get(key, UNUSUAL[key]) != UNUSUAL[key]]
+        keys = [key for key in dict.fromkeys([*differing, *apart]) if key in setting or not _of_seeds(key)]
+        shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys)
         labels.append(f"{result.method} ({shown})" if shown else result.method)
     return labels
+
+
+def _of_seeds(key: str) -> bool:
+    return key.startswith(SEEDS)
+
+
+def _values(key: str, settings: Sequence[dict[str, str]]) -> set[str | None]:
+    """The values of a knob. Runs on a split without tags have no seeds, which makes them no other method."""
+    return {setting.get(key) for setting in settings if key in setting or not _of_seeds(key)}
 
 
 def miou_table(results: Sequence[Result], column: Column = "last") -> Table:
@@ -209,6 +223,11 @@ def _settings(result: Result) -> dict[str, str]:
             flat[prefix] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
     add("", result.config.get("method"))
+    seeds = result.config.get("cam_seeds")
+    if seeds:
+        protocol = {**seeds["protocol"], "name": None}
+        add(SEEDS.removesuffix("."), {**seeds, "protocol": protocol})
+    flat["tags"] = result.config.get("tags", UNUSUAL["tags"])
     return flat
 
 

@@ -123,7 +123,7 @@ def test_a_run_writes_what_the_design_names(tiny_config: Config) -> None:
     assert [line["step"] for line in lines_of(folder) if "miou" in line] == [2, 4]
     assert {"loss", "labeled", "unlabeled", "mask_ratio", "lr"} <= lines_of(folder)[0].keys()
     assert [entry["first_step"] for entry in folder.read_provenance()] == [0]
-    assert folder.config.read_text() == config.to_yaml()
+    assert folder.config.read_text() == plan(config).config.to_yaml()
     assert result.images == {"pixel": 4, "tags": 0, "none": 12, "eval": 4} and result.steps == 6
     assert result.protocol_hash == config.protocol.hash and result.run_id in folder.path.name
 
