@@ -559,6 +559,9 @@ def splits(
     ] = False,
     labeled: Annotated[Path | None, typer.Option(help="Import this list of labeled images.")] = None,
     unlabeled: Annotated[Path | None, typer.Option(help="... and this list of unlabeled ones.")] = None,
+    tagged: Annotated[
+        Path | None, typer.Option(help="... and this list of images whose classes tags.json says.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the imported split.")] = None,
 ) -> None:
     """List splits with counts and digests; make them for a data set of yours; import other projects'
@@ -566,7 +569,7 @@ def splits(
     from bench import registry
     from datasets import split_lists
 
-    if make or labeled:
+    if make or labeled or tagged:
         if data_root is None:
             raise DataError("give --data-root: new splits are written to <data root>/<data set>/splits.")
         folder = data_root / dataset / "splits"
@@ -576,11 +579,10 @@ def splits(
             for left_out, why in skipped.items():
                 out.print(f"left out {escape(left_out)}: {escape(why)}", highlight=False, soft_wrap=True)
         else:
-            if labeled is None or name is None:
-                raise ConfigError("an import needs --labeled FILE and --name NAME.")
-            imported = split_lists.import_split(
-                dataset, name, labeled, unlabeled, data.ids("train"), data.ids(data.scored), folder
-            )
+            if name is None:
+                raise ConfigError("an import needs --name NAME.")
+            ids = data.ids("train"), data.ids(data.scored)
+            imported = split_lists.import_split(dataset, name, labeled, unlabeled, *ids, folder, tagged, data)
             known = ", ".join(split_lists.recognise(imported.pixel)) or "no list of a project we know"
             out.print(f"imported {escape(name)}: {known}", highlight=False)
     table = Table("split", "pixel", "tags", "none", "scored", "digest of pixel", title=escape(dataset))

@@ -308,20 +308,22 @@ def recognise(ids: Iterable[str]) -> list[str]:
 def import_split(
     dataset: str,
     name: str,
-    labeled_file: Path,
+    labeled_file: Path | None,
     unlabeled_file: Path | None,
     train_ids: Sequence[str],
     eval_ids: Sequence[str],
     destination: Path,
+    tagged_file: Path | None = None,
+    data: Dataset | None = None,
 ) -> Split:
-    """Import another project's lists as the split `destination`/<name>/ and return it.
+    """Import lists of ids as the split `destination`/<name>/ and return it.
 
     A line is a bare id, or the path of an image with or without that of its mask behind it. Without an
-    unlabeled list, all other training ids grant nothing. The MANIFEST records under which names the lists
-    are known.
+    unlabeled list, all other training ids grant nothing. The tags of `tagged_file` are those that `data`, the
+    data set, has a record of. The MANIFEST says under which names published lists are known.
 
     Raises ConfigError for a name that is taken or not allowed, DataError for an unreadable list, an id that
-    is not a training id, stands in both lists or is scored.
+    is not a training id, stands in two lists, is scored, or is to be tagged and has no record of tags.
     """
     name = name.replace("/", "_")
     if not re.fullmatch(r"\w[\w.+-]*", name):
@@ -330,38 +332,39 @@ def import_split(
         raise ConfigError(
             f"{dataset} has a split {name!r} of the suite's own; import the list under another name."
         )
-    pixel = _read_foreign(labeled_file)
-    none = (
-        _read_foreign(unlabeled_file) if unlabeled_file else tuple(sorted(set(train_ids).difference(pixel)))
-    )
-    shared = sorted(set(pixel).intersection(none))
-    if shared:
-        raise DataError(
-            f"{labeled_file} and {unlabeled_file} both hold {_some(shared)}; an image is labeled or not. "
-            f"Leave the "
-            "unlabeled list out, and every other training image is taken as unlabeled."
-        )
+    files = {"pixel": labeled_file, "tags": tagged_file, "none": unlabeled_file}
+    lists = {grant: _read_foreign(file) if file else () for grant, file in files.items()}
+    if unlabeled_file is None:
+        lists["none"] = tuple(sorted(set(train_ids).difference(lists["pixel"], lists["tags"])))
+    for grant, other in (("pixel", "tags"), ("pixel", "none"), ("tags", "none")):
+        shared = sorted(set(lists[grant]).intersection(lists[other]))
+        if shared:
+            raise DataError(
+                f"{files[grant]} and {files[other]} both hold {_some(shared)}; an image is in one list. Leave "
+                "the unlabeled list out, and every other training image is taken as unlabeled."
+            )
     scored = set(eval_ids)
     train = set(train_ids)
-    for path, ids in ((labeled_file, pixel), (unlabeled_file, none)):
+    for grant, ids in lists.items():
         leaked = sorted(scored.intersection(ids))
         if leaked:
             raise DataError(
-                f"{path} holds {_some(leaked)}, which {dataset} scores; remove from the list what is scored."
+                f"{files[grant]} holds {_some(leaked)}, which {dataset} scores; remove from the list what is "
+                "scored."
             )
         unknown = sorted(set(ids).difference(train))
         if unknown:
             raise DataError(
-                f"{path} holds {_some(unknown)}, not among the {len(train)} training images of {dataset}; "
-                f"check that the "
-                "list belongs to this data set and that the data are complete."
+                f"{files[grant]} holds {_some(unknown)}, not among the {len(train)} training images of "
+                f"{dataset}; check that the list belongs to this data set and that the data are complete."
             )
-    split = Split(dataset, name, pixel, (), none, tuple(sorted(eval_ids)))
+    split = Split(dataset, name, lists["pixel"], lists["tags"], lists["none"], tuple(sorted(eval_ids)))
+    if tagged_file and data:
+        table = tags.recorded(data, split.tags, destination / tags.FILE)
+        split = replace(split, tag_source=FROM_RECORD, tag_digest=tags.tag_digest(table, data.background))
     origin = {
-        "imported": {
-            "pixel": "/".join(labeled_file.parts[-3:]),
-            "none": "/".join(unlabeled_file.parts[-3:]) if unlabeled_file else "all other training ids",
-        },
+        "imported": {grant: "/".join(file.parts[-3:]) for grant, file in files.items() if file}
+        | ({} if unlabeled_file else {"none": "all other training ids"}),
         "known_as": {list_: recognise(getattr(split, list_)) for list_ in ("pixel", "none", "eval")},
     }
     write_split(destination / name, split, origin)
