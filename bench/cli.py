@@ -387,19 +387,67 @@ def _seed_table(report: Any, quality: Any) -> Table:
     return table
 
 
+@app.command(epilog="Example: python -m bench score runs/camvid/1_8/fixmatch/* --data-root DIR")
+def score(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
+    data_root: DataRoot = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Factors, with commas between.", show_default="0.5 to 1.75 by 0.25")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average over mirrored images too.")] = True,
+    crf: Annotated[
+        str,
+        typer.Option(help="Parameters: deeplab, afa_final, toco_final, mctformer_final, ...; none: no CRF."),
+    ] = "deeplab",
+    half_size: Annotated[
+        bool, typer.Option("--half-size", help="The CRF at half the size: a quarter of the time.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the CRF.", show_default="the cores")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of the prediction: auto, cpu, cuda, cuda:N.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Score again what has been.")] = False,
+) -> None:
+    """Score finished runs again, without tags: multi-scale + flip, and the dense CRF on top.
+
+    Writes both beside each run and prints them with its raw score; the same command goes on where it was
+    stopped, and skips the runs that are done.
+    """
+    try:
+        factors = tuple(float(item) for item in _items("--scales", scales))
+    except ValueError as error:
+        raise ConfigError(f"--scales {scales}: give factors with commas between, as in 0.5,1.") from error
+    from bench.display import Display
+    from bench.rescore import SCALES, Settings, rescore
+    from reports import evaluation
+    from reports.tables import comparable
+
+    settings = Settings(factors or SCALES, flip, None if crf == "none" else crf, half_size)
+    try:
+        done = rescore(runs, settings, data_root, Display(), device, jobs, overwrite)
+    except Interrupted as error:
+        raise Interrupted(f"{error}; the same command goes on with the runs not scored yet.") from error
+    scores = {id(result): found for result, found in done}
+    for group in comparable(result for result, _ in done):
+        for table in evaluation.evaluation_tables(group, scores):
+            out.print(evaluation.to_rich(table))
+
+
 @app.command(epilog="Example: python -m bench report runs/")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders that hold runs.")],
     to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/out"),
 ) -> None:
     """Print and write the mIoU tables of finished runs and plot mIoU against labeled images."""
-    from reports import ablation
+    from reports import ablation, evaluation
     from reports.report import write_report
     from reports.tables import to_rich
 
     written = write_report(runs, to)
     for table in written.tables:
         out.print(to_rich(table))
+    for scored in written.evaluations:
+        out.print(evaluation.to_rich(scored))
     for found in written.ablations:
         out.print(ablation.to_rich(found))
     for path in written.paths:
@@ -428,15 +476,32 @@ def list_(data_root: DataRoot = None) -> None:
     out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
 
 
-@app.command(epilog="Example: python -m bench show fixmatch")
-def show(name: Annotated[str, typer.Argument(help="A method or a protocol.")]) -> None:
-    """Show what a method is and every knob it has, or what a protocol fixes."""
+@app.command(epilog="Example: python -m bench show runs/shapes/tags/u2pl/0-1234abcd --images 8")
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|RUN", help="A method, a protocol, or the folder of a finished run.")
+    ],
+    images: Annotated[
+        int | None, typer.Option(help="Of a run: draw so many training images, 1 to 32; default: 4.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Of a run: the PNG to write; default: sheet.png in its folder.")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Show what a method is and every knob it has, what a protocol fixes, or pictures of a finished run.
+
+    The picture sheet of a run has a row for each image: truth, activation maps and seed where the run learned
+    from tags, pseudo-label and prediction. It opens masks that were withheld from the run, after its training
+    and for display alone.
+    """
     import yaml
 
     from bench import registry
     from bench.config import protocol_names, read_protocol, suggest
 
-    if name in registry.method_names():
+    wanted = images is not None or to is not None  # a sheet, even where a folder has a method's name
+    if not wanted and name in registry.method_names():
         info = registry.describe_method(name)
         out.print(
             f"[bold]{escape(name)}[/bold] (version {info.version}), needs {' + '.join(sorted(info.needs))}"
@@ -451,8 +516,14 @@ def show(name: Annotated[str, typer.Argument(help="A method or a protocol.")]) -
             )
         if info.knobs.model_fields:
             out.print(table)
-    elif name in protocol_names():
+    elif not wanted and name in protocol_names():
         print(yaml.safe_dump(read_protocol(name), sort_keys=False), end="")
+    elif wanted or Path(name).is_dir():
+        from bench.pictures import sheet
+        from bench.store import RunFolder
+
+        written = sheet(RunFolder(Path(name)), data_root, 4 if images is None else images, to)
+        out.print(f"wrote {escape(str(written))}", highlight=False, soft_wrap=True)
     else:
         raise ConfigError(suggest(name, [*registry.method_names(), *protocol_names()], "method or protocol"))
 

@@ -66,20 +66,27 @@ class Inference:
         """image 1 3 H W -> predicted class ids 1 H W int64."""
         if self.settings.scales == (1.0,) and not self.settings.flip and self.settings.mode == "whole":
             return module(image).argmax(1)
+        return self._total(module, image).argmax(1)
+
+    def probability(self, module: nn.Module, image: Tensor) -> Tensor:
+        """image 1 3 H W -> 1 C H W, summing to 1 over the classes: the mean over scales and flips."""
+        return self._total(module, image) / (len(self.settings.scales) * (2 if self.settings.flip else 1))
+
+    def _total(self, module: nn.Module, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         total = image.new_zeros(())
         for scale in self.settings.scales:
             size = (max(round(height * scale), 1), max(round(width * scale), 1))
             scaled = image if scale == 1 else F.interpolate(image, size, mode="bilinear", antialias=True)
             for flipped in (False, True) if self.settings.flip else (False,):
-                probability = self._probability(module, scaled.flip(-1) if flipped else scaled)
+                probability = self._of_one_view(module, scaled.flip(-1) if flipped else scaled)
                 probability = probability.flip(-1) if flipped else probability
                 total = total + F.interpolate(
                     probability, (height, width), mode="bilinear", align_corners=False
                 )
-        return total.argmax(1)
+        return total
 
-    def _probability(self, module: nn.Module, image: Tensor) -> Tensor:
+    def _of_one_view(self, module: nn.Module, image: Tensor) -> Tensor:
         if self.settings.mode == "whole":
             return module(image).softmax(1)
         total: Tensor | None = None

@@ -156,6 +156,11 @@ def _read_seed(folder: SeedFolder, classes: int, id: str) -> np.ndarray:
     return read_mask(folder.seed(id), None, classes)
 
 
+def exported(predictor: nn.Module) -> Segmenter:
+    """The network of a predictor, whose weights a run keeps."""
+    return next(module for module in predictor.modules() if isinstance(module, Segmenter))
+
+
 def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -430,13 +435,12 @@ class Trainer:
         return {"opened": len(report.opened)} if report and report.opened else {}
 
     def _exported(self, predictor: nn.Module) -> bytes:
-        net = next(module for module in predictor.modules() if isinstance(module, Segmenter))
         about = {
             "classes": list(self.dataset.classes),
             "network": self.protocol.network.model_dump(mode="json"),
         }
         return to_safetensors(
-            {name: value.cpu().contiguous() for name, value in net.state_dict().items()},
+            {name: value.cpu().contiguous() for name, value in exported(predictor).state_dict().items()},
             {"frugalseg": json.dumps(about)},  # one key: safetensors writes several in any order
         )
 

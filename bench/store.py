@@ -9,7 +9,9 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/
     counts.npz           per-image confusion counts of every scored module
     weights.safetensors  the scored module
     result.json          written last: its presence means "done"
+    scores.json          the same weights scored again: multi-scale + flip, and with the dense CRF on top
     sweep.log            what the run said on stderr, where a sweep started it
+    sheet.png            a picture sheet, where one was asked for
 
 runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
     maps/<id>.npz        activation maps of an image's tags
@@ -86,6 +88,30 @@ class Result(Record):
     config: dict[str, Any]  # resolved, without the paths of the machine
 
 
+class Rescored(Record):
+    """A number of a finished run whose predictor was scored again."""
+
+    name: Literal["multi_scale", "crf"]
+    scales: tuple[float, ...]
+    flip: bool
+    crf: str | None  # of "crf": name of the parameters
+    half_size: bool  # of "crf": whether it ran at half the size
+    score: Score
+    seconds: float  # of the pass over the images, which gives both numbers
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """What tells the numbers of a run apart, and what must be equal where runs are averaged."""
+        return self.name, self.scales, self.flip, self.crf, self.half_size
+
+
+class Scores(Record):
+    """scores.json: no two entries have the same setting. The raw number is the result's predictor."""
+
+    schema_version: Literal[1] = 1
+    entries: list[Rescored]
+
+
 class RunFolder:
     """The files of one run."""
 
@@ -99,12 +125,19 @@ class RunFolder:
         self.counts = path / "counts.npz"
         self.weights = path / "weights.safetensors"
         self.result = path / "result.json"
+        self.scores = path / "scores.json"
         self.sweep_log = path / "sweep.log"
+        self.sheet = path / "sheet.png"
         self._lock = path / ".lock"
 
     @classmethod
     def of(cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str) -> RunFolder:
         return cls(root / dataset / split / method / f"{seed}-{run_id}")
+
+    @property
+    def root(self) -> Path:
+        """The folder of all runs that holds this one: what `of` was given."""
+        return self.path.resolve().parents[3]
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -134,7 +167,16 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what an earlier start has left."""
-        for path in (self.result, self.provenance, self.metrics, self.counts, self.weights):
+        made = (
+            self.result,
+            self.scores,
+            self.provenance,
+            self.metrics,
+            self.counts,
+            self.weights,
+            self.sheet,
+        )
+        for path in made:
             path.unlink(missing_ok=True)
         for path in self.path.glob(f"{self.checkpoint.name}*"):
             path.unlink()
@@ -145,6 +187,13 @@ class RunFolder:
 
     def write_result(self, result: Result) -> None:
         write_atomic(self.result, (result.model_dump_json(indent=1) + "\n").encode())
+
+    def read_scores(self) -> Scores:
+        """The numbers of `score`; no entries without the file."""
+        return read_scores(self.scores) if self.scores.exists() else Scores(entries=[])
+
+    def write_scores(self, scores: Scores) -> None:
+        write_atomic(self.scores, (scores.model_dump_json(indent=1) + "\n").encode())
 
     def write_counts(self, ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
         import numpy as np  # here, because commands that train nothing read this file's schema too
@@ -257,6 +306,18 @@ def read_result(path: Path) -> Result:
         where = ".".join(map(str, first["loc"]))
         raise DataError(
             f"{path} is not a result of this version ({where}: {first['msg']}); move it away or run it again."
+        ) from error
+
+
+def read_scores(path: Path) -> Scores:
+    try:
+        return Scores.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise DataError(
+            f"{path} holds no scores of this version ({where}: {first['msg']}); move it away and run `score` "
+            "again."
         ) from error
 
 

@@ -340,8 +340,8 @@ def import_split(
         shared = sorted(set(lists[grant]).intersection(lists[other]))
         if shared:
             raise DataError(
-                f"{files[grant]} and {files[other]} both hold {_some(shared)}; an image is in one list. Leave "
-                "the unlabeled list out, and every other training image is taken as unlabeled."
+                f"{files[grant]} and {files[other]} both hold {_some(shared)}; an image is in one list. "
+                "Leave the unlabeled list out, and every other training image is taken as unlabeled."
             )
     scored = set(eval_ids)
     train = set(train_ids)

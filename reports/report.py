@@ -14,7 +14,7 @@ from bench.ablations import sweeps_of
 from bench.errors import DataError
 from bench.files import write_atomic
 from bench.store import Result, RunFolder, find_results, read_metrics
-from reports import ablation, health, plots
+from reports import ablation, evaluation, health, plots
 from reports.tables import (
     COLUMNS,
     LISTS,
@@ -48,6 +48,11 @@ HOW_HEALTHY = """\
 What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split
 withholds, so it is there only for runs with `--audit`, which opens them for such figures and nothing else.
 """
+HOW_SCORED = """\
+Finished runs scored again by `python -m bench score`, without tags: raw is the score of the protocol, the
+others average the probabilities over scales and flips, and refine those by the dense CRF. The three numbers
+of a row are of the same runs.
+"""
 RUN_COLUMNS = (
     *("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest"),
     *("method", "row", "split", "seed", "run_id", *LISTS, "eval"),
@@ -69,6 +74,7 @@ class Report:
     """What was written, and the headline table of each comparable group."""
 
     tables: list[Table]
+    evaluations: list[evaluation.EvaluationTable]
     ablations: list[ablation.AblationTable]
     paths: list[Path]
 
@@ -85,9 +91,11 @@ def write_report(roots: Sequence[Path], destination: Path) -> Report:
             f"no finished runs under {', '.join(map(str, roots))}; a run is finished once it has a result."
         )
     groups = comparable(results)
+    scores = {id(result): RunFolder(path).read_scores() for path, result in folders.items()}
     metrics = {id(result): RunFolder(path).metrics for path, result in folders.items()}
     text = ["# Results\n", HOW_TO_READ]
     tables: list[Table] = []
+    evaluations: list[evaluation.EvaluationTable] = []
     ablations: list[ablation.AblationTable] = []
     sweeps = sweeps_of({result.method for result in results})
     pictures: list[Path] = []
@@ -102,6 +110,10 @@ def write_report(roots: Sequence[Path], destination: Path) -> Report:
             text += [f"### {name}\n", f"{explained[0].upper()}{explained[1:]}.\n", to_markdown(table)]
             if column == "last":
                 text.append(f"![mIoU against labeled images]({stem.name}.png)\n")
+        scored = evaluation.evaluation_tables(group, scores)
+        evaluations += scored
+        text += ["### Evaluation\n", HOW_SCORED] if scored else []
+        text += [evaluation.to_markdown(table) for table in scored]
         text += ["### Cost\n", costs_to_markdown(headline)]
         for sweep in sweeps:
             for found in ablation.ablation_tables(group, sweep, fewest=2):
@@ -120,7 +132,10 @@ def write_report(roots: Sequence[Path], destination: Path) -> Report:
     for name, content in written.items():
         write_atomic(destination / name, content.encode())
     return Report(
-        tables=tables, ablations=ablations, paths=[*(destination / name for name in written), *pictures]
+        tables=tables,
+        evaluations=evaluations,
+        ablations=ablations,
+        paths=[*(destination / name for name in written), *pictures],
     )
 
 

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -287,12 +287,17 @@ def _notes(group: Sequence[Result], column: Column) -> tuple[str, ...]:
     if column == "oracle":
         return ()  # the curve does not store how many classes each of its points averages
     scores = [result.student if column == "student" else result.predictor for result in group]
-    counts = sorted({score.classes_averaged for score in scores})
+    return note_on_classes({score.classes_averaged for score in scores})
+
+
+def note_on_classes(counts: Collection[int]) -> tuple[str, ...]:
+    """The note on means that are taken over different numbers of classes."""
     if len(counts) == 1:
         return ()
     return (
         "The runs do not average over the same number of classes "
-        f"({', '.join(map(str, counts))}): a class that is neither in the truth nor predicted is left out.",
+        f"({', '.join(map(str, sorted(counts)))}): a class that is neither in the truth nor predicted is "
+        "left out.",
     )
 
 

@@ -8,7 +8,10 @@ L labels of an image, H W its size. The time grows with L, so give the labels th
 and its tags), not all classes of the data set.
 """
 
+import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +50,13 @@ PUBLISHED = {
     "toco": CrfParameters(3, 3, 36, 3, 4),
     # DeepLab v2 with ResNet-101 on VOC; CLIP-ES uses it for seeds.
     "deeplab": CrfParameters(1, 3, 67, 3, 4),
+    # What follows is of segmentations, not of seeds: AFA (Ru et al., CVPR 2022) and WeCLIP (CVPR 2024), the
+    # CRF on the softmax of the last prediction.
+    "afa_final": CrfParameters(3, 3, 64, 5, 4),
+    # ToCo, the CRF on the softmax of the last prediction.
+    "toco_final": CrfParameters(1, 1, 121, 5, 4),
+    # MCTformer (Xu et al., CVPR 2022), the CRF on the softmax of its second-stage segmentation.
+    "mctformer_final": CrfParameters(4, 3, 83, 5, 3),
 }
 CERTAINTY = 0.7  # of a label; gt_prob of IRN's crf_inference_label
 
@@ -152,8 +162,41 @@ def refine_labels(
         ValueError: As of `refine` and `label_probability`.
         ModuleNotFoundError: pydensecrf is not installed.
     """
-    posterior = refine(image, label_probability(label, classes, certainty), parameters, half_size)
-    return _ascending(classes)[posterior.argmax(-3)]
+    return likeliest(image, label_probability(label, classes, certainty), classes, parameters, half_size)
+
+
+def likeliest(
+    image: np.ndarray,
+    probability: np.ndarray,
+    classes: Sequence[int],
+    parameters: CrfParameters,
+    half_size: bool = False,
+) -> np.ndarray:
+    """The likeliest class of each pixel after the CRF; of equal ones the lower id.
+
+    Args:
+        image, probability, parameters, half_size: As of `refine`.
+        classes: The ids of the L classes of `probability`, ascending.
+
+    Returns:
+        ... H W int64, class ids.
+
+    Raises:
+        ValueError: As of `refine`.
+        ModuleNotFoundError: pydensecrf is not installed.
+    """
+    return _ascending(classes)[refine(image, probability, parameters, half_size).argmax(-3)]
+
+
+def processes(jobs: int) -> ProcessPoolExecutor:
+    """A pool for the functions of this file: `jobs` processes of one thread each, started as they are
+    needed. Make it once, since each imports torch; a CRF gives the same bits in any of them."""
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_quiet_worker)
+
+
+def _quiet_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that asks decides
 
 
 def _ascending(classes: Sequence[int]) -> np.ndarray:

@@ -291,6 +291,41 @@ def test_debug_shows_the_traceback_wherever_it_stands(bench: Bench) -> None:
         assert outcome.code == 2 and "Traceback" in outcome.err and "error: unknown" in outcome.err
 
 
+# Scoring again
+
+
+def test_score_prints_the_numbers_beside_the_raw_one_and_report_shows_them(
+    run: Bench, bench: Bench, tmp_path: Path
+) -> None:
+    assert run("supervised").code == 0 and run("fixmatch").code == 0
+    folders = sorted((tmp_path / "runs").glob("*/*/*/*"))
+    how = ("--scales", "0.5,1", "--no-flip", "--crf", "none")
+    done = bench("score", *folders, *how)
+    assert done.code == 0, done.err
+    assert "scales 0.5 1 without flip, no CRF" in done.out and "multi-scale" in done.out
+    for folder in folders:
+        raw = json.loads((folder / "result.json").read_text())["predictor"]["miou"]
+        (entry,) = json.loads((folder / "scores.json").read_text())["entries"]
+        numbers = rf"{100 * raw:.1f} \(1\)\W+{100 * entry['score']['miou']:.1f} \(1\)"
+        assert re.search(rf"{folder.parent.name}\W+few \(4\)\W+{numbers}", done.out), done.out
+    assert done.err.count("4/4") == 2
+
+    again = bench("score", *folders, *how)
+    assert again.code == 0 and again.err.count("already scored") == 2 and again.out == done.out
+    shown = bench("report", tmp_path / "runs", "--to", tmp_path / "out")
+    assert shown.code == 0 and "scales 0.5 1 without flip, no CRF" in shown.out
+    assert run("supervised", "--overwrite").code == 0
+    assert not next((tmp_path / "runs").glob("*/*/supervised/*/scores.json"), None), "of other weights"
+
+
+def test_score_refuses_what_it_cannot_score(bench: Bench, tmp_path: Path) -> None:
+    bench("score", tmp_path).refused(3, f"{tmp_path} holds no result.json", "--resume")
+    bench("score", tmp_path, "--scales", "1,much").refused(2, "--scales 1,much", "as in 0.5,1")
+    bench("score", tmp_path, "--scales", "1,,2").refused(2, "missing between two commas")
+    bench("score", tmp_path, "--crf", "irm").refused(2, "unknown --crf 'irm'", "did you mean 'irn'?")
+    assert list(tmp_path.iterdir()) == []
+
+
 # Dry run and other places
 
 
@@ -370,6 +405,17 @@ def test_show_a_protocol_prints_what_it_fixes(bench: Bench) -> None:
 def test_show_nonsense_suggests(bench: Bench) -> None:
     bench("show", "nonsense").refused(2, "unknown method or protocol 'nonsense'", "fixmatch", "camvid")
     bench("show", "fixmatc").refused(2, "did you mean 'fixmatch'?")
+
+
+def test_show_a_run_writes_its_pictures(run: Bench, bench: Bench, tmp_path: Path) -> None:
+    records = re.search(r"records: (.*)", run("supervised").out)[1]  # type: ignore[index]
+    found = bench("show", records, "--images", 2)
+    assert found.code == 0 and f"wrote {records}/sheet.png" in found.out, found
+    assert bench("show", records, "--to", tmp_path / "my.png").code == 0
+    assert Image.open(tmp_path / "my.png").height > Image.open(f"{records}/sheet.png").height  # 4 images
+    bench("show", records, "--images", 33).refused(2, "1 to 32 images")
+    bench("show", tmp_path / "runs").refused(3, "no finished run")
+    bench("show", "supervised", "--images", 2).refused(3, "supervised holds no finished run")
 
 
 def test_verify_stats_and_splits_of_a_sound_set(bench: Bench, tiny_root: Path) -> None:

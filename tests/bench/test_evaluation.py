@@ -156,6 +156,46 @@ def test_flip_is_undone_before_averaging() -> None:
     assert torch.allclose(both[:, 0], both[:, 1])  # the two views cancel, so a flip left in place would show
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"flip": True}, {"scales": (0.5, 1.0, 1.75), "flip": True}, {"mode": "slide", "window": (9, 11)}],
+)
+def test_probabilities_are_a_mean_whose_likeliest_class_is_predicted(change: dict[str, object]) -> None:
+    image = torch.rand(1, 3, 20, 31, generator=torch.Generator().manual_seed(0))
+    inference = Inference(Evaluation(**change), (8, 8))  # type: ignore[arg-type]
+    probability = inference.probability(ByColour(), image)
+    assert probability.shape == (1, 3, 20, 31)
+    assert torch.allclose(probability.sum(1), torch.ones(1, 20, 31), atol=1e-5)
+    assert torch.equal(probability.argmax(1), inference(ByColour(), image))
+
+
+def test_one_plain_view_takes_the_largest_logit() -> None:
+    """As it always has: these two logits have one probability, of which the lower id would win."""
+    logits = torch.tensor([0.0, 1e-9, -5.0]).view(1, 3, 1, 1)
+    assert logits.softmax(1).argmax(1).item() == 0
+
+    class Close(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return logits
+
+    assert Inference(Evaluation(), (8, 8))(Close(), torch.zeros(1, 3, 1, 1)).item() == 1
+
+
+def test_flips_and_scales_of_a_pointwise_network_are_its_raw_probabilities() -> None:
+    """By hand: four flat quadrants, each an even number of pixels wide. A scale of 1/2 or 2 of the whole
+    image blurs at the borders alone, so the inner pixels have the raw probabilities."""
+    image = torch.zeros(1, 3, 24, 24)
+    image[:, 0, :12, :12], image[:, 1, :12, 12:], image[:, 2, 12:, :12] = 1, 0.5, 0.25
+    raw = (50 * image).softmax(1)
+    many = Inference(Evaluation(scales=(0.5, 1.0, 2.0), flip=True), (8, 8)).probability(ByColour(), image)
+    inner = [slice(2, 8), slice(16, 22)]
+    for rows in inner:
+        for columns in inner:
+            assert torch.allclose(many[..., rows, columns], raw[..., rows, columns], atol=1e-4)
+    flip = Inference(Evaluation(flip=True), (8, 8)).probability(ByColour(), image)
+    assert torch.equal(flip, raw)
+
+
 def test_evaluate_counts_each_image_and_restores_the_mode(tiny_set: Folder) -> None:
     class Background(nn.Module):
         modes: list[bool] = []  # noqa: RUF012

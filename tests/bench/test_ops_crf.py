@@ -100,7 +100,7 @@ def compare(
     assert np.abs(ours - oracle).max() <= worst
     assert (ours.argmax(0) == oracle.argmax(0)).mean() >= agreement
     # And the CRF did more than the tolerance covers.
-    assert np.abs(oracle - probability).mean() >= 2.5 * mean
+    assert np.abs(oracle - probability).mean() >= 2 * mean
 
 
 def two_halves() -> tuple[np.ndarray, np.ndarray]:
@@ -120,6 +120,9 @@ def test_published_parameters() -> None:
         "psa": CrfParameters(3, 3, 80, 13, 10, iterations=10),
         "toco": CrfParameters(3, 3, 36, 3, 4, iterations=10),
         "deeplab": CrfParameters(1, 3, 67, 3, 4, iterations=10),
+        "afa_final": CrfParameters(3, 3, 64, 5, 4, iterations=10),
+        "toco_final": CrfParameters(1, 1, 121, 5, 4, iterations=10),
+        "mctformer_final": CrfParameters(4, 3, 83, 5, 3, iterations=10),
     }
     assert expected == PUBLISHED
 

@@ -16,9 +16,11 @@ from bench.errors import ConfigError, DataError
 from bench.files import write_atomic
 from bench.store import (
     Point,
+    Rescored,
     Result,
     RunFolder,
     Score,
+    Scores,
     find_results,
     read_counts,
     read_metrics,
@@ -106,6 +108,51 @@ def test_a_result_reads_back_as_written(folder: RunFolder) -> None:
     folder.write_result(result())
     assert folder.read_result() == result()
     assert folder.result.read_bytes().endswith(b"}\n")
+
+
+def rescored(**changes: Any) -> Rescored:
+    score = Score(miou=0.5, classes_averaged=2, iou=[0.5, None, 0.5], pixel_accuracy=0.9)
+    fields: dict[str, Any] = {
+        "name": "crf",
+        "scales": (0.5, 1.0),
+        "flip": True,
+        "crf": "irn",
+        "half_size": False,
+        "score": score,
+        "seconds": 1.5,
+    }
+    return Rescored(**{**fields, **changes})
+
+
+def test_scores_read_back_as_written(folder: RunFolder) -> None:
+    assert folder.read_scores() == Scores(entries=[]), "a run may come without"
+    scores = Scores(entries=[rescored(name="multi_scale", crf=None), rescored()])
+    folder.write_scores(scores)
+    assert folder.read_scores() == scores
+    assert folder.scores.read_bytes().endswith(b"}\n")
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "raw"}, {"scales": (1.0,)}, {"flip": False}, {"crf": "psa"}, {"half_size": True}]
+)
+def test_numbers_of_other_settings_are_told_apart(change: dict[str, Any]) -> None:
+    other = Rescored.model_construct(**(dict(rescored()) | change))
+    assert other.setting != rescored().setting
+    assert rescored(seconds=9.0).setting == rescored().setting
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"schema_version": 2, "entries": []}'])
+def test_garbled_scores_are_refused_by_file(folder: RunFolder, data: bytes) -> None:
+    write_atomic(folder.scores, data)
+    with pytest.raises(DataError, match=r"scores.json holds no scores of this version"):
+        folder.read_scores()
+
+
+def test_clearing_a_folder_leaves_no_record_of_an_earlier_run(folder: RunFolder) -> None:
+    for path in (folder.result, folder.scores, folder.weights, folder.counts, folder.checkpoint):
+        write_atomic(path, b"x")
+    folder.clear()
+    assert list(folder.path.iterdir()) == []
 
 
 def test_equal_results_are_equal_bytes(folder: RunFolder) -> None:

@@ -1,0 +1,320 @@
+"""Finished runs scored again: the counts by hand, the same for any number of processes; what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from bench.config import Evaluation, RunConfig
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, DataError, Interrupted
+from bench.evaluation import Inference, confusion, evaluate, to_tensor
+from bench.harness import run as run_plan
+from bench.identity import plan
+from bench.ops import crf
+from bench.rescore import PENDING, Refinement, Settings, count, likely, load_network, rescore
+from bench.store import RunFolder
+from datasets.folder import Folder
+
+needs_crf = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf does not build on this Python"
+)
+RAW = Settings(scales=(1.0,), flip=False, crf=None)
+SMALL = Settings(scales=(0.5, 1.0))
+MANY = Inference(Evaluation(scales=(0.5, 1.0, 1.5), flip=True), (32, 32))
+
+
+class ByBrightness(nn.Module):
+    """Bright is class 1, dark is class 2, grey is class 0; sure enough only of what is far from grey."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        grey = image.mean(1) - 0.43
+        return torch.stack([torch.full_like(grey, 0.5), 8 * grey, -8 * grey], 1)
+
+
+class Inline(ProcessPoolExecutor):
+    """Computes in this process, and not before it is asked for the result."""
+
+    def __init__(self) -> None:
+        self.waiting = self.most = 0
+
+    def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        pool = self
+
+        class Later(Future[Any]):
+            def result(self, timeout: float | None = None) -> Any:
+                pool.waiting -= 1
+                return function(*given, **named)
+
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        return Later()
+
+
+def refinement(pool: ProcessPoolExecutor, jobs: int = 1) -> Refinement:
+    return Refinement(pool, jobs, crf.PUBLISHED["deeplab"])
+
+
+# One pass ---------------------------------------------------------------------------------------------------
+
+
+def test_multi_scale_counts_are_those_of_an_evaluation_with_its_settings(tiny_set: Folder) -> None:
+    ids, net, seen = tiny_set.ids("test"), ByBrightness(), list[int]()
+    counts, none = count(net, tiny_set, ids, MANY, "cpu", None, seen.append)
+    assert none is None and seen == [1, 2, 3, 4]
+    assert np.array_equal(counts, evaluate(net, tiny_set, ids, MANY, "cpu").sum(0))
+
+
+@needs_crf
+def test_crf_counts_are_of_the_same_probabilities_refined(tiny_set: Folder) -> None:
+    ids, net, seen = tiny_set.ids("test"), ByBrightness(), list[int]()
+    plain, refined = count(net, tiny_set, ids, MANY, "cpu", refinement(Inline()), seen.append)
+    by_hand = np.zeros((3, 3), np.int64)
+    for id in ids:
+        image = tiny_set.image(id)
+        probability = MANY.probability(net, to_tensor(image))[0].numpy()
+        shown, share = likely(probability)
+        assert shown == [0, 1, 2]
+        labels = crf.refine(image, share, crf.PUBLISHED["deeplab"]).argmax(0)
+        by_hand += confusion(torch.from_numpy(labels), torch.from_numpy(tiny_set.mask(id)), 3).numpy()
+    assert refined is not None and np.array_equal(refined, by_hand)
+    assert np.array_equal(plain, evaluate(net, tiny_set, ids, MANY, "cpu").sum(0))
+    assert not np.array_equal(refined, plain), "the CRF did something"
+    assert seen == [1, 2, 3, 4]
+
+
+@needs_crf
+@pytest.mark.slow
+def test_counts_do_not_depend_on_the_number_of_processes(tiny_set: Folder) -> None:
+    """The ids twice over, so that processes overtake each other."""
+    ids, net = [*tiny_set.ids("test")] * 2, ByBrightness()
+    expected = count(net, tiny_set, ids, MANY, "cpu", refinement(Inline()))[1]
+    for jobs in (1, 2):
+        with crf.processes(jobs) as pool:
+            found = count(net, tiny_set, ids, MANY, "cpu", refinement(pool, jobs))[1]
+            assert pool.submit(torch.get_num_threads).result() == 1
+        assert np.array_equal(found, expected)  # type: ignore[arg-type]
+
+
+@needs_crf
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_few_probabilities_wait_for_the_crf(tiny_set: Folder, jobs: int) -> None:
+    ids, pool = [*tiny_set.ids("test")] * 3, Inline()
+    count(ByBrightness(), tiny_set, ids, MANY, "cpu", refinement(pool, jobs))
+    assert (pool.most, pool.waiting) == (PENDING * jobs + 1, 0)
+
+
+def test_the_classes_that_matter_are_kept_and_share_all() -> None:
+    probability = np.array([[0.5, 0.02], [0.05, 0.04], [0.44, 0.88], [0.01, 0.06]])[:, None]
+    shown, share = likely(probability)
+    assert shown == [0, 2, 3] and share.shape == (3, 1, 2) and share.dtype == np.float32
+    assert share[:, 0, 0] == pytest.approx(np.array([0.5, 0.44, 0.01]) / 0.95)
+    assert share[:, 0, 1] == pytest.approx(np.array([0.02, 0.88, 0.06]) / 0.96)
+
+
+def test_one_class_is_kept_where_all_are_unlikely() -> None:
+    probability = np.full((25, 2, 2), 0.04)
+    probability[7, 1, 1] = 0.041
+    shown, share = likely(probability)
+    assert shown == [7] and (share == 1).all()
+
+
+def test_a_pixel_of_which_nothing_is_kept_is_not_divided_by_zero() -> None:
+    probability = np.zeros((30, 1, 2))
+    probability[:2, 0, 0] = 0.5
+    probability[2:, 0, 1] = 1 / 28
+    shown, share = likely(probability)
+    assert shown == [0, 1] and share[:, 0, 1] == pytest.approx(0.5)
+
+
+# Runs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def finished(tiny_config: Callable[..., RunConfig], shelf: Path, tmp_path: Path) -> RunFolder:
+    """A finished run of a method with a teacher, trained once and copied for each test."""
+    planned = plan(tiny_config("fixmatch", "protocol.steps=60", f"machine.out={shelf}"))
+    run_plan(planned, Display())
+    return RunFolder(shutil.copytree(planned.folder.path, tmp_path / "run"))
+
+
+def again(folder: RunFolder, settings: Settings = RAW, **given: Any) -> Any:
+    ((_, scores),) = rescore([folder.path], settings, None, Display(), "cpu", jobs=1, **given)
+    return scores
+
+
+def bytes_of(folder: RunFolder) -> bytes | None:
+    return folder.scores.read_bytes() if folder.scores.exists() else None
+
+
+def test_the_protocols_settings_give_the_raw_score(finished: RunFolder) -> None:
+    result = finished.read_result()
+    (entry,) = again(finished).entries
+    assert result is not None and entry.score == result.predictor
+    assert result.predictor != result.student, "it is the predictor that was loaded"
+    assert finished.read_scores().entries == [entry]
+
+
+@needs_crf
+@pytest.mark.slow
+def test_both_numbers_are_written_beside_the_run(finished: RunFolder) -> None:
+    before = {path: path.read_bytes() for path in finished.path.iterdir() if path.is_file()}
+    scores = again(finished, SMALL)
+    assert [entry.setting for entry in scores.entries] == [
+        ("multi_scale", (0.5, 1.0), True, None, False),
+        ("crf", (0.5, 1.0), True, "deeplab", False),
+    ]
+    assert scores.entries[0].score != scores.entries[1].score
+    assert all(path.read_bytes() == data for path, data in before.items()), "the run is as it was"
+
+
+def test_what_is_scored_is_skipped_unless_it_is_to_be_redone(
+    finished: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = again(finished)
+    written = bytes_of(finished)
+    assert "already scored" not in capsys.readouterr().err
+    assert again(finished) == first and bytes_of(finished) == written
+    assert f"already scored: {finished.path}" in " ".join(capsys.readouterr().err.split())
+    redone = again(finished, overwrite=True)
+    assert redone.entries[0].score == first.entries[0].score and bytes_of(finished) != written
+    assert len(finished.read_scores().entries) == 1
+
+
+def test_other_settings_stand_beside_each_other(finished: RunFolder) -> None:
+    first = again(finished)
+    other = again(finished, Settings(scales=(1.0,), flip=True, crf=None))
+    assert finished.read_scores().entries == [*first.entries, *other.entries]
+
+
+def test_weights_from_before_a_head_that_predicts_nothing_are_enough(finished: RunFolder) -> None:
+    expected = again(finished).entries[0].score
+    with safe_open(finished.weights, "pt") as file:
+        about = file.metadata()
+    state = load_file(finished.weights)
+    save_file({k: v for k, v in state.items() if k != "classification_head.weight"}, finished.weights, about)
+    assert again(finished, overwrite=True).entries[0].score == expected
+    save_file({k: v for k, v in state.items() if k != "mean"}, finished.weights, about)
+    with pytest.raises(DataError, match=r"does not fit .* 1 tensors .* mean; run it again"):
+        load_network(finished)
+    save_file(state | {"segmentation_head.bias": torch.zeros(9)}, finished.weights, about)
+    with pytest.raises(DataError, match=r"the first is segmentation_head\.bias"):
+        load_network(finished)
+
+
+# What is refused --------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_result_is_refused_before_another_is_scored(
+    finished: RunFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no result\.json; give the folder of a finished run"):
+        rescore([finished.path, tmp_path / "empty"], RAW, None, Display(), "cpu")
+    assert bytes_of(finished) is None
+
+
+def test_a_predictor_that_is_more_than_its_network_is_refused(finished: RunFolder) -> None:
+    result = finished.read_result()
+    assert result is not None
+    config = result.config | {"method": {"name": "classifier"}}
+    finished.write_result(result.model_copy(update={"method": "classifier", "config": config}))
+    with pytest.raises(ConfigError, match="the predictor of classifier is more than its network"):
+        again(finished)
+
+
+def test_missing_and_damaged_weights_are_sentences(finished: RunFolder) -> None:
+    finished.weights.write_bytes(finished.weights.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"weights\.safetensors is damaged .*run it again with --overwrite"):
+        again(finished)
+    finished.weights.unlink()
+    with pytest.raises(DataError, match=r"no .*weights\.safetensors; put it back, or run it again"):
+        again(finished)
+
+
+def test_another_scored_list_is_refused(finished: RunFolder) -> None:
+    result = finished.read_result()
+    assert result is not None
+    digests = result.split_digests | {"eval": "0" * 64}
+    finished.write_result(result.model_copy(update={"split_digests": digests}))
+    with pytest.raises(DataError, match="the scored list or the classes of tinyset have changed"):
+        again(finished)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"crf": "deplab"}, "unknown --crf 'deplab'; did you mean 'deeplab'"),
+        ({"scales": ()}, "--scales: give one or more positive factors"),
+        ({"scales": (1.0, 0.0)}, "--scales: give one or more positive factors"),
+        ({"scales": (float("nan"),)}, "--scales: give one or more positive factors"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(given: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Settings(**given)
+
+
+def test_without_the_crf_multi_scale_is_still_possible(
+    finished: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    monkeypatch.setitem(sys.modules, "pydensecrf.densecrf", None)
+    with pytest.raises(ConfigError, match=r"needs the module pydensecrf.*Or leave it out with --crf none\."):
+        again(finished, SMALL)
+    assert bytes_of(finished) is None
+    assert len(again(finished).entries) == 1
+
+
+def test_a_run_in_use_is_left_alone(finished: RunFolder) -> None:
+    with finished.claimed(), pytest.raises(ConfigError, match="in use by another process"):
+        again(finished)
+
+
+class Killer(Display):
+    """SIGTERM after the first image."""
+
+    def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_stops_between_images_and_leaves_no_half_score(finished: RunFolder) -> None:
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        rescore([finished.path], RAW, None, Killer(), "cpu")
+    assert bytes_of(finished) is None
+    assert len(again(finished).entries) == 1
+
+
+@needs_crf
+@pytest.mark.slow
+def test_a_killed_process_is_a_sentence(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    healthy = crf.processes
+
+    def doomed(jobs: int) -> ProcessPoolExecutor:
+        pool = healthy(jobs)
+        pool.submit(os._exit, 9)
+        return pool
+
+    monkeypatch.setattr(crf, "processes", doomed)
+    with pytest.raises(BenchError, match=r"a process of the CRF was killed.*--jobs"):
+        again(finished, SMALL)
+    assert bytes_of(finished) is None
