@@ -55,6 +55,17 @@ LINE_PANELS = (
             "rare_share_labeled": "of labeled pixels",
         },
     ),
+    Panel(
+        "Origin of the step's keys",
+        PERCENT,
+        {
+            "share_certain": "classes the image has no tag of",
+            "share_labeled": "labeled pixels",
+            "share_unlabeled": "unreliable pixels",
+        },
+    ),
+    Panel("Seeds", PERCENT, {"seed_decided": "decided pixels"}),
+    Panel("Tags", PERCENT, {"tags_found": "found", "tags_invented": "invented"}),
     Panel("Entropy threshold", "nats", {"threshold": "threshold"}),
     Panel(
         "Pseudo-label accuracy",
@@ -82,6 +93,7 @@ MAP_PANELS = (
         "Negatives",
         "pixels per step",
         {
+            "negatives_certain": "negatives, classes the image has no tag of",
             "negatives_labeled": "negatives, rule of labeled pixels",
             "negatives_unlabeled": "negatives, rule of unlabeled pixels",
         },

@@ -33,6 +33,7 @@ from datasets.split_lists import (
     regenerate,
     write_split,
 )
+from datasets.tags import load_tags
 
 EMPTY = hashlib.sha256(b"").hexdigest()
 NESTED = ("1_16", "1_8", "1_4", "1_2", "full")
@@ -422,6 +423,23 @@ def test_import_keeps_sub_folders_of_our_layout(committed: Path, tmp_path: Path)
     (tmp_path / "l.txt").write_text("images/far/c.png labels/far/c.png\nfar/d\n")
     one = import_split("toy", "x", tmp_path / "l.txt", None, ["far/c", "far/d", "e"], ["z"], tmp_path / "s")
     assert one.pixel == ("far/c", "far/d") and one.none == ("e",)
+
+
+def test_import_of_tagged_images(committed: Path, tmp_path: Path) -> None:
+    data = toy_data(tmp_path / "toy")
+    (tmp_path / "l.txt").write_text("i0\n")
+    (tmp_path / "t.txt").write_text("i1\ni2\n")
+    given = (data.ids("train"), data.ids("val"), tmp_path / "s", tmp_path / "t.txt", data)
+    fails("'i1' is granted its tags", lambda: import_split("toy", "x", None, None, *given))
+    (tmp_path / "toy" / "tags.json").write_text(json.dumps({f"i{n}": [n % 2] for n in range(3)}))
+    data = Folder(tmp_path / "toy", "toy")
+    given = (*given[:4], data)
+    one = import_split("toy", "x", tmp_path / "l.txt", None, *given)
+    assert (one.pixel, one.tags, len(one.none)) == (("i0",), ("i1", "i2"), 13)
+    assert load_tags(data, one) == {"i1": (1,), "i2": (0,)}
+    assert import_split("toy", "y", None, None, *given).pixel == ()
+    (tmp_path / "l.txt").write_text("i1\n")
+    fails("t.txt both hold 'i1'", lambda: import_split("toy", "z", tmp_path / "l.txt", None, *given))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import json
+import os
 import re
 import sys
 import types
@@ -10,6 +12,8 @@ from PIL import Image
 
 from bench.errors import ConfigError, DataError
 from datasets.reading import colours
+from datasets.split_lists import find_split, regenerate
+from datasets.tags import load_tags, read_tags
 from datasets.voc import CLASSES, Voc, convert_sbd, download
 
 
@@ -142,3 +146,38 @@ def test_download_asks_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     fake.VOCSegmentation = broken  # type: ignore[attr-defined]
     with pytest.raises(DataError, match="corrupted"):
         download(tmp_path)
+
+
+def test_splits_of_tags_come_from_the_masks_or_from_a_record(tmp_path: Path) -> None:
+    folder = make(tmp_path / "voc")
+    place = folder / "splits"
+    regenerate(Voc(tmp_path), place)
+    split = find_split("voc", "tags", tmp_path)
+    assert split.tags == ("a", "b") and split.tag_source == "masks"
+    assert load_tags(Voc(tmp_path), split) == {"a": (0, 1), "b": (0, 1)}
+    (folder / "tags.json").write_text(json.dumps({"a": ["boat"], "b": [1, 20], "v": []}))
+    with pytest.raises(DataError, match=r"not those that its split 'tags' was made with"):
+        load_tags(Voc(tmp_path), split)
+    regenerate(Voc(tmp_path), place)
+    split = find_split("voc", "tags", tmp_path)
+    assert split.tag_source == "the data set's own record"
+    assert load_tags(Voc(tmp_path), split) == {"a": (0, 4), "b": (0, 1, 20)}
+    mixed = find_split("voc", "1_8+tags", tmp_path)
+    assert len(mixed.pixel) == len(mixed.tags) == 1
+    (folder / "tags.json").write_text(json.dumps({"a": ["boat"], "v": []}))
+    with pytest.raises(DataError, match=r"tags\.json has no entry for 'b'"):
+        regenerate(Voc(tmp_path), place)
+
+
+def test_the_tags_of_voc(real_data: Path) -> None:
+    table = read_tags(real_data / "voc_tags" / "voc_trainaug_val_image_tags.json", CLASSES)
+    assert len(table) == 12_031 and all(tags and min(tags) > 0 for tags in table.values())
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of data sets that BENCH_DATA names."""
+    root = os.environ.get("BENCH_DATA")
+    if not root or not (Path(root) / "voc_tags").is_dir():
+        pytest.skip("BENCH_DATA names no folder that holds voc_tags")
+    return Path(root)
