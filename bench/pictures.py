@@ -34,6 +34,7 @@ from bench.files import write_atomic
 from bench.identity import Plan, data_root, plan
 from bench.models import Segmenter
 from bench.ops.entropy import partition, pixel_entropy
+from bench.ops.tags import restrict
 from bench.randomness import numpy_for
 from bench.rescore import load_network
 from bench.store import Result, RunFolder
@@ -213,11 +214,9 @@ def pseudo_labels(probability: Tensor, tags: Sequence[int] | None) -> tuple[Tens
     """The likeliest class and the entropy in nats, B H W each, of B C H W; among the tags, where given: then
     the probabilities are those of one of them."""
     if tags:
-        allowed = torch.zeros(probability.shape[1], dtype=torch.bool)
-        allowed[list(tags)] = True
-        # Added, not only masked: where all tags have probability 0 they are equally likely.
-        among = (probability + torch.finfo(probability.dtype).tiny) * allowed[:, None, None]
-        probability = among / among.sum(1, keepdim=True)
+        allowed = torch.zeros(len(probability), probability.shape[1], dtype=torch.bool)
+        allowed[:, list(tags)] = True
+        probability = restrict(probability, allowed)
     return probability.argmax(1), pixel_entropy(probability)
 
 

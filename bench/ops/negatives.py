@@ -43,3 +43,23 @@ def unlabeled_negatives(rank: Tensor, chosen: Tensor, rank_low: int, rank_high: 
     """
     # A bound of 256 or more would wrap round in the ranks' uint8.
     return (rank >= rank_low) & (rank < min(rank_high, rank.shape[-1])) & chosen.unsqueeze(1)
+
+
+def certain_negatives(rank: Tensor, allowed: Tensor, rank_low: int) -> Tensor:
+    """A pixel of a tagged image is a key of the classes that it is easily taken for though its image has no
+    such tag: not allowed, rank below `rank_low`. The easy ones, nearly all of a pixel's classes, would flood
+    the queues.
+
+    Background has no keys of this rule, because it is always allowed.
+
+    Args:
+        rank: N C.
+        allowed: N C bool, the classes that the pixel's own image may hold; all where it has no tags.
+    """
+    return (rank < rank_low) & ~allowed
+
+
+def at_most(negative: Tensor, limit: int) -> Tensor:
+    """The first `limit` pixels of every class, a fair sample of pixels in random order: P C bool -> P C
+    bool."""
+    return negative & (negative.cumsum(0, dtype=torch.int32) <= limit)

@@ -166,6 +166,10 @@ def test_every_stream_it_needs_moves_the_net(name: str, tiny_set: Folder) -> Non
 def test_survives_batches_without_pixels_or_classes(name: str, case: str, tiny_set: Folder) -> None:
     method = build(name, classes=("background", "square", "stripe", "never", "seen"))
     batch = batches(tiny_set, name)[0]
+    for stream in ("labeled", "unlabeled"):  # none is granted tags: every class may be there
+        batch = with_stream(
+            batch, stream, lambda s: replace(s, tags=torch.ones(len(s.image), 5, dtype=torch.bool))
+        )
     label = 0 if case == "one class only" else IGNORE
     if case != "all unlabeled padding":
         batch = with_stream(batch, "labeled", lambda s: replace(s, label=torch.full_like(s.label, label)))

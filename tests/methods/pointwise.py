@@ -66,6 +66,9 @@ class Pointwise(Net):
     def project(self, hidden: Tensor) -> Tensor:
         return self.projection(hidden)
 
+    def activate(self, image: Tensor) -> Tensor:
+        return self.segmentation_head(self.encoder(image))
+
     def upsample(self, logits: Tensor, image: Tensor) -> Tensor:
         return logits
 

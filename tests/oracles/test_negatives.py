@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.ops.losses import IGNORE
-from bench.ops.negatives import labeled_negatives, ranks, unlabeled_negatives
+from bench.ops.negatives import (
+    at_most,
+    certain_negatives,
+    labeled_negatives,
+    ranks,
+    unlabeled_negatives,
+)
 
 LOW, HIGH = 3, 20  # r_l and r_h of the paper
 
@@ -126,3 +132,54 @@ def test_the_number_of_classes_that_a_pixel_is_a_key_of(
     chosen = label != IGNORE
     count = unlabeled_negatives(rank, chosen, low, low + more).sum(1)
     assert torch.equal(count, chosen * (min(low + more, classes) - min(low, classes)))
+
+
+# Tags -----------------------------------------------------------------------------------------------------
+
+P = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
+ONE_TAG = torch.tensor([[True, True, False, False]])  # background and class 1
+
+
+@pytest.mark.parametrize(("low", "keys"), [(4, [2, 3]), (3, [2]), (2, []), (1, [])])
+def test_a_pixel_is_a_certain_key_of_likely_classes_that_its_image_does_not_have(
+    low: int, keys: list[int]
+) -> None:
+    """Classes 2 and 3 are certainly wrong; of these the hard ones count."""
+    assert key_of(certain_negatives(ranks(P), ONE_TAG, low)) == keys
+    assert key_of(certain_negatives(ranks(P.flip(1)), ONE_TAG, low)) == [[2, 3], [3]][low == 1]
+
+
+def test_a_tagged_class_may_come_from_the_ranks_alone() -> None:
+    """Ranks 1 and 2 are classes 1 and 2; of class 1, which is tagged, no pixel is a certain key."""
+    assert key_of(unlabeled_negatives(ranks(P), torch.tensor([True]), 1, 3)) == [1, 2]
+    assert not certain_negatives(ranks(P), ONE_TAG, 4)[0, 1]
+
+
+def test_where_all_classes_are_allowed_none_is_certain() -> None:
+    assert not certain_negatives(ranks(P), torch.ones_like(ONE_TAG), 4).any()
+
+
+def test_at_most_so_many_pixels_of_each_class_the_first_ones() -> None:
+    negative = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 1, 1], [1, 0, 0], [1, 0, 1]]).bool()
+    assert at_most(negative, 2).int().tolist() == [[1, 0, 1], [0, 0, 1], [1, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert torch.equal(at_most(negative, 4), negative)
+    assert not at_most(negative, 0).any()
+    assert at_most(negative[:0], 2).shape == (0, 3)
+
+
+@settings(deadline=None)
+@given(probability=predictions(), low=st.integers(1, 31), data=st.data())
+def test_certain_keys_are_of_no_allowed_class_and_never_of_the_ranks_above(
+    probability: Tensor, low: int, data: st.DataObject
+) -> None:
+    rank = ranks(probability)
+    some = st.lists(st.booleans(), min_size=rank.numel(), max_size=rank.numel())
+    allowed = torch.tensor(data.draw(some)).view_as(rank)
+    allowed[:, 0] = True  # background
+    negative = certain_negatives(rank, allowed, low)
+    assert not negative[:, 0].any()
+    for pixel, classes in enumerate(negative.tolist()):
+        for c, certain in enumerate(classes):
+            assert certain == (not allowed[pixel, c] and rank[pixel, c].item() < low)
+    everywhere = torch.ones(len(rank), dtype=torch.bool)
+    assert not (negative & unlabeled_negatives(rank, everywhere, low, 256)).any()
