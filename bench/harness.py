@@ -55,7 +55,7 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
         BenchError: the loss is not finite; the last good checkpoint is kept.
     """
     folder = plan.folder
-    if plan.seeds is not None and not folder.result.exists():
+    if plan.seeds is not None and (overwrite or not folder.result.exists()):
         from bench.cam_seeds import make  # here, because it runs the classifier through this function
 
         make(plan.seeds, display)
