@@ -9,6 +9,7 @@ C classes of the data set, K tags of an image (background not counted), H W its 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import multiprocessing
 import os
@@ -84,34 +85,43 @@ def make(plan: SeedPlan, display: Display, jobs: int | None = None) -> SeedRepor
         report = folder.read_report()
         if report is not None:
             return report
-        harness.run(plan.classifier, display, resume=True)
-        torch.set_num_threads(cores)
         dataset = registry.load_dataset(config.dataset, data_root(config))
+        _check_settings(plan.settings, dataset)
         tags = granted_tags(plan, dataset)
+        harness.run(plan.classifier, display, resume=True)
+        if config.machine.threads:
+            torch.set_num_threads(config.machine.threads)
         try:
             started = time.monotonic()
             failures = _make_maps(plan, dataset, tags, display, stop.check)
             map_seconds = time.monotonic() - started
             sound = [id for id in tags if id not in failures]
+            if failures and plan.settings.policy != "fixed":
+                sound = []  # scores chosen without an image are not those of the next start
             scores = choose_scores(plan, dataset, sound)
             display.start(f"seeds ({plan.settings.refine})", len(sound))
             work = SeedMaker(dataset, folder, plan.settings, scores)
             made: dict[str, Made] = {}
+            broken: dict[str, str] = {}
             with closing(in_processes(work, sound, jobs or cores)) as outcomes:
                 for id, outcome in outcomes:
                     if isinstance(outcome, Made):
                         made[id] = outcome
                     else:
-                        failures[id] = outcome
-                    display.update(len(made) + len(failures))
+                        broken[id] = outcome
+                    display.update(len(made) + len(broken))
                     stop.check()
+            failures |= broken
+        except BenchError:
+            stop.check()  # a signal to all processes kills those of the pool: stopped, not failed
+            raise
         finally:
             display.stop()
         if failures:
             shown = "\n".join(f"{id}: {reason}" for id, reason in sorted(failures.items())[:10])
             raise DataError(
-                f"{len(failures)} of {len(tags)} images have no CAM seed; those of the others are kept in "
-                f"{folder.path}. Mend what is named here and start again:\n{shown}"
+                f"{len(failures)} of {len(tags)} images have no CAM seed; what is made of the others is kept "
+                f"in {folder.path}. Mend what is named here and start again:\n{shown}"
             )
         pixels = np.sum([one.pixels for one in made.values()], axis=0)
         report = SeedReport(
@@ -132,6 +142,20 @@ def make(plan: SeedPlan, display: Display, jobs: int | None = None) -> SeedRepor
         )
         write_atomic(folder.report, (report.model_dump_json(indent=1) + "\n").encode())
         return report
+
+
+def _check_settings(settings: CamSeeds, dataset: Dataset) -> None:
+    """Refuse before anything is trained what would fail for every image."""
+    if settings.policy != "fixed" and dataset.background is None:
+        raise ConfigError(
+            f"cam_seeds.policy {settings.policy} chooses background scores, and {dataset.name} has no "
+            "background class; use fixed."
+        )
+    if settings.refine == "crf" and not importlib.util.find_spec("pydensecrf"):
+        raise ConfigError(
+            "cam_seeds.refine crf needs the module pydensecrf: install the distribution pydensecrf2, which "
+            "is built with g++ and up to Python 3.12, or give --set cam_seeds.refine=par."
+        )
 
 
 def granted_tags(plan: SeedPlan, dataset: Dataset) -> TagTable:
@@ -213,7 +237,7 @@ def read_maps(folder: SeedFolder, id: str) -> tuple[list[int], Tensor]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return file["classes"].tolist(), torch.from_numpy(file["maps"]).float()
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(f"{path} cannot be read ({error}); remove it, and it is made again.") from error
 
 
@@ -413,13 +437,8 @@ def choose_scores(plan: SeedPlan, dataset: Dataset, ids: Sequence[str]) -> Score
     refinement) on the masks that the policy opens, as far apart as set."""
     settings, config = plan.settings, plan.classifier.config
     fixed = Scores(settings.strict, settings.loose)
-    if settings.policy == "fixed":
+    if settings.policy == "fixed" or not ids:
         return fixed
-    if dataset.background is None:
-        raise ConfigError(
-            f"cam_seeds.policy {settings.policy} chooses background scores, and {dataset.name} has no "
-            "background class; use fixed."
-        )
     opened = tuple(ids)
     if settings.policy == "heldout":
         order = numpy_for(config.seed, "heldout").permutation(len(ids))

@@ -96,6 +96,12 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
     method = {"name": CLASSIFIER}
     update = {"method": method, "protocol": settings.protocol, "cam_seeds": None}
     classifier = plan(config.model_copy(update=update))
+    images, size = len(split.pixel) + len(split.tags), settings.protocol.batch.labeled
+    if images < size:
+        raise ConfigError(
+            f"split {split.name!r} grants pixels or tags to {images} images, fewer than the classifier's "
+            f"batch of {size}; give --set cam_seeds.protocol.batch.labeled={images} or take a larger split."
+        )
     if settings.policy == "heldout" and settings.heldout > len(split.tags):
         raise ConfigError(
             f"cam_seeds.heldout is {settings.heldout}, but split {split.name!r} has {len(split.tags)} tagged "

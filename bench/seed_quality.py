@@ -55,21 +55,21 @@ def measure(plan: SeedPlan, display: Display) -> SeedQuality:
         seed_id=folder.seed_id,
         images=len(tags),
         classes=list(dataset.classes),
-        miou=float(found.miou),
-        miou_decided=float(cam.quality(seeds, undecided="excluded").miou),
-        coverage=float(found.coverage),
+        miou=_share(found.miou),
+        miou_decided=_share(cam.quality(seeds, undecided="excluded").miou),
+        coverage=_share(found.coverage),
         iou=_listed(found.iou),
         precision=_listed(found.precision),
         recall=_listed(found.recall),
         class_coverage=_listed(found.class_coverage),
-        miou_of_spread_tags=float(blind.miou),
+        miou_of_spread_tags=_share(blind.miou),
         curve=[
             CurvePoint(
                 threshold=float(SCORES[i]),
-                miou=float(points.miou[i]),
-                precision=float(points.precision[i].nanmean()),
-                recall=float(points.recall[i].nanmean()),
-                coverage=float(points.coverage[i]),
+                miou=_share(points.miou[i]),
+                precision=_share(points.precision[i].nanmean()),
+                recall=_share(points.recall[i].nanmean()),
+                coverage=_share(points.coverage[i]),
             )
             for i in range(len(SCORES))
         ],
@@ -89,6 +89,11 @@ def spread_counts(mask: np.ndarray, classes: Sequence[int], count: int) -> Tenso
     else:
         counts[:, -1] = truth
     return counts
+
+
+def _share(value: Tensor) -> float:
+    """0 where nothing is decided, or no pixel has a label: JSON has no NaN, and nothing was found."""
+    return float(value.nan_to_num(0))
 
 
 def _listed(values: Tensor) -> list[float | None]:

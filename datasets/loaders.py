@@ -249,7 +249,8 @@ def _lists(
     lists: dict[str, tuple[str, ...]] = {}
     sizes: dict[str, int] = {}
 
-    def take(source: str, stream: str, ids: Sequence[str], size: int) -> None:
+    def take(source: str, stream: str, ids: Sequence[str], size: int, share: int = 1) -> None:
+        """`share`: the batch is so many times what it takes of this source."""
         if size < 1:
             raise ConfigError(
                 f"The {stream} batch is {size}: set it with `--set protocol.batch.{stream}=1` or more."
@@ -257,7 +258,7 @@ def _lists(
         if len(ids) < size:
             raise ConfigError(
                 f"The {stream} stream has {len(ids)} ids, too few for a batch of {size}: choose another "
-                f"split or a smaller batch, e.g. `--set protocol.batch.{stream}={max(1, len(ids))}`."
+                f"split or a smaller batch, e.g. `--set protocol.batch.{stream}={share * max(1, len(ids))}`."
             )
         lists[source], sizes[source] = tuple(ids), size
 
@@ -268,10 +269,11 @@ def _lists(
             raise ConfigError(
                 "Masks and seeds share the labeled batch: use `--set protocol.batch.labeled=2` or more."
             )
+        share = 2 if pixel and tags else 1
         if masks or not tags:
-            take(MASKS, "labeled", pixel, masks)
+            take(MASKS, "labeled", pixel, masks, share)
         if tags:
-            take(SEEDS, "labeled", tags, labeled - masks)
+            take(SEEDS, "labeled", tags, labeled - masks, share)
     if Supervision.TAGS in needs:
         take(TAGS, "labeled", (*pixel, *tags), labeled)
     if Supervision.NONE in needs:

@@ -253,7 +253,9 @@ def regenerate(
     for name, split in made.items():
         if split.tags:
             said = tags.tag_digest({id: table[id] for id in split.tags}, dataset.background)
-            made[name] = split = replace(split, tag_source=source, tag_digest=said)
+            made[name] = split = replace(
+                split, tag_source=source, tag_digest=said, tag_file=place / tags.FILE
+            )
         write_split(place / name, split, origin)
     return made, skipped
 

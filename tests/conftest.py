@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from PIL import Image
 from bench.config import RunConfig, resolve
 from bench.registry import describe_method
 from datasets.folder import Folder
-from datasets.split_lists import Split, write_split
+from datasets.split_lists import FROM_RECORD, Split, write_split
+from datasets.tags import tag_digest
 
 TRAIN, TEST, SIZE = 16, 4, 40
 
@@ -44,9 +47,11 @@ def make_tiny(root: Path) -> None:
     }
     for name in [*names["train"], *names["test"]]:
         mask = np.zeros((SIZE, SIZE), np.uint8)
+        lacks = {"train_06": 1, "train_09": 1, "train_10": 2, "train_13": 2}.get(name)
         for label in (1, 2):
             y, x = rng.integers(0, SIZE - 16, 2)
-            mask[y : y + 16, x : x + 16] = label
+            if label != lacks:
+                mask[y : y + 16, x : x + 16] = label
         mask[0] = 255
         image = rng.integers(90, 130, (SIZE, SIZE, 3))
         image[mask == 1] += 90
@@ -57,16 +62,30 @@ def make_tiny(root: Path) -> None:
         (folder / f"{listing}.txt").write_text("\n".join(ids) + "\n")
     (folder / "classes.txt").write_text("background\nsquare\nstripe\n")
     train, test = tuple(names["train"]), tuple(names["test"])
+    table = {id: classes_in(folder, id) for id in train}
+    (folder / "tags.json").write_text(json.dumps(table))
     for split in (
         Split("tinyset", "few", pixel=train[:4], tags=(), none=train[4:], eval=test),
         Split("tinyset", "full", pixel=train, tags=(), none=(), eval=test),
+        Split("tinyset", "tags", pixel=(), tags=train, none=(), eval=test),
+        Split("tinyset", "few+tags", pixel=train[:4], tags=train[4:], none=(), eval=test),
     ):
+        if split.tags:
+            said = tag_digest({id: table[id] for id in split.tags}, background=0)
+            split = replace(split, tag_source=FROM_RECORD, tag_digest=said)
         write_split(folder / "splits" / split.name, split, {"rule": "first come"})
+
+
+def classes_in(folder: Path, id: str) -> list[int]:
+    """The classes of an image of the tiny set, background left out."""
+    mask = np.array(Image.open(folder / "labels" / f"{id}.png"))
+    return [label for label in (1, 2) if (mask == label).any()]
 
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root that holds `tinyset` with splits `few` (4 labeled, 12 unlabeled) and `full`. Read only."""
+    """A data root that holds `tinyset` with splits `few` (4 labeled, 12 unlabeled), `full`, `tags` (16
+    tagged) and `few+tags` (4 labeled, 12 tagged). Read only."""
     root = tmp_path_factory.mktemp("data")
     make_tiny(root)
     return root
@@ -106,6 +125,7 @@ def tiny_config(tiny_root: Path, tmp_path: Path) -> Callable[..., RunConfig]:
             "split": "few",
             "method": {"name": method, **knobs},
             "protocol": TINY_PROTOCOL,
+            "cam_seeds": {"protocol": TINY_PROTOCOL},
             "machine": {
                 "data_root": str(tiny_root),
                 "out": str(tmp_path / "runs"),

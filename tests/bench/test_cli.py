@@ -364,6 +364,17 @@ def test_a_dry_run_needs_no_torch_and_works_from_another_folder(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_help_of_cam_seeds_needs_no_torch() -> None:
+    program = (
+        "import sys; sys.modules['torch'] = None; from bench.cli import main\n"
+        "sys.argv = 'bench cam-seeds --help'.split()\n"
+        "main()"
+    )
+    found = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "From image tags to CAM seeds" in found.stdout and "--quality" in found.stdout
+
+
 def test_another_package_of_the_name_datasets_is_met_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     (tmp_path / "datasets" / "__init__.py").write_text("raise SystemExit('imported the other one')")
@@ -374,6 +385,63 @@ def test_another_package_of_the_name_datasets_is_met_with_a_sentence(tmp_path: P
     assert found.returncode == 1 and "imported the other one" not in found.stderr
     assert "ImportError: `import datasets` finds" in found.stderr and str(tmp_path) in found.stderr
     assert "Run from the checkout's root" in found.stderr
+
+
+# CAM seeds
+
+
+@pytest.fixture
+def cam_seeds(bench: Bench, tiny_config: Config, tmp_path: Path) -> Bench:
+    """cam_seeds("--quality"): `bench cam-seeds` on the tiny set, quickly."""
+
+    def call(*arguments: object) -> Outcome:
+        file = tmp_path / "weak.yaml"
+        quick = ("cam_seeds.refine=par", "cam_seeds.scales=[1.0]", "cam_seeds.protocol.steps=2")
+        file.write_text(tiny_config("supervised", *quick, split="tags").to_yaml())
+        return bench("cam-seeds", "--config", file, *arguments)
+
+    return call
+
+
+def test_cam_seeds_prints_how_they_were_made(cam_seeds: Bench, tmp_path: Path) -> None:
+    done = cam_seeds()
+    assert done.code == 0, done.err
+    assert "CAM seeds of 16 images, refined by par" in done.out
+    assert re.search(r"tags\W+28\W", done.out) and re.search(r"pixels decided\W+\d+\.\d %", done.out)
+    assert "mIoU" not in done.out and not list(tmp_path.rglob("quality.json"))
+    folder = Path(re.search(r"seeds: (.*)", done.out)[1])  # type: ignore[index]
+    assert len(list(folder.rglob("*.png"))) == 16 == len(list((folder / "maps").iterdir()))
+
+    measured = cam_seeds("--quality")
+    assert measured.code == 0, measured.err
+    assert re.search(r"mIoU, undecided counted as missed\W+\d+\.\d", measured.out)
+    assert re.search(r"square: IoU, precision, recall\W+(\d+|-) (\d+|-) (\d+|-)", measured.out)
+    before = tree(tmp_path)
+    assert cam_seeds("--quality").out == measured.out
+    assert tree(tmp_path) == before
+
+
+def test_cam_seeds_of_other_seeds_and_settings_lie_apart(cam_seeds: Bench) -> None:
+    first, second, third = cam_seeds(), cam_seeds("--seed", 1), cam_seeds("--set", "cam_seeds.strict=0.5")
+    assert {first.code, second.code, third.code} == {0}
+    places = [re.search(r"seeds: (.*)", done.out)[1] for done in (first, second, third)]  # type: ignore[index]
+    assert places[0] != places[1] and places[0] == places[2]
+    assert len([path for path in Path(places[0]).iterdir() if path.name not in ("maps", ".lock")]) == 2
+
+
+def test_cam_seeds_need_tags(cam_seeds: Bench) -> None:
+    cam_seeds("--split", "few").refused(2, "split 'few' grants no tags; choose one that does")
+    cam_seeds("--split", "tagz").refused(2, "no split 'tagz'; did you mean 'tags'")
+    cam_seeds("--set", "cam_seeds.strict=0.01").refused(2, "cam_seeds", "the wrong way round")
+    cam_seeds("--set", "cam_seeds.refined=par").refused(2, "cam_seeds.refined", "did you mean")
+
+
+def test_a_sentence_where_an_image_is_broken(cam_seeds: Bench, own_root: Path) -> None:
+    path = own_root / "tinyset" / "images" / "train_02.png"
+    path.write_bytes(b"garbage")
+    cam_seeds("--data-root", own_root, "--set", "cam_seeds.protocol.batch.labeled=1").refused(
+        3, "train_02.png"
+    )
 
 
 # The other commands
@@ -388,7 +456,7 @@ def test_list_names_methods_data_sets_and_protocols(bench: Bench, tiny_root: Pat
 
 def test_list_names_the_folders_of_the_user(bench: Bench, tiny_root: Path) -> None:
     found = bench("list", "--data-root", tiny_root)
-    assert re.search(r"tinyset\W+few full\W+folder", found.out)
+    assert re.search(r"tinyset\W+few few\+tags full tags\W+folder", found.out)
 
 
 def test_show_a_method_prints_its_knobs_and_defaults(bench: Bench) -> None:
@@ -420,7 +488,7 @@ def test_show_a_run_writes_its_pictures(run: Bench, bench: Bench, tmp_path: Path
 
 def test_verify_stats_and_splits_of_a_sound_set(bench: Bench, tiny_root: Path) -> None:
     at = ("--dataset", "tinyset", "--data-root", tiny_root)
-    assert "every image and mask of 2 splits is sound" in bench("data", "verify", *at).out
+    assert "every image and mask of 4 splits is sound" in bench("data", "verify", *at).out
     found = bench("data", "stats", *at).out
     assert "4 images: 4 of 40x40" in found and "tinyset test" in found
     shares = [float(share) for share in re.findall(r"\d+ \W+ \w+ +\W +(\d+\.\d+)", found)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import registry
@@ -21,7 +23,7 @@ from bench.contract import IGNORE, Batch, Method, Progress, Stream, Supervision,
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
 from bench.harness import run
-from bench.identity import plan
+from bench.identity import STREAM, plan
 from bench.models import Segmenter
 from bench.ops.losses import cross_entropy
 from bench.ops.teacher import Teacher
@@ -42,6 +44,13 @@ Config = Callable[..., RunConfig]
 Terms = dict[str, Tensor]
 
 
+@pytest.fixture
+def tiny_config(tiny_config: Config, name: str) -> Config:
+    """On a split that grants what the method needs."""
+    tagged = Supervision.TAGS in registry.load_method(name).needs
+    return partial(tiny_config, split="few+tags" if tagged else "few")
+
+
 # Building and stepping ------------------------------------------------------------------------------------
 
 
@@ -57,12 +66,15 @@ def build(name: str, classes: tuple[str, ...] = ("background", "square", "stripe
 
 def batches(data: Folder, name: str) -> StepBatches:
     train = data.ids("train")
-    lists = {Supervision.PIXEL: train[:4], Supervision.NONE: train[4:]}
     cls = registry.load_method(name)
+    rest = Supervision.TAGS if Supervision.TAGS in cls.needs else Supervision.NONE
+    tags = {id: (0, *(data.tags(id) or ())) for id in train[4:]} if rest == Supervision.TAGS else None
     return StepBatches(
         data,
-        lists,
+        {Supervision.PIXEL: train[:4], rest: train[4:]},
         needs=cls.needs,
+        tags=tags,
+        seed_of=lambda id: (data.image(id)[..., 0] > 150).astype("uint8"),
         labeled=2,
         unlabeled=2,
         crop=(SIZE, SIZE),
@@ -115,6 +127,13 @@ def with_stream(batch: Batch, name: str, change: Callable[[Stream], Stream]) -> 
     return batch if stream is None else replace(batch, **{name: change(stream)})
 
 
+def changed(batch: Batch, change: Callable[[Stream], Stream]) -> Batch:
+    """The batch with all of its streams changed."""
+    for name in STREAM.values():
+        batch = with_stream(batch, name, change)
+    return batch
+
+
 def unboxed(stream: Stream) -> Stream:
     return replace(stream, boxes=tuple(torch.zeros_like(box) for box in stream.boxes))
 
@@ -125,7 +144,7 @@ def unboxed(stream: Stream) -> Stream:
 def test_terms_are_finite_scalars_with_a_graph(name: str, tiny_set: Folder) -> None:
     method = build(name)
     terms = losses(method, batches(tiny_set, name)[0])
-    assert "labeled" in terms
+    assert terms and ("labeled" in terms or Supervision.PIXEL not in method.needs)
     for term in terms.values():
         assert term.shape == () and term.isfinite() and term.requires_grad
     for note in method.notes.values():
@@ -134,13 +153,17 @@ def test_terms_are_finite_scalars_with_a_graph(name: str, tiny_set: Folder) -> N
 
 
 def test_gradient_reaches_all_of_the_net_and_no_teacher(name: str, tiny_set: Folder) -> None:
-    """The representation head is left out: most methods do not use it."""
+    """The representation head is left out: most methods do not use it. Tags tell the encoder and the head of
+    the tags alone, masks and unlabeled images do not tell that head."""
     method = build(name)
+    left_out = ["representation_head", "projection"]
+    left_out += [] if Supervision.TAGS in method.needs else ["classification_head"]
+    left_out += ["decoder", "segmentation_head"] if method.needs == {Supervision.TAGS} else []
     backward(method, batches(tiny_set, name)[0])
     for key, parameter in method.named_parameters():
         if not parameter.requires_grad:
             assert parameter.grad is None, key
-        elif not any(head in key for head in ("representation_head", "projection", "classification_head")):
+        elif not any(part in key for part in left_out):
             assert parameter.grad is not None and parameter.grad.any(), key
     for teacher in teachers(method):
         assert not any(parameter.requires_grad for parameter in teacher.parameters())
@@ -156,7 +179,7 @@ def test_every_stream_it_needs_moves_the_net(name: str, tiny_set: Folder) -> Non
         label = None if stream.label is None else torch.full_like(stream.label, IGNORE)
         return replace(stream, label=label, valid=torch.zeros_like(stream.valid))
 
-    for stream in ("labeled", "unlabeled"):
+    for stream in STREAM.values():
         if getattr(batch, stream) is not None:
             backward(method, with_stream(batch, stream, ignored))
             assert not equal(whole, gradients(method)), stream
@@ -165,16 +188,14 @@ def test_every_stream_it_needs_moves_the_net(name: str, tiny_set: Folder) -> Non
 @pytest.mark.parametrize("case", ["all labels ignored", "all unlabeled padding", "both", "one class only"])
 def test_survives_batches_without_pixels_or_classes(name: str, case: str, tiny_set: Folder) -> None:
     method = build(name, classes=("background", "square", "stripe", "never", "seen"))
-    batch = batches(tiny_set, name)[0]
-    for stream in ("labeled", "unlabeled"):  # none is granted tags: every class may be there
-        batch = with_stream(
-            batch, stream, lambda s: replace(s, tags=torch.ones(len(s.image), 5, dtype=torch.bool))
-        )
+    batch = changed(batches(tiny_set, name)[0], lambda s: replace(s, tags=F.pad(s.tags, (0, 2))))
     label = 0 if case == "one class only" else IGNORE
     if case != "all unlabeled padding":
         batch = with_stream(batch, "labeled", lambda s: replace(s, label=torch.full_like(s.label, label)))
+        batch = with_stream(batch, "tagged", lambda s: replace(s, tags=torch.zeros_like(s.tags)))
     if case in ("all unlabeled padding", "both"):
-        batch = with_stream(batch, "unlabeled", lambda s: replace(s, valid=torch.zeros_like(s.valid)))
+        for stream in ("unlabeled", "tagged"):
+            batch = with_stream(batch, stream, lambda s: replace(s, valid=torch.zeros_like(s.valid)))
     terms = backward(method, batch)
     assert all(term.isfinite() for term in terms.values())
     assert all(gradient.isfinite().all() for gradient in gradients(method).values())
@@ -182,11 +203,13 @@ def test_survives_batches_without_pixels_or_classes(name: str, case: str, tiny_s
         "NaN says that there is no such pixel"
     )
     if case == "both":
-        assert sum(terms.values()) == 0
+        assert not any(gradient.any() for gradient in gradients(method).values())
+        assert sum(terms.values()) == 0 or Supervision.TAGS in method.needs  # it has a loss without pixels
 
 
 def test_ignored_and_padded_pixels_have_no_gradient(name: str, tiny_set: Folder) -> None:
-    """Right half: labels 255 and unlabeled padding, boxes empty. No logit there may be told anything."""
+    """Right half: labels 255 and padding, boxes empty. No logit and no activation there may be told
+    anything."""
     method, batch = build(name), batches(tiny_set, name)[0]
 
     def half(stream: Stream) -> Stream:
@@ -198,24 +221,24 @@ def test_ignored_and_padded_pixels_have_no_gradient(name: str, tiny_set: Folder)
         return unboxed(replace(stream, valid=valid, label=label))
 
     logits: list[Tensor] = []
-    upsample = method.net.upsample
 
-    def recorded(*args: Any) -> Tensor:
-        logits.append(upsample(*args))
+    def recorded(function: Callable[..., Tensor], *args: Any) -> Tensor:
+        logits.append(function(*args))
         if logits[-1].requires_grad:
             logits[-1].retain_grad()
         return logits[-1]
 
-    method.net.upsample = recorded  # type: ignore[assignment]  # all logits of image size come through here
-    batch = with_stream(with_stream(batch, "labeled", half), "unlabeled", half)
-    backward(method, batch)
+    for function in ("upsample", "activate"):  # all logits of image size, all activations come through here
+        setattr(method.net, function, partial(recorded, getattr(method.net, function)))
+    backward(method, changed(batch, half))
     told = [one.grad for one in logits if one.grad is not None]
     assert told
-    images = sum(len(getattr(batch, s).image) for s in ("labeled", "unlabeled") if getattr(batch, s))
+    images = sum(len(getattr(batch, s).image) for s in STREAM.values() if getattr(batch, s))
     assert sum(len(gradient) for gradient in told) >= images
     for gradient in told:
-        assert gradient[..., : SIZE // 2].flatten(1).any(1).all(), "an image without gradient at valid pixels"
-        assert not gradient[..., SIZE // 2 :].any()
+        middle = gradient.shape[-1] // 2
+        assert gradient[..., :middle].flatten(1).any(1).all(), "an image without gradient at valid pixels"
+        assert not gradient[..., middle:].any()
 
 
 def test_same_seed_same_bits(name: str, tiny_set: Folder) -> None:
@@ -350,7 +373,7 @@ def poisoned(root: Path, tmp_path: Path, config: RunConfig, granted: bool) -> Ru
     copy = tmp_path / "poisoned"
     copytree(root, copy)
     split = plan(config).split
-    for id in split.pixel if granted else split.none:
+    for id in split.pixel if granted else (*split.tags, *split.none):
         (copy / "tinyset" / "labels" / f"{id}.png").write_bytes(GARBAGE)
     return config.model_copy(update={"machine": config.machine.model_copy(update={"data_root": str(copy)})})
 
@@ -360,14 +383,14 @@ def test_a_run_does_not_open_withheld_masks(
 ) -> None:
     config = poisoned(tiny_root, tmp_path, tiny_config(name, "protocol.steps=3"), granted=False)
     result = run(plan(config), Display())
-    assert result.steps == 3 and result.images["none"] == 12
+    assert result.steps == 3 and result.images["tags"] + result.images["none"] == 12
 
 
 def test_a_run_opens_the_granted_masks(
     name: str, tiny_config: Config, tiny_root: Path, tmp_path: Path
 ) -> None:
-    """The control of the test above: poison is noticed where it is read."""
-    config = poisoned(tiny_root, tmp_path, tiny_config(name, "protocol.steps=3"), granted=True)
+    """The control of the test above: poison is noticed where it is read, in 8 steps by every stream."""
+    config = poisoned(tiny_root, tmp_path, tiny_config(name, "protocol.steps=8"), granted=True)
     with pytest.raises(DataError, match="train_0"):
         run(plan(config), Display())
 

@@ -207,7 +207,7 @@ def test_a_bad_split_is_neither_written_nor_read(
     for name in LISTS:
         path = (folder.parent if name == "eval" else folder) / f"{name}.txt"
         path.write_text("".join(f"{id}\n" for id in getattr(bad, name)))
-    manifest = {"dataset": "toy", "split": "half", "digests": bad.digests}
+    manifest = {"dataset": "toy", "split": "half", "digests": bad.digests, "tag_digest": "of the tags"}
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
     fails(what, lambda: find_split("toy", "half", None))
 

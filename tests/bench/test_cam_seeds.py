@@ -1,0 +1,756 @@
+"""CAM seeds: by hand, end to end, stopped and resumed; which masks are opened on the way."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bench import cam_seeds, harness
+from bench.cam_seeds import Scores, activation_maps, choose_scores, make, read_maps, seed_of
+from bench.config import CamSeeds, RunConfig, resolve
+from bench.contract import IGNORE
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, DataError, Interrupted
+from bench.identity import SeedPlan, plan
+from bench.models import Segmenter
+from bench.ops import crf
+from bench.ops.cam import EPSILON
+from bench.store import SeedReport, read_metrics
+from datasets.folder import Folder
+from datasets.split_lists import FROM_RECORD, Split, find_split, write_split
+from datasets.tags import tag_digest
+
+Config = Callable[..., RunConfig]
+Edit = Callable[..., Path]
+GARBAGE = b"no image at all"
+# All that takes time is left out, so that a test says what it is about.
+QUICK = ("cam_seeds.refine=none", "cam_seeds.scales=[1.0]", "cam_seeds.protocol.steps=2", "protocol.steps=2")
+
+
+class Quiet(Display):
+    """Shows nothing; may raise once so many images of an activity are done."""
+
+    def __init__(self, stop_in: str = "", after: int = 0) -> None:
+        super().__init__()
+        self.stop_in, self.after, self.activity = stop_in, after, ""
+        self.said: list[str] = []
+        self.started: list[tuple[str, int]] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def start(self, name: str, total: int, done: int = 0) -> None:
+        self.activity = name
+        self.started.append((name, done))
+
+    def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        if self.stop_in and self.activity.startswith(self.stop_in) and done == self.after:
+            raise Interrupted("stopped by a test")
+
+
+def seeds_of(config: RunConfig) -> SeedPlan:
+    found = plan(config).seeds
+    assert found is not None
+    return found
+
+
+def made(planned: SeedPlan) -> dict[str, bytes]:
+    folder = planned.folder.seed("x").parent
+    return {path.stem: path.read_bytes() for path in sorted(folder.glob("*.png"))}
+
+
+def seed(planned: SeedPlan, id: str) -> np.ndarray:
+    return np.array(Image.open(planned.folder.seed(id)))
+
+
+@pytest.fixture
+def weak(tiny_config: Config) -> Config:
+    """weak("cam_seeds.minimum=0", method="fixmatch") -> configuration of a quick run on tags alone."""
+
+    def build(*sets: str, method: str = "supervised", split: str = "tags", **flags: Any) -> RunConfig:
+        return tiny_config(method, *QUICK, *sets, split=split, **flags)
+
+    return build
+
+
+@pytest.fixture
+def edited(tiny_root: Path, tmp_path: Path) -> Edit:
+    """edited(classes=..., change=..., tags=...) -> a data root with 12 images of the tiny set, changed, whose
+    splits `tags` and `few+tags` are made anew on the tags as changed."""
+
+    def build(
+        change: Callable[[Path], None] | None = None,
+        classes: str = "background square stripe",
+        tags: Mapping[str, Any] | None = None,
+        said: Mapping[str, Any] | None = None,
+    ) -> Path:
+        root = tmp_path / "edited"
+        shutil.copytree(tiny_root, root)
+        folder = root / "tinyset"
+        train, test = (Folder(folder, "tinyset").ids(name) for name in ("train", "test"))
+        train = train[:12]
+        table = {**json.loads((folder / "tags.json").read_text()), **(tags or {})}
+        (folder / "classes.txt").write_text(classes.replace(" ", "\n") + "\n")
+        (folder / "tags.json").write_text(json.dumps(table))
+        if change is not None:
+            change(folder)
+        shutil.rmtree(folder / "splits")
+        for name, pixel in (("tags", 0), ("few+tags", 4)):
+            lists = {"pixel": train[:pixel], "tags": train[pixel:], "none": (), "eval": test}
+            digest = tag_digest({id: (said or table)[id] for id in lists["tags"]}, background=0)
+            split = Split("tinyset", name, **lists, tag_source=FROM_RECORD, tag_digest=digest)
+            write_split(folder / "splits" / name, split, {"rule": "first come"})
+        return root
+
+    return build
+
+
+def on(root: Path, config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"machine": config.machine.model_copy(update={"data_root": str(root)})})
+
+
+# By hand ----------------------------------------------------------------------------------------------------
+
+CAMS = torch.tensor([[[0.9, 0.4, 0.2, 0.02]], [[0.1, 0.45, 0.1, 0.01]]])  # K 1 W, the best of a map is not 1
+FIXED = Scores(0.30, 0.05)
+TINY = {
+    "name": "tiny",
+    "network": {"encoder": "tiny", "decoder": "unet"},
+    "crop": [32, 32],
+    "steps": 1,
+    "optimizer": {"lr": 1e-3},
+}
+BLACK = np.zeros((1, 4, 3), np.uint8)
+
+
+def settings(**changes: Any) -> CamSeeds:
+    chosen = {"protocol": TINY, "refine": "none", **changes}
+    return CamSeeds.model_validate_json(json.dumps(chosen))
+
+
+@pytest.fixture
+def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps that are normalised already: dividing by the maximum would make others of them."""
+    monkeypatch.setattr(cam_seeds, "normalised", lambda maps, size, settings: maps[None])
+
+
+@pytest.mark.usefixtures("as_they_are")
+def test_two_thresholds_by_hand() -> None:
+    assert seed_of(BLACK, CAMS, [1, 2], 0, settings(), FIXED).tolist() == [[1, 2, IGNORE, 0]]
+    assert seed_of(BLACK, CAMS, [3, 17], 0, settings(), FIXED).tolist() == [[3, 17, IGNORE, 0]]
+
+
+@pytest.mark.usefixtures("as_they_are")
+def test_the_lead_decides_where_there_is_no_background() -> None:
+    """The second pixel's tags are .05 apart, the last one is weak."""
+    assert seed_of(BLACK, CAMS, [1, 2], None, settings(), FIXED).tolist() == [[1, IGNORE, IGNORE, IGNORE]]
+    close = settings(lead=0.02)
+    assert seed_of(BLACK, CAMS, [1, 2], None, close, FIXED).tolist() == [[1, 2, 1, IGNORE]]
+    assert seed_of(BLACK, CAMS[:1], [7], None, settings(), FIXED).tolist() == [[7, 7, 7, IGNORE]]
+
+
+@pytest.mark.usefixtures("as_they_are")
+@pytest.mark.parametrize(
+    "chosen", [{"refine": "par"}, {"refine": "crf"}, {"refine": "crf", "unary": "softmax"}]
+)
+def test_a_refinement_that_changes_nothing(chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strict and loose are refined apart: what only the loose one finds stays undecided."""
+    for name in ("refine", "refine_labels", "pixel_adaptive"):
+        monkeypatch.setattr(crf, name, lambda image, given, *_, **__: given)
+    assert seed_of(BLACK, CAMS, [1, 2], 0, settings(**chosen), FIXED).tolist() == [[1, 2, IGNORE, 0]]
+    assert seed_of(BLACK, CAMS, [3, 17], 4, settings(**chosen), FIXED).tolist() == [[3, 17, IGNORE, 4]]
+    if chosen.get("unary") != "softmax":  # after a softmax minimum and lead mean something else
+        found = seed_of(BLACK, CAMS, [2, 1], None, settings(**chosen), FIXED)
+        assert found.tolist() == [[2, IGNORE, IGNORE, IGNORE]]
+
+
+@pytest.mark.usefixtures("as_they_are")
+def test_power_background_by_hand() -> None:
+    """m > (1 - m) ** alpha from m = .2755 on for alpha 4, from .094 on for 24."""
+    power = settings(background="power", strict=4, loose=24)
+    maps = torch.tensor([[[0.28, 0.27, 0.10, 0.09]]])
+    assert seed_of(BLACK, maps, [1], 0, power, Scores(4, 24)).tolist() == [[1, IGNORE, IGNORE, 0]]
+
+
+def test_maps_are_normalised_by_their_maximum_at_image_size() -> None:
+    full = cam_seeds.normalised(torch.tensor([[[2.0, 4.0]], [[0.0, 0.0]]]), (1, 4), settings())
+    torch.testing.assert_close(full[0, 0, 0], torch.tensor([2, 2.5, 3.5, 4]) / (4 + EPSILON))
+    assert full.shape == (1, 2, 1, 4) and not full[0, 1].any()
+    assert cam_seeds.normalised(torch.zeros(0, 1, 2), (1, 4), settings()).shape == (1, 0, 1, 4)
+
+
+@pytest.mark.parametrize(("background", "value"), [(0, 0), (None, IGNORE), (4, 4)])
+def test_an_image_without_tags(background: int | None, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for asked in ("refine", "refine_labels", "pixel_adaptive"):
+        monkeypatch.setattr(crf, asked, lambda *_: pytest.fail("nothing to refine"))
+    found = seed_of(BLACK, CAMS[:0], [], background, settings(refine="crf"), FIXED)
+    assert found.dtype == np.uint8 and (found == value).all()
+
+
+def blobs() -> tuple[np.ndarray, Tensor]:
+    """A red and a green half on 12 x 16 pixels, and a map for each that is right but for its soft edge."""
+    image = np.zeros((12, 16, 3), np.uint8)
+    image[:, :8, 0] = image[:, 8:, 1] = 200
+    x = torch.linspace(1, 0, 16).expand(1, 12, 16)
+    return image, torch.cat([x, 1 - x])
+
+
+def test_one_tag_and_no_background_is_that_tag_everywhere() -> None:
+    pytest.importorskip("pydensecrf")
+    image, maps = blobs()
+    assert (seed_of(image, maps[:1], [7], None, settings(refine="none"), FIXED) == IGNORE).any()
+    assert (seed_of(image, maps[:1], [7], None, settings(refine="crf"), FIXED) == 7).all()
+
+
+CASES: list[dict[str, Any]] = [
+    {"refine": "none"},
+    {"refine": "par"},
+    {"refine": "crf"},
+    {"refine": "crf", "unary": "softmax"},
+]
+
+
+@pytest.mark.parametrize("half_size", [False, True])
+@pytest.mark.parametrize("chosen", CASES, ids=lambda chosen: "-".join(chosen.values()))
+@pytest.mark.parametrize("background", [0, None])
+def test_every_way_to_refine(chosen: dict[str, Any], half_size: bool, background: int | None) -> None:
+    """Only tags, background and 255; what is decided lies on the right side; odd sizes, one row and one
+    column go through."""
+    if chosen["refine"] == "crf":
+        pytest.importorskip("pydensecrf")
+    image, maps = blobs()
+    how = settings(**chosen, half_size=half_size, strict=0.4, loose=0.2, lead=0.02)
+    found = seed_of(image, maps, [9, 4], background, how, Scores(0.4, 0.2))
+    assert found.shape == (12, 16) and set(np.unique(found)) <= {9, 4, 0, IGNORE}
+    assert not (found[:, :6] == 4).any() and not (found[:, 10:] == 9).any()
+    assert (found[:, :4] == 9).all() and (found[:, 12:] == 4).all()
+    for part in ((slice(0, 1), slice(None)), (slice(None), slice(0, 1)), (slice(0, 11), slice(0, 15))):
+        small, less = image[part], maps[(slice(None), *part)]
+        assert seed_of(small, less, [9, 4], background, how, FIXED).shape == small.shape[:2]
+
+
+@pytest.mark.parametrize("chosen", CASES, ids=lambda chosen: "-".join(chosen.values()))
+def test_a_single_colour(chosen: dict[str, Any]) -> None:
+    if chosen["refine"] == "crf":
+        pytest.importorskip("pydensecrf")
+    _, maps = blobs()
+    for background in (0, None):
+        found = seed_of(
+            np.full((12, 16, 3), 7, np.uint8), maps, [1, 2], background, settings(**chosen), FIXED
+        )
+        assert set(np.unique(found)) <= {0, 1, 2, IGNORE}
+
+
+def test_power_background_with_softmax_unary() -> None:
+    pytest.importorskip("pydensecrf")
+    image, maps = blobs()
+    image[:6], maps[:, :6] = 255, 0  # of the upper half nothing is known
+    how = settings(refine="crf", unary="softmax", background="power", strict=1, loose=12)
+    found = seed_of(image, maps, [1, 2], 0, how, Scores(1, 12))
+    assert (found[8:, :4] == 1).all() and (found[8:, 12:] == 2).all() and not found[:4].any()
+
+
+def test_par_moves_the_border_to_the_edge() -> None:
+    """Maps that put it three pixels off, on an image that says where it is."""
+    image, _ = blobs()
+    x = torch.zeros(1, 12, 16)
+    x[..., :11] = 1
+    maps = torch.cat([0.6 * x + 0.2, 0.8 - 0.6 * x])
+    plain, refined = (
+        seed_of(image, maps, [1, 2], None, settings(refine=refine, lead=0), FIXED)
+        for refine in ("none", "par")
+    )
+    truth = np.where(np.arange(16) < 8, 1, 2)
+    assert (plain != truth).sum() == 36 and (refined != truth).sum() < 18
+
+
+# Maps -------------------------------------------------------------------------------------------------------
+
+
+def test_the_maps_of_a_mirrored_image_are_mirrored() -> None:
+    torch.manual_seed(0)
+    how = settings(scales=[1.0, 0.5], flip="sum")
+    net = Segmenter(how.protocol.network, 3).eval()
+    image = torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        straight, mirrored = (activation_maps(net, x, how) for x in (image, image.flip(-1)))
+    assert straight.shape == (1, 3, 8, 12) and straight.min() >= 0 and straight.any()
+    torch.testing.assert_close(straight.flip(-1), mirrored)
+    one = activation_maps(net, image, settings(scales=[1.0], flip="none"))
+    assert not torch.allclose(one, straight)
+    assert activation_maps(net, image[..., :1, :30], how).shape == (1, 3, 1, 8)
+
+
+# End to end -------------------------------------------------------------------------------------------------
+
+
+def test_seeds_and_their_report(weak: Config, tiny_set: Folder) -> None:
+    planned = seeds_of(weak())
+    report = make(planned, Quiet())
+    assert list(made(planned)) == list(tiny_set.ids("train")) and report.images == 16
+    assert planned.folder.read_report() == report and not planned.folder.quality.exists()
+    assert report.classifier == planned.classifier.run_id and planned.classifier.folder.result.exists()
+    assert (report.tags, report.untagged, report.opened) == (28, 0, []) and report.dead_tags <= 28
+    pixels = np.bincount(np.concatenate([seed(planned, id).ravel() for id in made(planned)]), minlength=256)
+    assert report.class_pixels == pixels[:3].tolist()
+    assert report.decided == pytest.approx(1 - pixels[IGNORE] / (16 * 40 * 40))
+    for id in made(planned):
+        assert set(np.unique(seed(planned, id))) <= {0, *(tiny_set.tags(id) or ()), IGNORE}
+    before = made(planned)
+    silent = Quiet()
+    assert make(planned, silent) == report and silent.started == [] and made(planned) == before
+
+
+def test_a_seed_is_made_of_the_stored_maps(weak: Config, tiny_set: Folder) -> None:
+    planned = seeds_of(weak())
+    make(planned, Quiet())
+    classes, maps = read_maps(planned.folder, "train_06")
+    assert classes == [2] and maps.shape == (1, 10, 10)
+    again = seed_of(tiny_set.image("train_06"), maps, classes, 0, planned.settings, FIXED)
+    assert (seed(planned, "train_06") == again).all()
+
+
+def test_strange_images(weak: Config, edited: Edit) -> None:
+    """A row of pixels, a single colour, gray; and an image without tags."""
+
+    def change(folder: Path) -> None:
+        images = {
+            "train_00": np.full((1, 30, 3), 90, np.uint8),
+            "train_01": np.full((40, 40, 3), 7, np.uint8),
+            "train_02": np.arange(1600, dtype=np.uint16).reshape(40, 40).astype(np.uint8),
+        }
+        for id, image in images.items():
+            Image.fromarray(image).save(folder / "images" / f"{id}.png")
+
+    root = edited(change, tags={"train_03": []})
+    for refine in ("par", "crf") if importlib.util.find_spec("pydensecrf") else ("par",):
+        planned = seeds_of(on(root, weak(f"cam_seeds.refine={refine}", "cam_seeds.scales=[1.0, 0.5]")))
+        report = make(planned, Quiet())
+        assert report.images == 12 and report.untagged == 1
+        assert seed(planned, "train_00").shape == (1, 30) and not seed(planned, "train_03").any()
+        assert all(seed(planned, id).shape == (40, 40) for id in ("train_01", "train_02"))
+
+
+def test_a_broken_image_costs_the_others_nothing(weak: Config, edited: Edit) -> None:
+    root = edited()
+    planned = seeds_of(on(root, weak()))
+    harness.run(planned.classifier, Quiet())
+    path = root / "tinyset" / "images" / "train_03.png"
+    kept = path.read_bytes()
+    Image.fromarray(np.zeros((40, 40), np.uint16)).save(path)
+    with pytest.raises(DataError, match=r"(?s)1 of 12 images.*train_03.png has more than 8 bits a channel"):
+        make(planned, Quiet())
+    assert set(made(planned)) == {f"train_{i:02d}" for i in range(12)} - {"train_03"}
+    assert planned.folder.read_report() is None
+    path.write_bytes(kept)
+    assert make(planned, Quiet()).images == 12 and len(made(planned)) == 12
+
+
+def test_an_image_that_breaks_between_map_and_seed(weak: Config, edited: Edit) -> None:
+    root = edited()
+    planned = seeds_of(on(root, weak()))
+    with pytest.raises(Interrupted):
+        make(planned, Quiet("activation maps", 12))
+    (root / "tinyset" / "images" / "train_03.png").write_bytes(GARBAGE)
+    planned.folder.map("train_05").write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)2 of 12 .*train_03.png cannot be decoded.*train_05.npz cannot"):
+        make(planned, Quiet())
+    assert len(made(planned)) == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("refine", ["crf", "par"])
+def test_processes_change_no_bit(refine: str, weak: Config, edited: Edit) -> None:
+    if refine == "crf":
+        pytest.importorskip("pydensecrf")
+    planned = seeds_of(on(edited(), weak(f"cam_seeds.refine={refine}")))
+    one = make(planned, Quiet(), jobs=1)
+    seeds = made(planned)
+    shutil.rmtree(planned.folder.report.parent)
+    several = make(planned, Quiet(), jobs=2)
+    assert made(planned) == seeds and len(seeds) == 12
+    times = ("map_seconds", "refine_core_seconds")
+    assert several.model_dump(exclude=set(times)) == one.model_dump(exclude=set(times))
+
+
+def die(id: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_signal_to_all_processes_is_a_stop(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler's SIGTERM reaches those of the pool as well, and kills them."""
+    planned = seeds_of(weak())
+
+    def killed(*_: object) -> Iterator[tuple[str, Any]]:
+        signal.raise_signal(signal.SIGTERM)
+        raise BenchError("a process that makes CAM seeds was killed")
+        yield
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM"):
+        patch.setattr(cam_seeds, "in_processes", killed)
+        make(planned, Quiet())
+    assert make(planned, Quiet()).images == 16
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_a_sentence() -> None:
+    with pytest.raises(BenchError, match="a process that makes CAM seeds was killed.*fewer --jobs"):
+        list(cam_seeds.in_processes(die, ["a", "b"], 2))
+
+
+# Stopping, resuming, sharing --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("activity", "maps", "seeds"), [("activation maps", 5, 0), ("seeds", 16, 5)])
+def test_stopped_making_goes_on_where_it_was(
+    activity: str, maps: int, seeds: int, weak: Config, tmp_path: Path
+) -> None:
+    planned = seeds_of(weak())
+    with pytest.raises(Interrupted):
+        make(planned, Quiet(activity, 5))
+    assert len(list(planned.folder.map("x").parent.iterdir())) == maps and len(made(planned)) == seeds
+    dates = {path: path.stat().st_mtime_ns for path in planned.folder.path.rglob("*.??g")}
+    display = Quiet()
+    resumed = make(planned, display)
+    assert all(path.stat().st_mtime_ns == date for path, date in dates.items())
+    assert (("activation maps", 5) in display.started) == (maps == 5)
+
+    config = weak()
+    machine = config.machine.model_copy(update={"out": str(tmp_path / "whole")})
+    whole = seeds_of(config.model_copy(update={"machine": machine}))
+    report = make(whole, Quiet())
+    assert made(whole) == made(planned) and len(made(whole)) == 16
+    times = {"map_seconds", "refine_core_seconds"}
+    assert report.model_dump(exclude=times) == resumed.model_dump(exclude=times)
+
+
+def test_a_writer_that_dies_leaves_no_half_file(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = seeds_of(weak())
+    replaced = cam_seeds.write_atomic.__globals__["os"].replace
+    count = 0
+
+    def lost(old: Path, new: Path) -> None:
+        nonlocal count
+        if "seeds" in Path(new).parts:
+            count += 1
+            if count == 3:
+                raise KeyboardInterrupt
+        replaced(old, new)
+
+    monkeypatch.setattr("os.replace", lost)
+    with pytest.raises(KeyboardInterrupt):
+        make(planned, Quiet())
+    monkeypatch.undo()
+    assert len(made(planned)) == 2 and planned.folder.read_report() is None
+    assert make(planned, Quiet()).images == 16 and len(made(planned)) == 16
+
+
+def test_a_second_process_waits_for_the_first(weak: Config) -> None:
+    planned = seeds_of(weak())
+    planned.folder.path.mkdir(parents=True)
+    display, waits = Quiet(), threading.Event()
+    display.say = lambda text: (display.said.append(text), waits.set())  # type: ignore[assignment,func-returns-value]
+    reports: list[SeedReport] = []
+    second = threading.Thread(target=lambda: reports.append(make(planned, display)), daemon=True)
+    with open(planned.folder.path / ".lock", "w") as lock:  # another open file, as of another process
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        second.start()
+        assert waits.wait(20) and not planned.classifier.folder.path.exists()
+    second.join(60)
+    assert display.said[0] == "another process makes these CAM seeds; waiting for it"
+    assert len(display.said) == 1 and reports[0].images == 16
+
+
+def test_runs_of_one_seed_share_their_seeds(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    harness.run(plan(weak()), Quiet())
+    planned = seeds_of(weak())
+    before = {path: path.stat().st_mtime_ns for path in planned.folder.path.rglob("[!.]*.*")}
+    assert len(before) > 32
+    monkeypatch.setattr(cam_seeds, "SeedMaker", lambda *_: pytest.fail("made again"))
+    other = plan(weak("protocol.steps=1", method="fixmatch"))
+    assert other.seeds is not None and other.seeds.folder.path == planned.folder.path
+    harness.run(other, Quiet())
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+# What makes other seeds -------------------------------------------------------------------------------------
+
+
+def ids(config: RunConfig) -> tuple[str, str, str]:
+    """Of the classifier's run, of the maps, of the seeds."""
+    planned = seeds_of(config)
+    return planned.classifier.run_id, planned.folder.path.name, planned.folder.seed_id
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("method.name=fixmatch", 3),
+        ("protocol.steps=7", 3),
+        ("protocol.optimizer.lr=0.5", 3),
+        ("cam_seeds.strict=0.4", 2),
+        ("cam_seeds.refine=par", 2),
+        ("cam_seeds.scales=[1.0, 2.0]", 1),
+        ("cam_seeds.flip=max", 1),
+        ("cam_seeds.protocol.steps=3", 0),
+        ("tags=shuffled", 0),
+        ("seed=1", 0),
+        ("split=few+tags", 0),
+    ],
+)
+def test_what_makes_other_seeds(change: str, same: int, weak: Config) -> None:
+    """`same` of the three ids, in order, stay; the run's own id follows that of the seeds."""
+    plain, other = ids(weak()), ids(weak(change))
+    assert [a == b for a, b in zip(plain, other, strict=True)] == [i < same for i in range(3)]
+    assert plan(weak()).run_id != plan(weak(change)).run_id
+
+
+def test_a_run_without_tags_does_not_depend_on_settings_of_seeds(tiny_config: Config) -> None:
+    plain, other = (plan(tiny_config("supervised", *sets)) for sets in ((), ("cam_seeds.strict=0.4",)))
+    assert plain.run_id == other.run_id and plain.seeds is None and plain.config.cam_seeds is None
+
+
+def test_shuffled_tags_are_other_tags_of_the_same_number(weak: Config) -> None:
+    given, shuffled = (
+        cam_seeds.granted_tags(seeds_of(weak(f"tags={what}")), Folder(root, "tinyset"))
+        for what in ("given", "shuffled")
+        for root in [Path(str(weak().machine.data_root)) / "tinyset"]
+    )
+    assert given != shuffled and given.keys() == shuffled.keys()
+    assert sorted(given.values()) == sorted(shuffled.values())
+    planned = seeds_of(weak("tags=shuffled"))
+    make(planned, Quiet())
+    assert all(read_maps(planned.folder, id)[0] == list(set(shuffled[id]) - {0}) for id in shuffled)
+
+
+# Policies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The training masks that are opened."""
+    seen: set[str] = set()
+    read = Folder.mask
+
+    def spy(self: Folder, id: str) -> np.ndarray:
+        if id.startswith("train"):
+            seen.add(id)
+        return read(self, id)
+
+    monkeypatch.setattr(Folder, "mask", spy)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("sets", "count"),
+    [
+        ((), 0),
+        (("cam_seeds.policy=heldout", "cam_seeds.heldout=3"), 3),
+        (("cam_seeds.policy=oracle",), 16),
+    ],
+)
+def test_a_policy_opens_so_many_masks(
+    sets: tuple[str, ...], count: int, weak: Config, opened: set[str]
+) -> None:
+    planned = seeds_of(weak(*sets))
+    report = make(planned, Quiet())
+    assert len(opened) == count and set(report.opened) == opened == set(report.opened[:count])
+    assert report.strict - report.loose == pytest.approx(0.25) or report.loose == 0
+    if not count:
+        assert (report.strict, report.loose) == (0.30, 0.05)
+
+
+def test_the_oracle_finds_the_threshold(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Maps of .8 on a class's pixels and .6 elsewhere: the single score must lie between."""
+    planned = seeds_of(weak("cam_seeds.policy=oracle"))
+    dataset = Folder(Path(str(weak().machine.data_root)) / "tinyset", "tinyset")
+    tags = {id: list(dataset.tags(id) or ()) for id in dataset.ids("train")}
+
+    def maps_of(folder: Any, id: str) -> tuple[list[int], Tensor]:
+        mask = torch.from_numpy(dataset.mask(id))
+        return tags[id], torch.stack([torch.where(mask == label, 0.8, 0.6) for label in tags[id]])
+
+    monkeypatch.setattr(cam_seeds, "read_maps", maps_of)
+    scores = choose_scores(planned, dataset, list(tags))
+    assert scores.strict - scores.loose == pytest.approx(0.25)
+    assert 0.75 <= (scores.strict + scores.loose) / 2 < 1  # .6 / .8 after dividing by the maximum
+    assert scores.opened == tuple(tags)
+
+
+def test_scores_wait_for_all_images(weak: Config, edited: Edit) -> None:
+    """Chosen without the broken image they might be others, and some seeds would be made by them."""
+    root = edited()
+    planned = seeds_of(on(root, weak("cam_seeds.policy=oracle")))
+    harness.run(planned.classifier, Quiet())
+    (root / "tinyset" / "images" / "train_03.png").write_bytes(GARBAGE)
+    with pytest.raises(DataError, match=r"train_03.png cannot be decoded"):
+        make(planned, Quiet())
+    assert made(planned) == {} and len(list(planned.folder.map("x").parent.iterdir())) == 11
+
+
+def test_more_heldout_images_than_there_are(weak: Config) -> None:
+    with pytest.raises(ConfigError, match=r"cam_seeds.heldout is 17, but split 'tags' has 16 tagged"):
+        seeds_of(weak("cam_seeds.policy=heldout", "cam_seeds.heldout=17"))
+
+
+def test_a_batch_of_the_classifier_larger_than_its_images(weak: Config) -> None:
+    """With the key of its own batch, and before anything is read."""
+    assert ids(weak("cam_seeds.protocol.batch.labeled=16"))
+    with pytest.raises(ConfigError, match=r"to 16 images.* of 17; .*cam_seeds.protocol.batch.labeled=16"):
+        seeds_of(weak("cam_seeds.protocol.batch.labeled=17"))
+
+
+def test_a_policy_needs_a_background(weak: Config, edited: Edit) -> None:
+    planned = seeds_of(on(edited(classes="ground square stripe"), weak("cam_seeds.policy=oracle")))
+    with pytest.raises(ConfigError, match=r"cam_seeds.policy oracle .* tinyset has no background class"):
+        make(planned, Quiet())
+    assert not planned.classifier.folder.path.exists(), "nothing is trained for it"
+
+
+# Runs on seeds ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["supervised", "fixmatch"])
+def test_a_run_on_seeds_that_decide_nothing(method: str, weak: Config, edited: Edit) -> None:
+    root = edited(classes="ground square stripe", tags={f"train_{i:02d}": [1, 2] for i in range(12)})
+    sets = ("cam_seeds.minimum=0.99", "cam_seeds.lead=0.9", "protocol.steps=3")
+    config = on(root, weak(*sets, method=method))
+    result = harness.run(plan(config), Quiet())
+    report = seeds_of(config).folder.read_report()
+    assert result.steps == 3 and report is not None and report.decided == 0
+    lines = read_metrics(plan(config).folder.metrics)
+    assert len(lines) == 3 and all(np.isfinite(line["loss"]) for line in lines)
+
+
+@pytest.mark.parametrize("split", ["tags", "few+tags"])
+@pytest.mark.parametrize("method", ["supervised", "fixmatch"])
+def test_no_mask_is_opened_on_the_way_from_tags_to_weights(
+    method: str, split: str, weak: Config, edited: Edit
+) -> None:
+    def poison(folder: Path) -> None:
+        for i in range(4 if split == "few+tags" else 0, 16):
+            (folder / "labels" / f"train_{i:02d}.png").write_bytes(GARBAGE)
+
+    config = on(edited(poison), weak("protocol.steps=6", method=method, split=split))
+    result = harness.run(plan(config), Quiet())
+    assert result.steps == 6 and result.images["tags"] == (8 if split == "few+tags" else 12)
+
+
+def test_granted_masks_are_opened(weak: Config, edited: Edit) -> None:
+    """The control of the test above: the classifier takes its tags from them."""
+
+    def poison(folder: Path) -> None:
+        for i in range(4):
+            (folder / "labels" / f"train_{i:02d}.png").write_bytes(GARBAGE)
+
+    root = edited(poison)
+    config = on(root, weak("cam_seeds.protocol.steps=6", split="few+tags"))
+    with pytest.raises(DataError, match=r"train_0[0-3].png cannot be decoded"):
+        harness.run(plan(config), Quiet())
+    assert not seeds_of(config).folder.report.exists()
+
+
+# Tags that cannot be ----------------------------------------------------------------------------------------
+
+ALL = {f"train_{i:02d}": [1, 2] for i in range(16)}
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"train_02": [1, 3]}, r"tags.json: the entry of 'train_02' is \[1, 3\].*0..2"),
+        ({"train_02": ["square", "stripes"]}, r"tags.json.*'train_02'.*'stripes'; did you mean 'stripe'"),
+        (
+            {"train_02": [0, 1, 1]},
+            r"tags.json: the entry of 'train_02' is \[0, 1, 1\]; .*different class ids",
+        ),
+        ({"train_02": 1}, r"tags.json: the entry of 'train_02' is 1; it must be a list"),
+        ({"train_02": [True]}, r"tags.json: the entry of 'train_02' is \[True\]"),
+        ({id: [0] for id in ALL}, r"none of the 12 tagged images of tinyset has a tag"),
+        ({id: [] for id in ALL}, r"none of the 12 tagged images of tinyset has a tag"),
+    ],
+)
+def test_tags_that_cannot_be(tags: dict[str, Any], said: str, weak: Config, edited: Edit) -> None:
+    valid = {id: entry if all(e in ([], [0]) for e in tags.values()) else [1] for id, entry in tags.items()}
+    planned = seeds_of(on(edited(tags=tags, said={**ALL, **valid}), weak()))
+    with pytest.raises(DataError, match=said):
+        make(planned, Quiet())
+    assert not planned.classifier.folder.result.exists()
+
+
+def test_an_image_without_an_entry(weak: Config, edited: Edit) -> None:
+    root = edited()
+    path = root / "tinyset" / "tags.json"
+    table = json.loads(path.read_text())
+    del table["train_07"]
+    path.write_text(json.dumps(table))
+    with pytest.raises(DataError, match=r"tags.json has no entry for 'train_07'"):
+        make(seeds_of(on(root, weak())), Quiet())
+
+
+def test_tags_that_have_changed_since(weak: Config, edited: Edit) -> None:
+    root = edited()
+    path = root / "tinyset" / "tags.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "train_07": [1]}))
+    config = on(root, weak())
+    for start in (lambda: make(seeds_of(config), Quiet()), lambda: harness.run(plan(config), Quiet())):
+        with pytest.raises(DataError, match=r"are not those that its split 'tags' was made with; restore"):
+            start()
+
+
+def test_background_may_stand_among_the_tags_or_not(weak: Config, edited: Edit) -> None:
+    root = edited()
+    path = root / "tinyset" / "tags.json"
+    path.write_text(json.dumps({id: [0, *tags] for id, tags in json.loads(path.read_text()).items()}))
+    assert make(seeds_of(on(root, weak())), Quiet()).tags < 24
+    assert find_split("tinyset", "tags", root).digests["tag_sets"]
+
+
+# Without pydensecrf -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_crf(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pydensecrf", "pydensecrf.densecrf"):
+        monkeypatch.setitem(sys.modules, name, None)
+
+
+@pytest.mark.usefixtures("no_crf")
+def test_without_pydensecrf_seeds_are_refined_by_par(tiny_config: Config) -> None:
+    config = tiny_config("supervised", "cam_seeds.protocol.steps=1", "cam_seeds.scales=[1.0]", split="tags")
+    assert config.cam_seeds is not None and config.cam_seeds.refine == "par"
+    assert resolve({"method": {"name": "supervised"}}).cam_seeds.refine == "par"  # type: ignore[union-attr]
+    assert make(seeds_of(config), Quiet()).settings["refine"] == "par"
+
+
+@pytest.mark.usefixtures("no_crf")
+def test_without_pydensecrf_a_sentence_says_what_to_install(weak: Config) -> None:
+    planned = seeds_of(weak("cam_seeds.refine=crf"))
+    with pytest.raises(
+        ConfigError, match=r"needs the module pydensecrf: install the distribution pydensecrf2"
+    ):
+        make(planned, Quiet())
+    assert not planned.classifier.folder.path.exists(), "before anything is trained"
+
+
+def test_with_pydensecrf_it_is_taken(tiny_config: Config) -> None:
+    pytest.importorskip("pydensecrf")
+    config = tiny_config("supervised", split="tags")
+    assert config.cam_seeds is not None and config.cam_seeds.refine == "crf"
+    assert replace(plan(config)).config.cam_seeds == config.cam_seeds
