@@ -25,13 +25,14 @@ from scipy import ndimage
 from torch import Tensor
 
 from bench import harness, registry
-from bench.cam_seeds import best_of, granted_tags, normalised, read_maps
+from bench.cam_seeds import granted_tags
 from bench.config import RunConfig, read_yaml, validate
 from bench.contract import IGNORE, Dataset
 from bench.errors import ConfigError, DataError
 from bench.evaluation import Inference, to_tensor
 from bench.files import write_atomic
 from bench.identity import Plan, data_root, plan
+from bench.maps_to_seeds import best_of, normalised, read_maps
 from bench.models import Segmenter
 from bench.ops.entropy import partition, pixel_entropy
 from bench.ops.tags import restrict

@@ -191,10 +191,11 @@ def likeliest(
 def processes(jobs: int) -> ProcessPoolExecutor:
     """A pool for the functions of this file: `jobs` processes of one thread each, started as they are
     needed. Make it once, since each imports torch; a CRF gives the same bits in any of them."""
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_quiet_worker)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=quiet_process)
 
 
-def _quiet_worker() -> None:
+def quiet_process() -> None:
+    """What a process of a pool does first."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that asks decides
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import cam_seeds, harness
-from bench.cam_seeds import Scores, activation_maps, choose_scores, make, read_maps, seed_of
+from bench import cam_seeds, harness, maps_to_seeds
+from bench.cam_seeds import activation_maps, choose_scores, make
 from bench.config import CamSeeds, RunConfig, resolve
 from bench.contract import IGNORE
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
 from bench.identity import SeedPlan, plan
+from bench.maps_to_seeds import Scores, normalised, read_maps, seed_of
 from bench.models import Segmenter
 from bench.ops import crf
 from bench.ops.cam import EPSILON
@@ -147,7 +149,7 @@ def settings(**changes: Any) -> CamSeeds:
 @pytest.fixture
 def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps that are normalised already: dividing by the maximum would make others of them."""
-    monkeypatch.setattr(cam_seeds, "normalised", lambda maps, size, settings: maps[None])
+    monkeypatch.setattr(maps_to_seeds, "normalised", lambda maps, size, settings: maps[None])
 
 
 @pytest.mark.usefixtures("as_they_are")
@@ -189,10 +191,10 @@ def test_power_background_by_hand() -> None:
 
 
 def test_maps_are_normalised_by_their_maximum_at_image_size() -> None:
-    full = cam_seeds.normalised(torch.tensor([[[2.0, 4.0]], [[0.0, 0.0]]]), (1, 4), settings())
+    full = normalised(torch.tensor([[[2.0, 4.0]], [[0.0, 0.0]]]), (1, 4), settings())
     torch.testing.assert_close(full[0, 0, 0], torch.tensor([2, 2.5, 3.5, 4]) / (4 + EPSILON))
     assert full.shape == (1, 2, 1, 4) and not full[0, 1].any()
-    assert cam_seeds.normalised(torch.zeros(0, 1, 2), (1, 4), settings()).shape == (1, 0, 1, 4)
+    assert normalised(torch.zeros(0, 1, 2), (1, 4), settings()).shape == (1, 0, 1, 4)
 
 
 @pytest.mark.parametrize(("background", "value"), [(0, 0), (None, IGNORE), (4, 4)])
@@ -399,7 +401,7 @@ def test_a_signal_to_all_processes_is_a_stop(weak: Config, monkeypatch: pytest.M
 
     def killed(*_: object) -> Iterator[tuple[str, Any]]:
         signal.raise_signal(signal.SIGTERM)
-        raise BenchError("a process that makes CAM seeds was killed")
+        raise BrokenProcessPool
         yield
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM"):
@@ -409,9 +411,10 @@ def test_a_signal_to_all_processes_is_a_stop(weak: Config, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_a_killed_process_is_a_sentence() -> None:
+def test_a_killed_process_is_a_sentence(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cam_seeds, "SeedMaker", lambda *_: die)
     with pytest.raises(BenchError, match="a process that makes CAM seeds was killed.*fewer --jobs"):
-        list(cam_seeds.in_processes(die, ["a", "b"], 2))
+        make(seeds_of(weak()), Quiet(), jobs=2)
 
 
 # Stopping, resuming, sharing --------------------------------------------------------------------------------
@@ -442,7 +445,7 @@ def test_stopped_making_goes_on_where_it_was(
 
 def test_a_writer_that_dies_leaves_no_half_file(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = seeds_of(weak())
-    replaced = cam_seeds.write_atomic.__globals__["os"].replace
+    replaced = maps_to_seeds.write_atomic.__globals__["os"].replace
     count = 0
 
     def lost(old: Path, new: Path) -> None:

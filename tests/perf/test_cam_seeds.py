@@ -16,8 +16,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
-from bench.cam_seeds import Scores, activation_maps, in_processes, seed_of
+from bench.cam_seeds import activation_maps
 from bench.config import CamSeeds, resolve
+from bench.maps_to_seeds import Scores, in_processes, seed_of
 from bench.models import Segmenter
 
 pytestmark = pytest.mark.perf
