@@ -151,9 +151,7 @@ def open_run(path: Path, data_root: Path | None) -> Run:
     folder = RunFolder(path)
     result = folder.read_result()
     if result is None:
-        raise DataError(
-            f"{path} holds no result.json; give the folder of a finished run, or finish it with --resume."
-        )
+        raise DataError(f"{path} holds no finished run; give the folder of one, or finish it with --resume.")
     protocol = validate(Protocol, result.config["protocol"], "protocol", folder.result)
     if data_root is None and folder.config.exists():
         place = read_yaml(folder.config).get("machine", {}).get("data_root")

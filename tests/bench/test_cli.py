@@ -319,7 +319,7 @@ def test_score_prints_the_numbers_beside_the_raw_one_and_report_shows_them(
 
 
 def test_score_refuses_what_it_cannot_score(bench: Bench, tmp_path: Path) -> None:
-    bench("score", tmp_path).refused(3, f"{tmp_path} holds no result.json", "--resume")
+    bench("score", tmp_path).refused(3, f"{tmp_path} holds no finished run", "--resume")
     bench("score", tmp_path, "--scales", "1,much").refused(2, "--scales 1,much", "as in 0.5,1")
     bench("score", tmp_path, "--scales", "1,,2").refused(2, "missing between two commas")
     bench("score", tmp_path, "--crf", "irm").refused(2, "unknown --crf 'irm'", "did you mean 'irn'?")
