@@ -295,6 +295,8 @@ class SeedFolder:
                     break
                 except OSError:
                     wait()
+            for torn in self.path.rglob(".*.tmp"):  # of a process killed while it wrote
+                torn.unlink()
             yield
 
 

@@ -277,6 +277,8 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
     eval.txt is there with other ids: results on different images could not be compared.
     """
     _check(split, folder)
+    if split.tags and not split.tag_digest:
+        raise DataError(f"{folder}: a split that grants tags must say what they are (tag_digest).")
     scored = folder.parent / "eval.txt"
     if scored.is_file() and digest(read_list(scored)) != split.eval_digest:
         raise DataError(

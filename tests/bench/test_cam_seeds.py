@@ -629,7 +629,7 @@ def test_a_policy_needs_a_background(weak: Config, edited: Edit) -> None:
 # Runs on seeds ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["supervised", "fixmatch"])
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "u2pl_weak"])
 def test_a_run_on_seeds_that_decide_nothing(method: str, weak: Config, edited: Edit) -> None:
     root = edited(classes="ground square stripe", tags={f"train_{i:02d}": [1, 2] for i in range(12)})
     sets = ("cam_seeds.minimum=0.99", "cam_seeds.lead=0.9", "protocol.steps=3")
@@ -642,7 +642,7 @@ def test_a_run_on_seeds_that_decide_nothing(method: str, weak: Config, edited: E
 
 
 @pytest.mark.parametrize("split", ["tags", "few+tags"])
-@pytest.mark.parametrize("method", ["supervised", "fixmatch"])
+@pytest.mark.parametrize("method", ["supervised", "fixmatch", "u2pl_weak"])
 def test_no_mask_is_opened_on_the_way_from_tags_to_weights(
     method: str, split: str, weak: Config, edited: Edit
 ) -> None:
