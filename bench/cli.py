@@ -23,7 +23,8 @@ app = typer.Typer(
     help="Compare weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
     "Start with [bold]python -m bench run --method u2pl[/bold], which needs no data.",
     epilog="Exit codes: 0 done, 1 run failed, 2 usage or configuration, 3 data missing or invalid, "
-    "5 machine unfit, 6 run in use by another process, 75 stopped by a signal and resumable. "
+    "4 regression against the baselines, 5 machine unfit, 6 run in use by another process, "
+    "75 stopped by a signal and resumable. "
     "--debug anywhere shows a traceback.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets and their splits.")
@@ -452,6 +453,88 @@ def report(
         out.print(ablation.to_rich(found))
     for path in written.paths:
         out.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m bench check --baseline tests/regression/baselines.json runs/")
+def check(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders that hold runs; default: runs.")] = None,
+    baseline: Annotated[Path, typer.Option(help="File of baselines.")] = Path(
+        "tests/regression/baselines.json"
+    ),
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Pass though a baseline has no run.")
+    ] = False,
+    update: Annotated[bool, typer.Option("--update", help="Make baselines of the runs instead.")] = False,
+    reason: Annotated[str, typer.Option(help="Of --update: why the numbers may change.")] = "",
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Of --update: take runs of uncommitted files too.")
+    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Of --update: drop baselines without runs.")] = False,
+) -> None:
+    """Compare finished runs with stored baselines; exit code 4 if a figure is beyond its tolerance.
+
+    Compares mIoU, and a signature of the methods' notes, as means over the seeds of the baseline. The
+    tolerance comes from the spread over those seeds. A rise counts too: it says that something has changed.
+    """
+    from bench.check import compare, find_groups, judge, read_baselines, updated, write_baselines
+
+    if not update and (reason or allow_dirty or prune):
+        raise ConfigError(
+            "--reason, --allow-dirty and --prune belong to --update; give it, or leave them out."
+        )
+    if update and not reason.strip():
+        raise ConfigError("--update needs --reason TEXT: why the numbers may change.")
+    old = None if update and not baseline.exists() else read_baselines(baseline)
+    groups = find_groups(runs or [Path("runs")])
+    if old is not None:
+        rows = compare(old, groups)
+        out.print(_check_table(rows))
+    if not update:
+        judge(rows, baseline, allow_missing)
+        return
+    new = updated(old, groups, reason, allow_dirty, prune)
+    write_baselines(baseline, new)
+    before = {entry.key.id: entry for entry in old.entries} if old else {}
+    changed = sum(before.get(entry.key.id) != entry for entry in new.entries)
+    out.print(
+        f"wrote {escape(str(baseline))}: {changed} of {len(new.entries)} baselines are new or changed",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _check_table(rows: Any) -> Table:
+    """Scores in percent, other figures as they are."""
+    from rich.text import Text
+
+    from bench.check import SCORES
+    from reports.tables import plain
+
+    said = {"rise": "rise: update the baseline with a reason", "fall": "fall", "differs": "differs"}
+    styles = {"ok": "green", "missing": "yellow", "no baseline": "dim"}
+    table = Table("runs", "seeds", "figure", title="regression gate", title_justify="left")
+    for name in ("baseline", "now", "difference", "tolerance"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
+    for row in rows:
+        percent = row.figure in (*SCORES, "lead")
+
+        def shown(value: float | None, sign: str = "", percent: bool = percent) -> str:
+            if value is None:
+                return "-"
+            return f"{100 * value:{sign}.2f}" if percent else f"{value:{sign}.4g}"
+
+        table.add_row(
+            Text(plain(row.label)),
+            ",".join(map(str, row.seeds)),
+            Text(plain(row.figure)),
+            shown(row.baseline),
+            shown(row.now),
+            shown(row.difference, "+"),
+            shown(row.tolerance),
+            Text(said.get(row.verdict, row.verdict), style=styles.get(row.verdict, "red")),
+        )
+    return table
 
 
 @app.command("list", epilog="Example: python -m bench list --data-root DIR")

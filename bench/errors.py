@@ -27,6 +27,12 @@ class DataError(BenchError):
     exit_code = 3
 
 
+class Regression(BenchError):
+    """A figure of finished runs is beyond the tolerance of its baseline."""
+
+    exit_code = 4
+
+
 class Interrupted(BenchError):
     """Stopped by a signal; the run can be resumed."""
 

@@ -1,0 +1,511 @@
+"""The regression gate: what it passes, what it does not, and what an update writes. On records made by hand,
+but for runs with a planted fault."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from rich.console import Console
+
+from bench import cli
+from bench.check import (
+    Baselines,
+    Row,
+    bound,
+    compare,
+    figures_of,
+    find_groups,
+    judge,
+    read_baselines,
+    updated,
+    write_baselines,
+)
+from bench.config import RunConfig
+from bench.display import Display
+from bench.errors import ConfigError, DataError, Regression
+from bench.harness import run
+from bench.identity import plan
+from bench.store import Point, Result, RunFolder, Score
+from datasets.loaders import StepBatches
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MIOUS = (0.50, 0.52, 0.54)  # of seeds 0, 1, 2: mean 0.52, spread 0.02
+TOLERANCE = 3 * 0.02 / math.sqrt(3)
+
+
+def score(miou: float) -> Score:
+    return Score(miou=miou, classes_averaged=2, iou=[miou, miou], pixel_accuracy=0.9)
+
+
+def record(
+    root: Path,
+    seed: int = 0,
+    miou: float = 0.5,
+    student: float | None = None,
+    fill: Any = (0.2, 0.3),
+    dirty: bool = False,
+    commit: str = "c0ffee",
+    run_id: str = "0123abcd",
+    **changes: Any,
+) -> Path:
+    """A finished run of four steps; its notes of the last two are `fill`."""
+    method = changes.get("method", "u2pl")
+    predicted = score(miou)
+    fields: dict[str, Any] = {
+        "run_id": run_id,
+        "dataset": "tinyset",
+        "split": "few",
+        "method": method,
+        "method_version": 1,
+        "seed": seed,
+        "protocol": "folder",
+        "protocol_hash": "deadbeef",
+        "steps": 4,
+        "images": {"pixel": 4, "tags": 0, "none": 12, "eval": 4},
+        "classes": ["a", "b"],
+        "student": predicted if student is None else score(student),
+        "predictor": predicted,
+        "curve": [Point(step=4, miou=miou)],
+        "train_seconds": 0.1,
+        "eval_seconds": 0.2,
+        "peak_memory_mib": 3.5,
+        "split_digests": {"pixel": "x", "eval": "y"},
+        "weights_digest": None,
+        "config": {"method": {"name": method, "alpha": 0.2}},
+    }
+    result = Result(**{**fields, **changes})
+    folder = RunFolder.of(root, result.dataset, result.split, "method", seed, run_id)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lines: list[dict[str, Any]] = [{"step": step, "lr": 1.0, "fill": [9, 9]} for step in (1, 2)]
+    lines += [{"step": step, "lr": 1.0, "fill": list(fill), "none": None} for step in (3, 4)]
+    lines.append({"step": 4, "miou": miou})
+    folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder.provenance.unlink(missing_ok=True)
+    folder.add_provenance(
+        {
+            "time": f"2026-01-0{1 + seed}T00:00:00+00:00",
+            "command": "bench run --config /tmp/sweep-a1b2/0.yaml --set x=/home/someone/file --resume",
+            "python": "3.11.7",
+            "versions": {"torch": "2.15.0"},
+            "cpu": {"model": "a CPU", "cores": 2},
+            "torch": {"threads": 1},
+            "git": {"commit": commit, "dirty": dirty},
+        }
+    )
+    folder.write_result(result)
+    return folder.path
+
+
+def three(root: Path, shift: float = 0.0, **changes: Any) -> Path:
+    for seed, miou in enumerate(MIOUS):
+        record(root, seed, miou + shift, **changes)
+    return root
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Baselines:
+    return updated(None, find_groups([three(tmp_path / "old")]), "first")
+
+
+def rows_of(old: Baselines, root: Path) -> list[Row]:
+    return compare(old, find_groups([root]))
+
+
+def verdicts(rows: list[Row]) -> list[tuple[str, str]]:
+    return [(row.figure, row.verdict) for row in rows]
+
+
+# The figures of a run
+
+
+def test_a_run_is_its_scores_and_the_notes_of_its_second_half(tmp_path: Path) -> None:
+    path = record(tmp_path, miou=0.5, student=0.4)
+    (group,) = find_groups([tmp_path]).values()
+    assert group.runs[0].figures == pytest.approx(
+        {"miou": 0.5, "student": 0.4, "lead": 0.1, "note.fill": 0.5}, abs=1e-6
+    )
+    folder = RunFolder(path)
+    result = folder.read_result()
+    assert result is not None
+    folder.metrics.write_text('{"step": 4, "a": NaN, "b": [1, null, NaN, 2], "c": "x", "d": true}\n')
+    assert figures_of(result, folder).keys() == {"miou", "student", "lead", "note.b", "note.d"}
+    assert figures_of(result, folder)["note.b"] == 3
+    folder.metrics.unlink()
+    assert figures_of(result, folder).keys() == {"miou", "student", "lead"}
+
+
+def test_the_key_holds_all_that_must_be_equal(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"steps": 5},
+        {"protocol_hash": "feedbeef"},
+        {"split_digests": {"pixel": "z", "eval": "y"}},
+        {"split": "full"},
+        {"weights_digest": "w"},
+        {"config": {"method": {"name": "u2pl", "alpha": 0.3}}},
+        {"config": {"method": {"name": "u2pl", "alpha": 0.2}, "tags": "shuffled"}},
+        {"config": {"method": {"name": "u2pl", "alpha": 0.2}, "cam_seeds": {"refine": "par"}}},
+        {"config": {"method": {"name": "u2pl", "alpha": 0.2}, "cam_seeds": {"refine": "crf"}}},
+    ]
+    for number, change in enumerate(changes):
+        record(tmp_path, run_id=f"{number:08x}", **change)
+    record(tmp_path, seed=1, run_id="ffffffff")  # another seed of the first
+    assert len(find_groups([tmp_path])) == len(changes)
+
+
+def test_a_run_found_twice_counts_once_and_two_scores_are_refused(tmp_path: Path) -> None:
+    record(tmp_path / "a")
+    record(tmp_path / "b")
+    (group,) = find_groups([tmp_path]).values()
+    assert list(group.runs) == [0]
+    record(tmp_path / "b", miou=0.6, run_id="89abcdef")
+    with pytest.raises(DataError, match="both u2pl on tinyset few, 4 steps, seed 0, with different scores"):
+        find_groups([tmp_path])
+
+
+def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no finished run in"):
+        find_groups([tmp_path])
+
+
+# The tolerance
+
+
+def test_the_tolerance_is_three_standard_errors_and_never_below_the_floor() -> None:
+    wide = bound("miou", MIOUS)
+    assert (wide.mean, wide.spread) == (pytest.approx(0.52), pytest.approx(0.02))
+    assert wide.tolerance == pytest.approx(TOLERANCE, rel=1e-5)
+    assert bound("miou", (0.5, 0.5, 0.5)).tolerance == 0.01
+    assert bound("note.fill", (50.0, 50.0)).tolerance == 5
+    assert bound("note.fill", (0.0, 0.0)).tolerance == 0.001
+    assert bound("note.fill", (-50.0, -50.0)).tolerance == 5
+
+
+# Comparing
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"),
+    [
+        (0.0, "ok"),
+        (TOLERANCE - 0.001, "ok"),
+        (0.001 - TOLERANCE, "ok"),
+        (TOLERANCE + 0.001, "rise"),
+        (-TOLERANCE - 0.001, "fall"),
+    ],
+)
+def test_a_difference_of_means_is_judged_by_the_tolerance(
+    old: Baselines, tmp_path: Path, shift: float, verdict: str
+) -> None:
+    (row,) = rows_of(old, three(tmp_path / "new", shift))
+    assert (row.figure, row.verdict, row.seeds) == ("miou", verdict, (0, 1, 2))
+    assert row.baseline == pytest.approx(0.52) and row.tolerance == pytest.approx(TOLERANCE, rel=1e-5)
+    if verdict == "ok":
+        judge([row], tmp_path)
+    else:
+        with pytest.raises(Regression, match=f"1 baselines of .* do not hold .1 {verdict}."):
+            judge([row], tmp_path)
+
+
+def test_seeds_may_move_against_each_other_where_the_mean_stays(old: Baselines, tmp_path: Path) -> None:
+    for seed, miou in enumerate(reversed(MIOUS)):
+        record(tmp_path / "new", seed, miou)
+    assert verdicts(rows_of(old, tmp_path / "new")) == [("miou", "ok")]
+
+
+def test_without_all_seeds_each_is_compared_with_its_own(old: Baselines, tmp_path: Path) -> None:
+    single = TOLERANCE * math.sqrt(3)
+    record(tmp_path / "new", 0, MIOUS[0] - single + 0.001)
+    record(tmp_path / "new", 2, MIOUS[2] - single - 0.001)
+    rows = rows_of(old, tmp_path / "new")
+    assert [(row.seeds, row.verdict) for row in rows] == [((0,), "ok"), ((2,), "fall"), ((1,), "missing")]
+    with pytest.raises(Regression):  # before what is missing
+        judge(rows, tmp_path)
+
+
+def test_missing_runs_are_an_error_unless_allowed(old: Baselines, tmp_path: Path) -> None:
+    record(tmp_path / "new", 1, MIOUS[1])
+    rows = rows_of(old, tmp_path / "new")
+    with pytest.raises(DataError, match=r"lack runs: u2pl on tinyset few, 4 steps, seeds 0, 2, is the first"):
+        judge(rows, tmp_path)
+    judge(rows, tmp_path, allow_missing=True)
+
+
+def test_runs_without_a_baseline_are_listed_and_alone_compare_nothing(old: Baselines, tmp_path: Path) -> None:
+    record(tmp_path / "new", 7, 0.1)
+    record(tmp_path / "new", 0, 0.1, steps=5, run_id="89abcdef")
+    rows = rows_of(old, tmp_path / "new")
+    assert sorted(row.verdict for row in rows) == ["missing", "no baseline", "no baseline"]
+    with pytest.raises(DataError, match="nothing was compared"):
+        judge(rows, tmp_path, allow_missing=True)
+    rows = rows_of(old, three(tmp_path / "new"))
+    assert [row.verdict for row in rows] == ["ok", "no baseline", "no baseline"]
+    judge(rows, tmp_path)
+
+
+def test_labels_tell_keys_of_one_name_apart(tmp_path: Path) -> None:
+    three(tmp_path / "a")
+    three(tmp_path / "a", protocol_hash="feedbeef", run_id="89abcdef")
+    rows = rows_of(Baselines(entries=[]), tmp_path / "a")
+    assert len({row.label for row in rows}) == 2 and all("[" in row.label for row in rows)
+
+
+def test_a_note_that_moves_is_a_difference_though_the_score_stays(old: Baselines, tmp_path: Path) -> None:
+    assert verdicts(rows_of(old, three(tmp_path / "a", fill=(0.2, 0.34)))) == [("miou", "ok")]
+    for name, fill in (("up", (0.2, 0.36)), ("zero", (0, 0)), ("gone", ())):
+        rows = rows_of(old, three(tmp_path / name, fill=fill))
+        assert verdicts(rows) == [("miou", "ok"), ("note.fill", "differs")], name
+        with pytest.raises(Regression, match="1 differs"):
+            judge(rows, tmp_path)
+
+
+def test_student_and_lead_are_compared_too(tmp_path: Path) -> None:
+    old = updated(None, find_groups([three(tmp_path / "old", student=0.45)]), "first")
+    assert verdicts(rows_of(old, three(tmp_path / "a", student=0.45))) == [("miou", "ok"), ("student", "ok")]
+    rows = rows_of(old, three(tmp_path / "b", student=0.40))
+    assert verdicts(rows) == [("miou", "ok"), ("student", "fall"), ("lead", "differs")]
+    rows = rows_of(old, three(tmp_path / "c"))  # the predictor is the student now
+    assert verdicts(rows) == [("miou", "ok"), ("student", "differs"), ("lead", "differs")]
+
+
+# Updating
+
+
+def test_an_update_keeps_numbers_reason_and_provenance(old: Baselines) -> None:
+    (entry,) = old.entries
+    assert (entry.n, sorted(entry.seeds), entry.reason) == (3, [0, 1, 2], "first")
+    assert [of["miou"] for of in entry.seeds.values()] == list(MIOUS)
+    assert entry.provenance.model_dump() == {
+        "commit": "c0ffee",
+        "dirty": False,
+        "date": "2026-01-03",
+        "versions": {"python": "3.11.7", "torch": "2.15.0"},
+        "cpu": ["a CPU"],
+        "threads": [1],
+        "command": ["bench run --config 0.yaml --set x=file --resume"],
+    }
+
+
+def test_an_update_needs_a_reason_clean_runs_of_one_commit_and_two_seeds(tmp_path: Path) -> None:
+    groups = find_groups([three(tmp_path / "a")])
+    with pytest.raises(ConfigError, match="needs --reason"):
+        updated(None, groups, "  ")
+    three(tmp_path / "dirty", dirty=True)
+    three(tmp_path / "mixed")
+    record(tmp_path / "mixed", 2, MIOUS[2], commit="decade")
+    RunFolder(record(tmp_path / "none")).provenance.unlink()
+    record(tmp_path / "none", 1)
+    for name in ("dirty", "mixed", "none"):
+        groups = find_groups([tmp_path / name])
+        with pytest.raises(ConfigError, match="not all made from one commit"):
+            updated(None, groups, "why")
+        (entry,) = updated(None, groups, "why", allow_dirty=True).entries
+        assert entry.provenance.dirty
+    record(tmp_path / "one")
+    with pytest.raises(DataError, match="has one seed, 0"):
+        updated(None, find_groups([tmp_path / "one"]), "why")
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "3"])
+def test_damaged_provenance_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    file = RunFolder(record(three(tmp_path))).provenance
+    file.write_text(text)
+    with pytest.raises(DataError) as caught:
+        updated(None, find_groups([tmp_path]), "why")
+    assert f"{file} is damaged" in str(caught.value)
+
+
+def test_an_update_keeps_what_the_runs_do_not_change(old: Baselines, tmp_path: Path) -> None:
+    three(tmp_path / "new", method="fixmatch", run_id="89abcdef")
+    both = updated(old, find_groups([tmp_path / "new"]), "second")
+    assert [(entry.key.method, entry.reason) for entry in both.entries] == [
+        ("u2pl", "first"),
+        ("fixmatch", "second"),
+    ]
+    again = updated(both, find_groups([three(tmp_path / "again")]), "third")
+    assert [entry.reason for entry in again.entries] == ["first", "second"]
+    other = updated(both, find_groups([three(tmp_path / "again", 0.1)]), "third")
+    assert [entry.reason for entry in other.entries] == ["third", "second"]
+    pruned = updated(both, find_groups([tmp_path / "new"]), "fourth", prune=True)
+    assert [entry.key.method for entry in pruned.entries] == ["fixmatch"]
+
+
+def test_the_file_is_the_same_bytes_whatever_the_order(old: Baselines, tmp_path: Path) -> None:
+    three(tmp_path / "new", method="fixmatch", run_id="89abcdef")
+    both = updated(old, find_groups([tmp_path / "new"]), "second")
+    first, second = tmp_path / "a.json", tmp_path / "b.json"
+    write_baselines(first, both)
+    write_baselines(second, Baselines(entries=both.entries[::-1]))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_text() == json.dumps(json.loads(first.read_text()), indent=1, sort_keys=True) + "\n"
+    assert {entry.key.id: entry for entry in read_baselines(first).entries} == {
+        entry.key.id: entry for entry in both.entries
+    }
+    write_baselines(second, read_baselines(first))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda data: "{", "not readable JSON"),
+        (lambda data: "\ud800", "not readable JSON"),
+        (lambda data: "[" * 100_000, "not readable JSON"),
+        (lambda data: [], "holds no baselines"),
+        (lambda data: {}, "holds no baselines"),
+        (lambda data: {**data, "schema_version": 2}, "has schema version 2, and this version reads 1"),
+        (lambda data: {**data, "more": 1}, "more: Extra inputs"),
+        (lambda data: {**data, "entries": data["entries"] * 2}, "two baselines of u2pl on tinyset few"),
+        (lambda data: _edited(data, n=2), "n is 2, but there are 3 seeds"),
+        (lambda data: _edited(data, seeds={"0": {}, "1": {}, "2": {}}), "a figure is missing"),
+        (lambda data: _edited(data, figures={}), "a figure is missing"),
+        (lambda data: _tolerance(data, -1), "tolerance"),
+        (lambda data: _tolerance(data, math.nan), "tolerance"),
+    ],
+)
+def test_a_file_that_holds_no_baselines_is_refused_by_name(
+    old: Baselines, tmp_path: Path, change: Callable[[Any], Any], words: str
+) -> None:
+    file = tmp_path / "baselines.json"
+    write_baselines(file, old)
+    read_baselines(file)
+    changed = change(json.loads(file.read_text()))
+    text = changed if isinstance(changed, str) else json.dumps(changed)
+    file.write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(DataError) as caught:
+        read_baselines(file)
+    said = str(caught.value)
+    assert str(file) in said and words in said and ("--update" in said or "remove one" in said)
+
+
+def _edited(data: Any, **changes: Any) -> Any:
+    return {**data, "entries": [{**entry, **changes} for entry in data["entries"]]}
+
+
+def _tolerance(data: Any, value: float) -> Any:
+    data["entries"][0]["figures"]["miou"]["tolerance"] = value
+    return data
+
+
+# The command line
+
+
+@pytest.fixture
+def bench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """`python -m bench check --baseline FILE ...` in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(cli, "out", Console(width=200))
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        words = ["bench", "check", "--baseline", tmp_path / "baselines.json", *arguments]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_the_command_makes_passes_and_fails(
+    bench: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file, first = tmp_path / "baselines.json", three(tmp_path / "first", student=0.45)
+    code, _, error = bench(first)
+    assert code == 3 and str(file) in error and "--update --reason" in error
+    code, _, error = bench(first, "--update")
+    assert code == 2 and "needs --reason" in error and not file.exists()
+    for option in ("--allow-dirty", "--prune"):
+        code, _, error = bench(first, option)
+        assert code == 2 and "belong to --update" in error
+    code, out, error = bench(first, "--update", "--reason", "the first")
+    assert code == 0 and "1 of 1 baselines are new or changed" in out, error
+    written = file.read_bytes()
+    assert json.loads(written)["entries"][0]["reason"] == "the first"
+
+    code, out, error = bench(first)
+    assert code == 0 and not error and out.count(" ok ") == 2 and "52.00" in out
+    code, out, error = bench(three(tmp_path / "fallen", -0.1, student=0.45))
+    assert code == 4 and "-10.00" in out and " fall " in out and "do not hold" in error
+    code, out, error = bench(three(tmp_path / "risen", 0.1, student=0.45))
+    assert code == 4 and "rise: update the baseline with a reason" in out
+    record(tmp_path / "part", 0, MIOUS[0], student=0.45)
+    code, out, error = bench(tmp_path / "part")
+    assert code == 3 and " missing " in out and "lack runs" in error
+    code, _, error = bench(tmp_path / "part", "--allow-missing")
+    assert code == 0, error
+    three(tmp_path / "twice", student=0.45)
+    record(tmp_path / "twice", 0, 0.1, run_id="89abcdef")
+    code, _, error = bench(tmp_path / "twice")
+    assert code == 3 and "with different scores" in error
+    assert file.read_bytes() == written
+
+    code, out, _ = bench(tmp_path / "risen", "--update", "--reason", "better")
+    assert code == 0 and "1 of 1 baselines are new or changed" in out
+    assert bench(tmp_path / "risen")[0] == 0
+    code, out, _ = bench(tmp_path / "risen", "--update", "--reason", "the same")
+    assert code == 0 and "0 of 1 baselines" in out
+    file.write_text("{")
+    code, _, error = bench(tmp_path / "risen", "--update", "--reason", "over it")
+    assert code == 3 and str(file) in error and file.read_text() == "{"
+
+
+def test_a_hostile_name_is_only_text_in_the_table(
+    bench: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    name = "[bold]u2pl[/bold]\x1b[31m\u202e[/]"
+    three(tmp_path / "runs", split="[/red]", fill=(0.2, 0.3), method=name)
+    code, _, error = bench(tmp_path / "runs", "--update", "--reason", "[/red]\x1b[31m")
+    assert code == 0, error
+    code, out, error = bench(three(tmp_path / "runs", -0.2, split="[/red]", method=name))
+    assert code == 4
+    assert (
+        "[bold]u2pl[/bold]" in out and "[/red]" in out and "\x1b" not in out + error and "\u202e" not in out
+    )
+
+
+def test_the_gate_needs_no_torch() -> None:
+    code = "import sys, bench.check; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env=environment, check=True)
+
+
+@pytest.mark.slow
+def test_runs_that_learn_shifted_labels_do_not_pass(
+    tiny_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    def train(out: Path) -> Path:
+        for seed in (0, 1):
+            sets = ("protocol.steps=40", f"machine.out={out}")
+            run(plan(tiny_config("fixmatch", *sets, seed=seed)), Display())
+        return out
+
+    old = updated(None, find_groups([train(tmp_path / "a")]), "first", allow_dirty=True)
+    rows = rows_of(old, train(tmp_path / "b"))
+    judge(rows, tmp_path)
+    assert all(row.difference == pytest.approx(0, abs=1e-6) for row in rows)
+
+    label = StepBatches._label
+
+    def shifted(*given: Any) -> torch.Tensor:
+        right = label(*given)
+        return torch.where(right == 255, right, (right + 1) % 3)
+
+    with patch.object(StepBatches, "_label", shifted):
+        rows = rows_of(old, train(tmp_path / "c"))
+    with pytest.raises(Regression, match="fall"):
+        judge(rows, tmp_path)
