@@ -438,19 +438,28 @@ def score(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders that hold runs.")],
     to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/out"),
+    baseline: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Method, or row of the tables, that all others are compared to."),
+    ] = "supervised",
 ) -> None:
-    """Print and write the mIoU tables of finished runs and plot mIoU against labeled images."""
-    from reports import ablation, evaluation
+    """Print and write the tables of finished runs, with differences to a baseline, and plot mIoU against
+    labeled images."""
+    from reports import ablation, evaluation, sheets
     from reports.report import write_report
-    from reports.tables import to_rich
+    from reports.tables import plain, to_rich
 
-    written = write_report(runs, to)
+    written = write_report(runs, to, baseline)
     for table in written.tables:
         out.print(to_rich(table))
+    for compared in written.differences:
+        out.print(sheets.to_rich(compared))
     for scored in written.evaluations:
         out.print(evaluation.to_rich(scored))
     for found in written.ablations:
         out.print(ablation.to_rich(found))
+    for warning in written.warnings:
+        _say(f"warning: {plain(warning)}")
     for path in written.paths:
         out.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
 

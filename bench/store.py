@@ -202,6 +202,12 @@ class RunFolder:
         np.savez_compressed(buffer, ids=np.array(ids), **counts)  # type: ignore[arg-type]
         write_atomic(self.counts, buffer.getvalue())
 
+    def seed_reports(self, seed: int) -> list[SeedReport]:
+        """How the CAM seeds were made that lie beside this run, for its split and this seed of its draws."""
+        place = self.path.resolve().parents[1] / "cam_seeds"
+        found = sorted(place.glob(f"{seed}-*/*/seeds.json"))
+        return [SeedReport.model_validate_json(path.read_bytes()) for path in found]
+
     def read_provenance(self) -> list[dict[str, Any]]:
         return json.loads(self.provenance.read_text()) if self.provenance.exists() else []
 
@@ -338,6 +344,18 @@ def find_results(*roots: Path) -> dict[Path, Result]:
         for path in sorted(root.rglob("result.json")):
             found.setdefault(path.resolve().parent, read_result(path))
     return found
+
+
+def find_unfinished(*roots: Path) -> list[Path]:
+    """Folders of runs below the folders that were begun and have no result, sorted by path."""
+    begun = ("config.yaml", "provenance.json", "metrics.jsonl", "checkpoint.pt")
+    found = {path.resolve().parent for root in roots for name in begun for path in root.rglob(name)}
+    return sorted(path for path in found if not RunFolder(path).result.exists())
+
+
+def metrics_torn(path: Path) -> bool:
+    """Whether `read_metrics` leaves out a last line that a kill has torn."""
+    return path.exists() and len(read_metrics(path)) < len(path.read_text().splitlines())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

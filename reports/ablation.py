@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.ablations import Ablation
 from bench.store import Result
-from reports.statistics import Summary, summarise
+from reports.statistics import Summary, paired_difference, summarise
 from reports.tables import (
     MISSING,
     Table,
@@ -150,12 +150,6 @@ def _table(runs: dict[str, list[Result]], ablation: Ablation, setting: str) -> A
         for name, cells in scores.items()
     )
     return AblationTable(ablation, miou_table(everything), setting, rows)
-
-
-def paired_difference(ours: dict[int, float], theirs: dict[int, float]) -> Summary | None:
-    """Ours minus theirs over the seeds of both; None where there is no common seed."""
-    common = sorted(ours.keys() & theirs.keys())
-    return summarise(ours[seed] - theirs[seed] for seed in common) if common else None
 
 
 def difference_text(difference: Summary | None) -> str:

@@ -269,6 +269,14 @@ def by_split_and_seed(runs: Iterable[Result]) -> dict[tuple[Any, ...], dict[int,
     return by_split
 
 
+def runs_of(group: Sequence[Result]) -> dict[str, dict[tuple[Any, ...], dict[int, Result]]]:
+    """The runs of each row of the headline table, in its order, by what their split grants and by seed."""
+    runs: dict[str, list[Result]] = defaultdict(list)
+    for result, label in zip(group, labels_of(group), strict=True):
+        runs[label].append(result)
+    return {row.label: by_split_and_seed(runs[row.label]) for row in miou_table(group).rows}
+
+
 def _row(method: str, label: str, runs: list[Result], keys: list[tuple[Any, ...]], column: Column) -> Row:
     by_split = by_split_and_seed(runs)
     cells = tuple(
@@ -337,6 +345,14 @@ def cell_text(cell: Summary | None) -> str:
     return f"{100 * cell.mean:.1f} ± {100 * cell.spread:.1f} ({cell.n})"
 
 
+def interval_text(ends: tuple[float, float] | None, sign: str = "") -> str:
+    """`40.0 to 46.4` in percent; `sign` "+" shows that of both ends. Empty where there is none."""
+    if ends is None:
+        return ""
+    low, high = ends
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
 def to_markdown(table: Table) -> str:
     """The table in GitHub's Markdown, readable as plain text."""
     lines = [["method", *(split.heading for split in table.splits)]]
@@ -354,15 +370,6 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     ]
     text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(text) + "\n"
-
-
-def costs_to_markdown(table: Table) -> str:
-    """One line per method: training seconds per step and peak memory."""
-    return "".join(
-        f"- {markdown_text(row.label)}: {row.cost.seconds_per_step:.3g} s per step, "
-        f"{row.cost.peak_memory_mib:.0f} MiB peak ({row.cost.runs} run{'s' if row.cost.runs != 1 else ''})\n"
-        for row in table.rows
-    )
 
 
 def to_csv(table: Table) -> str:

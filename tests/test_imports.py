@@ -69,7 +69,14 @@ def under(name: str, packages: set[str]) -> bool:
 ALLOWED = {  # of our own packages
     "methods": {"bench.contract", "bench.ops"},
     "datasets": {"bench.contract", "bench.randomness", "bench.errors", "bench.files", "datasets"},
-    "reports": {"bench.store", "bench.errors", "bench.files", "bench.ablations", "reports"},
+    "reports": {
+        "bench.store",
+        "bench.errors",
+        "bench.files",
+        "bench.ablations",
+        "bench.randomness",
+        "reports",
+    },
     "bench/ops": {"bench.ops"},
 }
 OPS_LIBRARIES = {"torch", "numpy"}

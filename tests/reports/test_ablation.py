@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bench.ablations import Ablation, Published, read_ablation, sweep_file
 from bench.store import Result, RunFolder
-from reports.ablation import ablation_tables, paired_difference, to_markdown, to_rich
+from reports.ablation import ablation_tables, to_markdown, to_rich
 from reports.report import write_report
 from reports.tables import cell_text
 
@@ -69,12 +69,6 @@ def test_each_split_has_its_cells_and_its_difference(run: Any) -> None:
     assert heading[:5] == ["variant", "1_8 (46)", "difference", "full (367)", "difference"]
     assert reference[1:5] == ["40.0 (1)", "reference", "50.0 (1)", "reference"]
     assert every[1:5] == ["missing", "missing", "60.0 (1)", "+10.0 (1)"]
-
-
-def test_without_a_common_seed_there_is_no_difference() -> None:
-    assert paired_difference({0: 0.4}, {1: 0.3}) is None
-    found = paired_difference({0: 0.4, 1: 0.6}, {1: 0.7})
-    assert found is not None and found.mean == pytest.approx(-0.1) and (found.spread, found.n) == (None, 1)
 
 
 def test_only_runs_whose_knobs_are_those_of_a_variant_count(run: Any, make: Any) -> None:

@@ -1,14 +1,17 @@
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bench.errors import DataError
-from bench.store import Result, RunFolder
+from bench.errors import ConfigError, DataError
+from bench.store import Result, RunFolder, Score
+from reports import plots
 from reports.report import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,25 +33,34 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
     report = write_report([runs], out)
     assert [table.column for table in report.tables] == ["last"]
     assert {path.name for path in report.paths} == {path.name for path in out.iterdir()}
-    assert {path.suffix for path in report.paths} == {".md", ".csv", ".png", ".svg"}
+    assert {path.suffix for path in report.paths} == {".md", ".csv", ".tex", ".png", ".svg"}
 
     text = (out / "report.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("#")]
     wanted = [
         "# Results",
+        "## Warnings",
         "## camvid, protocol camvid_small",
         "### mIoU",
-        "### oracle",
-        "### student",
+        "### 95 % intervals",
+        "### Differences to supervised",
+        "### Average rank",
+        "### Student, predictor and oracle",
+        "### Classes",
         "### Cost",
     ]
     assert headings == wanted
     sections = text.split("###")
     assert "41.0 ± 1.4 (2)" in sections[1] and "missing" in sections[1]
-    assert "44.0 ± 0.0 (2)" in sections[2] and "chosen on the scored list, paper protocol" in sections[2]
-    assert "44.0" not in sections[1]
-    assert "40.0 ± 1.4 (2)" in sections[3]
-    assert "supervised: 0.5 s per step, 512 MiB peak (2 runs)" in sections[4]
+    assert "41.0 ± 1.4, 28.3 to 53.7 (2)" in sections[2]
+    assert "| fixmatch | full (367) | missing" in sections[3] and "no rank test" in sections[3]
+    modules = sections[5]
+    assert "| 40.0 ± 1.4 (2) | 41.0 ± 1.4 (2) |  | 44.0 ± 0.0 (2)      |" in modules
+    assert "chosen on the scored list, paper protocol" in modules
+    assert "44.0" not in text.replace(modules, "")
+    assert re.search(r"supervised *\| 1_8 \(46\) *\| 2 *\| 0\.5 *\| 512", sections[7])
+    for file in [*out.glob("*.tex"), *out.glob("*.csv")]:
+        assert file.name == "miou.csv" or f"]({file.name})" in text
     for picture in out.glob("*.png"):
         assert f"]({picture.name})" in text
 
@@ -97,6 +109,73 @@ def test_hostile_names_cannot_leave_the_folder_or_inject(make: Any, tmp_path: Pa
     assert "<b>" not in text.replace("\\<", "") and "\n# q" not in text
     (line,) = csv.DictReader((tmp_path / "deep" / "out" / "miou.csv").open())
     assert line["method"].startswith("'=")
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots, "save", lambda table, stem: [])
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    counts = np.zeros((2, 3, 3), int)
+    counts[:, :2, :2] = [[[3, 1], [2, 4]], [[5, 0], [1, 2]]]  # IoU 8 / 12 and 6 / 10; class 2 is nowhere
+    right = Score(miou=(8 / 12 + 6 / 10) / 2, classes_averaged=2, iou=[8 / 12, 0.6, None], pixel_accuracy=0.8)
+    clean, dirty = ({"git": {"commit": "c", "dirty": dirty}} for dirty in (False, True))
+    for number, (method, seed) in enumerate(
+        [("supervised", 0), ("supervised", 1), ("fixmatch", 0), ("u2pl", 0)]
+    ):
+        folder = RunFolder(runs / str(number))
+        changes = {} if method == "u2pl" else {"predictor": right}
+        folder.write_result(make(0.5, method=method, seed=seed, **changes))
+        folder.add_provenance(dirty if number == 2 else clean)
+        if number != 1:
+            folder.write_counts(["a", "b"], {"predictor": counts})
+    RunFolder(runs / "0").metrics.write_text('{"step": 1}\n{"ste')
+    (runs / "half").mkdir()
+    RunFolder(runs / "half").config.write_text("seed: 0")
+    report = write_report([runs], tmp_path / "out")
+    assert report.warnings == [
+        "no counts of single images, so no interval over images: 1",
+        "counts of single images that are damaged or of other weights, passed over: 3",
+        "begun but not finished, passed over: half",
+        "the last line of the log is torn and left out: 0",
+        "made with changes that were not committed: 2",
+        "camvid, protocol camvid_small (abcdef01): fewer than three seeds: supervised on 1_8 (2), "
+        "fixmatch on 1_8 (1), u2pl on 1_8 (1)",
+    ]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "- begun but not finished, passed over: half\n" in text
+    (sheet,) = report.differences
+    shown = {line[0]: line[5] for line in sheet.lines[1:]}
+    assert shown == {"fixmatch": "+0.0 to +0.0", "u2pl": "missing"}
+
+    RunFolder(runs / "0").counts.write_bytes(b"PK torn")
+    assert "passed over: 0, 3" in write_report([runs], tmp_path / "out").warnings[1]
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_the_baseline_is_chosen_by_name(make: Any, tmp_path: Path) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    store(runs, make(0.4, method="u2pl"), *(make(t, method="fixmatch", knobs={"t": t}) for t in (0.5, 0.6)))
+    assert "No run of supervised is among these." in (write_report([runs], out).paths[0]).read_text()
+    (sheet,) = write_report([runs], out, "u2pl").differences
+    assert [line[2] for line in sheet.lines[1:]] == ["+20.0", "+10.0"]
+    assert len(write_report([runs], out, "fixmatch (t=0.5)").differences) == 1
+    with pytest.raises(ConfigError, match=r"one of its rows: 'fixmatch \(t=0.6\)'"):
+        write_report([runs], out, "fixmatch")
+    with pytest.raises(ConfigError, match="did you mean 'u2pl'"):
+        write_report([runs], out, "u2p")
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_groups_are_said_to_be_apart(make: Any, tmp_path: Path) -> None:
+    store(tmp_path / "runs", make(0.4), make(0.5, protocol_hash="1" * 16, method="fixmatch"))
+    report = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert any("2 groups" in warning for warning in report.warnings) and not report.differences
+    names = {path.name for path in report.paths}
+    assert {"cost-camvid-abcdef01.tex", "cost-camvid-11111111.csv"} <= names
 
 
 def test_no_runs_is_an_error_that_names_the_folder(tmp_path: Path) -> None:

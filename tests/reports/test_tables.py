@@ -13,7 +13,6 @@ from reports.tables import (
     Table,
     cell_text,
     comparable,
-    costs_to_markdown,
     miou_table,
     to_csv,
     to_markdown,
@@ -164,15 +163,6 @@ def test_unequal_class_counts_are_noted(make: Any) -> None:
     assert miou_table([make(0.4), make(0.5, seed=1)]).notes == ()
     (note,) = miou_table([make(0.4), make(0.5, seed=1, classes_averaged=2)]).notes
     assert "(2, 3)" in note
-
-
-def test_costs_are_mean_time_per_step_and_largest_memory(make: Any) -> None:
-    runs = [
-        make(0.4, train_seconds=10.0, peak_memory_mib=300.0),
-        make(0.4, seed=1, train_seconds=30.0, peak_memory_mib=200.0),
-    ]
-    assert costs_to_markdown(miou_table(runs)) == "- supervised: 0.2 s per step, 300 MiB peak (2 runs)\n"
-    assert re.search(r"supervised .*0\.2 .*300", printed(miou_table(runs)))
 
 
 def test_markdown_is_aligned(make: Any) -> None:

@@ -1,0 +1,200 @@
+"""Sheets of one comparable group: mIoU with intervals, student beside predictor and oracle, and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.store import Result, Scores
+from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
+from reports.statistics import Summary, summarise
+from reports.tables import (
+    COLUMNS,
+    Column,
+    cell_text,
+    columns_of,
+    interval_text,
+    miou_table,
+    note_on_classes,
+    runs_of,
+    score_of,
+)
+
+SUMMARY_COLUMNS = ("mean_percent", "spread_percent", "low_percent", "high_percent", "n")
+MODULES: tuple[Column, ...] = ("student", "last", "oracle")
+SPLIT_COLUMNS = ("split", "pixel", "tags")
+
+
+def numbers(cell: Summary | None) -> tuple[float | int | None, ...]:
+    """`SUMMARY_COLUMNS` of a cell: percent, and n; a missing cell has n = 0 and no numbers."""
+    if cell is None:
+        return None, None, None, None, 0
+    low, high = cell.interval or (None, None)
+    shares = (cell.mean, cell.spread, low, high)
+    return (*(None if share is None else 100 * share for share in shares), cell.n)
+
+
+def intervals(group: Sequence[Result]) -> Sheet:
+    """mIoU, method x split, with the t interval of the mean where there are two seeds or more."""
+    table = miou_table(group)
+    lines = [("method", *(split.heading for split in table.splits))]
+    records: list[tuple[Any, ...]] = [(*GROUP_COLUMNS, "method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)]
+    for row in table.rows:
+        lines.append((row.label, *map(_with_interval, row.cells)))
+        for split, cell in zip(table.splits, row.cells, strict=True):
+            names = (*group_names(table), row.label, split.label, split.pixel, split.tags)
+            records.append((*names, *numbers(cell)))
+    return Sheet(
+        name="miou",
+        title="mIoU (%) with 95 % intervals over seeds",
+        group=group_title(table),
+        lines=tuple(lines),
+        records=tuple(records),
+        notes=(
+            "mean ± spread, 95 % interval of the mean by Student's t (n seeds). One seed has no interval.",
+            *table.notes,
+        ),
+    )
+
+
+def _with_interval(cell: Summary | None) -> str:
+    if cell is None or cell.interval is None:
+        return cell_text(cell)
+    return cell_text(cell).replace(" (", f", {interval_text(cell.interval)} (")
+
+
+def modules(group: Sequence[Result]) -> Sheet:
+    """Student and predictor at their last weights, and the oracle apart from both."""
+    table = miou_table(group)
+    columns = columns_of(group)
+    lines = [("method", "split", "student", "predictor", "", "oracle (optimistic)")]
+    records: list[tuple[Any, ...]] = [(*GROUP_COLUMNS, "method", *SPLIT_COLUMNS, "scored", *SUMMARY_COLUMNS)]
+    counts = set()
+    for label, by_split in runs_of(group).items():
+        for key, split in columns.items():
+            runs = by_split[key].values() if key in by_split else ()
+            counts |= {score.classes_averaged for run in runs for score in (run.student, run.predictor)}
+            cells = {
+                name: summarise(score_of(run, name) for run in runs) if runs else None for name in MODULES
+            }
+            student, last, oracle = (cell_text(cells[name]) for name in MODULES)
+            if runs:
+                lines.append((label, split.heading, student, last, "", oracle))
+            for name, cell in cells.items():
+                names = (*group_names(table), label, split.label, split.pixel, split.tags)
+                records.append((*names, "predictor" if name == "last" else name, *numbers(cell)))
+    return Sheet(
+        name="modules",
+        title="student, predictor and oracle: mIoU (%)",
+        group=group_title(table),
+        lines=tuple(lines),
+        records=tuple(records),
+        names=2,
+        notes=(
+            "predictor: the module that the method is scored by; it may be the student. Student and "
+            "predictor are of the last weights.",
+            f"oracle: {COLUMNS['oracle'][1]}. It may not stand beside the numbers of last weights.",
+            *note_on_classes(counts),
+        ),
+    )
+
+
+COST_COLUMNS = (
+    "method",
+    "split",
+    "runs",
+    "s per step",
+    "images/s",
+    "peak MiB",
+    "scoring s",
+    "CRF core-hours",
+)
+COST_RECORDS = (
+    "seconds_per_step",
+    "images_per_second",
+    "peak_memory_mib",
+    "scoring_seconds",
+    "crf_core_hours",
+)
+
+
+def costs(group: Sequence[Result], scores: Mapping[int, Scores], seed_seconds: Mapping[int, float]) -> Sheet:
+    """What the runs took, means over them but for the peak.
+
+    Args:
+        group: Runs that may stand in one table.
+        scores: What `score` found, by identity of the result.
+        seed_seconds: Core-seconds of the refinement of the CAM seeds that a run learned from, by identity of
+            the result, where they are known.
+    """
+    table = miou_table(group)
+    columns = columns_of(group)
+    lines: list[tuple[str, ...]] = [COST_COLUMNS]
+    records: list[tuple[Any, ...]] = [(*GROUP_COLUMNS, "method", *SPLIT_COLUMNS, "runs", *COST_RECORDS)]
+    for label, by_split in runs_of(group).items():
+        for key, split in columns.items():
+            if key not in by_split:
+                continue
+            runs = list(by_split[key].values())
+            # A pass gives up to two numbers, and both name its time.
+            passes = [
+                sum({entry.seconds for entry in scores[id(run)].entries})
+                for run in runs
+                if id(run) in scores and scores[id(run)].entries
+            ]
+            refined = [seed_seconds[id(run)] / 3600 for run in runs if id(run) in seed_seconds]
+            rates = [rate for run in runs if (rate := images_per_second(run)) is not None]
+            found = (
+                _mean([run.train_seconds / max(run.steps, 1) for run in runs]),
+                _mean(rates) if len(rates) == len(runs) else None,
+                max(run.peak_memory_mib for run in runs),
+                _mean(passes),
+                _mean(refined),
+            )
+            formats = (".3g", ".3g", ".0f", ".3g", ".3g")
+            shown = ["" if x is None else f"{x:{f}}" for x, f in zip(found, formats, strict=True)]
+            lines.append((label, split.heading, str(len(runs)), *shown))
+            names = (*group_names(table), label, split.label, split.pixel, split.tags)
+            records.append((*names, len(runs), *found))
+    known = [i for i in range(len(COST_COLUMNS)) if any(line[i] for line in lines[1:])]
+    return Sheet(
+        name="cost",
+        title="cost",
+        group=group_title(table),
+        lines=tuple(tuple(line[i] for i in known) for line in lines),
+        records=tuple(records),
+        names=2,
+        notes=(
+            "images/s: steps times the protocol's batch, labeled and unlabeled, by training seconds. The "
+            "unlabeled part counts for every method on a split that has any, looked at or not.",
+            "scoring s: of the passes of `score`. CRF core-hours: refinement of the CAM seeds, once for all "
+            "methods of a seed. What is nowhere recorded has no column.",
+        ),
+    )
+
+
+def images_per_second(result: Result) -> float | None:
+    """Training images of a run per second; None where its configuration or its time is not recorded."""
+    batch = result.config.get("protocol", {}).get("batch")
+    if not batch or result.train_seconds <= 0:
+        return None
+    unlabeled = bool(result.images.get("none") or result.images.get("tags"))
+    size = batch["labeled"] + (batch["unlabeled"] if unlabeled else 0)
+    return float(result.steps * size / result.train_seconds)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return summarise(values).mean if values else None
+
+
+def holes(group: Sequence[Result]) -> tuple[list[str], list[str]]:
+    """Cells of one or two seeds, and of none, each as `method on split`, the first with their n."""
+    table = miou_table(group)
+    few, missing = [], []
+    for row in table.rows:
+        for split, cell in zip(table.splits, row.cells, strict=True):
+            if cell is None:
+                missing.append(f"{row.label} on {split.label}")
+            elif cell.n < 3:
+                few.append(f"{row.label} on {split.label} ({cell.n})")
+    return few, missing
