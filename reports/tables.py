@@ -139,7 +139,7 @@ def labels_of(results: Sequence[Result]) -> list[str]:
     for result, setting in zip(results, settings, strict=True):
         others = by_method[result.method]
         knobs = sorted({key for other in others for key in other})
-        differing = [key for key in knobs if len(_values(key, others)) > 1]
+        differing = [key for key in knobs if len(_values(key, others)) > 1 and key not in UNUSUAL]
         apart = [key for key in sorted(UNUSUAL) if setting.get(key, UNUSUAL[key]) != UNUSUAL[key]]
         keys = [key for key in dict.fromkeys([*differing, *apart]) if key in setting or not _of_seeds(key)]
         shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys)

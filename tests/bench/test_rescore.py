@@ -228,7 +228,7 @@ def test_a_folder_without_a_result_is_refused_before_another_is_scored(
     finished: RunFolder, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no result\.json; give the folder of a finished run"):
+    with pytest.raises(DataError, match="empty holds no finished run; give the folder of one"):
         rescore([finished.path, tmp_path / "empty"], RAW, None, Display(), "cpu")
     assert bytes_of(finished) is None
 

@@ -503,8 +503,8 @@ def test_a_faulty_sweep_is_refused_with_its_file(tmp_path: Path, text: str, word
 
 def test_the_sweeps_of_methods_that_are_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [ablation.name for ablation in ablations.sweeps_of(["u2pl", "fixmatch"])]
-    assert names == ablations.sweep_names()
-    assert ablations.sweeps_of(["fixmatch"]) == []
+    assert names == [name for name in ablations.sweep_names() if not name.startswith("u2pl_weak")]
+    assert len(names) == 7 and ablations.sweeps_of(["fixmatch"]) == []
     monkeypatch.setattr(registry, "method_names", lambda: ["fixmatch"])
     assert ablations.sweeps_of(["u2pl"]) == []
 

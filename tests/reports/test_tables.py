@@ -123,6 +123,27 @@ def test_knob_sets_are_rows_named_by_what_differs(make: Any) -> None:
     }
 
 
+def test_seeds_of_tags_are_rows_of_their_own_only_where_they_differ(make: Any) -> None:
+    """A split without tags has no seeds, which makes no other method; shuffled tags and chosen scores are
+    always said."""
+
+    def weak(
+        miou: float, policy: str = "fixed", lead: float = 0.1, tags: str = "given", seed: int = 0
+    ) -> Result:
+        run = make(miou, method="u2pl", split="tags", seed=seed, run_id=f"{policy}-{lead}-{tags}-{seed}")
+        seeds = {"protocol": {"name": "x", "steps": 3}, "policy": policy, "lead": lead}
+        return run.model_copy(update={"config": {**run.config, "cam_seeds": seeds, "tags": tags}})
+
+    plain = make(0.50, method="u2pl", split="full")
+    rows = shown(miou_table([plain, weak(0.40), weak(0.42, seed=1)]))
+    assert list(rows) == ["u2pl"] and sorted(rows["u2pl"]) == ["41.0 ± 1.4 (2)", "50.0 (1)"]
+    assert list(shown(miou_table([weak(0.4, policy="oracle")]))) == ["u2pl (cam_seeds.policy=oracle)"]
+    rows = shown(miou_table([plain, weak(0.40), weak(0.02, tags="shuffled"), weak(0.6, policy="oracle")]))
+    assert set(rows) == {"u2pl", "u2pl (tags=shuffled)", "u2pl (cam_seeds.policy=oracle)"}
+    rows = shown(miou_table([weak(0.40), weak(0.45, lead=0.2)]))
+    assert set(rows) == {"u2pl (cam_seeds.lead=0.1)", "u2pl (cam_seeds.lead=0.2)"}
+
+
 def test_nested_knobs_and_versions_are_told_apart(make: Any) -> None:
     runs = [
         make(0.40, method="u2pl", knobs={"ema": {"decay": 0.9}}),
