@@ -36,7 +36,7 @@ from bench.models import Segmenter
 from bench.ops import cam
 from bench.randomness import numpy_for
 from bench.store import SeedFolder, SeedReport
-from datasets.tags import TagTable, load_tags
+from datasets.tags import TagTable
 
 MAP_STRIDE = 4  # of the stored maps, as in IRN: finer than what a network says, a sixteenth of the pixels
 SCORES = torch.arange(100) / 100  # background scores that a policy chooses from
@@ -61,7 +61,7 @@ def make(plan: SeedPlan, display: Display, jobs: int | None = None) -> SeedRepor
             return report
         dataset = registry.load_dataset(config.dataset, data_root(config))
         _check_settings(plan.settings, dataset)
-        tags = granted_tags(plan, dataset)
+        tags = harness.granted_tags(plan.classifier, dataset)
         harness.run(plan.classifier, display, resume=True)
         if config.machine.threads:
             torch.set_num_threads(config.machine.threads)
@@ -139,13 +139,6 @@ def _check_settings(settings: CamSeeds, dataset: Dataset) -> None:
             "cam_seeds.refine crf needs the module pydensecrf: install the distribution pydensecrf2, which "
             "is built with g++ and up to Python 3.12, or give --set cam_seeds.refine=par."
         )
-
-
-def granted_tags(plan: SeedPlan, dataset: Dataset) -> TagTable:
-    """The tags as the split grants them, or as the control has shuffled them."""
-    config = plan.classifier.config
-    shuffled_by = config.seed if config.tags == "shuffled" else None
-    return load_tags(dataset, plan.classifier.split, shuffled_by)
 
 
 def _waiter(display: Display, stop: harness.Stop) -> Callable[[], None]:

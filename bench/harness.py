@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from bench import checkpoint, provenance, registry
 from bench.config import Protocol, RunConfig, read_yaml, validate
-from bench.contract import ABSENT, IGNORE, Batch, Knobs, Method, Progress, Supervision, Task
+from bench.contract import ABSENT, IGNORE, Batch, Dataset, Knobs, Method, Progress, Supervision, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
 from bench.evaluation import Inference, evaluate, score
@@ -39,7 +39,7 @@ from bench.store import Point, Result, SeedFolder
 from bench.weights import load_weights
 from datasets.loaders import StepBatches, iterate, worker_failures
 from datasets.reading import read_mask
-from datasets.tags import load_tags
+from datasets.tags import TagTable, load_tags
 
 NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -152,6 +152,12 @@ def _check_classes(dataset: str, hparams: Knobs, classes: int) -> None:
         raise ConfigError(f"method.{error}.") from error
 
 
+def granted_tags(plan: Plan, dataset: Dataset) -> TagTable:
+    """The classes each tagged image of a run may hold, as its split grants them or as the control has
+    shuffled them."""
+    return load_tags(dataset, plan.split, plan.config.seed if plan.config.tags == "shuffled" else None)
+
+
 def _read_seed(folder: SeedFolder, classes: int, id: str) -> np.ndarray:
     return read_mask(folder.seed(id), None, classes)
 
@@ -205,9 +211,7 @@ class Trainer:
             seed=self.config.seed,
             steps=self.protocol.steps,
             audit=machine.audit,
-            tags=load_tags(
-                self.dataset, plan.split, self.config.seed if self.config.tags == "shuffled" else None
-            ),
+            tags=granted_tags(plan, self.dataset),
             seed_of=partial(_read_seed, plan.seeds.folder, len(self.dataset.classes)) if plan.seeds else None,
         )
         self.step = 0

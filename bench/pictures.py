@@ -25,7 +25,6 @@ from scipy import ndimage
 from torch import Tensor
 
 from bench import harness, registry
-from bench.cam_seeds import granted_tags
 from bench.config import RunConfig, read_yaml, validate
 from bench.contract import IGNORE, Dataset
 from bench.errors import ConfigError, DataError
@@ -41,6 +40,7 @@ from bench.rescore import load_network
 from bench.store import Result, RunFolder
 from datasets.reading import colours, read_mask
 from datasets.split_lists import Split
+from datasets.tags import TagTable
 
 MOST = 32  # images of a sheet
 ALPHA = 0.2  # share of unreliable pixels where the method has no such knob
@@ -111,7 +111,8 @@ def sheet(folder: RunFolder, data_root: Path | None, images: int, to: Path | Non
     planned = _planned(folder, data_root, result)
     dataset = _dataset(planned, result)
     net, device = _network(planned)
-    look = partial(_look, planned, dataset, net, device)
+    granted = harness.granted_tags(planned, dataset) if planned.seeds else {}
+    look = partial(_look, planned, dataset, granted, net, device)
     seen = [look(id) for id in chosen(planned.split, images, result.seed)]
     palette = dataset.palette if dataset.palette is not None else colours(len(dataset.classes))
     alpha = float(planned.config.method.get("alpha", ALPHA))
@@ -179,12 +180,10 @@ def chosen(split: Split, images: int, seed: int) -> list[str]:
 
 
 @torch.no_grad()
-def _look(planned: Plan, dataset: Dataset, net: Segmenter, device: str, id: str) -> Looked:
+def _look(planned: Plan, dataset: Dataset, granted: TagTable, net: Segmenter, device: str, id: str) -> Looked:
     image = dataset.image(id)
     size, classes = (image.shape[0], image.shape[1]), len(dataset.classes)
-    tags, heat, seed = None, None, None
-    if planned.seeds is not None:
-        tags = granted_tags(planned.seeds, dataset).get(id)
+    tags, heat, seed = granted.get(id), None, None
     if planned.seeds is not None and tags is not None:
         known, maps = read_maps(planned.seeds.folder, id)
         heat = best_of(normalised(maps, size, planned.seeds.settings), known).value[0].numpy()

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.cam_seeds import SCORES, granted_tags, score_counts
+from bench.cam_seeds import SCORES, score_counts
 from bench.contract import IGNORE
 from bench.display import Display
 from bench.errors import DataError
 from bench.files import write_atomic
+from bench.harness import granted_tags
 from bench.identity import SeedPlan, data_root
 from bench.ops import cam
 from bench.registry import load_dataset
@@ -34,7 +35,7 @@ def measure(plan: SeedPlan, display: Display) -> SeedQuality:
         raise DataError(f"{folder.path} holds no finished CAM seeds; make them with `cam-seeds`.")
     config = plan.classifier.config
     dataset = load_dataset(config.dataset, data_root(config))
-    tags = granted_tags(plan, dataset)
+    tags = granted_tags(plan.classifier, dataset)
     count = len(dataset.classes)
     seeds = torch.zeros(count, count + 1, dtype=torch.int64)
     curve = torch.zeros(len(SCORES), count, count + 1, dtype=torch.int64)

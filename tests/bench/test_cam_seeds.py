@@ -529,9 +529,18 @@ def test_a_run_without_tags_does_not_depend_on_settings_of_seeds(tiny_config: Co
     assert plain.run_id == other.run_id and plain.seeds is None and plain.config.cam_seeds is None
 
 
+def test_the_batches_of_the_control_hold_the_shuffled_tags(weak: Config) -> None:
+    planned = plan(weak("tags=shuffled", "protocol.steps=2"))
+    assert planned.seeds is not None
+    make(planned.seeds, Quiet())
+    trainer = harness.Trainer(planned, Quiet(), harness.Stop())
+    given = harness.granted_tags(plan(weak()), trainer.dataset)
+    assert trainer.batches.tags == harness.granted_tags(planned, trainer.dataset) != given
+
+
 def test_shuffled_tags_are_other_tags_of_the_same_number(weak: Config) -> None:
     given, shuffled = (
-        cam_seeds.granted_tags(seeds_of(weak(f"tags={what}")), Folder(root, "tinyset"))
+        harness.granted_tags(plan(weak(f"tags={what}")), Folder(root, "tinyset"))
         for what in ("given", "shuffled")
         for root in [Path(str(weak().machine.data_root)) / "tinyset"]
     )
