@@ -141,7 +141,7 @@ def plant_tags_shuffled() -> Any:
     def dealt(dataset: Any, split: Any, shuffled_by: int | None = None) -> Any:
         return load_tags(dataset, split, 0)
 
-    return replaced(("bench.harness.load_tags", dealt), ("bench.cam_seeds.load_tags", dealt))
+    return replaced(("bench.harness.load_tags", dealt))
 
 
 def plant_only_images_mixed() -> Any:
