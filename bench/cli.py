@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Compare weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
     "Start with [bold]python -m bench run --method u2pl[/bold], which needs no data.",
     epilog="Exit codes: 0 done, 1 run failed, 2 usage or configuration, 3 data missing or invalid, "
-    "4 regression against the baselines, 5 machine unfit, 6 run in use by another process, "
+    "4 regression against the baselines or a stale table, 5 machine unfit, 6 run in use by another process, "
     "75 stopped by a signal and resumable. "
     "--debug anywhere shows a traceback.",
 )
@@ -270,15 +270,15 @@ def _items(option: str, text: str | None) -> list[str]:
 def _print_tables(cells: Any, ablation: Any) -> None:
     """The tables of those runs of a sweep that are done."""
     from reports import ablation as ablations
-    from reports import tables
+    from reports import overview, sheets, tables
 
     results = [result for cell in cells if (result := cell.folder.read_result())]
     if ablation is not None:
         for found in ablations.ablation_tables(results, ablation):
-            out.print(ablations.to_rich(found))
+            out.print(sheets.to_rich(found.sheet))
     else:
         for group in tables.comparable(results):
-            out.print(tables.to_rich(tables.miou_table(group)))
+            out.print(sheets.to_rich(overview.headline(group)))
 
 
 def _sweeps_table() -> Table:
@@ -420,7 +420,7 @@ def score(
         raise ConfigError(f"--scales {scales}: give factors with commas between, as in 0.5,1.") from error
     from bench.display import Display
     from bench.rescore import SCALES, Settings, rescore
-    from reports import evaluation
+    from reports import evaluation, sheets
     from reports.tables import comparable
 
     settings = Settings(factors or SCALES, flip, None if crf == "none" else crf, half_size)
@@ -431,37 +431,80 @@ def score(
     scores = {id(result): found for result, found in done}
     for group in comparable(result for result, _ in done):
         for table in evaluation.evaluation_tables(group, scores):
-            out.print(evaluation.to_rich(table))
+            out.print(sheets.to_rich(table.sheet))
 
 
-@app.command(epilog="Example: python -m bench report runs/")
+@app.command(epilog="Example: python -m bench report runs/ --out report/")
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders that hold runs.")],
-    to: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("reports/out"),
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("report"),
     baseline: Annotated[
         str,
         typer.Option(metavar="NAME", help="Method, or row of the tables, that all others are compared to."),
     ] = "supervised",
 ) -> None:
-    """Print and write the tables of finished runs, with differences to a baseline, and plot mIoU against
-    labeled images."""
-    from reports import ablation, evaluation, sheets
-    from reports.report import write_report
-    from reports.tables import plain, to_rich
+    """Print the tables of finished runs, and write them with plots as one HTML page.
 
-    written = write_report(runs, to, baseline)
-    for table in written.tables:
-        out.print(to_rich(table))
-    for compared in written.differences:
-        out.print(sheets.to_rich(compared))
-    for scored in written.evaluations:
-        out.print(evaluation.to_rich(scored))
-    for found in written.ablations:
-        out.print(ablation.to_rich(found))
+    index.html holds all it shows and loads nothing: send it, or open it from a disk or on a phone. Beside it
+    lie report.md with the same text, every table as CSV and LaTeX, and every plot as PNG and SVG.
+    """
+    from reports import sheets
+    from reports.report import write_report
+    from reports.tables import plain
+
+    written = write_report(runs, out_dir, baseline)
+    for sheet in written.sheets:
+        out.print(sheets.to_rich(sheet))
     for warning in written.warnings:
         _say(f"warning: {plain(warning)}")
-    for path in written.paths:
-        out.print(f"wrote {escape(str(path))}", highlight=False, soft_wrap=True)
+    page, *others = written.paths
+    out.print(f"wrote {escape(str(page))} and {len(others)} files beside it", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m bench publish runs/")
+def publish(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs to publish; default: only write the tables.")
+    ] = None,
+    to: Annotated[
+        Path,
+        typer.Option(help="Folder of records: published, or ablations beside it for runs with other knobs."),
+    ] = Path("reports/published"),
+    readme: Annotated[Path, typer.Option(help="File that shows the tables.")] = Path("README.md"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 4 if a table is stale.")
+    ] = False,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Publish runs of uncommitted files too.")
+    ] = False,
+) -> None:
+    """Add finished runs to the suite's own records, and write the tables of the records into the README.
+
+    A record is a line in <data set>.jsonl, and the log, counts, scores and provenance of the run in a folder
+    beside it; weights and checkpoints stay where they are. A table stands between two lines of the README,
+    <!-- table: NAME --> and <!-- end of table -->.
+    """
+    from reports import leaderboard
+
+    if check and runs:
+        raise ConfigError("--check writes nothing; leave out the runs.")
+    if allow_dirty and not runs:
+        raise ConfigError("--allow-dirty is about runs; give their folder, or leave it out.")
+    if runs:
+        done = leaderboard.publish(runs, to, allow_dirty)
+        for what, labels in (("added", done.added), ("added scores or CAM seeds of", done.completed)):
+            for label in labels:
+                _say(f"{what} {label}")
+        before = len(done.completed) + len(done.known)
+        _say(f"{to}: {len(done.added)} records are new, {before} were there already")
+    written, unplaced = leaderboard.refresh(readme, to, check)
+    for name in written:
+        _say(f"{readme}: wrote the table {name!r}")
+    if not written:
+        _say(f"{readme} shows the records as they are")
+    for name in unplaced:
+        _say(f"{readme} has no place for the table {name!r}: add the lines <!-- table: {name} --> and "
+             f"{leaderboard.END}")  # fmt: skip
 
 
 @app.command(epilog="Example: python -m bench check --baseline tests/regression/baselines.json runs/")

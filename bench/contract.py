@@ -8,7 +8,7 @@ bench.models). Labels are int64 class ids, 255 where there is none.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.knobs import Knobs
 from bench.randomness import generator_for
+from bench.store import LABEL_SECONDS
 
 __all__ = [
     "IGNORE",
@@ -249,6 +250,8 @@ class Dataset(ABC):
     background: int | None = None
     scored: str = "test"  # the list that is scored
     palette: np.ndarray | None = None  # C 3 uint8 colours for pictures
+    # Seconds it takes to label one image by a mask ("pixel") and by its classes ("tags"); for reports alone.
+    label_seconds: Mapping[str, float] = LABEL_SECONDS
 
     @abstractmethod
     def ids(self, listing: str) -> tuple[str, ...]:

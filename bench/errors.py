@@ -28,7 +28,7 @@ class DataError(BenchError):
 
 
 class Regression(BenchError):
-    """A figure of finished runs is beyond the tolerance of its baseline."""
+    """A figure is beyond the tolerance of its baseline, or a table differs from its records."""
 
     exit_code = 4
 

@@ -424,6 +424,7 @@ class Trainer:
             split_digests=split.digests,
             weights_digest=self.weights.digest if self.weights else None,
             config=self.config.model_dump(mode="json", exclude={"machine": {"data_root", "out"}}),
+            label_seconds=dict(self.dataset.label_seconds),
         )
         self.folder.write_counts(split.eval, counts)
         write_atomic(self.folder.weights, self._exported(predictor))

@@ -16,6 +16,12 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/
 runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
     maps/<id>.npz        activation maps of an image's tags
     <id of seeds>/       seeds/<id>.png, seeds.json (written last: "done"), quality.json
+
+A folder of records holds what is kept of finished runs:
+
+<records>/<dataset>.jsonl    one result a line, by split, method, seed and run id
+<records>/<dataset>/...      as under runs/: the log, counts, provenance and scores of each run, and what is
+                             said of its CAM seeds; no result.json
 """
 
 from __future__ import annotations
@@ -23,19 +29,27 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
+import re
+import shlex
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.errors import DataError, InUse
 from bench.files import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+# Seconds to label an image of VOC 2012 by a mask and by its classes (Bearman et al., "What's the point",
+# 2016, say 239.7 and 20.0): what is taken where a data set says nothing else.
+LABEL_SECONDS: Final = {"pixel": 240.0, "tags": 20.0}
 
 
 class Record(BaseModel):
@@ -86,6 +100,9 @@ class Result(Record):
     split_digests: dict[str, str]
     weights_digest: str | None
     config: dict[str, Any]  # resolved, without the paths of the machine
+    # What the data set says it takes to label one image by a mask ("pixel") and by its classes ("tags").
+    # Records from before this field have the default.
+    label_seconds: dict[str, float] = Field(default_factory=lambda: dict(LABEL_SECONDS))
 
 
 class Rescored(Record):
@@ -202,18 +219,28 @@ class RunFolder:
         np.savez_compressed(buffer, ids=np.array(ids), **counts)  # type: ignore[arg-type]
         write_atomic(self.counts, buffer.getvalue())
 
-    def seed_reports(self, seed: int) -> list[SeedReport]:
-        """How the CAM seeds were made that lie beside this run, for its split and this seed of its draws."""
+    def seeds(self, seed: int) -> list[SeedFolder]:
+        """The CAM seeds that lie beside this run, for its split and this seed of its draws."""
         place = self.path.resolve().parents[1] / "cam_seeds"
         found = sorted(place.glob(f"{seed}-*/*/seeds.json"))
-        return [SeedReport.model_validate_json(path.read_bytes()) for path in found]
+        return [SeedFolder(path.parents[1], path.parent.name) for path in found]
 
     def read_provenance(self) -> list[dict[str, Any]]:
         return json.loads(self.provenance.read_text()) if self.provenance.exists() else []
 
     def add_provenance(self, entry: dict[str, Any]) -> None:
-        entries = [*self.read_provenance(), entry]
+        self._write_provenance([*self.read_provenance(), entry])
+
+    def _write_provenance(self, entries: Sequence[dict[str, Any]]) -> None:
         write_atomic(self.provenance, (json.dumps(entries, indent=1) + "\n").encode())
+
+    def copy_record(self, to: RunFolder) -> None:
+        """Copy what a record keeps beside its result, over what is there; commands lose their folders."""
+        _copy({self.counts: to.counts, self.metrics: to.metrics, self.scores: to.scores})
+        if starts := self.read_provenance():
+            to._write_provenance(
+                [start | {"command": without_folders(start.get("command", ""))} for start in starts]
+            )
 
 
 class SeedReport(Record):
@@ -284,10 +311,18 @@ class SeedFolder:
         return self.path / self.seed_id / "seeds" / f"{id}.png"
 
     def read_report(self) -> SeedReport | None:
-        return SeedReport.model_validate_json(self.report.read_bytes()) if self.report.exists() else None
+        mend = "move it away and run `cam-seeds` again."
+        return _read(SeedReport, self.report, mend) if self.report.exists() else None
 
     def read_quality(self) -> SeedQuality | None:
-        return SeedQuality.model_validate_json(self.quality.read_bytes()) if self.quality.exists() else None
+        mend = "move it away and run `cam-seeds --quality` again."
+        return _read(SeedQuality, self.quality, mend) if self.quality.exists() else None
+
+    def copy_reports(self, run: RunFolder) -> bool:
+        """Copy what is said of the seeds to beside a run, unless it is there; whether anything was copied."""
+        to = SeedFolder(run.path.parents[1] / self.path.parent.name / self.path.name, self.seed_id)
+        files = {self.report: to.report, self.quality: to.quality}
+        return _copy({path: target for path, target in files.items() if not target.exists()})
 
     @contextmanager
     def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
@@ -306,56 +341,169 @@ class SeedFolder:
             yield
 
 
-def read_result(path: Path) -> Result:
+class Torn(DataError):
+    """A file that is no JSON: half written, or half copied."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def _parsed(model: type[R], data: bytes, where: str, mend: str) -> R:
+    """One record from JSON.
+
+    Args:
+        where: The file, and the line where it has several records: each message begins with it.
+        mend: What to do; each message ends with it.
+
+    Raises:
+        Torn: `data` is no JSON.
+        DataError: It is of another schema version, or no such record.
+    """
     try:
-        return Result.model_validate_json(path.read_bytes())
+        return model.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"{path} is not a result of this version ({where}: {first['msg']}); move it away or run it again."
-        ) from error
+        if first["type"] == "json_invalid":
+            raise Torn(f"{where} is torn, half written or half copied; {mend}") from error
+        found, read = _schema_version(data), model.model_fields["schema_version"].default
+        if found not in (None, read):
+            raise DataError(
+                f"{where} has schema version {found}, and this checkout reads version {read}: read it with "
+                f"the checkout that wrote it, or {mend}"
+            ) from error
+        at = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where} is no {model.__name__} ({at}: {first['msg']}); {mend}") from error
+
+
+def _schema_version(data: bytes) -> Any:
+    """None where the JSON has none."""
+    whole = json.loads(data)
+    return whole.get("schema_version") if isinstance(whole, dict) else None
+
+
+def _read(model: type[R], path: Path, mend: str) -> R:
+    return _parsed(model, path.read_bytes(), str(path), mend)
+
+
+def read_result(path: Path) -> Result:
+    return _read(Result, path, "move it away and run it again.")
 
 
 def read_scores(path: Path) -> Scores:
-    try:
-        return Scores.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise DataError(
-            f"{path} holds no scores of this version ({where}: {first['msg']}); move it away and run `score` "
-            "again."
-        ) from error
+    return _read(Scores, path, "move it away and run `score` again.")
 
 
 def read_results(*roots: Path) -> list[Result]:
-    """All finished runs below the folders, sorted by path; interrupted runs have no result.json and are left
-    out."""
+    """What `find_results` gives, without the folders."""
     return list(find_results(*roots).values())
 
 
 def find_results(*roots: Path) -> dict[Path, Result]:
-    """What `read_results` gives, by the folder of the run."""
+    """All finished runs by folder, sorted by it: those that have a result.json anywhere below a root, and
+    those that a root has a record of.
+
+    Interrupted runs have no result.json, and a torn one is as good as none: both are left out. Raises
+    DataError where a root is not there, a result is of another version, or a run has a record and another
+    result.json.
+    """
     found: dict[Path, Result] = {}
     for root in roots:
         if not root.is_dir():
             raise DataError(f"no folder {root}; give the folder that holds the runs.")
-        for path in sorted(root.rglob("result.json")):
-            found.setdefault(path.resolve().parent, read_result(path))
+        here = read_records(root)
+        for path in root.rglob("result.json"):
+            try:
+                result = read_result(path)
+            except Torn:
+                continue
+            folder = path.resolve().parent
+            if here.setdefault(folder, result) != result:
+                raise DataError(
+                    f"{path} differs from the line of its run in {records_file(root, result.dataset)}; move "
+                    "one of them away."
+                )
+        for folder in sorted(here):
+            found.setdefault(folder, here[folder])
     return found
 
 
-def find_unfinished(*roots: Path) -> list[Path]:
-    """Folders of runs below the folders that were begun and have no result, sorted by path."""
-    begun = ("config.yaml", "provenance.json", "metrics.jsonl", "checkpoint.pt")
+def find_unfinished(finished: Collection[Path], *roots: Path) -> list[Path]:
+    """Folders of runs below the roots that were begun and are not among the finished, sorted by path."""
+    begun = ("config.yaml", "provenance.json", "metrics.jsonl", "checkpoint.pt", "result.json")
     found = {path.resolve().parent for root in roots for name in begun for path in root.rglob(name)}
-    return sorted(path for path in found if not RunFolder(path).result.exists())
+    return sorted(found.difference(finished))
+
+
+# Folders of records -----------------------------------------------------------------------------------------
+
+
+def records_file(root: Path, dataset: str) -> Path:
+    return root / f"{dataset}.jsonl"
+
+
+def record_folder(root: Path, result: Result) -> RunFolder:
+    """Where the files of a run lie in a folder of records. Raises DataError for names that lead out of it."""
+    names = (result.dataset, result.split, result.method, result.run_id)
+    if any(name in ("", ".", "..") or "/" in name for name in names):
+        raise DataError(f"a run is named {' '.join(map(repr, names))}, which is no path below {root}.")
+    return RunFolder.of(root, result.dataset, result.split, result.method, result.seed, result.run_id)
+
+
+def read_records(root: Path) -> dict[Path, Result]:
+    """The results in the .jsonl files of a folder of records, by the folder of the run's other files.
+
+    Raises DataError for a line that is torn, of another version, of another data set than the file, or second
+    of its run.
+    """
+    found: dict[Path, Result] = {}
+    for file in sorted(root.glob("*.jsonl")):
+        if file.name == "metrics.jsonl":  # the root is a run
+            continue
+        for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
+            where = f"{file}, line {number},"
+            result = _parsed(Result, line, where, "restore the line as it was committed, or remove it.")
+            if result.dataset != file.stem:
+                raise DataError(
+                    f"{where} is of the data set {result.dataset!r}; move it to "
+                    f"{records_file(root, result.dataset).name}."
+                )
+            folder = record_folder(root, result).path.resolve()
+            if folder in found:
+                raise DataError(f"{where} is the second of run {result.run_id}; remove one of the two.")
+            found[folder] = result
+    return found
+
+
+def write_records(file: Path, results: Iterable[Result]) -> None:
+    """Write the records of one data set, sorted: the same results are always the same bytes."""
+    ordered = sorted(results, key=lambda run: (run.split, run.method, run.seed, run.run_id))
+    write_atomic(file, "".join(f"{result.model_dump_json()}\n" for result in ordered).encode())
+
+
+@contextmanager
+def records_claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, for this process; a second process waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)  # the folder itself: a lock file would be one more to commit
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _copy(files: Mapping[Path, Path]) -> bool:
+    """Copy those of the files that there are; whether there were any."""
+    there = [path for path in files if path.exists()]
+    for path in there:
+        write_atomic(files[path], path.read_bytes())
+    return bool(there)
 
 
 def metrics_torn(path: Path) -> bool:
     """Whether `read_metrics` leaves out a last line that a kill has torn."""
-    return path.exists() and len(read_metrics(path)) < len(path.read_text().splitlines())
+    lines = path.read_text().splitlines() if path.exists() else []
+    return bool(lines) and _metrics_line(lines[-1]) is None
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -366,15 +514,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = path.read_text().splitlines() if path.exists() else []
     found = []
     for number, text in enumerate(lines, 1):
-        try:
-            line = json.loads(text)
-            line["step"] + 0
-        except (ValueError, KeyError, TypeError) as error:
-            if number < len(lines):
-                raise DataError(f"{path}, line {number} is damaged; move the file away.") from error
-        else:
+        line = _metrics_line(text)
+        if line is not None:
             found.append(line)
+        elif number < len(lines):
+            raise DataError(f"{path}, line {number} is damaged; move the file away.")
     return found
+
+
+def _metrics_line(text: str) -> dict[str, Any] | None:
+    """None where it is no JSON object with a step."""
+    try:
+        line: dict[str, Any] = json.loads(text)
+        line["step"] + 0
+    except (ValueError, KeyError, TypeError):
+        return None
+    return line
 
 
 def read_counts(path: Path) -> dict[str, np.ndarray]:
@@ -383,3 +538,16 @@ def read_counts(path: Path) -> dict[str, np.ndarray]:
 
     with np.load(path, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+def without_folders(command: str) -> str:
+    """A recorded command with the last part of every path alone; "" where it cannot be read.
+
+    Folders are of one machine, and a sweep keeps settings in one of its own, whose name tells nothing and
+    would differ every time.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    return shlex.join(re.sub(r"(?<![^=])/\S*/", "", word) for word in words)

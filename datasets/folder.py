@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cached_property
 from pathlib import Path
 
@@ -20,14 +21,18 @@ LAYOUT = (
     "or $BENCH_DATA"
 )
 
+LABEL_SECONDS_FILE = "label_seconds.json"
+MOST_SECONDS = 1e6  # eleven days for one image
+
 
 class Folder(Dataset):
     """Images and masks under `root`: images/<id>.jpg, labels/<id>.png, <list>.txt, classes.txt, tags.json.
 
     The line number in classes.txt, from 0, is the class id. A first class called "background" is the
     background unless `background` says otherwise. tags.json is optional and maps an id to the ids or names of
-    the classes in the image. test.txt is scored where there is one, else val.txt. Ids may lie in sub folders
-    ("city/frame_1").
+    the classes in the image. label_seconds.json is optional too and says how long it takes to label one
+    image, {"pixel": seconds for a mask, "tags": seconds for its classes}. test.txt is scored where there is
+    one, else val.txt. Ids may lie in sub folders ("city/frame_1").
 
     Every method raises DataError for a missing or invalid file.
     """
@@ -54,6 +59,8 @@ class Folder(Dataset):
         self.scored = "test" if (root / "test.txt").is_file() else "val"
         self.palette = colours(len(self.classes))
         self._tags_path = root / tags_file
+        # Read at once: a run that has trained for days shall not end here.
+        self.label_seconds = {**Dataset.label_seconds, **_read_label_seconds(root / LABEL_SECONDS_FILE)}
 
     def ids(self, listing: str) -> tuple[str, ...]:
         check_id(listing, self.root)
@@ -95,6 +102,28 @@ class Folder(Dataset):
         if len(found) > 1:
             raise DataError(f"{found[0]} and {found[1].name} carry one id; keep one of them.")
         return found[0]
+
+
+def _read_label_seconds(path: Path) -> dict[str, float]:
+    """Seconds by kind of label, {} without the file. Raises DataError, which names the file and the entry."""
+    if not path.exists():
+        return {}
+    try:
+        table = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
+    kinds = ", ".join(map(repr, Dataset.label_seconds))
+    if not isinstance(table, dict):
+        raise DataError(f"{path} must map a kind of label ({kinds}) to the seconds it takes for one image.")
+    for kind, seconds in table.items():
+        if kind not in Dataset.label_seconds:
+            raise DataError(f"{path} has the unknown entry {kind!r}; the kinds of label are {kinds}.")
+        if type(seconds) not in (int, float) or not 0 < seconds <= MOST_SECONDS:
+            raise DataError(
+                f"{path}: {kind!r} is {seconds!r}; it must be a number of seconds above 0 and at most "
+                f"{MOST_SECONDS:.0e}."
+            )
+    return {kind: float(seconds) for kind, seconds in table.items()}
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:

@@ -8,24 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from bench.ablations import Ablation
 from bench.store import Result
+from reports.overview import SPLIT_COLUMNS, SUMMARY_COLUMNS, numbers
+from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.statistics import Summary, paired_difference, summarise
 from reports.tables import (
     MISSING,
     Table,
-    aligned,
     by_split_and_seed,
     cell_text,
     columns_of,
     comparable,
-    markdown_text,
     miou_table,
-    plain,
     score_of,
 )
 
@@ -68,6 +63,27 @@ class AblationTable:
         published = self.ablation.published
         same = published is not None and published.dataset == self.table.dataset
         return "another protocol" if same else "another data set"
+
+    @property
+    def sheet(self) -> Sheet:
+        """The table, ready to be written; its CSV has a line for each variant on each split."""
+        differing = [f"difference_{name}" for name in SUMMARY_COLUMNS]
+        records: list[tuple[Any, ...]] = [
+            (*GROUP_COLUMNS, "sweep", "variant", *SPLIT_COLUMNS, *SUMMARY_COLUMNS, *differing)
+        ]
+        for row in self.rows:
+            for split, cell, difference in zip(self.table.splits, row.cells, row.differences, strict=True):
+                names = (*group_names(self.table), self.title, row.variant)
+                place = (split.label, split.pixel, split.tags)
+                records.append((*names, *place, *numbers(cell), *numbers(difference)))
+        return Sheet(
+            name=f"ablation-{self.ablation.name}",
+            title=f"{self.title}: mIoU (%)",
+            group=group_title(self.table),
+            lines=tuple(map(tuple, self.lines())),
+            records=tuple(records),
+            notes=tuple(self.notes),
+        )
 
     def lines(self) -> list[list[str]]:
         """Heading and rows, as text."""
@@ -158,23 +174,3 @@ def difference_text(difference: Summary | None) -> str:
         return MISSING
     spread = "" if difference.spread is None else f" ± {100 * difference.spread:.1f}"
     return f"{100 * difference.mean:+.1f}{spread} ({difference.n})"
-
-
-def to_markdown(table: AblationTable) -> str:
-    """The table in GitHub's Markdown, with its notes below."""
-    return aligned(table.lines()) + "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
-
-
-def to_rich(table: AblationTable) -> Group:
-    """The table for the terminal, with its notes below."""
-    (name, *headings), *lines = table.lines()
-    drawn = RichTable(
-        title=Text(plain(f"{table.title}; {table.table.title}: mIoU (%)")),
-        caption=Text(plain(table.table.basis)),
-    )
-    drawn.add_column(name)
-    for heading in headings:
-        drawn.add_column(Text(plain(heading)), justify="right")
-    for line in lines:
-        drawn.add_row(*(Text(plain(cell), style="dim" if cell == MISSING else "") for cell in line))
-    return Group(drawn, *(Text(plain(note)) for note in table.notes))

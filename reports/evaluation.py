@@ -7,22 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Group
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from bench.store import Rescored, Result, Scores
+from reports import overview
+from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.statistics import Summary, summarise
 from reports.tables import (
-    aligned,
+    Split,
+    Table,
     by_split_and_seed,
     cell_text,
     columns_of,
     labels_of,
-    markdown_text,
     miou_table,
     note_on_classes,
-    plain,
 )
 
 
@@ -31,7 +28,7 @@ class Row:
     """One method on one split, the same runs scored in each way."""
 
     label: str
-    split: str
+    split: Split
     cells: tuple[Summary, ...]  # shares 0..1: raw, multi-scale, and with the CRF where the table has one
 
 
@@ -39,8 +36,7 @@ class Row:
 class EvaluationTable:
     """The runs of one comparable group that were scored again in one way."""
 
-    title: str
-    basis: str  # what all runs have in common
+    table: Table  # the headline, which lends its names
     how: Rescored  # one of the numbers of the last column: all have its settings
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
@@ -56,8 +52,34 @@ class EvaluationTable:
     def lines(self) -> list[list[str]]:
         """Heading and rows, as text."""
         heading = ["method", "split", "raw", "multi-scale + flip" if self.how.flip else "multi-scale"]
-        rows = [[row.label, row.split, *map(cell_text, row.cells)] for row in self.rows]
+        rows = [[row.label, row.split.heading, *map(cell_text, row.cells)] for row in self.rows]
         return [[*heading, *(["+ CRF"] if self.how.crf else [])], *rows]
+
+    @property
+    def sheet(self) -> Sheet:
+        """The table, ready to be written; its CSV has a line for each number."""
+        records: list[tuple[Any, ...]] = [
+            (*GROUP_COLUMNS, "method", *overview.SPLIT_COLUMNS, "scored", "how", *overview.SUMMARY_COLUMNS)
+        ]
+        for row in self.rows:
+            for name, cell in zip(("raw", "multi_scale", "crf"), row.cells, strict=False):
+                names = (
+                    *group_names(self.table),
+                    row.label,
+                    row.split.label,
+                    row.split.pixel,
+                    row.split.tags,
+                )
+                records.append((*names, name, self.caption, *overview.numbers(cell)))
+        return Sheet(
+            name="evaluation",
+            title=f"scored again, mIoU (%): {self.caption}",
+            group=group_title(self.table),
+            lines=tuple(map(tuple, self.lines())),
+            records=tuple(records),
+            names=2,
+            notes=self.notes,
+        )
 
 
 def evaluation_tables(group: Sequence[Result], scores: Mapping[int, Scores]) -> list[EvaluationTable]:
@@ -99,26 +121,6 @@ def _table(group: Sequence[Result], numbers: Mapping[int, list[Rescored]]) -> Ev
             counts |= {score.classes_averaged for one in scored for score in one}
             if scored:
                 cells = [summarise(score.miou for score in column) for column in zip(*scored, strict=True)]
-                rows.append(Row(row.label, split.heading, tuple(cells)))
+                rows.append(Row(row.label, split, tuple(cells)))
     how = next(iter(numbers.values()))[-1]
-    return EvaluationTable(headline.title, headline.basis, how, tuple(rows), note_on_classes(counts))
-
-
-def to_markdown(table: EvaluationTable) -> str:
-    """The table in GitHub's Markdown, its settings above and its notes below."""
-    text = f"{markdown_text(table.caption)}:\n\n{aligned(table.lines())}"
-    return text + "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
-
-
-def to_rich(table: EvaluationTable) -> Group:
-    """The table for the terminal, its settings and notes below."""
-    heading, *lines = table.lines()
-    drawn = RichTable(
-        title=Text(plain(f"{table.title}: evaluation, mIoU (%)")),
-        caption=Text(plain(f"{table.caption}; {table.basis}")),
-    )
-    for number, name in enumerate(heading):
-        drawn.add_column(name, justify="left" if number < 2 else "right")
-    for line in lines:
-        drawn.add_row(*(Text(plain(cell)) for cell in line))
-    return Group(drawn, *(Text(plain(note)) for note in table.notes))
+    return EvaluationTable(headline, how, tuple(rows), note_on_classes(counts))

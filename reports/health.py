@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,12 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from reports.plots import COLOURS, LINES, spread
-from reports.tables import aligned, plain
+from bench.store import Result
+from reports import steps
+from reports.overview import SPLIT_COLUMNS
+from reports.plots import COLOURS, LINES, Picture, spread
+from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
+from reports.tables import Split, Table, columns_of, miou_table, plain, runs_of
 
 Values = NDArray[np.float64]
 PERCENT = "%"
@@ -101,6 +106,7 @@ MAP_PANELS = (
     Panel("Anchors", "pixels per step", {"anchors": "anchor candidates"}),
 )
 SCALARS = tuple(name for panel in LINE_PANELS for name in panel.figures)
+RECORD_COLUMNS = ("figure", "step", "mean", "smallest", "largest", "n")
 VECTORS = tuple(name for panel in MAP_PANELS for name in panel.figures)
 WHITE = ListedColormap(["white"])
 WARMUP = "warmup_steps"
@@ -331,22 +337,110 @@ def _decades(values: Values) -> Normalize:
     return LogNorm(10.0 ** max(low, high - 6), 10.0 ** max(high, low + 1))
 
 
+# All methods ------------------------------------------------------------------------------------------------
+
+
+# What each panel shows: the first of these figures that a method notes.
+OVERVIEWS = {
+    steps.Panel("Reliable or kept pixels", PERCENT): ("reliable_share", "mask_ratio"),
+    steps.Panel("Their accuracy", PERCENT): ("accuracy_reliable", "accuracy_kept"),
+    steps.Panel("Accuracy of all pixels", PERCENT): ("accuracy_teacher",),
+    steps.Panel("Entropy threshold", "nats"): ("threshold",),
+    steps.Panel("Queue fill", PERCENT): ("queue_fill",),
+    steps.Panel("Negatives: absent tags", "pixels a step"): ("negatives_certain",),
+    steps.Panel("Negatives: labeled pixels", "pixels a step"): ("negatives_labeled",),
+    steps.Panel("Negatives: unlabeled pixels", "pixels a step"): ("negatives_unlabeled",),
+}
+
+
+def _over_classes(line: Mapping[str, Any], name: str, total: bool) -> float:
+    """Sum or mean over the classes that have a value, or the scalar of this name."""
+    value = line.get(name)
+    if not isinstance(value, list):
+        return steps.number_in(line, name)
+    numbers = [one for one in value if isinstance(one, int | float)]
+    return sum(numbers) / (1 if total else len(numbers)) if numbers else math.nan
+
+
+def overview(group: Sequence[Result], metrics: Mapping[int, Sequence[Mapping[str, Any]]]) -> list[Picture]:
+    """Pseudo-label health over the steps with all methods beside each other, a few splits in each picture.
+
+    Args:
+        group: Runs that may stand in one table.
+        metrics: Lines of the log by identity of the result; a run may lack them.
+    """
+    table = miou_table(group)
+    runs = runs_of(group)
+    found = []
+    for key, split in columns_of(group).items():
+        traces = {}
+        for row, by_split in enumerate(runs.values()):
+            logs = [metrics.get(id(run), ()) for run in by_split.get(key, {}).values()]
+            for panel, figures in OVERVIEWS.items():
+                if (seen := _first_noted(figures, panel, logs)) is not None:
+                    traces[panel, row] = seen
+        found.append((split, traces))
+    return steps.pictures(
+        table,
+        found,
+        list(OVERVIEWS),
+        kind="pseudo-labels",
+        title="Pseudo-labels while training",
+        caption="Every point is the mean since the one before; of queues the mean of the classes, of "
+        "negatives their sum.",
+    )
+
+
+def _first_noted(
+    figures: Sequence[str], panel: steps.Panel, logs: Sequence[Sequence[Mapping[str, Any]]]
+) -> steps.Trace | None:
+    """The first of the figures that runs have noted, shares in percent."""
+    for name in figures:
+        seen = steps.trace(logs, partial(_over_classes, name=name, total=name.startswith("negatives_")))
+        if seen is not None:
+            return (seen[0], 100 * seen[1]) if panel.unit == PERCENT else seen
+    return None
+
+
 # Table ------------------------------------------------------------------------------------------------------
 
 
-def to_markdown(health: Health) -> str:
-    """The scalars at the end of the warm-up (the first line after it) and at the end of the run."""
-    columns = {}
-    after = np.flatnonzero(health.steps > (math.inf if health.warmup is None else health.warmup))
-    if len(after):
-        columns[f"after the warm-up (step {health.steps[after[0]]:.0f})"] = int(after[0])
-    columns[f"last (step {health.steps[-1]:.0f})"] = len(health.steps) - 1
-    lines = [["", "figure", *columns]]
-    for panel in LINE_PANELS:
-        for name in _of(panel, health):
-            values = [_text(health.figures[name][:, at], panel.unit) for at in columns.values()]
-            lines.append([f"{panel.title}: {panel.figures[name]} ({panel.unit})", name, *values])
-    return aligned(lines)
+def sheet(table: Table, cells: Sequence[tuple[str, Split, Health]]) -> Sheet:
+    """The scalars of every cell at the end of its warm-up (the first line after it) and at its last step.
+
+    Args:
+        table: The headline table that the cells belong to.
+        cells: Label of a row, split, and the figures of its runs.
+    """
+    lines: list[tuple[str, ...]] = [
+        ("method", "split", "figure", "in the log", "after the warm-up", "last", "steps")
+    ]
+    records: list[tuple[Any, ...]] = [(*GROUP_COLUMNS, "method", *SPLIT_COLUMNS, *RECORD_COLUMNS)]
+    for row, split, health in cells:
+        after = np.flatnonzero(health.steps > (math.inf if health.warmup is None else health.warmup))
+        places = [*(int(at) for at in after[:1]), len(health.steps) - 1]
+        steps = ", ".join(f"{health.steps[at]:.0f}" for at in places)
+        names = (*group_names(table), row, split.label, split.pixel, split.tags)
+        for panel in LINE_PANELS:
+            for name in _of(panel, health):
+                values = [health.figures[name][:, at] for at in places]
+                texts = [_text(found, panel.unit) for found in values]
+                said = f"{panel.title}: {panel.figures[name]} ({panel.unit})"
+                lines.append((row, split.heading, said, name, *([""] * (2 - len(texts))), *texts, steps))
+                for at, found in zip(places, values, strict=True):
+                    known = found[np.isfinite(found)]
+                    numbers = (known.mean(), known.min(), known.max()) if len(known) else (None, None, None)
+                    records.append((*names, name, int(health.steps[at]), *numbers, len(known)))
+    return Sheet(
+        name="health",
+        title="health, after the warm-up and at the last step",
+        group=group_title(table),
+        lines=tuple(lines),
+        records=tuple(records),
+        names=4,
+        words=1,
+        notes=("mean over the seeds (smallest to largest); steps: those of the two columns.",),
+    )
 
 
 def _text(values: Values, unit: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.store import Result, Scores
@@ -11,6 +11,7 @@ from reports.statistics import Summary, summarise
 from reports.tables import (
     COLUMNS,
     Column,
+    Table,
     cell_text,
     columns_of,
     interval_text,
@@ -23,6 +24,7 @@ from reports.tables import (
 SUMMARY_COLUMNS = ("mean_percent", "spread_percent", "low_percent", "high_percent", "n")
 MODULES: tuple[Column, ...] = ("student", "last", "oracle")
 SPLIT_COLUMNS = ("split", "pixel", "tags")
+DIGEST_COLUMNS = ("pixel_digest", "tags_digest", "none_digest")
 
 
 def numbers(cell: Summary | None) -> tuple[float | int | None, ...]:
@@ -34,27 +36,106 @@ def numbers(cell: Summary | None) -> tuple[float | int | None, ...]:
     return (*(None if share is None else 100 * share for share in shares), cell.n)
 
 
-def intervals(group: Sequence[Result]) -> Sheet:
-    """mIoU, method x split, with the t interval of the mean where there are two seeds or more."""
+def protocol(group: Sequence[Result]) -> Sheet:
+    """What the protocol fixes for all runs of the group, as far as they have recorded it."""
     table = miou_table(group)
-    lines = [("method", *(split.heading for split in table.splits))]
-    records: list[tuple[Any, ...]] = [(*GROUP_COLUMNS, "method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)]
-    for row in table.rows:
-        lines.append((row.label, *map(_with_interval, row.cells)))
-        for split, cell in zip(table.splits, row.cells, strict=True):
-            names = (*group_names(table), row.label, split.label, split.pixel, split.tags)
-            records.append((*names, *numbers(cell)))
+    settings = group[0].config.get("protocol") or {}
+    found = {"data set": table.dataset, "protocol": table.protocol, "protocol hash": table.protocol_hash}
+    found |= {"steps": str(table.steps), "classes": f"{len(table.classes)}: {', '.join(table.classes)}"}
+    found |= {"scored images": f"{table.scored} (list {table.eval_digest})"}
+    found |= {"encoder weights": table.weights_digest or "none: random"}
+    for key, value in settings.items():
+        if key not in ("name", "steps"):
+            found[key.replace("_", " ")] = _setting(value)
     return Sheet(
-        name="miou",
-        title="mIoU (%) with 95 % intervals over seeds",
+        name="protocol",
+        title="what all runs have in common",
+        group=group_title(table),
+        lines=(("what", "value"), *found.items()),
+        records=((*GROUP_COLUMNS, "what", "value"), *((*group_names(table), *one) for one in found.items())),
+        names=2,
+    )
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_setting(inner)}" for key, inner in value.items() if inner is not None)
+    if isinstance(value, list):
+        return " ".join(map(_setting, value))
+    return "none" if value is None else str(value)
+
+
+def lists(group: Sequence[Result]) -> Sheet:
+    """The splits: what each grants, by number and digest of the images, and how many rows and which seeds it
+    has."""
+    table = miou_table(group)
+    runs = runs_of(group)
+    heading = ("split", "masks", "tags", "nothing", "rows", "seeds", "list of masks", "list of tags")
+    lines = [heading]
+    records: list[tuple[Any, ...]] = [
+        (*GROUP_COLUMNS, *SPLIT_COLUMNS, "none", *DIGEST_COLUMNS, "rows", "seeds")
+    ]
+    for key, split in columns_of(group).items():
+        pixel, tags, none, _, *digests = key
+        here = {label: by_split[key] for label, by_split in runs.items() if key in by_split}
+        seeds = sorted({seed for by_seed in here.values() for seed in by_seed})
+        shown = " ".join(map(str, seeds))
+        numbers = (str(pixel), str(tags), str(none), str(len(here)))
+        lines.append((split.label, *numbers, shown, digests[0][:12], digests[1][:12]))
+        names = (*group_names(table), split.label, split.pixel, split.tags, none)
+        records.append((*names, *digests, len(here), shown))
+    return Sheet(
+        name="splits",
+        title="the splits and what they grant, in images",
         group=group_title(table),
         lines=tuple(lines),
         records=tuple(records),
+        words=3,
+    )
+
+
+def headline(group: Sequence[Result]) -> Sheet:
+    """mIoU of the last weights, method x split: mean, spread and n."""
+    table = miou_table(group)
+    return Sheet(
+        name="miou",
+        title=f"{COLUMNS['last'][0]} (%)",
+        group=group_title(table),
+        lines=_lines(table, cell_text),
+        records=_records(table),
+        notes=table.notes,
+    )
+
+
+def intervals(group: Sequence[Result]) -> Sheet:
+    """mIoU, method x split, with the t interval of the mean where there are two seeds or more."""
+    table = miou_table(group)
+    return Sheet(
+        name="intervals",
+        title="mIoU (%) with 95 % intervals over seeds",
+        group=group_title(table),
+        lines=_lines(table, _with_interval),
+        records=_records(table),
         notes=(
             "mean ± spread, 95 % interval of the mean by Student's t (n seeds). One seed has no interval.",
             *table.notes,
         ),
     )
+
+
+def _lines(table: Table, text: Callable[[Summary | None], str]) -> tuple[tuple[str, ...], ...]:
+    heading = ("method", *(split.heading for split in table.splits))
+    return (heading, *((row.label, *map(text, row.cells)) for row in table.rows))
+
+
+def _records(table: Table) -> tuple[tuple[Any, ...], ...]:
+    heading = (*GROUP_COLUMNS, "method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)
+    cells = [
+        (*group_names(table), row.label, split.label, split.pixel, split.tags, *numbers(cell))
+        for row in table.rows
+        for split, cell in zip(table.splits, row.cells, strict=True)
+    ]
+    return (heading, *cells)
 
 
 def _with_interval(cell: Summary | None) -> str:

@@ -119,6 +119,7 @@ def beside(group: Sequence[Result], known: Numbers | None = None) -> Sheet | Non
         lines=tuple(lines),
         records=tuple(records),
         names=2,
+        words=2,
         notes=(
             "Published numbers are of the same data set, lists, encoder and decoder, but of other code, "
             "steps and batch; what else is known to differ is said. The best epoch on the scored list is our "

@@ -5,11 +5,22 @@ from __future__ import annotations
 import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from bench.store import Result, RunFolder, find_unfinished, metrics_torn, read_counts
+from bench.store import (
+    Result,
+    RunFolder,
+    SeedQuality,
+    SeedReport,
+    find_unfinished,
+    metrics_torn,
+    read_counts,
+    without_folders,
+)
 from reports.statistics import ImageSums, image_sums, pooled_miou
 
 BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what a damaged file raises
@@ -23,11 +34,19 @@ def shown_path(path: Path, roots: Sequence[Path]) -> str:
     return path.name
 
 
-def predictor_sums(
+@dataclass(frozen=True)
+class Counts:
+    """Confusion counts of a run's predictor over the scored images."""
+
+    sums: ImageSums
+    pooled: np.ndarray  # C C, added over the images, truth in rows
+
+
+def predictor_counts(
     folders: Mapping[Path, Result], roots: Sequence[Path]
-) -> tuple[dict[int, ImageSums], list[str]]:
-    """Confusion counts of the predictors by identity of the result, and warnings on runs without them."""
-    found: dict[int, ImageSums] = {}
+) -> tuple[dict[int, Counts], list[str]]:
+    """Counts of the predictors by identity of the result, and warnings on runs without them."""
+    found: dict[int, Counts] = {}
     missing, broken = [], []
     for path, result in folders.items():
         file = RunFolder(path).counts
@@ -45,13 +64,13 @@ def predictor_sums(
         if abs(miou - result.predictor.miou) > 1e-9:
             broken.append(name)
         else:
-            found[id(result)] = sums
+            found[id(result)] = Counts(sums, counts["predictor"].sum(0))
     warnings = []
     if missing:
-        warnings.append(f"no counts of single images, so no interval over images: {_listed(missing)}")
+        warnings.append(f"no counts of single images, so no interval over images: {listed(missing)}")
     if broken:
         warnings.append(
-            f"counts of single images that are damaged or of other weights, passed over: {_listed(broken)}"
+            f"counts of single images that are damaged or of other weights, passed over: {listed(broken)}"
         )
     return found, warnings
 
@@ -61,8 +80,16 @@ def pooled_once(sums: ImageSums) -> np.ndarray:
     return np.ones((1, len(sums.ids)))
 
 
-def seed_seconds(folders: Mapping[Path, Result]) -> dict[int, float]:
-    """Core-seconds of the refinement of the CAM seeds of each run, by identity of the result.
+@dataclass(frozen=True)
+class Seeds:
+    """The CAM seeds that a run learned from."""
+
+    report: SeedReport
+    quality: SeedQuality | None  # None where nobody has measured it
+
+
+def cam_seeds(folders: Mapping[Path, Result]) -> dict[int, Seeds]:
+    """The CAM seeds of each run, by identity of the result.
 
     Left out where none lie beside the run or several have its settings (made of given and of shuffled tags).
     """
@@ -70,33 +97,75 @@ def seed_seconds(folders: Mapping[Path, Result]) -> dict[int, float]:
     for path, result in folders.items():
         settings = result.config.get("cam_seeds")
         if settings:
-            reports = [r for r in RunFolder(path).seed_reports(result.seed) if r.settings == settings]
-            if len(reports) == 1:
-                found[id(result)] = reports[0].refine_core_seconds
+            beside = [(seeds.read_report(), seeds) for seeds in RunFolder(path).seeds(result.seed)]
+            same = [(report, seeds) for report, seeds in beside if report and report.settings == settings]
+            if len(same) == 1:
+                ((report, seeds),) = same
+                found[id(result)] = Seeds(report, seeds.read_quality())
     return found
 
 
-def folder_warnings(folders: Mapping[Path, Result], roots: Sequence[Path]) -> list[str]:
-    """Runs without a result, torn logs, and commits that do not say what was run."""
-    said: dict[str, list[str]] = defaultdict(list)
-    for path in find_unfinished(*roots):
-        said["begun but not finished, passed over"].append(shown_path(path, roots))
-    for path in folders:
-        run, name = RunFolder(path), shown_path(path, roots)
-        if metrics_torn(run.metrics):
-            said["the last line of the log is torn and left out"].append(name)
+@dataclass(frozen=True)
+class Origin:
+    """How a run was made, from all its starts. A text is empty where nothing is recorded."""
+
+    command: str  # of the last start, without folders
+    commits: tuple[str | None, ...]  # different ones; None is an unknown one
+    dirty: bool  # files that no commit holds
+    time: str  # of the last start
+    machine: str
+
+
+UNKNOWN = Origin(command="", commits=(None,), dirty=False, time="", machine="")
+
+
+def origins(folders: Mapping[Path, Result]) -> dict[int, Origin]:
+    """How each run was made, by identity of the result; runs whose provenance cannot be read are left out."""
+    found = {}
+    for path, result in folders.items():
         try:
-            commits = [start.get("git") for start in run.read_provenance()]
-        except (OSError, ValueError, AttributeError):
+            starts = RunFolder(path).read_provenance()
+            found[id(result)] = _origin(starts)
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _origin(starts: Sequence[Mapping[str, Any]]) -> Origin:
+    commits = [start.get("git") or {} for start in starts]
+    last = starts[-1] if starts else {}
+    gpus = (last.get("torch") or {}).get("gpus") or []
+    return Origin(
+        command=without_folders(str(last.get("command", ""))),
+        commits=tuple(dict.fromkeys(commit.get("commit") for commit in commits)) or (None,),
+        dirty=any(commit.get("dirty") for commit in commits),
+        time=str(last.get("time", "")),
+        machine=", ".join(map(str, gpus)) or str((last.get("cpu") or {}).get("model", "")),
+    )
+
+
+def folder_warnings(
+    folders: Mapping[Path, Result], made: Mapping[int, Origin], roots: Sequence[Path]
+) -> list[str]:
+    """Runs without a result, torn logs, and commits that do not say what was run; `made` is of `origins`."""
+    said: dict[str, list[str]] = defaultdict(list)
+    for path in find_unfinished(folders, *roots):
+        said["begun but not finished, passed over"].append(shown_path(path, roots))
+    for path, result in folders.items():
+        name, origin = shown_path(path, roots), made.get(id(result))
+        if metrics_torn(RunFolder(path).metrics):
+            said["the last line of the log is torn and left out"].append(name)
+        if origin is None:
             said["how it was made cannot be read"].append(name)
             continue
-        if any(commit and commit.get("dirty") for commit in commits):
+        if origin.dirty:
             said["made with changes that were not committed"].append(name)
-        if not commits or not all(commits):
+        if None in origin.commits:
             said["made from an unknown commit"].append(name)
-    return [f"{what}: {_listed(names)}" for what, names in said.items()]
+    return [f"{what}: {listed(names)}" for what, names in said.items()]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """The first eight names, and how many more there are."""
     rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"{', '.join(names[:8])}{rest}"

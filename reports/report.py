@@ -1,60 +1,79 @@
-"""The report of a folder of runs: Markdown, plots, tables as CSV and LaTeX, and one line per run as CSV."""
+"""The report of a folder of runs: one HTML page, the same as Markdown, and every table and plot as files."""
 
 from __future__ import annotations
 
+import io
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.ablations import sweeps_of
+from bench.ablations import Ablation, sweeps_of
 from bench.errors import ConfigError, DataError, did_you_mean
 from bench.files import write_atomic
-from bench.store import Result, RunFolder, find_results, read_metrics
-from reports import ablation, classes, comparison, evaluation, health, overview, plots, records, sheets
+from bench.store import Result, RunFolder, Scores, find_results, read_metrics
+from reports import (
+    ablation,
+    classes,
+    comparison,
+    curves,
+    document,
+    effort,
+    evaluation,
+    health,
+    heat,
+    overview,
+    page,
+    plots,
+    records,
+    seeds,
+)
 from reports import published_numbers as literature
+from reports.document import Listing, Part, Photo, Section
+from reports.plots import Picture
 from reports.sheets import Sheet
 from reports.tables import (
     BASELINE,
     COLUMNS,
     LISTS,
+    MISSING,
     Row,
     Split,
     Table,
     columns_of,
     comparable,
-    csv_lines,
     granted,
     labels_of,
-    markdown_text,
     miou_table,
     score_of,
-    to_markdown,
 )
 
-HOW_TO_READ = """\
-A cell is mean ± spread (n) of the mIoU in percent over n seeds; spread is the sample standard deviation,
-and one seed has none. Headline numbers are of the last weights, never of the best checkpoint; the best of
-the curve is shown only under `oracle`. "missing" is a cell that has not been run; nothing is averaged over
-it.
-
-A table holds runs of one protocol, one scored list, one class list and one set of encoder weights. The
-number of labeled images of a split is in brackets after its name; "tags" are images of which only the
-classes are known. Runs of a method with other knobs are rows of their own, named by the knobs that differ.
-miou.csv has one line per run. The CSV and LaTeX files of a table are named under it.
-"""
-HOW_HEALTHY = """\
-What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split
-withholds, so it is there only for runs with `--audit`, which opens them for such figures and nothing else.
-"""
-HOW_SCORED = """\
-Finished runs scored again by `python -m bench score`, without tags: raw is the score of the protocol, the
-others average the probabilities over scales and flips, and refine those by the dense CRF. The three numbers
-of a row are of the same runs.
-"""
+HOW_TO_READ = (
+    "A cell is mean ± spread (n) of the mIoU in percent over n seeds; spread is the sample standard "
+    "deviation, and one seed has none. Headline numbers are of the last weights, never of the best "
+    f'checkpoint; the best of the curve is shown only under oracle. "{MISSING}" is a cell that has not been '
+    "run; nothing is averaged over it.",
+    "A table holds runs of one protocol, one scored list, one class list and one set of encoder weights. The "
+    'number of labeled images of a split is in brackets after its name; "tags" are images of which only the '
+    "classes are known. Runs of a method with other knobs are rows of their own, named by the knobs that "
+    "differ.",
+)
+HOW_HEALTHY = (
+    "What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split "
+    "withholds, so it is there only for runs with --audit, which opens them for such figures and nothing "
+    "else."
+)
+HOW_SCORED = (
+    "Finished runs scored again by `python -m bench score`, without tags: raw is the score of the protocol, "
+    "the others average the probabilities over scales and flips, and refine those by the dense CRF. The "
+    "three numbers of a row are of the same runs."
+)
+HOW_MADE = (
+    "One line per run. Digests name the protocol, the lists of images and the encoder weights: two runs may "
+    "be compared where those of protocol, scored list and weights are equal."
+)
 RUN_COLUMNS = (
     *("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest"),
     *("method", "row", "split", "seed", "run_id", *LISTS, "eval"),
@@ -68,23 +87,40 @@ RUN_COLUMNS = (
         "peak_memory_mib",
     ),
     *("method_version", "knobs"),
+    *(f"{name}_digest" for name in LISTS),
+    *("commit", "dirty", "started", "machine", "command"),
 )
+DETAILED_CELLS = (
+    6  # of so many the health of every class is drawn: a figure takes a second and a whole screen
+)
+SHOWN_DIGITS = 12
+SHEET_WIDTH = 1400  # pixels of a picture sheet on the page
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and the headline table of each comparable group."""
+    """What was written. `sheets` are the tables to print: headline, differences, evaluation, ablations."""
 
     tables: list[Table]
-    differences: list[Sheet]
-    evaluations: list[evaluation.EvaluationTable]
-    ablations: list[ablation.AblationTable]
+    sheets: list[Sheet]
     warnings: list[str]
     paths: list[Path]
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What lies beside the results, by identity of the result. A run may lack any of it."""
+
+    counts: Mapping[int, records.Counts]
+    lines: Mapping[int, Sequence[Mapping[str, Any]]]  # of the log
+    scores: Mapping[int, Scores]
+    seeds: Mapping[int, records.Seeds]
+    origins: Mapping[int, records.Origin]
+    folders: Mapping[int, RunFolder]
+
+
 def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASELINE) -> Report:
-    """Read the finished runs below `roots` and write report.md, the tables and the plots to `destination`.
+    """Read the finished runs below `roots` and write index.html, report.md, the tables and the plots.
 
     A named sweep has a table where two of its variants are found.
 
@@ -98,93 +134,153 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
         ConfigError: No run is of the baseline that was asked for, or the rows it may mean are several.
     """
     folders = find_results(*roots)
-    results = list(folders.values())
-    if not results:
+    if not folders:
         raise DataError(
             f"no finished runs under {', '.join(map(str, roots))}; a run is finished once it has a result."
         )
-    groups = comparable(results)
+    groups = comparable(folders.values())
     baselines = [comparison.rows_named(group, baseline) for group in groups]
     _check_baseline(baseline, groups, baselines)
-    scores = {id(result): RunFolder(path).read_scores() for path, result in folders.items()}
-    metrics = {id(result): RunFolder(path).metrics for path, result in folders.items()}
-    sums, warnings = records.predictor_sums(folders, roots)
-    warnings += records.folder_warnings(folders, roots)
+    evidence, warnings = _gather(folders, roots)
+    warnings += _apart(groups)
+    sweeps = sweeps_of({result.method for result in folders.values()})
+    printed: list[Sheet] = []
+    sections = []
+    for group, rows in zip(groups, baselines, strict=True):
+        section, shown = _group_section(group, baseline, rows, sweeps, evidence)
+        warnings += _holes(group)
+        sections.append(section)
+        printed += shown
+    runs = sum(map(len, groups))
+    whole = Section(
+        title="FrugalSeg: results",
+        parts=(f"{_count(runs, 'run')} in {_count(len(groups), 'comparable group')}.", *HOW_TO_READ),
+        sections=(
+            Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
+            *sections,
+            Section("Runs", (HOW_MADE, _runs_sheet(groups, evidence))),
+        ),
+    )
+    filed = document.file(whole)
+    paths = document.write_files(filed, destination)
+    for name, text in (("report.md", document.to_markdown(filed)), ("index.html", page.to_html(filed))):
+        write_atomic(destination / name, text.encode())
+        paths.insert(0, destination / name)
+    return Report([miou_table(group) for group in groups], printed, warnings, paths)
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def _gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evidence, list[str]]:
+    """What lies beside the results, and warnings on what does not or is not as it should be."""
+    counts, warnings = records.predictor_counts(folders, roots)
+    origins = records.origins(folders)
+    runs = {id(result): RunFolder(path) for path, result in folders.items()}
+    evidence = Evidence(
+        counts=counts,
+        lines={key: read_metrics(run.metrics) for key, run in runs.items()},
+        scores={key: run.read_scores() for key, run in runs.items()},
+        seeds=records.cam_seeds(folders),
+        origins=origins,
+        folders=runs,
+    )
+    return evidence, warnings + records.folder_warnings(folders, origins, roots)
+
+
+def _apart(groups: Sequence[Sequence[Result]]) -> list[str]:
+    """What may not be compared, and where lists of other content go by one name."""
+    found = []
     if len(groups) > 1:
-        warnings.append(
+        found.append(
             f"the runs differ in data set, protocol, scored list, classes or encoder weights: {len(groups)} "
             "groups, each with tables of its own; numbers of two groups may not be compared"
         )
-    refined = records.seed_seconds(folders)
-    text: list[str] = []
-    tables: list[Table] = []
-    differences: list[Sheet] = []
-    evaluations: list[evaluation.EvaluationTable] = []
-    ablations: list[ablation.AblationTable] = []
-    sweeps = sweeps_of({result.method for result in results})
-    pictures: list[Path] = []
-    written: dict[str, str] = {}
-    for group, rows in zip(groups, baselines, strict=True):
-        headline = miou_table(group, "last")
-        tables.append(headline)
-        warnings += _holes(group, headline)
-        stem = destination / _file_name(pictures, "miou", headline.dataset, headline.protocol_hash[:8])
-        pictures += plots.save(headline, stem)
-        text += [f"## {markdown_text(headline.title)}\n", f"{markdown_text(headline.basis)}\n"]
-        name, explained = COLUMNS["last"]
-        text += [f"### {name}\n", f"{explained[0].upper()}{explained[1:]}.\n", to_markdown(headline)]
-        text.append(f"![mIoU against labeled images]({stem.name}.png)\n")
-        text += _section("95 % intervals", overview.intervals(group), written)
-        text.append(f"### Differences to {markdown_text(baseline)}\n")
-        if len(rows) == 1 and len(headline.rows) > 1:
-            differences.append(comparison.differences(group, rows[0], sums))
-            text += _section("", differences[-1], written)
-        else:
-            text.append(f"{markdown_text(_no_baseline(baseline, rows))}\n")
-        ranked = comparison.average_rank_sheet(group)
-        text += (
-            ["### Average rank\n", "No split and seed is common to two methods or more.\n"]
-            if not ranked
-            else []
-        )
-        text += _section("Average rank", ranked, written) if ranked else []
-        text += _section("Student, predictor and oracle", overview.modules(group), written)
-        text.append("### Classes\n")
-        for sheet in classes.class_sheets(group):
-            text += [f"{markdown_text(sheet.title)}:\n", *_section("", sheet, written)]
-        if (field := literature.beside(group)) is not None:
-            text += _section("Published numbers", field, written)
-        scored = evaluation.evaluation_tables(group, scores)
-        evaluations += scored
-        text += ["### Evaluation\n", HOW_SCORED] if scored else []
-        text += [evaluation.to_markdown(table) for table in scored]
-        text += _section("Cost", overview.costs(group, scores, refined), written)
-        for sweep in sweeps:
-            for found in ablation.ablation_tables(group, sweep, fewest=2):
-                ablations.append(found)
-                text += [f"### {markdown_text(found.title)}\n", ablation.to_markdown(found)]
-        noted = _noted(group, headline, metrics)
-        text += ["### Health\n", HOW_HEALTHY] if noted else []
-        for row, split, figures in noted:
-            names = (headline.dataset, headline.protocol_hash[:8], split.label, row.label)
-            stem = destination / _file_name(pictures, "health", *names)
-            name = f"{row.label} on {split.heading}"
-            pictures += plots.write(health.draw(figures, f"{headline.title}: {name}"), stem)
-            text += [f"#### {markdown_text(name)}\n", f"![health over the steps]({stem.name}.png)\n"]
-            text.append(health.to_markdown(figures))
-    said = [f"- {markdown_text(warning)}\n" for warning in warnings] or ["None.\n"]
-    opening = ["# Results\n", HOW_TO_READ, "## Warnings\n", "".join(said)]
-    written = {"report.md": "\n".join([*opening, *text]), "miou.csv": _runs_csv(groups), **written}
-    for name, content in written.items():
-        write_atomic(destination / name, content.encode())
-    return Report(
-        tables=tables,
-        differences=differences,
-        evaluations=evaluations,
-        ablations=ablations,
-        warnings=warnings,
-        paths=[*(destination / name for name in written), *pictures],
+    for group in groups:
+        names: dict[str, list[str]] = defaultdict(list)
+        for key, split in columns_of(group).items():
+            names[key[3]].append(split.label)
+        for name, labels in names.items():
+            if len(labels) > 1:
+                found.append(
+                    f"{group[0].dataset}: {len(labels)} splits of different lists go by the name {name}; "
+                    f"each has a column of its own: {', '.join(labels)}"
+                )
+    return found
+
+
+# One group --------------------------------------------------------------------------------------------------
+
+
+def _group_section(
+    group: Sequence[Result],
+    baseline: str,
+    rows: Sequence[str],
+    sweeps: Sequence[Ablation],
+    evidence: Evidence,
+) -> tuple[Section, list[Sheet]]:
+    """All that is said of runs that may be compared, and those of its sheets that a terminal shows.
+
+    Args:
+        rows: Labels of the rows that `baseline` means here.
+    """
+    table = miou_table(group)
+    headline = overview.headline(group)
+    printed = [headline]
+    explained = COLUMNS["last"][1]
+    sums = {key: counts.sums for key, counts in evidence.counts.items()}
+    pooled = {key: counts.pooled for key, counts in evidence.counts.items()}
+    refined = {key: found.report.refine_core_seconds for key, found in evidence.seeds.items()}
+    qualities = {key: found.quality for key, found in evidence.seeds.items() if found.quality}
+
+    compared: Part = _no_baseline(baseline, rows)
+    if len(rows) == 1 and len(table.rows) > 1:
+        compared = comparison.differences(group, rows[0], sums)
+        printed.append(compared)
+    ranks = comparison.average_rank_sheet(group)
+    scored = [found.sheet for found in evaluation.evaluation_tables(group, evidence.scores)]
+    ablations = [
+        found.sheet for sweep in sweeps for found in ablation.ablation_tables(group, sweep, fewest=2)
+    ]
+    printed += scored + ablations
+    field = literature.beside(group)
+    sections = (
+        Section("What was compared", (table.basis, overview.lists(group))),
+        Section(
+            "mIoU",
+            (
+                f"{explained[0].upper()}{explained[1:]}.",
+                headline,
+                *plots.labels(group),
+                overview.intervals(group),
+            ),
+        ),
+        Section(f"Differences to {baseline}", (compared,)),
+        Section("Average rank", (ranks or "No split and seed is common to two methods or more.",)),
+        Section("Student, predictor and oracle", (overview.modules(group),)),
+        Section("Published numbers", (field,) if field else ()),
+        Section("Evaluation", (HOW_SCORED, *scored) if scored else ()),
+        Section("Ablations", tuple(ablations)),
+        Section("Annotation", tuple(effort.hours(group))),
+        Section(
+            "Classes",
+            (
+                *heat.class_maps(group),
+                *classes.class_sheets(group),
+                *heat.confusions(group, pooled),
+            ),
+        ),
+        Section("Cost", (overview.costs(group, evidence.scores, refined), *effort.costs(group))),
+        Section("Learning curves", tuple(curves.learning(group, evidence.lines))),
+        Section("Health", _health(group, table, evidence)),
+        Section("CAM seeds", tuple(seeds.quality(group, qualities))),
+        Section("Predictions", tuple(_photos(group, evidence))),
+        Section("Protocol", (overview.protocol(group),)),
     )
+    title = f"{table.title}, {table.steps} steps"
+    section = Section(title, sections=tuple(part for part in sections if part.parts))
+    return section, printed
 
 
 def _check_baseline(baseline: str, groups: Sequence[Sequence[Result]], rows: Sequence[Sequence[str]]) -> None:
@@ -205,31 +301,45 @@ def _no_baseline(baseline: str, rows: Sequence[str]) -> str:
     return f"No run of {baseline} is among these."
 
 
-def _section(heading: str, sheet: Sheet, written: dict[str, str]) -> list[str]:
-    """The sheet for report.md; its CSV and LaTeX files are added to `written`."""
-    group = dict(zip(sheets.GROUP_COLUMNS, sheet.records[1], strict=False)) if len(sheet.records) > 1 else {}
-    taken = [Path(name) for name in written] + [Path("miou.csv"), Path("report.md")]
-    stem = _file_name(taken, sheet.name, group.get("dataset", ""), group.get("protocol_hash", "")[:8])
-    written[f"{stem}.csv"], written[f"{stem}.tex"] = sheets.to_csv(sheet), sheets.to_latex(sheet)
-    return [
-        *([f"### {heading}\n"] if heading else []),
-        sheets.to_markdown(sheet),
-        f"Files: [{stem}.csv]({stem}.csv), [{stem}.tex]({stem}.tex)\n",
-    ]
-
-
-def _holes(group: Sequence[Result], table: Table) -> list[str]:
+def _holes(group: Sequence[Result]) -> list[str]:
+    table = miou_table(group)
     few, missing = overview.holes(group)
     where = f"{table.title} ({table.protocol_hash[:8]})"
-    found = [f"{where}: fewer than three seeds: {', '.join(few)}"] if few else []
-    return found + ([f"{where}: missing cells: {', '.join(missing)}"] if missing else [])
+    said = {"fewer than three seeds": few, "missing cells": missing}
+    return [f"{where}: {what}: {records.listed(cells)}" for what, cells in said.items() if cells]
+
+
+def _health(group: Sequence[Result], table: Table, evidence: Evidence) -> tuple[Part, ...]:
+    """Methods beside each other, and class by class where the cells are few."""
+    overviews = health.overview(group, evidence.lines)
+    cells = _noted(group, table, evidence.lines)
+    if not cells:
+        return tuple(overviews)
+    parts: list[Part] = [HOW_HEALTHY, *overviews]
+    parts.append(health.sheet(table, [(row.label, split, figures) for row, split, figures in cells]))
+    if len(cells) > DETAILED_CELLS:
+        parts.append(
+            f"{_count(len(cells), 'cell')} have figures of every class, which are drawn for up to "
+            f"{DETAILED_CELLS}: give `report` the folder of fewer runs to see them."
+        )
+        return tuple(parts)
+    for row, split, figures in cells:
+        name = f"{row.label} on {split.heading}"
+        parts.append(
+            Picture(
+                name=f"health-{table.dataset}-{table.protocol_hash[:8]}-{split.label}-{row.label}",
+                title=f"health of {name}, class by class",
+                alt=f"What {name} noted over its training steps; the table has the last values.",
+                figure=health.draw(figures, f"{table.title}: {name}"),
+            )
+        )
+    return tuple(parts)
 
 
 def _noted(
-    group: Sequence[Result], table: Table, metrics: Mapping[int, Path]
+    group: Sequence[Result], table: Table, lines: Mapping[int, Sequence[Mapping[str, Any]]]
 ) -> list[tuple[Row, Split, health.Health]]:
-    """The health figures of the table's rows on its splits, where the runs have any; `metrics` by identity of
-    the result."""
+    """The health figures of the table's rows on its splits, where the runs have any."""
     columns = columns_of(group)
     cells: dict[tuple[str, Split], list[Result]] = defaultdict(list)
     for run, label in zip(group, labels_of(group), strict=True):
@@ -237,38 +347,86 @@ def _noted(
     found = []
     for row in table.rows:
         for split in table.splits:
-            lines = [read_metrics(metrics[id(run)]) for run in cells[row.label, split]]
-            figures = health.gather(lines, table.classes)
+            noted = [lines[id(run)] for run in cells[row.label, split]]
+            figures = health.gather(noted, table.classes)
             if figures is not None:
                 found.append((row, split, figures))
     return found
 
 
-def _file_name(others: Sequence[Path], *parts: str) -> str:
-    """A file name for any name of a data set or method; a number tells apart those that come out alike."""
-    taken = [path.stem for path in others]
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(parts))[:80]
-    number, unique = 1, name
-    while unique in taken:
-        number += 1
-        unique = f"{name}-{number}"
-    return unique
+def _photos(group: Sequence[Result], evidence: Evidence) -> list[Photo]:
+    """The picture sheets that `show` has made, reduced to what a page needs."""
+    from PIL import Image
+
+    found = []
+    for run, label in zip(group, labels_of(group), strict=True):
+        path = evidence.folders[id(run)].sheet
+        if not path.exists():
+            continue
+        with Image.open(path) as sheet:
+            image = sheet.convert("RGB")
+        image.thumbnail((SHEET_WIDTH, 100 * SHEET_WIDTH))
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=82, optimize=True)
+        name = f"{label} on {run.split}, seed {run.seed}"
+        found.append(
+            Photo(
+                name=f"predictions-{run.dataset}-{run.split}-{label}-{run.seed}",
+                title=name,
+                alt=f"Images, truth, pseudo-labels and predictions of {name}.",
+                data=file.getvalue(),
+            )
+        )
+    return found
 
 
-def _runs_csv(groups: Sequence[Sequence[Result]]) -> str:
-    lines: list[Sequence[Any]] = [RUN_COLUMNS]
+# All runs ---------------------------------------------------------------------------------------------------
+
+
+def _runs_sheet(groups: Sequence[Sequence[Result]], evidence: Evidence) -> Sheet:
+    """One line per run: its scores, the digests it may be compared by, and how it was made."""
+    heading = (
+        *("method", "split", "seed", "mIoU", "data set", "run", "protocol", "scored list"),
+        *(*(f"{name} list" for name in LISTS), "weights", "commit", "started", "machine", "command"),
+    )
+    lines: list[tuple[str, ...]] = [heading]
+    rows: list[tuple[Any, ...]] = [RUN_COLUMNS]
     for group in groups:
         for result, label in zip(group, labels_of(group), strict=True):
+            origin = evidence.origins.get(id(result), records.UNKNOWN)
+            digests = [result.split_digests.get(name, "") for name in LISTS]
+            commits = ", ".join(commit[:SHOWN_DIGITS] if commit else "unknown" for commit in origin.commits)
+            scored = result.split_digests.get("eval", "")
+            weights = result.weights_digest or ""
             lines.append(
-                [
-                    *(result.dataset, result.protocol, result.protocol_hash),
-                    *(result.split_digests.get("eval"), result.weights_digest),
+                (
+                    *(label, result.split, str(result.seed), f"{100 * score_of(result, 'last'):.2f}"),
+                    *(result.dataset, result.run_id, f"{result.protocol} {result.protocol_hash}"),
+                    *(digest[:SHOWN_DIGITS] for digest in (scored, *digests, weights)),
+                    f"{commits}, with uncommitted changes" if origin.dirty else commits,
+                    *(origin.time, origin.machine, origin.command),
+                )
+            )
+            rows.append(
+                (
+                    *(result.dataset, result.protocol, result.protocol_hash, scored, result.weights_digest),
                     *(result.method, label, result.split, result.seed, result.run_id),
                     *(result.images.get(name, 0) for name in (*LISTS, "eval")),
                     *(100 * score_of(result, column) for column in COLUMNS),
                     *(result.predictor.classes_averaged, 100 * result.predictor.pixel_accuracy),
                     *(result.steps, result.train_seconds, result.eval_seconds, result.peak_memory_mib),
                     *(result.method_version, json.dumps(result.config.get("method"), sort_keys=True)),
-                ]
+                    *digests,
+                    *(" ".join(commit or "unknown" for commit in origin.commits), origin.dirty),
+                    *(origin.time, origin.machine, origin.command),
+                )
             )
-    return csv_lines(lines)
+    return Sheet(
+        name="runs",
+        title="every run",
+        group="",
+        lines=tuple(lines),
+        records=tuple(rows),
+        names=3,
+        words=len(heading) - 4,
+    )

@@ -25,7 +25,11 @@ class Sheet:
     lines: tuple[tuple[str, ...], ...]  # heading and rows, for reading
     records: tuple[tuple[Any, ...], ...]  # heading and rows, for CSV: numbers unrounded, None where missing
     names: int = 1  # columns at the left that hold names
+    words: int = 0  # columns at the right that hold text; those between hold numbers
     notes: tuple[str, ...] = ()
+
+    def is_number(self, column: int) -> bool:
+        return self.names <= column < len(self.lines[0]) - self.words
 
 
 def group_names(table: Table) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ def to_rich(sheet: Sheet) -> Group:
     heading, *rows = sheet.lines
     drawn = RichTable(title=Text(plain(sheet.title)), caption=Text(plain(sheet.group)))
     for number, name in enumerate(heading):
-        drawn.add_column(Text(plain(name)), justify="left" if number < sheet.names else "right")
+        drawn.add_column(Text(plain(name)), justify="right" if sheet.is_number(number) else "left")
     for row in rows:
         drawn.add_row(*(Text(plain(cell), style="dim" if cell == MISSING else "") for cell in row))
     return Group(drawn, *(Text(plain(note)) for note in sheet.notes))
@@ -61,13 +65,13 @@ def to_rich(sheet: Sheet) -> Group:
 def to_latex(sheet: Sheet) -> str:
     """The table as a LaTeX float; the document needs the package booktabs, and UTF-8 as is usual by now."""
     heading, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in sheet.lines)
-    width = len(sheet.lines[0])
+    columns = "".join("r" if sheet.is_number(i) else "l" for i in range(len(sheet.lines[0])))
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{latex_text(f'{sheet.title}: {sheet.group}')}}}",
-            rf"\begin{{tabular}}{{{'l' * sheet.names}{'r' * (width - sheet.names)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
             *(r"\toprule", heading, r"\midrule", *rows, r"\bottomrule"),
             r"\end{tabular}",
             *(rf"\par{{\footnotesize {latex_text(note)}\par}}" for note in sheet.notes),

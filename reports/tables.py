@@ -12,9 +12,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rich.table import Table as RichTable
-from rich.text import Text
-
 from bench.errors import DataError
 from bench.store import Result
 from reports.statistics import Summary, summarise
@@ -27,10 +24,6 @@ COLUMNS: dict[Column, tuple[str, str]] = {
     "student": ("student", "last weights of the student"),
 }
 LISTS = ("pixel", "tags", "none")
-CELL_COLUMNS = (
-    *("dataset", "protocol", "protocol_hash", "column", "method", "split", "pixel", "tags"),
-    *("miou_percent_mean", "miou_percent_spread", "n"),
-)
 MISSING = "missing"
 SEEDS = "cam_seeds."  # settings of a run that learned from CAM seeds
 # Always said where they are not these: the runs were given more, or worse, than others of their split.
@@ -56,20 +49,10 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What the runs of a row took: mean training seconds per step, and the largest peak memory."""
-
-    seconds_per_step: float
-    peak_memory_mib: float
-    runs: int
-
-
-@dataclass(frozen=True)
 class Row:
     method: str
     label: str
     cells: tuple[Summary | None, ...]  # one per split, shares 0..1; None = missing
-    cost: Cost
 
 
 @dataclass(frozen=True)
@@ -135,16 +118,22 @@ def labels_of(results: Sequence[Result]) -> list[str]:
     by_method: dict[str, list[dict[str, str]]] = defaultdict(list)
     for result, setting in zip(results, settings, strict=True):
         by_method[result.method].append(setting)
+    differing = {method: _differing(others) for method, others in by_method.items()}
     labels = []
     for result, setting in zip(results, settings, strict=True):
-        others = by_method[result.method]
-        knobs = sorted({key for other in others for key in other})
-        differing = [key for key in knobs if len(_values(key, others)) > 1 and key not in UNUSUAL]
         apart = [key for key in sorted(UNUSUAL) if setting.get(key, UNUSUAL[key]) != UNUSUAL[key]]
-        keys = [key for key in dict.fromkeys([*differing, *apart]) if key in setting or not _of_seeds(key)]
+        names = dict.fromkeys([*differing[result.method], *apart])
+        keys = [key for key in names if key in setting or not _of_seeds(key)]
         shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys)
         labels.append(f"{result.method} ({shown})" if shown else result.method)
     return labels
+
+
+def _differing(settings: Sequence[dict[str, str]]) -> list[str]:
+    """The knobs in which runs of one method differ, but for those that are said of every run they are unusual
+    in."""
+    knobs = sorted({key for setting in settings for key in setting})
+    return [key for key in knobs if key not in UNUSUAL and len(_values(key, settings)) > 1]
 
 
 def _of_seeds(key: str) -> bool:
@@ -283,12 +272,7 @@ def _row(method: str, label: str, runs: list[Result], keys: list[tuple[Any, ...]
         summarise(score_of(run, column) for run in by_split[key].values()) if key in by_split else None
         for key in keys
     )
-    cost = Cost(
-        seconds_per_step=summarise(run.train_seconds / max(run.steps, 1) for run in runs).mean,
-        peak_memory_mib=max(run.peak_memory_mib for run in runs),
-        runs=len(runs),
-    )
-    return Row(method=method, label=label, cells=cells, cost=cost)
+    return Row(method=method, label=label, cells=cells)
 
 
 def _notes(group: Sequence[Result], column: Column) -> tuple[str, ...]:
@@ -353,13 +337,6 @@ def interval_text(ends: tuple[float, float] | None, sign: str = "") -> str:
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
 
 
-def to_markdown(table: Table) -> str:
-    """The table in GitHub's Markdown, readable as plain text."""
-    lines = [["method", *(split.heading for split in table.splits)]]
-    lines += [[row.label, *map(cell_text, row.cells)] for row in table.rows]
-    return aligned(lines) + "".join(f"\n{markdown_text(note)}\n" for note in table.notes)
-
-
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """The lines, the first of them the heading, as a Markdown table."""
     lines = [[markdown_text(cell) for cell in line] for line in lines]
@@ -372,19 +349,6 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(text) + "\n"
 
 
-def to_csv(table: Table) -> str:
-    """One line per cell; a missing cell has n = 0 and no numbers."""
-    lines: list[Sequence[Any]] = [CELL_COLUMNS]
-    for row in table.rows:
-        for split, cell in zip(table.splits, row.cells, strict=True):
-            names = [table.dataset, table.protocol, table.protocol_hash, table.column, row.label, split.label]
-            numbers: list[Any] = [MISSING, None, 0]
-            if cell is not None:
-                numbers = [100 * cell.mean, None if cell.spread is None else 100 * cell.spread, cell.n]
-            lines.append([*names, split.pixel, split.tags, *numbers])
-    return csv_lines(lines)
-
-
 def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
     """The lines as CSV, every text made harmless for spreadsheets."""
     file = io.StringIO()
@@ -392,21 +356,3 @@ def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
     for line in lines:
         writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in line])
     return file.getvalue()
-
-
-def to_rich(table: Table) -> RichTable:
-    """The table for the terminal, with the cost of each method at its right."""
-    name, explained = COLUMNS[table.column]
-    drawn = RichTable(
-        title=Text(plain(f"{table.title}: {name} (%)")), caption=Text(plain(f"{explained}; {table.basis}"))
-    )
-    drawn.add_column("method")
-    for split in table.splits:
-        drawn.add_column(Text(plain(split.heading)), justify="right")
-    drawn.add_column("s/step", justify="right")
-    drawn.add_column("peak MiB", justify="right")
-    for row in table.rows:
-        cells = [Text(cell_text(cell), style="dim" if cell is None else "") for cell in row.cells]
-        cost = [Text(f"{row.cost.seconds_per_step:.3g}"), Text(f"{row.cost.peak_memory_mib:.0f}")]
-        drawn.add_row(Text(plain(row.label)), *cells, *cost)
-    return drawn

@@ -40,7 +40,7 @@ from datasets.loaders import StepBatches
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MIOUS = (0.50, 0.52, 0.54)  # of seeds 0, 1, 2: mean 0.52, spread 0.02
-TOLERANCE = 3 * 0.02 / math.sqrt(3)
+TOLERANCE = 5 * 0.02 / math.sqrt(3)
 
 
 def score(miou: float) -> Score:
@@ -181,11 +181,12 @@ def test_folders_without_a_finished_run_are_refused(tmp_path: Path) -> None:
 # The tolerance
 
 
-def test_the_tolerance_is_three_standard_errors_and_never_below_the_floor() -> None:
+def test_the_tolerance_is_five_standard_errors_and_never_below_the_floor() -> None:
     wide = bound("miou", MIOUS)
     assert (wide.mean, wide.spread) == (pytest.approx(0.52), pytest.approx(0.02))
     assert wide.tolerance == pytest.approx(TOLERANCE, rel=1e-5)
     assert bound("miou", (0.5, 0.5, 0.5)).tolerance == 0.01
+    assert bound("lead", (0.1, 0.1, 0.1)).tolerance == 0.02
     assert bound("note.fill", (50.0, 50.0)).tolerance == 5
     assert bound("note.fill", (0.0, 0.0)).tolerance == 0.001
     assert bound("note.fill", (-50.0, -50.0)).tolerance == 5
@@ -272,7 +273,7 @@ def test_a_note_that_moves_is_a_difference_though_the_score_stays(old: Baselines
 def test_student_and_lead_are_compared_too(tmp_path: Path) -> None:
     old = updated(None, find_groups([three(tmp_path / "old", student=0.45)]), "first")
     assert verdicts(rows_of(old, three(tmp_path / "a", student=0.45))) == [("miou", "ok"), ("student", "ok")]
-    rows = rows_of(old, three(tmp_path / "b", student=0.40))
+    rows = rows_of(old, three(tmp_path / "b", student=0.38))
     assert verdicts(rows) == [("miou", "ok"), ("student", "fall"), ("lead", "differs")]
     rows = rows_of(old, three(tmp_path / "c"))  # the predictor is the student now
     assert verdicts(rows) == [("miou", "ok"), ("student", "differs"), ("lead", "differs")]

@@ -302,7 +302,8 @@ def test_score_prints_the_numbers_beside_the_raw_one_and_report_shows_them(
     how = ("--scales", "0.5,1", "--no-flip", "--crf", "none")
     done = bench("score", *folders, *how)
     assert done.code == 0, done.err
-    assert "scales 0.5 1 without flip, no CRF" in done.out and "multi-scale" in done.out
+    said = " ".join(done.out.split())  # a title is as wide as its table
+    assert "scales 0.5 1 without flip, no CRF" in said and "multi-scale" in said
     for folder in folders:
         raw = json.loads((folder / "result.json").read_text())["predictor"]["miou"]
         (entry,) = json.loads((folder / "scores.json").read_text())["entries"]
@@ -312,8 +313,8 @@ def test_score_prints_the_numbers_beside_the_raw_one_and_report_shows_them(
 
     again = bench("score", *folders, *how)
     assert again.code == 0 and again.err.count("already scored") == 2 and again.out == done.out
-    shown = bench("report", tmp_path / "runs", "--to", tmp_path / "out")
-    assert shown.code == 0 and "scales 0.5 1 without flip, no CRF" in shown.out
+    shown = bench("report", tmp_path / "runs", "--out", tmp_path / "out")
+    assert shown.code == 0 and "scales 0.5 1 without flip, no CRF" in " ".join(shown.out.split())
     assert run("supervised", "--overwrite").code == 0
     assert not next((tmp_path / "runs").glob("*/*/supervised/*/scores.json"), None), "of other weights"
 

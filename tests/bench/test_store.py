@@ -21,11 +21,16 @@ from bench.store import (
     RunFolder,
     Score,
     Scores,
+    SeedFolder,
+    Torn,
     find_results,
+    find_unfinished,
     read_counts,
     read_metrics,
     read_result,
     read_results,
+    records_file,
+    write_records,
 )
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -141,11 +146,43 @@ def test_numbers_of_other_settings_are_told_apart(change: dict[str, Any]) -> Non
     assert rescored(seconds=9.0).setting == rescored().setting
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"schema_version": 2, "entries": []}'])
-def test_garbled_scores_are_refused_by_file(folder: RunFolder, data: bytes) -> None:
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "is torn"),
+        (b'{"entries": [', "is torn"),
+        (b"{}", "is no Scores (entries: Field required)"),
+        (b"[]", "is no Scores"),
+        (b'{"schema_version": 2, "entries": []}', "has schema version 2, and this checkout reads version 1"),
+    ],
+)
+def test_garbled_scores_are_refused_by_file(folder: RunFolder, data: bytes, said: str) -> None:
     write_atomic(folder.scores, data)
-    with pytest.raises(DataError, match=r"scores.json holds no scores of this version"):
+    with pytest.raises(DataError) as caught:
         folder.read_scores()
+    assert str(caught.value).startswith(f"{folder.scores} {said}")
+    assert "run `score` again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b'{"seed_id": ', "is torn"),
+        (b"{}", "is no Seed"),
+        (b'{"schema_version": 0}', "has schema version 0, and this checkout reads version 1"),
+    ],
+)
+def test_garbled_reports_on_cam_seeds_are_refused_by_file(tmp_path: Path, data: bytes, said: str) -> None:
+    seeds = SeedFolder.of(tmp_path, "tinyset", "tags", 0, "maps", "seeds")
+    assert seeds.read_report() is None and seeds.read_quality() is None
+    for path, read, again in (
+        (seeds.report, seeds.read_report, "`cam-seeds`"),
+        (seeds.quality, seeds.read_quality, "`cam-seeds --quality`"),
+    ):
+        write_atomic(path, data)
+        with pytest.raises(DataError) as caught:
+            read()
+        assert str(caught.value).startswith(f"{path} {said}") and again in str(caught.value)
 
 
 def test_clearing_a_folder_leaves_no_record_of_an_earlier_run(folder: RunFolder) -> None:
@@ -165,7 +202,6 @@ def test_equal_results_are_equal_bytes(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ({"schema_version": 2}, "schema_version"),
         ({"mood": "good"}, "mood"),
         ({"steps": "many"}, "steps"),
         ({"student": {"miou": 1.0}}, "student.classes_averaged"),
@@ -173,20 +209,55 @@ def test_equal_results_are_equal_bytes(folder: RunFolder) -> None:
         ({"seed": None}, "seed"),
     ],
 )
-def test_another_schema_is_refused_by_file_and_field(
+def test_what_is_no_result_is_refused_by_file_and_field(
     folder: RunFolder, change: dict[str, Any], field: str
 ) -> None:
     write_atomic(folder.result, json.dumps({**json.loads(result().model_dump_json()), **change}).encode())
     with pytest.raises(DataError) as caught:
         folder.read_result()
-    assert f"{folder.result} is not a result of this version ({field}: " in str(caught.value)
+    assert f"{folder.result} is no Result ({field}: " in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 10_000])
-def test_a_garbled_result_is_refused_by_file(folder: RunFolder, data: bytes) -> None:
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_schema_version_is_refused_by_file_with_both_numbers(
+    folder: RunFolder, tmp_path: Path, version: Any
+) -> None:
+    """Whatever else has changed in it; it is never passed over as unfinished."""
+    folder.path.mkdir(parents=True)
+    folder.result.write_text(json.dumps({"schema_version": version, "new": 1}))
+    wanted = f"{folder.result} has schema version {version}, and this checkout reads version 1: read it with "
+    if version is None:
+        wanted = f"{folder.result} is no Result ("
+    for read in (folder.read_result, lambda: find_results(tmp_path)):
+        with pytest.raises(DataError) as caught:
+            read()
+        assert str(caught.value).startswith(wanted)
+        assert str(caught.value).endswith("move it away and run it again.")
+
+
+TORN = [b"", b"{", b"\xff\xfe", b"[" * 10_000, bytes(100), result().model_dump_json().encode()[:-1]]
+
+
+@pytest.mark.parametrize("data", TORN)
+def test_a_torn_result_is_refused_by_file_and_as_good_as_none_among_many(
+    folder: RunFolder, tmp_path: Path, data: bytes
+) -> None:
     write_atomic(folder.result, data)
-    with pytest.raises(DataError, match=r"result.json is not a result of this version"):
+    with pytest.raises(Torn, match=r"result.json is torn, half written or half copied; move it away"):
         folder.read_result()
+    other = RunFolder.of(tmp_path, "tinyset", "few", "fixmatch", 1, "0123abcd")
+    other.write_result(result(seed=1))
+    found = find_results(tmp_path)
+    assert found == {other.path: result(seed=1)}
+    assert find_unfinished(found, tmp_path) == [folder.path]
+
+
+@pytest.mark.parametrize("data", [b"[]", b"null", b"{}"])
+def test_json_that_is_no_result_is_refused_and_not_passed_over(folder: RunFolder, data: bytes) -> None:
+    write_atomic(folder.result, data)
+    for read in (folder.read_result, lambda: find_results(folder.path)):
+        with pytest.raises(DataError, match=r"result.json is no Result"):
+            read()
 
 
 def test_read_results_leaves_out_unfinished_runs_and_counts_none_twice(tmp_path: Path) -> None:
@@ -197,8 +268,9 @@ def test_read_results_leaves_out_unfinished_runs_and_counts_none_twice(tmp_path:
     for path in (unfinished.config, unfinished.checkpoint, unfinished.weights, unfinished.counts):
         write_atomic(path, b"x")
     write_atomic(unfinished.path / ".result.json.1.tmp", b"{")
-    found = read_results(tmp_path / "runs", tmp_path / "runs" / "tinyset", tmp_path / "runs")
-    assert [one.seed for one in found] == [0, 1]
+    roots = tmp_path / "runs", tmp_path / "runs" / "tinyset", tmp_path / "runs"
+    assert [one.seed for one in read_results(*roots)] == [0, 1]
+    assert find_unfinished(find_results(*roots), *roots) == [unfinished.path]
 
 
 def test_read_results_refuses_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -288,3 +360,100 @@ def test_metrics_damaged_before_their_end_are_refused(folder: RunFolder, damage:
 def test_results_are_found_with_their_folders(folder: RunFolder) -> None:
     folder.write_result(result())
     assert find_results(folder.path.parent) == {folder.path.resolve(): result()}
+
+
+# Folders of records
+
+
+def lines(root: Path, *results: Result) -> Path:
+    file = records_file(root, "tinyset")
+    write_records(file, results)
+    return file
+
+
+def test_records_and_runs_are_found_together(tmp_path: Path) -> None:
+    records, runs = tmp_path / "records", tmp_path / "runs"
+    lines(records, result(seed=3), result(seed=1))
+    for root, seed in ((records, 2), (runs, 0)):  # a folder of records may hold a run that has no line yet
+        RunFolder.of(root, "tinyset", "few", "fixmatch", seed, "0123abcd").write_result(result(seed=seed))
+    found = find_results(records, runs, records)
+    assert list(found) == [
+        root / "tinyset" / "few" / "fixmatch" / f"{seed}-0123abcd"
+        for root, seed in ((records, 1), (records, 2), (records, 3), (runs, 0))
+    ]
+    assert [run.seed for run in found.values()] == [1, 2, 3, 0]
+    (records / "tinyset" / "few" / "fixmatch" / "1-0123abcd").mkdir()
+    RunFolder(next(iter(found))).metrics.write_text('{"step": 1}\n')
+    assert find_unfinished(found, records, runs) == [], "a record has no result.json of its own"
+
+
+def test_the_log_of_a_run_is_no_record(folder: RunFolder) -> None:
+    folder.write_result(result())
+    folder.metrics.write_text('{"step": 1}\n')
+    assert find_results(folder.path) == {folder.path: result()}
+
+
+def test_a_run_with_a_record_and_a_result_must_have_the_same_in_both(tmp_path: Path) -> None:
+    file = lines(tmp_path, result())
+    run = RunFolder.of(tmp_path, "tinyset", "few", "fixmatch", 0, "0123abcd")
+    run.write_result(result())
+    assert find_results(tmp_path) == {run.path: result()}
+    run.write_result(result(train_seconds=9.0))
+    with pytest.raises(DataError) as caught:
+        find_results(tmp_path)
+    assert str(run.result) in str(caught.value) and str(file) in str(caught.value)
+
+
+def test_records_are_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+    runs = [
+        result(split=split, method=method, seed=seed, run_id=run_id)
+        for split in ("1_16", "1_8")
+        for method in ("a", "b")
+        for seed in (2, 10)
+        for run_id in ("x", "y")
+    ]
+    first = lines(tmp_path, *runs).read_bytes()
+    assert lines(tmp_path, *reversed(runs)).read_bytes() == first
+    assert [Result.model_validate_json(line) for line in first.splitlines()] == runs
+    assert first.count(b"\n") == len(runs) and first.endswith(b"}\n")
+
+
+def test_a_name_with_a_line_separator_stays_on_its_line(tmp_path: Path) -> None:
+    odd = result(classes=["a\u2028b", "c\x85d", "e\nf"])
+    lines(tmp_path, odd, result(seed=1))
+    assert read_results(tmp_path) == [odd, result(seed=1)]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (result(seed=1).model_dump_json()[:-9], "is torn"),
+        ("", "is torn"),
+        ("{}", "is no Result"),
+        (result(seed=1).model_dump_json().replace('n":1', 'n":7', 1), "has schema version 7"),
+        (result(dataset="other").model_dump_json(), "is of the data set 'other'; move it to other.jsonl"),
+        (result().model_dump_json(), "is the second of run 0123abcd"),
+    ],
+)
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_a_damaged_record_is_refused_by_file_and_line(tmp_path: Path, line: str, said: str, end: str) -> None:
+    file = lines(tmp_path, result())
+    if not line and not end:
+        end = "\n"  # one newline is the end of the line before
+    with file.open("a") as record:
+        record.write(line + end)
+    with pytest.raises(DataError) as caught:
+        find_results(tmp_path)
+    assert str(caught.value).startswith(f"{file}, line 2, {said}")
+
+
+def test_a_record_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:
+    lines(tmp_path, result(split="../.."))
+    with pytest.raises(DataError, match=r"'\.\./\.\.'.*no path below"):
+        find_results(tmp_path)
+
+
+def test_an_emptied_file_of_records_is_refused(tmp_path: Path) -> None:
+    records_file(tmp_path, "tinyset").touch()
+    with pytest.raises(DataError, match=r"tinyset\.jsonl, line 1, is torn"):
+        find_results(tmp_path)

@@ -4,11 +4,12 @@ python tests/regression/faults.py --out DIR                  all faults, then cl
 python tests/regression/faults.py --out DIR --only no_ema    one fault, or a clean condition, by its name
 python tests/regression/faults.py --list
 
-A fault is planted into the process of every run, by replacing a function. All gate runs of the methods it
-touches are made with it, below DIR/<fault>, and compared with the baselines. A clean condition repeats all
-gate runs with nothing planted, and with what rounds otherwise: other threads, other instructions of the CPU.
-What differs there is a false alarm. Without a file of baselines the runs of DIR/clean become it. The same
-command goes on where it was stopped.
+A fault is planted into the process of every run, by replacing a function. The gate runs of the methods it
+touches are made with it, below DIR/<fault>, and compared with the baselines, method by method until one of
+them does not hold: then the fault is caught. With --thorough all methods are run, which says who catches it.
+A clean condition repeats all gate runs with nothing planted, and with what rounds otherwise: other threads,
+other instructions of the CPU. What differs there is a false alarm. Without a file of baselines the runs of
+DIR/clean become it. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -32,6 +33,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))  # a script has its own folder there, and the checkout is meant
 
 from gate import BASELINES, grid, settings  # noqa: E402
+
+from bench.check import FAULTS as ALARMS  # noqa: E402
+from bench.check import Row, compare, find_groups, read_baselines  # noqa: E402
 
 CLASSES = 9  # of shapes
 SEMI, WEAK = "1_8", "tags"
@@ -266,24 +270,52 @@ def planted(name: str, arguments: list[str]) -> None:
 # The verdicts -----------------------------------------------------------------------------------------------
 
 
-def make(name: str, out: Path, jobs: int) -> list[str]:
-    """The runs of a case that are not done; answers the failures."""
-    with ThreadPoolExecutor(jobs) as pool:
-        return [reason for reason in pool.map(lambda job: perform(job, out), jobs_of(name)) if reason]
+def make(jobs: Sequence[Job], out: Path, at_once: int) -> list[str]:
+    """The runs that are not done; answers the failures."""
+    with ThreadPoolExecutor(at_once) as pool:
+        return [reason for reason in pool.map(lambda job: perform(job, out), jobs) if reason]
 
 
-def examine(name: str, out: Path, baseline: Path) -> tuple[int, int]:
-    """Print what the gate says of the runs of a case. Answers how many of how many baselines do not hold."""
-    from bench.check import FAULTS as ALARMS
-    from bench.check import compare, find_groups, read_baselines
+@dataclass(frozen=True)
+class Verdict:
+    failures: list[str]  # runs that came to no end
+    broken: set[str]  # baselines that do not hold
+    compared: set[str]
 
-    rows = [row for row in compare(read_baselines(baseline), find_groups([out / name])) if row.baseline]
-    rows = [row for row in rows if row.verdict != "missing"]  # methods that the fault does not touch
-    for row in rows:
-        if row.figure == "miou" or row.verdict in ALARMS:
-            shown = [f"{x:.4g}" if x is not None else "-" for x in (row.baseline, row.now, row.tolerance)]
-            print("  {:44} {:28} {:>9} -> {:>9} ± {:8} {}".format(row.label, row.figure, *shown, row.verdict))
-    return len({row.label for row in rows if row.verdict in ALARMS}), len({row.label for row in rows})
+
+def judge(name: str, out: Path, baseline: Path, at_once: int, thorough: bool) -> Verdict:
+    """Make the runs of a case and compare them: of a fault method by method, until a baseline is broken."""
+    verdict = Verdict([], set(), set())
+    jobs = jobs_of(name)
+    steps = [jobs]
+    if name in FAULTS and not thorough:
+        steps = [list(of) for _, of in groupby(jobs, key=lambda job: (job.method, job.split))]
+    for step in steps:
+        verdict.failures.extend(make(step, out, at_once))
+        if verdict.failures:
+            break
+        rows = [row for row in examine(name, out, baseline) if row.label not in verdict.compared]
+        for row in rows:
+            if row.figure == "miou" or row.verdict in ALARMS:
+                print(line_of(row), flush=True)
+        verdict.compared.update(row.label for row in rows)
+        verdict.broken.update(row.label for row in rows if row.verdict in ALARMS)
+        if verdict.broken:
+            break
+    return verdict
+
+
+def line_of(row: Row) -> str:
+    shown = [f"{x:.4g}" if x is not None else "-" for x in (row.baseline, row.now, row.tolerance)]
+    return "  {:44} {:28} {:>9} -> {:>9} ± {:8} {}".format(row.label, row.figure, *shown, row.verdict)
+
+
+def examine(name: str, out: Path, baseline: Path) -> list[Row]:
+    """What the gate says of the runs of a case that are there. Seeds are compared as a mean, so methods of
+    which some have no run, and those that the fault does not touch, are left out."""
+    rows = compare(read_baselines(baseline), find_groups([out / name]))
+    partly = {row.label for row in rows if row.verdict == "missing"}
+    return [row for row in rows if row.baseline is not None and row.label not in partly]
 
 
 def main() -> int:
@@ -297,6 +329,7 @@ def main() -> int:
     )
     parser.add_argument("--baseline", type=Path, default=BASELINES)
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--thorough", action="store_true", help="all methods that a fault touches")
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     given = parser.parse_args()
     if given.list or given.out is None:
@@ -308,7 +341,7 @@ def main() -> int:
         baseline = out / "baselines.json"
         if not baseline.exists():
             print("no baselines: making them of clean runs", flush=True)
-            if failures := make("clean", out, given.jobs):
+            if failures := make(jobs_of("clean"), out, given.jobs):
                 print("\n".join(failures))
                 return 1
             command = [
@@ -328,12 +361,13 @@ def main() -> int:
     lines = []
     for name in given.only or CASES:
         print(f"{name}: {CASES[name].plant.__doc__ if name in FAULTS else 'clean'}", flush=True)
-        if failures := make(name, out, given.jobs):
-            print(*failures, sep="\n")
-            lines.append(f"{name:20} {len(failures)} RUNS FAILED")
+        verdict = judge(name, out, baseline, given.jobs, given.thorough)
+        if verdict.failures:
+            print(*verdict.failures, sep="\n")
+            lines.append(f"{name:20} {len(verdict.failures)} RUNS FAILED")
             failed = True
             continue
-        bad, of = examine(name, out, baseline)
+        bad, of = len(verdict.broken), len(verdict.compared)
         if name in FAULTS:
             said = f"{'caught' if bad else 'NOT CAUGHT'}, by {bad} of {of} baselines"
         else:

@@ -9,8 +9,9 @@ from rich.console import Console
 
 from bench.ablations import Ablation, Published, read_ablation, sweep_file
 from bench.store import Result, RunFolder
-from reports.ablation import ablation_tables, to_markdown, to_rich
+from reports.ablation import ablation_tables
 from reports.report import write_report
+from reports.sheets import to_markdown, to_rich
 from reports.tables import cell_text
 
 SWEEP = Ablation(
@@ -121,24 +122,26 @@ def test_a_table_without_its_reference_has_no_differences(run: Any) -> None:
 def test_the_papers_numbers_are_marked_as_of_elsewhere(run: Any) -> None:
     (table,) = ablation_tables([run(0.4), run(0.5, "all")], SWEEP)
     console = Console(file=io.StringIO(), width=200, record=True)
-    console.print(to_rich(table))
-    for text in (to_markdown(table), console.export_text()):
+    console.print(to_rich(table.sheet))
+    for text in (to_markdown(table.sheet), console.export_text()):
         assert "another data set" in text and "Read with care." in text
         assert "Paper: A paper, Table 4; another data set, so compare the order of the rows" in text
         assert "Difference: to 'unreliable'" in text
     home = SWEEP.published.model_copy(update={"dataset": "camvid"})  # type: ignore[union-attr]
     (table,) = ablation_tables([run(0.4)], Ablation(**{**vars(SWEEP), "published": home}))
-    assert "another protocol" in to_markdown(table) and "another data set" not in to_markdown(table)
+    text = to_markdown(table.sheet)
+    assert "another protocol" in text and "another data set" not in text
 
 
 def test_without_published_numbers_there_are_no_columns(run: Any) -> None:
     (table,) = ablation_tables([run(0.4)], Ablation(**{**vars(SWEEP), "published": None, "note": ""}))
-    assert table.lines()[0] == ["variant", "1_8 (46)", "difference"] and "aper" not in to_markdown(table)
+    assert table.lines()[0] == ["variant", "1_8 (46)", "difference"]
+    assert "aper" not in to_markdown(table.sheet)
 
 
 def test_markdown_is_a_table_and_names_are_only_text(run: Any) -> None:
     (table,) = ablation_tables([run(0.4, split="a|b<i>")], SWEEP)
-    lines = to_markdown(table).splitlines()
+    lines = to_markdown(table.sheet).splitlines()
     assert [line.count("|") - line.count("\\|") for line in lines[:5]] == [6] * 5
     assert "a\\|b\\<i\\>" in lines[0]
 
@@ -155,7 +158,7 @@ def test_the_report_has_the_named_sweeps_of_which_two_variants_are_found(make: A
     for number, result in enumerate(results):
         RunFolder(tmp_path / "runs" / str(number)).write_result(result)
     report = write_report([tmp_path / "runs"], tmp_path / "out")
-    titles = {table.title for table in report.ablations}
+    titles = {s.title.removesuffix(": mIoU (%)") for s in report.sheets if s.name.startswith("ablation")}
     assert "Negatives from unreliable, reliable or all pixels: u2pl" in titles
     # Both variants are rows of the components' sweep as well; no other sweep has two.
     assert (
@@ -167,5 +170,5 @@ def test_the_report_has_the_named_sweeps_of_which_two_variants_are_found(make: A
         and len(titles) == 2
     )
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "### Negatives from unreliable, reliable or all pixels: u2pl" in text
+    assert "Negatives from unreliable, reliable or all pixels: u2pl: mIoU" in text
     assert "+1.0 (1)" in text and "77.57" in text

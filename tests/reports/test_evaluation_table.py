@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from bench.store import Rescored, Result, RunFolder, Score, Scores
-from reports.evaluation import EvaluationTable, evaluation_tables, to_markdown, to_rich
+from reports.evaluation import EvaluationTable, evaluation_tables
 from reports.report import write_report
+from reports.sheets import to_markdown, to_rich
 
 
 def number(miou: float, name: str, crf: str | None = None, **changes: Any) -> Rescored:
@@ -48,7 +49,7 @@ def test_three_numbers_are_means_over_the_seeds_that_have_all(make: Any) -> None
         ["fixmatch", "full (367)", "60.0 (1)", "62.0 (1)", "63.0 (1)"],
     ]
     assert table.caption == "scales 0.5 1 with flip, CRF deeplab" and table.notes == ()
-    assert table.title == "camvid, protocol camvid_small"
+    assert table.table.title == "camvid, protocol camvid_small"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_rows_have_the_names_of_the_headline_table(make: Any) -> None:
 
 def test_other_numbers_of_classes_are_noted(make: Any) -> None:
     (table,) = tables((make(0.4), both(0.5, 0.6, classes_averaged=2)))
-    assert "(2, 3)" in table.notes[0] and "(2, 3)" in to_markdown(table)
+    assert "(2, 3)" in table.notes[0] and "(2, 3)" in to_markdown(table.sheet)
 
 
 def test_no_run_scored_again_is_no_table(make: Any) -> None:
@@ -98,13 +99,14 @@ def test_no_run_scored_again_is_no_table(make: Any) -> None:
 
 def test_both_renderings_say_how_it_was_scored(make: Any) -> None:
     (table,) = tables((make(0.4, method="a|b[red]"), both(0.5, 0.6, "toco_final")))
-    text = to_markdown(table)
-    assert text.startswith("scales 0.5 1 with flip, CRF toco_final:\n\n| method")
+    text = to_markdown(table.sheet)
+    assert table.sheet.title == "scored again, mIoU (%): scales 0.5 1 with flip, CRF toco_final"
     assert "a\\|b\\[red\\]" in text
     drawn = Console(width=200, file=io.StringIO())
-    drawn.print(to_rich(table))
+    drawn.print(to_rich(table.sheet))
     shown = " ".join(drawn.file.getvalue().split())  # type: ignore[attr-defined]
-    assert "CRF toco_final; protocol hash" in shown and "a|b[red]" in shown and "60.0 (1)" in shown
+    for text in ("CRF toco_final", "protocol hash", "a|b[red]", "60.0 (1)"):
+        assert text in shown
 
 
 def test_the_report_has_the_table_of_the_runs_that_were_scored_again(make: Any, tmp_path: Path) -> None:
@@ -114,7 +116,7 @@ def test_the_report_has_the_table_of_the_runs_that_were_scored_again(make: Any, 
         if scores:
             folder.write_scores(scores)
     report = write_report([tmp_path / "runs"], tmp_path / "out")
-    (table,) = report.evaluations
+    (sheet,) = [sheet for sheet in report.sheets if sheet.name == "evaluation"]
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "### Evaluation" in text and to_markdown(table) in text
+    assert "### Evaluation" in text and to_markdown(sheet) in text
     assert "| supervised | 1_8 (46) | 40.0 (1) | 42.0 (1)           | 44.0 (1) |" in text

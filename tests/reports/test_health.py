@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench.store import Result, RunFolder
 from reports import health, plots
 from reports.health import Health, gather
 from reports.report import write_report
+from reports.tables import miou_table
 
 CLASSES = ("road", "sky", "car")
 Line = dict[str, Any]
@@ -195,11 +197,11 @@ def test_the_two_rules_for_negatives_share_their_colours() -> None:
 
 
 @pytest.mark.parametrize("counts", [[0, 0, 0], [7, 7, 7], [10, 0, 10], [0.001, 0, 1e9], [None, 0, None]])
-def test_counts_of_any_size_can_be_drawn(counts: list[float | None], tmp_path: Path) -> None:
+def test_counts_of_any_size_can_be_drawn(counts: list[float | None]) -> None:
     figure = health.draw(healthy([[{"step": 1, "anchors": counts}]]), "x")
     low, high = by_title(figure)["Anchor candidates"].collections[-1].get_clim()
     assert 0 < 10 * low <= high
-    assert len(plots.write(figure, tmp_path / "x")) == 2
+    assert len(plots.render(figure)) == 2
 
 
 def test_the_end_of_the_warmup_is_marked_and_explained() -> None:
@@ -219,13 +221,9 @@ def test_a_figure_of_one_line_is_a_point() -> None:
     assert ax.lines[0].get_marker() == "o"
 
 
-def test_equal_lines_give_equal_files(tmp_path: Path) -> None:
-    found = []
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        paths = plots.write(health.draw(healthy([lines_of()]), "x"), tmp_path / name / "h")
-        found.append([path.read_bytes() for path in paths])
-    assert found[0] == found[1]
+def test_equal_lines_give_equal_files() -> None:
+    first, second = (plots.render(health.draw(healthy([lines_of()]), "x")) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("count", [1, 150])
@@ -241,7 +239,8 @@ def test_any_number_of_classes_fits(count: int) -> None:
 # Table
 
 
-def test_the_table_has_the_switch_and_the_end() -> None:
+def test_the_table_has_the_switch_and_the_end(make: Any) -> None:
+    table = miou_table([make(0.5, method="u2pl")])
     runs = [
         [
             {
@@ -254,25 +253,27 @@ def test_the_table_has_the_switch_and_the_end() -> None:
         ]
         for a in (0.1, 0.3)
     ]
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in health.to_markdown(healthy(runs)).splitlines()
-    ]
-    assert rows[0][1:] == ["figure", "after the warm-up (step 20)", "last (step 30)"]
-    assert rows[2:] == [
-        ["Entropy threshold: threshold (nats)", "threshold", "1.000", "none"],
-        [
-            *("Pseudo-label accuracy: all pixels (%)", "accuracy_teacher"),
-            *("40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)"),
-        ],
-    ]
+    sheet = health.sheet(table, [("u2pl", table.splits[0], healthy(runs))])
+    assert sheet.lines[0][4:] == ("after the warm-up", "last", "steps")
+    place = ("u2pl", "1_8 (46)")
+    assert sheet.lines[1:] == (
+        (*place, "Entropy threshold: threshold (nats)", "threshold", "1.000", "none", "20, 30"),
+        (
+            *(*place, "Pseudo-label accuracy: all pixels (%)", "accuracy_teacher"),
+            *("40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "20, 30"),
+        ),
+    )
+    last = dict(zip(sheet.records[0], sheet.records[-1], strict=True))
+    assert [last[name] for name in ("figure", "step", "n")] == ["accuracy_teacher", 30, 2]
+    assert [last[name] for name in ("mean", "smallest", "largest")] == pytest.approx([0.5, 0.4, 0.6])
 
 
 @pytest.mark.parametrize("warmup", [None, 0, 30, 1000])
-def test_without_a_line_after_the_warmup_there_is_the_end_only(warmup: int | None) -> None:
+def test_without_a_line_after_the_warmup_there_is_the_end_only(make: Any, warmup: int | None) -> None:
+    table = miou_table([make(0.5, method="u2pl")])
     lines = [{"step": s, "alpha": 0.1, "warmup_steps": warmup} for s in (10, 20, 30)]
-    heading = health.to_markdown(healthy([lines])).splitlines()[0]
-    assert "last (step 30)" in heading and "warm-up" not in heading
+    sheet = health.sheet(table, [("u2pl", table.splits[0], healthy([lines]))])
+    assert sheet.lines[1][4:] == ("", "10.0", "30") and len(sheet.records) == 2
 
 
 # Report
@@ -289,14 +290,14 @@ def test_the_report_shows_each_method_that_has_figures(make: Any, tmp_path: Path
     text = (out / "report.md").read_text()
     (section,) = text.split("### Health\n")[1:]
     assert text.index("### Cost") < text.index("### Health")
-    headings = [line for line in section.splitlines() if line.startswith("#")]
-    assert headings == ["#### u2pl on 1_8 (46)", "#### u2pl on full (367)"]
-    pictures = sorted(path.name for path in out.glob("health-*.png"))
+    section = section.split("\n### ")[0]
+    titles = re.findall("^health of (.*), class by class:$", section, re.MULTILINE)
+    assert titles == ["u2pl on 1_8 (46)", "u2pl on full (367)"]
+    pictures = sorted(path.name for path in out.glob("health-camvid-*.png"))
     assert len(pictures) == 2 and all(f"]({name})" in section for name in pictures)
     assert {path.name for path in report.paths} == {path.name for path in out.iterdir()}
-    assert (
-        "accuracy_teacher" in section.split("####")[1] and "accuracy_teacher" not in section.split("####")[2]
-    )
+    rows = [line for line in section.splitlines() if "accuracy_teacher" in line]
+    assert len(rows) == 1 and "1_8 (46)" in rows[0]
 
 
 def test_rows_of_other_knobs_have_figures_of_their_own(make: Any, tmp_path: Path) -> None:
@@ -307,8 +308,8 @@ def test_rows_of_other_knobs_have_figures_of_their_own(make: Any, tmp_path: Path
         if write_report([tmp_path / "runs"], tmp_path / "out")
         else ""
     )
-    assert "#### u2pl (anchors=50) on" in text and "#### u2pl (anchors=256) on" in text
-    assert len(list((tmp_path / "out").glob("health-*.png"))) == 2
+    assert "health of u2pl (anchors=50) on" in text and "health of u2pl (anchors=256) on" in text
+    assert len(list((tmp_path / "out").glob("health-camvid-*.png"))) == 2
 
 
 def test_hostile_names_are_only_text_in_health_too(make: Any, tmp_path: Path) -> None:
@@ -318,7 +319,7 @@ def test_hostile_names_are_only_text_in_health_too(make: Any, tmp_path: Path) ->
     assert all(path.parent == tmp_path / "deep" / "out" and path.exists() for path in report.paths)
     text = (tmp_path / "deep" / "out" / "report.md").read_text()
     assert "<b>" not in text.replace("\\<", "") and "\n# q" not in text
-    assert "#### =cmd\\|x on \\[bold\\]a\\|b (46)" in text
+    assert "health of =cmd\\|x on \\[bold\\]a\\|b (46), class by class" in text
 
 
 def test_a_torn_last_line_is_left_out_of_the_report(make: Any, tmp_path: Path) -> None:
@@ -326,4 +327,5 @@ def test_a_torn_last_line_is_left_out_of_the_report(make: Any, tmp_path: Path) -
     with RunFolder(tmp_path / "runs").metrics.open("a") as file:
         file.write('{"step": 420, "alp')
     write_report([tmp_path / "runs"], tmp_path / "out")
-    assert "last (step 400)" in (tmp_path / "out" / "report.md").read_text()
+    (rows,) = [sheet.read_text() for sheet in (tmp_path / "out").glob("health-camvid-abcdef01.csv")]
+    assert ",400," in rows and ",420," not in rows

@@ -12,9 +12,14 @@ import pytest
 from bench.errors import ConfigError, DataError
 from bench.store import Result, RunFolder, Score
 from reports import plots
-from reports.report import write_report
+from reports.report import Report, write_report
+from reports.sheets import Sheet
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def differences(report: Report) -> list[Sheet]:
+    return [sheet for sheet in report.sheets if sheet.name == "differences"]
 
 
 def store(root: Path, *results: Result) -> None:
@@ -33,38 +38,42 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
     report = write_report([runs], out)
     assert [table.column for table in report.tables] == ["last"]
     assert {path.name for path in report.paths} == {path.name for path in out.iterdir()}
-    assert {path.suffix for path in report.paths} == {".md", ".csv", ".tex", ".png", ".svg"}
+    assert {path.suffix for path in report.paths} == {".html", ".md", ".csv", ".tex", ".png", ".svg"}
+    assert report.paths[0] == out / "index.html"
 
     text = (out / "report.md").read_text()
     headings = [line for line in text.splitlines() if line.startswith("#")]
     wanted = [
-        "# Results",
+        "# FrugalSeg: results",
         "## Warnings",
-        "## camvid, protocol camvid_small",
+        "## camvid, protocol camvid_small, 100 steps",
+        "### What was compared",
         "### mIoU",
-        "### 95 % intervals",
         "### Differences to supervised",
         "### Average rank",
         "### Student, predictor and oracle",
+        "### Annotation",
         "### Classes",
         "### Cost",
+        "### Learning curves",
+        "### Protocol",
+        "## Runs",
     ]
     assert headings == wanted
-    sections = text.split("###")
-    assert "41.0 ± 1.4 (2)" in sections[1] and "missing" in sections[1]
-    assert "41.0 ± 1.4, 28.3 to 53.7 (2)" in sections[2]
-    assert "| fixmatch | full (367) | missing" in sections[3] and "no rank test" in sections[3]
-    modules = sections[5]
+    sections = {name.splitlines()[0]: name for name in text.split("### ")[1:]}
+    assert "41.0 ± 1.4 (2)" in sections["mIoU"] and "missing" in sections["mIoU"]
+    assert "41.0 ± 1.4, 28.3 to 53.7 (2)" in sections["mIoU"]
+    differences = sections["Differences to supervised"]
+    assert "| fixmatch | full (367) | missing" in differences and "no rank test" in differences
+    modules = sections["Student, predictor and oracle"]
     assert "| 40.0 ± 1.4 (2) | 41.0 ± 1.4 (2) |  | 44.0 ± 0.0 (2)      |" in modules
     assert "chosen on the scored list, paper protocol" in modules
     assert "44.0" not in text.replace(modules, "")
-    assert re.search(r"supervised *\| 1_8 \(46\) *\| 2 *\| 0\.5 *\| 512", sections[7])
-    for file in [*out.glob("*.tex"), *out.glob("*.csv")]:
-        assert file.name == "miou.csv" or f"]({file.name})" in text
-    for picture in out.glob("*.png"):
-        assert f"]({picture.name})" in text
+    assert re.search(r"supervised *\| 1_8 \(46\) *\| 2 *\| 0\.5 *\| 512", sections["Cost"])
+    for file in [*out.glob("*.tex"), *out.glob("*.csv"), *out.glob("*.png")]:
+        assert f"]({file.name})" in text
 
-    lines = list(csv.DictReader((out / "miou.csv").open()))
+    lines = list(csv.DictReader((out / "runs.csv").open()))
     assert [(line["method"], line["split"], line["seed"]) for line in lines] == [
         ("supervised", "1_8", "0"),
         ("supervised", "1_8", "1"),
@@ -89,7 +98,7 @@ def test_groups_get_tables_and_files_of_their_own(make: Any, tmp_path: Path) -> 
         0.5,
         0.6,
     ]
-    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+    assert len(list((tmp_path / "out").glob("labels-*.png"))) == 3
 
 
 def test_several_roots_are_one_report(make: Any, tmp_path: Path) -> None:
@@ -107,13 +116,13 @@ def test_hostile_names_cannot_leave_the_folder_or_inject(make: Any, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "runs"]
     text = (tmp_path / "deep" / "out" / "report.md").read_text()
     assert "<b>" not in text.replace("\\<", "") and "\n# q" not in text
-    (line,) = csv.DictReader((tmp_path / "deep" / "out" / "miou.csv").open())
+    (line,) = csv.DictReader((tmp_path / "deep" / "out" / "runs.csv").open())
     assert line["method"].startswith("'=")
 
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "save", lambda table, stem: [])
+    monkeypatch.setattr(plots, "render", lambda figure: {"png": b"", "svg": b""})
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -147,7 +156,7 @@ def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path:
     ]
     text = (tmp_path / "out" / "report.md").read_text()
     assert "- begun but not finished, passed over: half\n" in text
-    (sheet,) = report.differences
+    (sheet,) = differences(report)
     shown = {line[0]: line[5] for line in sheet.lines[1:]}
     assert shown == {"fixmatch": "+0.0 to +0.0", "u2pl": "missing"}
 
@@ -160,9 +169,9 @@ def test_the_baseline_is_chosen_by_name(make: Any, tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     store(runs, make(0.4, method="u2pl"), *(make(t, method="fixmatch", knobs={"t": t}) for t in (0.5, 0.6)))
     assert "No run of supervised is among these." in (write_report([runs], out).paths[0]).read_text()
-    (sheet,) = write_report([runs], out, "u2pl").differences
+    (sheet,) = differences(write_report([runs], out, "u2pl"))
     assert [line[2] for line in sheet.lines[1:]] == ["+20.0", "+10.0"]
-    assert len(write_report([runs], out, "fixmatch (t=0.5)").differences) == 1
+    assert len(differences(write_report([runs], out, "fixmatch (t=0.5)"))) == 1
     with pytest.raises(ConfigError, match=r"one of its rows: 'fixmatch \(t=0.6\)'"):
         write_report([runs], out, "fixmatch")
     with pytest.raises(ConfigError, match="did you mean 'u2pl'"):
@@ -173,7 +182,7 @@ def test_the_baseline_is_chosen_by_name(make: Any, tmp_path: Path) -> None:
 def test_groups_are_said_to_be_apart(make: Any, tmp_path: Path) -> None:
     store(tmp_path / "runs", make(0.4), make(0.5, protocol_hash="1" * 16, method="fixmatch"))
     report = write_report([tmp_path / "runs"], tmp_path / "out")
-    assert any("2 groups" in warning for warning in report.warnings) and not report.differences
+    assert any("2 groups" in warning for warning in report.warnings) and not differences(report)
     names = {path.name for path in report.paths}
     assert {"cost-camvid-abcdef01.tex", "cost-camvid-11111111.csv"} <= names
 

@@ -8,15 +8,14 @@ from rich.console import Console
 
 from bench.errors import DataError
 from bench.store import Result
+from reports.overview import headline
+from reports.sheets import to_csv, to_markdown, to_rich
 from reports.tables import (
     MISSING,
     Table,
     cell_text,
     comparable,
     miou_table,
-    to_csv,
-    to_markdown,
-    to_rich,
 )
 
 
@@ -24,9 +23,9 @@ def shown(table: Table) -> dict[str, list[str]]:
     return {row.label: [cell_text(cell) for cell in row.cells] for row in table.rows}
 
 
-def printed(table: Table) -> str:
+def printed(runs: list[Result]) -> str:
     console = Console(file=io.StringIO(), width=200, record=True)
-    console.print(to_rich(table))
+    console.print(to_rich(headline(runs)))
     return console.export_text()
 
 
@@ -49,10 +48,10 @@ def test_missing_cells_are_named_and_unequal_seeds_counted(make: Any) -> None:
         "supervised": ["40.0 (1)", "50.0 (1)"],
         "fixmatch": ["46.0 ± 1.4 (2)", MISSING],
     }
-    assert to_markdown(table).count(MISSING) == 1
-    assert printed(table).count(MISSING) == 1
-    lines = list(csv.DictReader(io.StringIO(to_csv(table))))
-    (hole,) = [line for line in lines if line["miou_percent_mean"] == MISSING]
+    assert to_markdown(headline(runs)).count(MISSING) == 1
+    assert printed(runs).count(MISSING) == 1
+    lines = list(csv.DictReader(io.StringIO(to_csv(headline(runs)))))
+    (hole,) = [line for line in lines if line["mean_percent"] == ""]
     assert (hole["method"], hole["split"], hole["n"]) == ("fixmatch", "full", "0")
 
 
@@ -188,7 +187,7 @@ def test_unequal_class_counts_are_noted(make: Any) -> None:
 
 def test_markdown_is_aligned(make: Any) -> None:
     runs = [make(0.40), make(0.45, method="fixmatch", split="full")]
-    assert to_markdown(miou_table(runs)) == (
+    assert to_markdown(headline(runs)) == (
         "| method     | 1_8 (46) | full (367) |\n"
         "|------------|----------|------------|\n"
         "| supervised | 40.0 (1) | missing    |\n"
@@ -224,10 +223,9 @@ def test_hostile_names_stay_text(make: Any, name: str) -> None:
         make(0.4, dataset=name, method=name, split=name, protocol=name, knobs={"k": name}),
         make(0.5, dataset=name, method=name, split=name, protocol=name, knobs={"k": "x"}),
     ]
-    table = miou_table(runs)
     harmless = re.sub(r"[\n\x1b\u202e]", "\ufffd", name)
 
-    markdown = to_markdown(table)
+    markdown = to_markdown(headline(runs))
     lines = markdown.splitlines()
     assert len(lines) == 4
     assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3 for line in lines), "cells broken up"
@@ -237,12 +235,12 @@ def test_hostile_names_stay_text(make: Any, name: str) -> None:
     assert not re.search(r"[^\\A-Za-z0-9]_\w", markdown)
     assert re.sub(r"\\(.)", r"\1", lines[2]).startswith(f"| {harmless} (k=")
 
-    for cells in list(csv.reader(io.StringIO(to_csv(table))))[1:]:
-        assert len(cells) == 11
+    for cells in list(csv.reader(io.StringIO(to_csv(headline(runs)))))[1:]:
+        assert len(cells) == 13
         assert all(not cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d")) for cell in cells[:6])
         assert not any(sign in "".join(cells) for sign in "\n\x1b\u202e")
         assert cells[0].removeprefix("'") == harmless
 
-    text = printed(table)
+    text = printed(runs)
     assert harmless in text
     assert "\x1b" not in text and "\u202e" not in text

@@ -1,0 +1,73 @@
+"""Learning curves: mIoU and the terms of the loss over the training steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from bench.store import Result
+from reports import steps
+from reports.health import EVALUATION, SCALARS, VECTORS, WARMUP
+from reports.plots import Picture, short
+from reports.tables import COLUMNS, columns_of, miou_table, runs_of
+
+MOST_TERMS = 6  # panels of single terms in one picture
+SCORE = steps.Panel(COLUMNS["last"][0], "%", band=True)
+NO_TERMS = {*EVALUATION, "lr", "loss", WARMUP, *SCALARS, *VECTORS}
+CAPTION = "Every point of a loss is the mean since the one before."
+Lines = Sequence[steps.Line]
+
+
+def learning(group: Sequence[Result], metrics: Mapping[int, Lines]) -> list[Picture]:
+    """mIoU, loss and its terms over the steps, all methods beside each other, a few splits in each picture.
+
+    A run whose only evaluation is the last one has no curve of mIoU.
+
+    Args:
+        group: Runs that may stand in one table.
+        metrics: Lines of the log by identity of the result; a run may lack them.
+    """
+    table = miou_table(group)
+    runs = runs_of(group)
+    figures = {name: _panel(name) for name in ("loss", *terms([metrics.get(id(run), ()) for run in group]))}
+    found = []
+    for key, split in columns_of(group).items():
+        traces: dict[tuple[steps.Panel, int], steps.Trace] = {}
+        for row, by_split in enumerate(runs.values()):
+            here = list(by_split.get(key, {}).values())
+            logs = [metrics.get(id(run), ()) for run in here]
+            seen = {
+                panel: steps.trace(logs, partial(steps.number_in, name=name))
+                for name, panel in figures.items()
+            }
+            seen[SCORE] = scores(here)
+            traces |= {(panel, row): one for panel, one in seen.items() if one is not None}
+        found.append((split, traces))
+    return steps.pictures(
+        table, found, [SCORE, *figures.values()], kind="learning", title="Learning curves", caption=CAPTION
+    )
+
+
+def terms(logs: Sequence[Lines]) -> list[str]:
+    """Names of the scalars in the logs that are no health figure, in their order.
+
+    The log does not tell terms of the loss from notes, so that a note which no panel of health knows is among
+    them.
+    """
+    names: dict[str, None] = {}
+    for lines in logs:
+        for line in lines:
+            for name, value in line.items():
+                if name not in names and name not in NO_TERMS and isinstance(value, int | float):
+                    names[name] = None
+    return list(names)[:MOST_TERMS]
+
+
+def scores(runs: Sequence[Result]) -> steps.Trace | None:
+    """mIoU in percent during training, of those runs that were scored more than once."""
+    curves = [[{"step": point.step, "miou": 100 * point.miou} for point in run.curve] for run in runs]
+    return steps.trace([curve for curve in curves if len(curve) > 1], partial(steps.number_in, name="miou"))
+
+
+def _panel(name: str) -> steps.Panel:
+    return steps.Panel("Loss, sum of its terms" if name == "loss" else f"Term: {short(name, 24)}", "loss")
