@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-# Seconds to label an image of VOC 2012 by a mask and by its classes (Bearman et al., "What's the point",
-# 2016, say 239.7 and 20.0): what is taken where a data set says nothing else.
+# Seconds to label an image of VOC 2012 by a mask and by its classes, rounded (Bearman et al., 2016): what is
+# taken where a data set says nothing else.
 LABEL_SECONDS: Final = {"pixel": 240.0, "tags": 20.0}
 
 

@@ -24,7 +24,6 @@ from reports.plots import (
     numbered,
     plain_panel,
     round_ticks,
-    short,
     style,
 )
 from reports.statistics import Summary, summarise
@@ -156,7 +155,10 @@ def _hour_axis(ax: Axes, found: Sequence[float], *, log: bool) -> None:
         ticks = [sub * 10.0**power for power in decade for sub in subs]
         ticks = [tick for tick in ticks if low / margin <= tick <= high * margin]
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        if len(ticks) > 1:
+            ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        else:
+            round_ticks(ax.xaxis)
     else:
         margin = 0.08 * (high - low) or 0.1 * high
         ax.set_xlim(max(low - margin, 0), high + margin)
@@ -210,7 +212,7 @@ def costs(group: Sequence[Result]) -> list[Picture]:
             for number, label, x, memory, cell in points:
                 line = error_bars(ax, [x], [cell], **{**_marker(number), "markersize": _size(memory, most)})
                 line.set_gid(plain(label))
-            plain_panel(ax, short(split.heading))
+            plain_panel(ax, split.heading)
             ax.set_xlabel(f"training (hours{', log scale' if log else ''})", fontsize=9)
             ax.set_ylabel(f"{COLUMNS[table.column][0]} (%)", fontsize=9)
         named = [

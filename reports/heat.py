@@ -18,7 +18,18 @@ from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from bench.store import Result
-from reports.plots import LETTER, WIDTH, Picture, batches, compose, file_name, known, numbered, short
+from reports.plots import (
+    LETTER,
+    NAME_LENGTH,
+    WIDTH,
+    Picture,
+    batches,
+    compose,
+    file_name,
+    known,
+    numbered,
+    short,
+)
 from reports.tables import Table, columns_of, miou_table, runs_of
 
 Values = NDArray[np.float64]
@@ -177,7 +188,7 @@ def confusions(group: Sequence[Result], pooled: Mapping[int, NDArray[np.integer]
     table = miou_table(group)
     runs = runs_of(group)
     many = sum(map(len, runs.values())) > MOST_CONFUSIONS
-    together: list[tuple[str, list[tuple[str, Values]]]] = []
+    together: list[tuple[tuple[str, ...], str, list[tuple[str, Values]]]] = []
     for number, (key, split) in enumerate(columns_of(group).items()):
         panels = []
         for label in _first_and_best(table, number) if many else list(runs):
@@ -186,16 +197,16 @@ def confusions(group: Sequence[Result], pooled: Mapping[int, NDArray[np.integer]
                 name = f"{split.label}: {label}" if many else label
                 panels.append((name, shares(np.sum(counts, axis=0))))
         if panels:
-            together.append((f"Confusion on {split.heading}", panels))
+            together.append(((split.label,), f"Confusion on {split.heading}", panels))
     if many:
-        together = [("Confusion", [panel for _, panels in together for panel in panels])]
-    return [picture for title, panels in together for picture in _confusions(table, title, panels, many)]
+        together = [((), "Confusion", [panel for _, _, panels in together for panel in panels])]
+    return [picture for found in together for picture in _confusions(table, *found, many)]
 
 
 def _confusions(
-    table: Table, title: str, panels: Sequence[tuple[str, Values]], chosen: bool
+    table: Table, split: tuple[str, ...], title: str, panels: Sequence[tuple[str, Values]], chosen: bool
 ) -> Iterator[Picture]:
-    """The panels in as few pictures as hold them."""
+    """The panels in as few pictures as hold them; `split` is that of all, () where they are of several."""
     pages = batches(len(panels), CONFUSION_PANELS)
     for page, places in enumerate(pages):
         shown = [panels[place] for place in places]
@@ -203,7 +214,7 @@ def _confusions(
         figure = _confusion(table, shown, f"{table.title}: {said[0].lower()}{said[1:]}", chosen)
         words = [f"{label}: {', '.join(pairs)}" for label, found in shown if (pairs := _pairs(table, found))]
         alt = f"{said}. Most often confused: {'; '.join(words) or 'no classes'}."
-        yield Picture(file_name("confusion", table), said, alt, figure)
+        yield Picture(file_name("confusion", table, *split), said, alt, figure)
 
 
 def _first_and_best(table: Table, column: int) -> list[str]:
@@ -229,7 +240,9 @@ def _confusion(table: Table, panels: Sequence[tuple[str, Values]], title: str, c
     names = LETTER * 9 * max(len(short(name, CLASS_NAME)) for name in table.classes)
     sides = (names, 0.85)
     left, right = 0.2, 0.1
-    side = (WIDTH - sum(sides)) / columns - left - right
+    fitting = (WIDTH - sum(sides)) / columns - left - right
+    side = min(fitting, max(1.8, 0.35 * classes))
+    right += fitting - side
     marked = classes <= MARKED_CLASSES
     lines = MARKED if marked else 0
     figure, axes = compose(
@@ -251,9 +264,15 @@ def _confusion(table: Table, panels: Sequence[tuple[str, Values]], title: str, c
     norm = PowerNorm(0.5, 0, 100)  # most shares off the diagonal are small
     for place, (ax, (label, found)) in enumerate(zip(axes, panels, strict=True)):
         _image(ax, found, norm)
-        room = int((side + left) / (LETTER * 10))
+        room = (fitting + left) / LETTER  # letters of one point
         height = 1 + 0.16 * lines / side
-        ax.set_title(short(label, min(room, 40)), fontsize=10, loc="left", y=height, parse_math=False)
+        ax.set_title(
+            short(label, min(int(room / 10), NAME_LENGTH)),
+            fontsize=10,
+            loc="left",
+            y=height,
+            parse_math=False,
+        )
         _name_classes(ax, table.classes, side, rows=True, hidden=place % columns > 0)
         _name_classes(ax, table.classes, side, rows=False, hidden=place < len(panels) - columns)
         pairs = confused(found) if marked else []
@@ -267,7 +286,7 @@ def _confusion(table: Table, panels: Sequence[tuple[str, Values]], title: str, c
             for colour, width in (("black", 2.5), ("white", 1.0)):
                 x, y = [taken for _, taken in pairs], [true for true, _ in pairs]
                 ax.plot(x, y, color=colour, markeredgewidth=width, **frame)
-            said = "\n".join(_pairs(table, found, int((room - 9) / 2)))
+            said = "\n".join(_pairs(table, found, int((room / 9 - len(" as  100 %")) / 2)))
             ax.text(0, 1.015, said, fontsize=9, va="bottom", transform=ax.transAxes, parse_math=False)
     _bar(
         figure, axes[min(columns, len(axes)) - 1], norm, "share of the true class (%)", [0, 1, 5, 20, 50, 100]

@@ -40,6 +40,7 @@ PANELS = {
 }
 WIDTH = 6.0  # inches of every picture: its text can still be read where a phone shrinks it to 390 pixels
 NAME_LENGTH = 40  # characters of a name in a picture
+UPRIGHT_LENGTH = 26  # of one that stands upright below an axis
 LETTER = 0.58 / 72  # inches a letter is wide on average, for each point of the font's size
 OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"pil_kwargs": {"compress_level": 3}},  # a quarter of the time for a few percent of the size
@@ -170,8 +171,14 @@ def wrapped(text: str, size: float, *, bold: bool = False, width: float = WIDTH 
 def plain_panel(ax: Axes, title: str = "") -> None:
     """The looks of a panel of lines or points."""
     if title:
+        place = ax.get_position()
+        panels = [other.get_position().x0 for other in ax.figure.axes]
+        end = min((x for x in panels if x > place.x1), default=1.0)
+        inches = (end - place.x0) * WIDTH - 0.1
         # With a height of its own, or every drawing would look for one.
-        ax.set_title(plain(title), fontsize=10, loc="left", y=1.0, parse_math=False)
+        ax.set_title(
+            short(title, int(inches / (LETTER * 10))), fontsize=10, loc="left", y=1.0, parse_math=False
+        )
     ax.tick_params(labelsize=9)
     ax.grid(axis="y", color="#dddddd", linewidth=0.8)
     ax.set_axisbelow(True)
@@ -341,7 +348,7 @@ def _ticks(splits: Sequence[Split], width: float) -> list[Tick]:
     needed = [(before + after) / 2 + 0.08 for before, after in pairwise(widths)]
     upright = any(n > r for n, r in zip(needed, room, strict=True)) or max(widths) > width / 2
     if upright:
-        lines = [(short(f"{text[0]}: {', '.join(text[1:])}"),) for text in lines]
+        lines = [(short(f"{text[0]}: {', '.join(text[1:])}", UPRIGHT_LENGTH),) for text in lines]
     return [Tick(math.exp(place), text, upright) for place, text in zip(places, lines, strict=True)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.store import CurvePoint, Result, SeedQuality
-from reports.plots import COLOURS, LINES, Picture, batches, compose, file_name, numbered, plain_panel, short
+from reports.plots import COLOURS, LINES, Picture, batches, compose, file_name, numbered, plain_panel
 from reports.tables import Split, columns_of, granted, labels_of, miou_table
 
 FIGURES = ("miou", "precision", "recall", "coverage")
@@ -84,7 +84,7 @@ def quality(group: Sequence[Result], qualities: Mapping[int, SeedQuality]) -> li
                 ax.plot([x[at]], [mean[at]], gid="best", **BEST)
                 words.append(f"on {curves.said} the best mIoU is {mean[at]:.1f} % at {x[at]:.2g}")
             ax.set_ylim(0, 100)
-            plain_panel(ax, short(curves.said))
+            plain_panel(ax, curves.said)
             ax.set_xlabel("threshold of the class activation", fontsize=9)
             if place % columns == 0:
                 ax.set_ylabel("share (%)", fontsize=9)

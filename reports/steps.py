@@ -205,10 +205,10 @@ def _lanes(ax: Axes, splits: Sequence[Split], end: float, *, named: bool, width:
         ax.set_xlabel("step", fontsize=9, labelpad=1)
         return
     ax.set_xlabel("step, on each split", fontsize=9, labelpad=14)
-    room = int(width / len(splits) / (LETTER * 9))
+    room = int(width / len(splits) / (LETTER * 9)) - 2
     for lane, split in enumerate(splits):
         ax.annotate(
-            short(split.heading, room),
+            short(split.heading if len(split.heading) <= room else split.label, room),
             (lane + LANE / 2, 0),
             xycoords=ax.get_xaxis_transform(),
             xytext=(0, -17),

@@ -128,6 +128,15 @@ def test_a_run_writes_what_the_design_names(tiny_config: Config) -> None:
     assert result.protocol_hash == config.protocol.hash and result.run_id in folder.path.name
 
 
+def test_a_run_records_how_long_its_labels_take(tiny_config: Config, tiny_root: Path, tmp_path: Path) -> None:
+    assert run(tiny_config("supervised", "protocol.steps=1")).label_seconds == {"pixel": 240.0, "tags": 20.0}
+    shutil.copytree(tiny_root, tmp_path / "data")
+    (tmp_path / "data" / "tinyset" / "label_seconds.json").write_text('{"pixel": 5400}')
+    own = [f"machine.data_root={tmp_path / 'data'}", f"machine.out={tmp_path / 'own'}"]
+    found = run(tiny_config("supervised", "protocol.steps=1", *own))
+    assert found.label_seconds == {"pixel": 5400.0, "tags": 20.0}
+
+
 def test_the_curve_is_of_the_weights_at_its_step(tiny_config: Config) -> None:
     """A score at step 3 is that of a run of 3 steps, where no schedule tells the two apart."""
     flat = ("protocol.schedule.power=0", "machine.out={out}")

@@ -129,6 +129,16 @@ def rescored(**changes: Any) -> Rescored:
     return Rescored(**{**fields, **changes})
 
 
+def test_a_result_from_before_label_seconds_has_the_published_ones(folder: RunFolder) -> None:
+    folder.write_result(result())
+    old = json.loads(folder.result.read_text())
+    del old["label_seconds"]
+    folder.result.write_text(json.dumps(old))
+    read = folder.read_result()
+    assert read is not None and read.label_seconds == {"pixel": 240.0, "tags": 20.0}
+    assert read.label_seconds is not result().label_seconds, "no two results share one"
+
+
 def test_scores_read_back_as_written(folder: RunFolder) -> None:
     assert folder.read_scores() == Scores(entries=[]), "a run may come without"
     scores = Scores(entries=[rescored(name="multi_scale", crf=None), rescored()])

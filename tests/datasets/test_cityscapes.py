@@ -40,6 +40,10 @@ def test_ids(root: Path) -> None:
     assert data.palette is not None and data.palette.shape == (19, 3)
 
 
+def test_a_mask_takes_ninety_minutes(root: Path) -> None:
+    assert Cityscapes(root).label_seconds == {"pixel": 5400.0, "tags": 20.0}
+
+
 def test_label_ids_become_train_ids(root: Path) -> None:
     expected = [OFFICIAL.get(label, 255) for label in range(256)]
     assert TRAIN_IDS.tolist() == expected

@@ -191,6 +191,38 @@ def test_bad_tags(root: Path, text: str) -> None:
     fails(str(root / "tags.json"), lambda: Folder(root, "mine").tags("a"))
 
 
+def test_label_seconds(root: Path) -> None:
+    assert Folder(root, "mine").label_seconds == {"pixel": 240.0, "tags": 20.0}
+    (root / "label_seconds.json").write_text('{"pixel": 5400}')
+    assert Folder(root, "mine").label_seconds == {"pixel": 5400.0, "tags": 20.0}
+    (root / "label_seconds.json").write_text('\ufeff{"tags": 0.5, "pixel": 1e6}', encoding="utf-8")
+    assert Folder(root, "mine").label_seconds == {"pixel": 1e6, "tags": 0.5}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "240", "null", "[" * 100_000),
+        *('{"pixel": 0}', '{"pixel": -1}', '{"pixel": NaN}', '{"pixel": Infinity}', '{"pixel": 1000001}'),
+        *('{"pixel": true}', '{"pixel": "240"}', '{"pixel": null}', '{"tags": [20]}'),
+        f'{{"pixel": 1{"0" * 400}}}',
+    ],
+)
+def test_bad_label_seconds(root: Path, text: str) -> None:
+    (root / "label_seconds.json").write_text(text)
+    said = fails(str(root / "label_seconds.json"), lambda: Folder(root, "mine"))
+    assert len(said) < 1000
+
+
+def test_label_seconds_of_an_unknown_kind(root: Path) -> None:
+    (root / "label_seconds.json").write_text('{"masks": 240}')
+    said = fails("'masks'", lambda: Folder(root, "mine"))
+    assert "'pixel', 'tags'" in said
+    (root / "label_seconds.json").unlink()
+    (root / "label_seconds.json").mkdir()
+    fails(str(root / "label_seconds.json"), lambda: Folder(root, "mine"))
+
+
 def test_named_data_sets_lie_in_their_folders(tmp_path: Path) -> None:
     make(tmp_path / "camvid")
     make(tmp_path / "msrc21")
