@@ -1,5 +1,6 @@
 """The table of a named sweep: which runs are a variant, paired differences, and what the paper had."""
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from bench.ablations import Ablation, Published, read_ablation, sweep_file
 from bench.store import Result, RunFolder
 from reports.ablation import ablation_tables
 from reports.report import write_report
-from reports.sheets import to_markdown, to_rich
+from reports.sheets import to_csv, to_markdown, to_rich
 from reports.tables import cell_text
 
 SWEEP = Ablation(
@@ -131,6 +132,14 @@ def test_the_papers_numbers_are_marked_as_of_elsewhere(run: Any) -> None:
     (table,) = ablation_tables([run(0.4)], Ablation(**{**vars(SWEEP), "published": home}))
     text = to_markdown(table.sheet)
     assert "another protocol" in text and "another data set" not in text
+
+
+def test_the_csv_has_a_line_for_each_variant_on_each_split(run: Any) -> None:
+    (table,) = ablation_tables([run(0.4), run(0.5, "all")], SWEEP)
+    lines = {line["variant"]: line for line in csv.DictReader(io.StringIO(to_csv(table.sheet)))}
+    assert float(lines["all"]["mean_percent"]) == pytest.approx(50)
+    assert float(lines["all"]["difference_mean_percent"]) == pytest.approx(10)
+    assert lines["all"]["split"] == "1_8" and lines["all"]["n"] == "1"
 
 
 def test_without_published_numbers_there_are_no_columns(run: Any) -> None:

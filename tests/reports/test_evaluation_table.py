@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from rich.console import Console
 from bench.store import Rescored, Result, RunFolder, Score, Scores
 from reports.evaluation import EvaluationTable, evaluation_tables
 from reports.report import write_report
-from reports.sheets import to_markdown, to_rich
+from reports.sheets import to_csv, to_markdown, to_rich
 
 
 def number(miou: float, name: str, crf: str | None = None, **changes: Any) -> Rescored:
@@ -91,6 +92,14 @@ def test_rows_have_the_names_of_the_headline_table(make: Any) -> None:
 def test_other_numbers_of_classes_are_noted(make: Any) -> None:
     (table,) = tables((make(0.4), both(0.5, 0.6, classes_averaged=2)))
     assert "(2, 3)" in table.notes[0] and "(2, 3)" in to_markdown(table.sheet)
+
+
+def test_the_csv_has_a_line_for_each_number(make: Any) -> None:
+    (table,) = tables((make(0.4), both(0.5, 0.6)))
+    lines = list(csv.DictReader(io.StringIO(to_csv(table.sheet))))
+    found = {line["scored"]: float(line["mean_percent"]) for line in lines}
+    assert found == pytest.approx({"raw": 40, "multi_scale": 50, "crf": 60})
+    assert {line["how"] for line in lines} == {"scales 0.5 1 with flip, CRF deeplab"}
 
 
 def test_no_run_scored_again_is_no_table(make: Any) -> None:

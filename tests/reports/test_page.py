@@ -113,6 +113,9 @@ def test_the_page_is_whole_and_needs_nothing_else(written: Path) -> None:
     assert pictures and all(str(picture["src"]).startswith("data:image/") for picture in pictures)
     assert all(picture["alt"] for picture in pictures)
     assert any("jpeg" in str(picture["src"])[:30] for picture in pictures), "the picture sheet"
+    (photo,) = written.parent.glob("*.jpg")
+    with Image.open(photo) as image:
+        assert image.size == (1400, 420), "a sheet of 3000 pixels, reduced"
     assert not re.search(r"https?://(?!www\.w3\.org)", text), "an address"
     for _, attributes in tree.elements:
         assert not any(name.startswith("on") or name == "style" for name in attributes)
@@ -251,10 +254,19 @@ def test_a_click_on_a_heading_sorts(visit: Callable[..., Page]) -> None:
     shown = column(page, caption, 1)
     assert shown == ["9.5 (1)", "40.0 ± 1.4 (2)", "42.0 ± 1.4 (2)", "missing", "missing"]
     assert miou.get_attribute("aria-sort") == "ascending"
+    # Rows without a value stand between those that have one, until they are sorted.
+    full = heading(page, caption, "full")
+    assert "missing" in column(page, caption, 2)[:-2]
+    for wanted in (["50.0 (1)", "31.0 (1)", "30.0 (1)"], ["30.0 (1)", "31.0 (1)", "50.0 (1)"]):
+        full.locator("button").click()
+        assert column(page, caption, 2) == [*wanted, "missing", "missing"]
     names = heading(page, caption, "method")
     names.locator("button").click()
     assert column(page, caption, 0) == ["fixmatch", "method_0", "method_1", "supervised", "weak"]
     assert (names.get_attribute("aria-sort"), miou.get_attribute("aria-sort")) == ("ascending", "none")
+    caption = "difference to supervised: mIoU (percent points)"
+    heading(page, caption, "difference").first.locator("button").click()
+    assert column(page, caption, 2) == ["+2.0", "-19.0", "-20.0", "-29.5"], "by their signs too"
 
 
 @needs_chromium

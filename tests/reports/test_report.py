@@ -187,6 +187,26 @@ def test_groups_are_said_to_be_apart(make: Any, tmp_path: Path) -> None:
     assert {"cost-camvid-abcdef01.tex", "cost-camvid-11111111.csv"} <= names
 
 
+def test_lists_of_one_name_are_said_to_differ(make: Any, tmp_path: Path) -> None:
+    store(tmp_path / "runs", make(0.4), make(0.5, pixel_digest="0" * 64, method="fixmatch"))
+    (warning,) = [w for w in write_report([tmp_path / "runs"], tmp_path / "out").warnings if "1_8;" in w]
+    assert warning.startswith("camvid: 2 splits of different lists go by the name 1_8; each has a column")
+
+
+def test_many_cells_have_no_health_of_every_class(make: Any, tmp_path: Path) -> None:
+    for count, pictures in ((6, 6), (7, 0)):
+        runs, out = tmp_path / f"runs{count}", tmp_path / f"out{count}"
+        for number in range(count):
+            folder = RunFolder(runs / str(number))
+            folder.write_result(make(0.4, method=f"m{number}"))
+            folder.metrics.write_text(
+                '{"step": 10, "reliable_share": 0.8}\n{"step": 20, "reliable_share": 0.9}\n'
+            )
+        write_report([runs], out)
+        assert len(list(out.glob("health-camvid-*.png"))) == pictures
+        assert ("give `report` the folder of fewer runs" in (out / "index.html").read_text()) == (count == 7)
+
+
 def test_no_runs_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"no finished runs under {tmp_path}"):
         write_report([tmp_path], tmp_path / "out")

@@ -18,7 +18,7 @@ from bench.errors import DataError
 from bench.store import Rescored, Result, Score, Scores
 from reports.classes import class_sheets
 from reports.comparison import average_rank_sheet, differences, rows_named
-from reports.overview import costs, holes, images_per_second, intervals, modules
+from reports.overview import costs, holes, images_per_second, intervals, lists, modules, protocol
 from reports.published_numbers import FILE, beside, published
 from reports.sheets import Sheet, latex_text, to_csv, to_latex, to_markdown, to_rich
 from reports.statistics import ImageSums, bootstrap, image_sums
@@ -106,6 +106,19 @@ def test_intervals_are_of_students_t(make: Any) -> None:
     assert sheet.lines[2][2] == "50.0 (1)"
     (hole,) = [line for line in csv.DictReader(io.StringIO(to_csv(sheet))) if line["n"] == "0"]
     assert (hole["method"], hole["split"], hole["low_percent"]) == ("supervised", "full", "")
+
+
+def test_a_group_says_its_protocol_and_its_lists(make: Any) -> None:
+    digests = {"pixel": "a" * 64, "tags": "b" * 64, "none": "c" * 64, "eval": "e" * 64}
+    settings = {"method": {}, "protocol": {"name": "x", "steps": 1, "crop": [96, 128], "clip": None}}
+    runs = [make(0.4, seed=s, split_digests=digests, config=settings) for s in (0, 2)]
+    said = dict(protocol(runs).lines)
+    assert (said["steps"], said["crop"], said["clip"]) == ("100", "96 128", "none")
+    assert said["scored images"] == f"233 (list {'e' * 64})" and said["encoder weights"] == "f" * 64
+    assert said["classes"] == "3: road, sky, car"
+    assert lists(runs).lines[1] == ("1_8", "46", "0", "321", "1", "0 2", "a" * 12, "b" * 12)
+    (record,) = csv.DictReader(io.StringIO(to_csv(lists(runs))))
+    assert [record[f"{name}_digest"] for name in ("pixel", "tags", "none")] == [c * 64 for c in "abc"]
 
 
 def scored(make: Any) -> tuple[list[Result], dict[int, ImageSums]]:
@@ -287,9 +300,9 @@ def test_lists_of_the_published_numbers_are_the_known_ones() -> None:
     digests = {name: entry for entry in KNOWN["lists"] for name in entry["known_as"]}
     known = published()
     assert digests["U2PL:pascal/val"]["sha256"] == known.eval
-    for name, lists in known.lists.items():
-        labeled, unlabeled = (digests[lists.known_as.replace("/labeled", f"/{r}labeled")] for r in ("", "un"))
-        assert (lists.pixel, lists.none) == (labeled["sha256"], unlabeled["sha256"])
+    for name, of in known.lists.items():
+        labeled, unlabeled = (digests[of.known_as.replace("/labeled", f"/{r}labeled")] for r in ("", "un"))
+        assert (of.pixel, of.none) == (labeled["sha256"], unlabeled["sha256"])
         assert labeled["dataset"] == known.dataset and labeled["ids"] == int(name.split()[-1])
     files = (ROOT / "bench" / "protocols").glob("voc_*.yaml")
     networks = [yaml.safe_load(path.read_text())["network"] for path in files]
