@@ -123,7 +123,7 @@ def _make(
         opened=list(scores.opened),
         map_seconds=map_seconds,
         refine_core_seconds=sum(one.seconds for one in made.values()),
-        settings=plan.settings.model_dump(mode="json"),
+        settings=plan.settings.record(),
     )
 
 

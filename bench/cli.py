@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -30,6 +31,8 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets and their splits.")
 app.add_typer(data_app, name="data")
 out = Console()
+if not out.is_terminal and "COLUMNS" not in os.environ:
+    out.width = 160  # a file or a pipe has no edge that a table must be squeezed to
 
 DataRoot = Annotated[
     Path | None,
@@ -272,7 +275,7 @@ def _print_tables(cells: Any, ablation: Any) -> None:
     from reports import ablation as ablations
     from reports import overview, sheets, tables
 
-    results = [result for cell in cells if (result := cell.folder.read_result())]
+    results = [cell.result for cell in cells if cell.result]
     if ablation is not None:
         for found in ablations.ablation_tables(results, ablation):
             out.print(sheets.to_rich(found.sheet))
@@ -564,7 +567,9 @@ def _check_table(rows: Any) -> Table:
 
     said = {"rise": "rise: update the baseline with a reason", "fall": "fall", "differs": "differs"}
     styles = {"ok": "green", "missing": "yellow", "no baseline": "dim"}
-    table = Table("runs", "seeds", "figure", title="regression gate", title_justify="left")
+    table = Table(title="regression gate", title_justify="left")
+    for name in ("runs", "seeds", "figure"):
+        table.add_column(name, overflow="fold")  # a name cut short names nothing
     for name in ("baseline", "now", "difference", "tolerance"):
         table.add_column(name, justify="right")
     table.add_column("verdict")

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializationInfo, ValidationError, field_serializer, model_validator
 
 from bench.errors import ConfigError, did_you_mean
-from bench.knobs import Knobs
+from bench.knobs import RECORD, Knobs
 
 K = TypeVar("K", bound=Knobs)
 PROTOCOLS = Path(__file__).parent / "protocols"
@@ -35,6 +35,17 @@ class Network(Knobs):
     output_stride: Literal[8, 16, 32] = 16  # of the encoder, where the decoder lets it be chosen
     decoder_channels: int = Field(256, ge=8)
     representation_channels: int = Field(256, ge=8)
+
+    @property
+    def weights_file(self) -> Path | None:
+        if self.weights in ("none", "hub") or self.weights.startswith("package:"):
+            return None
+        return Path(self.weights).expanduser()
+
+    @field_serializer("weights")
+    def _weights(self, weights: str, info: SerializationInfo) -> str:
+        """What tells one file from another is its digest, which every result has: where it lies does not."""
+        return "file" if info.context == RECORD and self.weights_file else weights
 
 
 class BatchSizes(Knobs):
@@ -102,7 +113,7 @@ class Protocol(Knobs):
     @property
     def hash(self) -> str:
         """Eight hex digits; a table never mixes two. The name is not part of it."""
-        return _digest(self.model_dump(mode="json", exclude={"name"}))
+        return _digest(self.record(exclude={"name"}))
 
 
 class CamSeeds(Knobs):
@@ -147,11 +158,11 @@ class CamSeeds(Knobs):
 
     def map_id(self, classifier: str) -> str:
         """Eight hex digits of all that decides the maps of a classifier's run, by its id."""
-        return _digest({"run": classifier, "maps": self.model_dump(mode="json", include=MAP_KNOBS)})
+        return _digest({"run": classifier, "maps": self.record(include=MAP_KNOBS)})
 
     def seed_id(self, classifier: str) -> str:
         """Eight hex digits of all that decides the seeds."""
-        rest = self.model_dump(mode="json", exclude={"protocol", *MAP_KNOBS})
+        rest = self.record(exclude={"protocol", *MAP_KNOBS})
         return _digest({"maps": self.map_id(classifier), "seeds": rest, "version": SEED_VERSION})
 
 
@@ -187,9 +198,7 @@ class RunConfig(Knobs):
 
         `input_digests` are those of the split's lists, of CAM seeds, and of a weights file.
         """
-        what = self.model_dump(
-            mode="json", exclude={"machine": True, "protocol": {"name"}, "cam_seeds": True, "tags": True}
-        )
+        what = self.record(exclude={"machine": True, "protocol": {"name"}, "cam_seeds": True, "tags": True})
         if self.tags != "given":
             what["tags"] = self.tags
         return _digest({"config": what, "method_version": method_version, "splits": dict(input_digests)})

@@ -21,7 +21,7 @@ class Display:
         self._name, self._total, self._first, self._began, self._said = "", 0, 0, 0.0, 0.0
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def start(self, name: str, total: int, done: int = 0) -> None:
         self.stop()

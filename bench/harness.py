@@ -423,7 +423,7 @@ class Trainer:
             peak_memory_mib=self._peak_memory(),
             split_digests=split.digests,
             weights_digest=self.weights.digest if self.weights else None,
-            config=self.config.model_dump(mode="json", exclude={"machine": {"data_root", "out"}}),
+            config=self.config.record(exclude={"machine": {"data_root", "out"}}),
             label_seconds=dict(self.dataset.label_seconds),
         )
         self.folder.write_counts(split.eval, counts)
@@ -442,7 +442,7 @@ class Trainer:
     def _exported(self, predictor: nn.Module) -> bytes:
         about = {
             "classes": list(self.dataset.classes),
-            "network": self.protocol.network.model_dump(mode="json"),
+            "network": self.protocol.network.record(),
         }
         return to_safetensors(
             {name: value.cpu().contiguous() for name, value in exported(predictor).state_dict().items()},

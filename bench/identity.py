@@ -120,10 +120,9 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
 
 def _weights_digest(config: RunConfig) -> dict[str, str]:
     """The content of a weights file: its path does not identify it, as a package or the hub does."""
-    source = config.protocol.network.weights
-    if source in ("none", "hub") or source.startswith("package:"):
+    path = config.protocol.network.weights_file
+    if path is None:
         return {}
-    path = Path(source).expanduser()
     if not path.is_file():
         raise DataError(
             f"no weights file {path}; protocol.network.weights is a file, none, hub or package:..."

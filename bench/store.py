@@ -400,7 +400,7 @@ def read_results(*roots: Path) -> list[Result]:
 
 def find_results(*roots: Path) -> dict[Path, Result]:
     """All finished runs by folder, sorted by it: those that have a result.json anywhere below a root, and
-    those that a root has a record of.
+    those that `read_records` finds.
 
     Interrupted runs have no result.json, and a torn one is as good as none: both are left out. Raises
     DataError where a root is not there, a result is of another version, or a run has a record and another
@@ -408,7 +408,7 @@ def find_results(*roots: Path) -> dict[Path, Result]:
     """
     found: dict[Path, Result] = {}
     for root in roots:
-        if not root.is_dir():
+        if not root.is_dir() and not _is_records(root):
             raise DataError(f"no folder {root}; give the folder that holds the runs.")
         here = read_records(root)
         for path in root.rglob("result.json"):
@@ -418,10 +418,8 @@ def find_results(*roots: Path) -> dict[Path, Result]:
                 continue
             folder = path.resolve().parent
             if here.setdefault(folder, result) != result:
-                raise DataError(
-                    f"{path} differs from the line of its run in {records_file(root, result.dataset)}; move "
-                    "one of them away."
-                )
+                file = records_file(RunFolder(folder).root, result.dataset)
+                raise DataError(f"{path} differs from the line of its run in {file}; move one of them away.")
         for folder in sorted(here):
             found.setdefault(folder, here[folder])
     return found
@@ -449,16 +447,23 @@ def record_folder(root: Path, result: Result) -> RunFolder:
     return RunFolder.of(root, result.dataset, result.split, result.method, result.seed, result.run_id)
 
 
+def _is_records(path: Path) -> bool:
+    return path.suffix == ".jsonl" and path.name != "metrics.jsonl" and path.is_file()
+
+
 def read_records(root: Path) -> dict[Path, Result]:
-    """The results in the .jsonl files of a folder of records, by the folder of the run's other files.
+    """The results of records, by the folder of the run's other files.
+
+    Args:
+        root: A folder of records, one of its files, or the folder beside one of them.
 
     Raises DataError for a line that is torn, of another version, of another data set than the file, or second
     of its run.
     """
     found: dict[Path, Result] = {}
-    for file in sorted(root.glob("*.jsonl")):
-        if file.name == "metrics.jsonl":  # the root is a run
-            continue
+    root = root.resolve()
+    beside = records_file(root.parent, root.name)
+    for file in sorted(path for path in (root, beside, *root.glob("*.jsonl")) if _is_records(path)):
         for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), 1):
             where = f"{file}, line {number},"
             result = _parsed(Result, line, where, "restore the line as it was committed, or remove it.")
@@ -467,7 +472,7 @@ def read_records(root: Path) -> dict[Path, Result]:
                     f"{where} is of the data set {result.dataset!r}; move it to "
                     f"{records_file(root, result.dataset).name}."
                 )
-            folder = record_folder(root, result).path.resolve()
+            folder = record_folder(file.parent, result).path
             if folder in found:
                 raise DataError(f"{where} is the second of run {result.run_id}; remove one of the two.")
             found[folder] = result

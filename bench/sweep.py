@@ -24,9 +24,9 @@ from typing import Any, Literal
 
 from bench.ablations import Ablation
 from bench.config import RunConfig, merge, parse_assignment, resolve
-from bench.errors import ConfigError, Interrupted, InUse
+from bench.errors import ConfigError, DataError, Interrupted, InUse
 from bench.identity import Plan, data_root, plan
-from bench.store import RunFolder
+from bench.store import Result, RunFolder
 from datasets.split_lists import find_split
 
 POLL_SECONDS = 0.1  # between looks at the processes
@@ -51,8 +51,16 @@ class Cell:
         return self.plan.folder
 
     @property
+    def result(self) -> Result | None:
+        """None too where it cannot be read: the run itself says why, which does not stop the others."""
+        try:
+            return self.folder.read_result()
+        except DataError:
+            return None
+
+    @property
     def done(self) -> bool:
-        return self.folder.result.exists()
+        return self.result is not None
 
     @property
     def state(self) -> State:
@@ -273,7 +281,7 @@ class _Launcher:
     def _settle(self, worker: Worker) -> None:
         """Say what became of a run that ended."""
         cell, code = worker.cell, worker.process.returncode
-        result = cell.folder.read_result() if code == 0 else None
+        result = cell.result if code == 0 else None
         if result is not None:
             self.ran += 1
             spent = duration(time.monotonic() - worker.began)

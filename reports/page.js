@@ -30,6 +30,7 @@ function sort(table, heading) {
   body.append(...rows.map(({ row }) => row));
 }
 
-for (const heading of document.querySelectorAll("thead th")) {
-  heading.querySelector("button").addEventListener("click", () => sort(heading.closest("table"), heading));
+for (const button of document.querySelectorAll("thead button")) {
+  const heading = button.closest("th");
+  button.addEventListener("click", () => sort(heading.closest("table"), heading));
 }

@@ -28,7 +28,7 @@ BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what a
 
 def shown_path(path: Path, roots: Sequence[Path]) -> str:
     """The path of a run as seen from the folder that was given; the places of a machine are not printed."""
-    for root in roots:
+    for root in (root if root.is_dir() else root.parent for root in roots):
         if path.resolve().is_relative_to(root.resolve()):
             return path.resolve().relative_to(root.resolve()).as_posix() or path.resolve().name
     return path.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Group
 from rich.table import Table as RichTable
@@ -54,12 +54,17 @@ def to_csv(sheet: Sheet) -> str:
 def to_rich(sheet: Sheet) -> Group:
     """The table for the terminal, with its notes below."""
     heading, *rows = sheet.lines
-    drawn = RichTable(title=Text(plain(sheet.title)), caption=Text(plain(sheet.group)))
+    drawn = RichTable()
     for number, name in enumerate(heading):
-        drawn.add_column(Text(plain(name)), justify="right" if sheet.is_number(number) else "left")
+        justify: Literal["left", "right"] = "right" if sheet.is_number(number) else "left"
+        drawn.add_column(
+            Text(plain(name)), justify=justify, overflow="fold"
+        )  # a name cut short names nothing
     for row in rows:
         drawn.add_row(*(Text(plain(cell), style="dim" if cell == MISSING else "") for cell in row))
-    return Group(drawn, *(Text(plain(note)) for note in sheet.notes))
+    # Not rich's own title and caption: those are wrapped to the width of the table, however narrow it is.
+    title, group = Text(plain(sheet.title), "bold"), Text(plain(sheet.group), "dim")
+    return Group(title, drawn, group, *(Text(plain(note)) for note in sheet.notes), Text())
 
 
 def to_latex(sheet: Sheet) -> str:

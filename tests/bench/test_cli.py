@@ -127,6 +127,23 @@ def test_a_hostile_class_name_is_printed_as_it_is(run: Bench, own_root: Path) ->
     assert all(name in done.out for name in names)
 
 
+@pytest.mark.parametrize(("columns", "widest"), [(None, 160), ("60", 60)])
+def test_a_pipe_gives_a_table_its_room(columns: str | None, widest: int) -> None:
+    """Unless COLUMNS says how much that is."""
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    environment |= {"COLUMNS": columns} if columns else {}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "list"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=CHECKOUT,
+    )
+    longest = max(map(len, done.stdout.splitlines()))
+    assert longest <= widest and (longest > 80) == (widest > 80), done.stdout
+
+
 def test_no_color_is_honoured_on_a_terminal(run: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
         file = io.StringIO()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from bench import checkpoint, harness, registry
 from bench.config import Network, RunConfig
@@ -30,6 +30,7 @@ from bench.identity import Plan, plan
 from bench.knobs import Knobs
 from bench.models import Segmenter
 from bench.store import Result, RunFolder, read_counts, read_result
+from bench.weights import load_weights
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -644,6 +645,26 @@ def test_a_run_is_named_by_the_content_of_its_weights_file(tiny_config: Config, 
     first = plan(tiny_config("supervised", change)).run_id
     file.write_bytes(b"two")
     assert plan(tiny_config("supervised", change)).run_id != first
+
+
+def test_a_record_does_not_say_where_a_weights_file_lies(tiny_config: Config, tmp_path: Path) -> None:
+    """Else two labs with one file would have two protocols, and a published result the paths of a machine."""
+    weights = load_weights("package:efficientnet_lite0", "tf_efficientnet_lite0")
+    assert weights is not None
+    places = [tmp_path / name / f"{name}.safetensors" for name in ("here", "there")]
+    for place in places:
+        place.parent.mkdir()
+        save_file({name: value.contiguous() for name, value in weights.state.items()}, place)
+    network = ["protocol.network.encoder=tf_efficientnet_lite0", "protocol.steps=1"]
+    here, there = (tiny_config("supervised", *network, f"protocol.network.weights={at}") for at in places)
+    assert (plan(here).run_id, here.protocol.hash) == (plan(there).run_id, there.protocol.hash)
+
+    result = run(here)
+    folder = plan(here).folder
+    assert result.config["protocol"]["network"]["weights"] == "file"
+    for file in (folder.result, folder.weights):
+        assert str(tmp_path).encode() not in file.read_bytes(), file
+    assert str(places[0]) in folder.config.read_text()  # which a run goes on from
 
 
 def test_a_note_of_one_step_is_not_logged_again(tiny_config: Config, plug_in: Callable[[str], str]) -> None:

@@ -397,6 +397,21 @@ def test_records_and_runs_are_found_together(tmp_path: Path) -> None:
     assert find_unfinished(found, records, runs) == [], "a record has no result.json of its own"
 
 
+def test_records_are_found_by_their_folder_their_file_and_the_folder_of_their_data_set(
+    tmp_path: Path,
+) -> None:
+    file = lines(tmp_path, result())
+    run = RunFolder.of(tmp_path, "tinyset", "few", "fixmatch", 0, "0123abcd")
+    write_records(records_file(tmp_path, "otherset"), [result(dataset="otherset")])
+    write_atomic(run.metrics, b'{"step": 1}\n')
+    assert len(find_results(tmp_path)) == 2
+    for root in (file, tmp_path / "tinyset"):
+        assert find_results(root) == {run.path: result()}, root
+        assert find_unfinished([run.path], root) == []
+    with pytest.raises(DataError, match="no folder"):
+        find_results(run.metrics)
+
+
 def test_the_log_of_a_run_is_no_record(folder: RunFolder) -> None:
     folder.write_result(result())
     folder.metrics.write_text('{"step": 1}\n')

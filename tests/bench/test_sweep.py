@@ -22,6 +22,7 @@ from bench import ablations, registry
 from bench import sweep as sweeps
 from bench.config import RunConfig
 from bench.errors import ConfigError, InUse
+from bench.files import write_atomic
 from bench.store import RunFolder, read_results
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -293,6 +294,29 @@ def test_a_failed_run_is_listed_and_the_others_are_done(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("damage", "words"), [(b'{"run_id": ', "is torn"), (b'{"schema_version": 7}', "version 7")]
+)
+def test_a_result_that_cannot_be_read_is_listed_and_stops_no_other_run(
+    sweep: Callable[..., Outcome], runs: Path, tiny_config: Config, damage: bytes, words: str
+) -> None:
+    from bench.identity import plan
+
+    damaged = plan(tiny_config("supervised")).folder.result
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(damage)
+    grid = ("--method", "supervised", "--split", "few", "--seed", "0,1")
+    assert "2 runs: 2 to do" in sweep(*grid, "--status").out
+    outcome = sweep(*grid)
+    assert outcome.code == 1 and "1 of 2 runs failed" in outcome.err, outcome
+    (said,) = re.findall(r"^failed: supervised on tinyset few, seed 0: (.*)$", outcome.out, re.M)
+    assert str(damaged) in said and words in said and "move it away and run it again" in said
+    assert re.search(r"seed 1: mIoU .*", outcome.out) and re.search(r"│ supervised .*\(1\) │", outcome.out)
+    damaged.unlink()
+    assert sweep(*grid).code == 0
+
+
+@pytest.mark.slow
 def test_a_named_sweep_from_a_file_of_the_users(sweep: Callable[..., Outcome], tmp_path: Path) -> None:
     file = tmp_path / "thresholds.yaml"
     file.write_text(THRESHOLDS)
@@ -385,9 +409,8 @@ def test_a_set_of_what_the_sweep_runs_over_is_refused(tiny_config: Config) -> No
 def test_states_are_told_apart(tiny_config: Config) -> None:
     span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2, 3])
     cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
-    for cell, name in zip(cells, ("result", "checkpoint"), strict=False):
-        cell.folder.path.mkdir(parents=True)
-        getattr(cell.folder, name).write_text("")
+    cells[0].folder.write_result(read_results(CHECKOUT / "reports" / "published")[0])
+    write_atomic(cells[1].folder.checkpoint, b"")
     with cells[2].folder.claimed():
         assert [cell.state for cell in cells] == ["done", "interrupted", "running", "to do"]
         assert next(sweeps.listing(cells, [])) == "4 runs: 1 done, 1 running, 1 interrupted, 1 to do"

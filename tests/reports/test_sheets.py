@@ -35,8 +35,8 @@ SMALL = Sheet(
 )
 
 
-def printed(sheet: Sheet) -> str:
-    console = Console(file=io.StringIO(), width=250, record=True)
+def printed(sheet: Sheet, width: int = 250) -> str:
+    console = Console(file=io.StringIO(), width=width, record=True)
     console.print(to_rich(sheet))
     return console.export_text()
 
@@ -85,7 +85,23 @@ def test_golden_terminal() -> None:
         "└────────┴────────────────┘",
         "a_b, 50 %",
         "a note & more",
+        "",
     ]
+
+
+def test_a_narrow_terminal_cuts_no_name_short() -> None:
+    long = Sheet(
+        name="miou",
+        title="a title that is wider than its table",
+        group="g",
+        lines=(("method", "split"), ("u2pl_weak (tags=shuffled)", "1_8+tags")),
+        records=(),
+        names=2,
+    )
+    text = printed(long, width=20)
+    assert "…" not in text and text.startswith("a title that is")
+    cells = [line.split("│")[1].strip() for line in text.splitlines() if line.startswith("│")]
+    assert "".join(cells).replace(" ", "") == "u2pl_weak(tags=shuffled)"
 
 
 # What is in them
