@@ -31,7 +31,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from bench.errors import ConfigError, DataError, Regression
 from bench.files import write_atomic
-from bench.store import Record, Result, RunFolder, find_results, read_metrics, without_folders
+from bench.store import Record, Result, RunFolder, Start, find_results, read_metrics, without_folders
 
 SCHEMA_VERSION = 1
 STANDARD_ERRORS = 5
@@ -406,30 +406,25 @@ def bound(name: str, values: Sequence[float]) -> Bound:
 
 
 def _provenance(group: Group, allow_dirty: bool) -> Provenance:
-    starts = []
-    for run in group.runs.values():
-        try:
-            starts += [(run, dict(start)) for start in run.folder.read_provenance()]
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{run.folder.provenance} is damaged ({error}); run it again.") from error
-    commits = {(start.get("git") or {}).get("commit") for _, start in starts}
-    dirty = any((start.get("git") or {"dirty": True}).get("dirty", True) for _, start in starts)
-    unknown = len({run.seed for run, _ in starts}) < len(group.runs)
+    by_run = [run.folder.read_starts() for run in group.runs.values()]
+    starts = [start for found in by_run for start in found]
+    commits = {start.commit for start in starts}
+    dirty = any(start.git is None or start.git.dirty for start in starts)
+    unknown = not all(by_run)
     if (dirty or unknown or len(commits) != 1) and not allow_dirty:
         raise ConfigError(
             f"{group.key.label}: its runs were not all made from one commit without changes; commit and "
             "run them again, or give --allow-dirty."
         )
-    last = max((start for _, start in starts), key=lambda start: str(start.get("time")), default={})
-    versions = {"python": last.get("python"), **last.get("versions", {})}
+    last = max(starts, key=lambda start: start.time, default=Start())
     return Provenance(
         commit=commits.pop() if len(commits) == 1 else None,
         dirty=dirty or unknown or len(commits) > 1,
-        date=last.get("time", "")[:10],
-        versions=versions,
-        cpu=sorted({str((start.get("cpu") or {}).get("model")) for _, start in starts}),
-        threads=sorted({start["torch"]["threads"] for _, start in starts if start.get("torch")}),
-        command=sorted({without_folders(str(start.get("command", ""))) for _, start in starts}),
+        date=last.time[:10],
+        versions={"python": last.python, **last.versions},
+        cpu=sorted({start.cpu.model for start in starts}),
+        threads=sorted({start.torch.threads for start in starts if start.torch and start.torch.threads}),
+        command=sorted({without_folders(start.command) for start in starts}),
     )
 
 

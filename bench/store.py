@@ -36,9 +36,9 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.errors import DataError, InUse
 from bench.files import write_atomic
@@ -52,24 +52,59 @@ if TYPE_CHECKING:
 LABEL_SECONDS: Final = {"pixel": 240.0, "tags": 20.0}
 
 
+Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a mean of ones may round to more
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
 class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Score(Record):
     """Scores of one module over the scored list. Shares are 0..1."""
 
-    miou: float
-    classes_averaged: int  # classes that occur in the truth or the prediction: the denominator of miou
-    iou: list[float | None]  # one per class; None where the class occurs in neither
-    pixel_accuracy: float
+    miou: Share
+    classes_averaged: Count  # classes that occur in the truth or the prediction: the denominator of miou
+    iou: list[Share | None]  # one per class; None where the class occurs in neither
+    pixel_accuracy: Share
 
 
 class Point(Record):
     """One evaluation of the predictor during training."""
 
-    step: int
-    miou: float
+    step: Count
+    miou: Share
+
+
+class _Network(BaseModel):
+    encoder: str | None = None
+    decoder: str | None = None
+    output_stride: int | None = None
+
+
+class _Batch(BaseModel):
+    labeled: Count
+    unlabeled: Count
+
+
+class _Protocol(BaseModel):
+    network: _Network | None = None
+    batch: _Batch | None = None
+    crop: list[int] | None = None
+
+
+class _Seeds(BaseModel):
+    protocol: _Protocol | None = None
+
+
+class _Config(BaseModel):
+    """What is read of the settings of a run; the rest may be of any version."""
+
+    method: dict[str, Any] | None = None
+    protocol: _Protocol | None = None
+    cam_seeds: _Seeds | None = None
+    tags: str = "given"
 
 
 class Result(Record):
@@ -80,29 +115,41 @@ class Result(Record):
     dataset: str
     split: str
     method: str
-    method_version: int
-    seed: int
+    method_version: Count
+    seed: Count
     protocol: str
     protocol_hash: str  # a table never mixes two of these
-    steps: int
+    steps: Count
     # Ids that the split grants "pixel", "tags", "none"; "eval": scored; "opened": whose masks a policy of CAM
     # seeds has read.
-    images: dict[str, int]
-    classes: list[str]
+    images: dict[str, Count]
+    classes: Annotated[list[str], Field(min_length=1)]
     student: Score
     predictor: Score  # the headline: last weights of the module that the method names as its predictor
     curve: list[
         Point
     ]  # evaluations during training, the last weights included; its maximum is the oracle column
-    train_seconds: float
-    eval_seconds: float
-    peak_memory_mib: float
+    train_seconds: Amount
+    eval_seconds: Amount
+    peak_memory_mib: Amount
     split_digests: dict[str, str]
     weights_digest: str | None
     config: dict[str, Any]  # resolved, without the paths of the machine
     # What the data set says it takes to label one image by a mask ("pixel") and by its classes ("tags").
     # Records from before this field have the default.
-    label_seconds: dict[str, float] = Field(default_factory=lambda: dict(LABEL_SECONDS))
+    label_seconds: dict[str, Amount] = Field(default_factory=lambda: dict(LABEL_SECONDS))
+
+    @field_validator("config")
+    @classmethod
+    def _config_is_read(cls, config: dict[str, Any]) -> dict[str, Any]:
+        _Config.model_validate(config)
+        return config
+
+    @model_validator(mode="after")
+    def _classes_are_scored(self) -> Self:
+        if {len(self.student.iou), len(self.predictor.iou)} != {len(self.classes)}:
+            raise ValueError(f"{len(self.classes)} classes need as many values of iou")
+        return self
 
 
 class Rescored(Record):
@@ -114,7 +161,13 @@ class Rescored(Record):
     crf: str | None  # of "crf": name of the parameters
     half_size: bool  # of "crf": whether it ran at half the size
     score: Score
-    seconds: float  # of the pass over the images, which gives both numbers
+    seconds: Amount  # of the pass over the images, which gives both numbers
+
+    @model_validator(mode="after")
+    def _crf_has_parameters(self) -> Self:
+        if (self.name == "crf") != (self.crf is not None):
+            raise ValueError("crf, the name of its parameters, goes with the entry crf and with no other")
+        return self
 
     @property
     def setting(self) -> tuple[Any, ...]:
@@ -127,6 +180,36 @@ class Scores(Record):
 
     schema_version: Literal[1] = 1
     entries: list[Rescored]
+
+
+class Git(BaseModel):
+    commit: str | None = None
+    dirty: bool = True  # files that no commit holds; the worse where it is not said
+
+
+class Torch(BaseModel):
+    threads: int | None = None
+    gpus: list[str] = []
+
+
+class Cpu(BaseModel):
+    model: str = ""
+
+
+class Start(BaseModel):
+    """What is read of an entry of provenance.json; the rest may be of any version."""
+
+    time: str = ""
+    command: str = ""
+    python: str | None = None
+    versions: dict[str, str | None] = {}
+    cpu: Cpu = Cpu()
+    torch: Torch | None = None
+    git: Git | None = None  # None outside a checkout
+
+    @property
+    def commit(self) -> str | None:
+        return self.git.commit if self.git else None
 
 
 class RunFolder:
@@ -226,7 +309,25 @@ class RunFolder:
         return [SeedFolder(path.parents[1], path.parent.name) for path in found]
 
     def read_provenance(self) -> list[dict[str, Any]]:
-        return json.loads(self.provenance.read_text()) if self.provenance.exists() else []
+        """One entry per start; [] without the file. Raises DataError where it holds anything else."""
+        if not self.provenance.exists():
+            return []
+        try:
+            starts = json.loads(self.provenance.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.provenance} is damaged ({error}); run it again.") from error
+        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+            raise DataError(f"{self.provenance} is damaged: it must list the starts of a run; run it again.")
+        return starts
+
+    def read_starts(self) -> list[Start]:
+        """As `read_provenance`, checked."""
+        try:
+            return [Start.model_validate(start) for start in self.read_provenance()]
+        except ValidationError as error:
+            first = error.errors()[0]
+            at = ".".join(map(str, first["loc"]))
+            raise DataError(f"{self.provenance} is damaged ({at}: {first['msg']}); run it again.") from error
 
     def add_provenance(self, entry: dict[str, Any]) -> None:
         self._write_provenance([*self.read_provenance(), entry])
@@ -253,24 +354,24 @@ class SeedReport(Record):
     tags: int  # tags of all images, background not counted
     dead_tags: int  # whose map is positive nowhere, so that no pixel can be theirs
     untagged: int  # images without any tag
-    decided: float  # share of pixels, 0..1
+    decided: Share  # of the pixels
     class_pixels: list[int]  # seed pixels of each class
     strict: float  # as used: chosen by the policy, where it is not "fixed"
     loose: float
     opened: list[str]  # ids whose masks the policy has read
-    map_seconds: float  # of the network, for all images made in the last start
-    refine_core_seconds: float  # of thresholds and refinement, summed over the processes
+    map_seconds: Amount  # of the network, for all images made in the last start
+    refine_core_seconds: Amount  # of thresholds and refinement, summed over the processes
     settings: dict[str, Any]
 
 
 class CurvePoint(Record):
     """Seeds by one threshold, without refinement. Shares 0..1; means over the classes that occur."""
 
-    threshold: float
-    miou: float
-    precision: float
-    recall: float
-    coverage: float
+    threshold: Amount
+    miou: Share
+    precision: Share
+    recall: Share
+    coverage: Share
 
 
 class SeedQuality(Record):
@@ -280,14 +381,14 @@ class SeedQuality(Record):
     seed_id: str
     images: int
     classes: list[str]
-    miou: float  # undecided pixels count as not found
-    miou_decided: float  # over the decided pixels alone, as many published tables have it
-    coverage: float  # share of pixels that are decided
-    iou: list[float | None]  # per class, as the next three; None where there is nothing to count
-    precision: list[float | None]
-    recall: list[float | None]
-    class_coverage: list[float | None]
-    miou_of_spread_tags: float  # if each pixel had one of its image's classes at random
+    miou: Share  # undecided pixels count as not found
+    miou_decided: Share  # over the decided pixels alone, as many published tables have it
+    coverage: Share  # share of pixels that are decided
+    iou: list[Share | None]  # per class, as the next three; None where there is nothing to count
+    precision: list[Share | None]
+    recall: list[Share | None]
+    class_coverage: list[Share | None]
+    miou_of_spread_tags: Share  # if each pixel had one of its image's classes at random
     curve: list[CurvePoint]
     counts: list[list[int]]  # truth in rows; the last column is undecided
 
@@ -507,7 +608,7 @@ def _copy(files: Mapping[Path, Path]) -> bool:
 
 def metrics_torn(path: Path) -> bool:
     """Whether `read_metrics` leaves out a last line that a kill has torn."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = _lines(path)
     return bool(lines) and _metrics_line(lines[-1]) is None
 
 
@@ -516,7 +617,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Raises DataError where another line is no JSON object with a step.
     """
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = _lines(path)
     found = []
     for number, text in enumerate(lines, 1):
         line = _metrics_line(text)
@@ -527,22 +628,43 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _metrics_line(text: str) -> dict[str, Any] | None:
-    """None where it is no JSON object with a step."""
+def _lines(path: Path) -> list[bytes]:
+    """Split at line feeds alone, which JSON does not hold; [] without the file."""
+    return path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []
+
+
+def _metrics_line(text: bytes) -> dict[str, Any] | None:
+    """None where it is no JSON object with a step. Whole numbers beyond int64 are read as float, inf if need
+    be."""
     try:
-        line: dict[str, Any] = json.loads(text)
-        line["step"] + 0
-    except (ValueError, KeyError, TypeError):
+        line = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
+    except (ValueError, RecursionError):
         return None
-    return line
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
 def read_counts(path: Path) -> dict[str, np.ndarray]:
-    """counts.npz: "ids" (N) and, per scored module, N C C confusion counts (truth in rows)."""
+    """counts.npz: "ids" (N) and, per scored module, N C C confusion counts (truth in rows).
+
+    Raises DataError where it is damaged or holds anything else.
+    """
     import numpy as np
 
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    mend = "score the run again, or move the file away."
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+            ids = found["ids"]
+    except Exception as error:  # of a dozen kinds: of zip, of zlib, of the header, of memory it asks for
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); {mend}") from error
+    counts = {name: array for name, array in found.items() if name != "ids"}
+    sound = ids.ndim == 1 and ids.dtype.kind == "U" and len(set(ids.tolist())) == len(ids)
+    for array in counts.values():
+        square = array.ndim == 3 and array.shape == (ids.size, array.shape[1], array.shape[1])
+        sound = sound and square and array.dtype.kind in "iu"
+    if not sound:
+        raise DataError(f"{path} does not hold one confusion matrix of whole numbers per image; {mend}")
+    return found
 
 
 def without_folders(command: str) -> str:

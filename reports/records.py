@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from bench.errors import DataError
 from bench.store import (
     Result,
     RunFolder,
     SeedQuality,
     SeedReport,
+    Start,
     find_unfinished,
     metrics_torn,
     read_counts,
     without_folders,
 )
 from reports.statistics import ImageSums, image_sums, pooled_miou
-
-BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)  # what a damaged file raises
 
 
 def shown_path(path: Path, roots: Sequence[Path]) -> str:
@@ -56,15 +54,19 @@ def predictor_counts(
             continue
         try:
             counts = read_counts(file)
-            sums = image_sums([str(id) for id in counts["ids"]], counts["predictor"])
-        except BROKEN:
+        except DataError:
             broken.append(name)
             continue
+        matrices = counts.get("predictor")
+        if matrices is None or matrices.shape[1] != len(result.classes):
+            broken.append(name)
+            continue
+        sums = image_sums(counts["ids"].tolist(), matrices)
         (miou,) = pooled_miou(sums.sums, pooled_once(sums))
         if abs(miou - result.predictor.miou) > 1e-9:
             broken.append(name)
         else:
-            found[id(result)] = Counts(sums, counts["predictor"].sum(0))
+            found[id(result)] = Counts(sums, matrices.sum(0))
     warnings = []
     if missing:
         warnings.append(f"no counts of single images, so no interval over images: {listed(missing)}")
@@ -124,23 +126,22 @@ def origins(folders: Mapping[Path, Result]) -> dict[int, Origin]:
     found = {}
     for path, result in folders.items():
         try:
-            starts = RunFolder(path).read_provenance()
-            found[id(result)] = _origin(starts)
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            found[id(result)] = _origin(RunFolder(path).read_starts())
+        except DataError:
             continue
     return found
 
 
-def _origin(starts: Sequence[Mapping[str, Any]]) -> Origin:
-    commits = [start.get("git") or {} for start in starts]
-    last = starts[-1] if starts else {}
-    gpus = (last.get("torch") or {}).get("gpus") or []
+def _origin(starts: Sequence[Start]) -> Origin:
+    if not starts:
+        return UNKNOWN
+    last = starts[-1]
     return Origin(
-        command=without_folders(str(last.get("command", ""))),
-        commits=tuple(dict.fromkeys(commit.get("commit") for commit in commits)) or (None,),
-        dirty=any(commit.get("dirty") for commit in commits),
-        time=str(last.get("time", "")),
-        machine=", ".join(map(str, gpus)) or str((last.get("cpu") or {}).get("model", "")),
+        command=without_folders(last.command),
+        commits=tuple(dict.fromkeys(start.commit for start in starts)),
+        dirty=any(start.git.dirty for start in starts if start.git),
+        time=last.time,
+        machine=", ".join(last.torch.gpus if last.torch else ()) or last.cpu.model,
     )
 
 

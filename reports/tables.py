@@ -214,7 +214,7 @@ def _settings(result: Result) -> dict[str, str]:
     add("", result.config.get("method"))
     seeds = result.config.get("cam_seeds")
     if seeds:
-        protocol = {**seeds["protocol"], "name": None}
+        protocol = {**(seeds.get("protocol") or {}), "name": None}
         add(SEEDS.removesuffix("."), {**seeds, "protocol": protocol})
     flat["tags"] = result.config.get("tags", UNUSUAL["tags"])
     return flat

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 from bench.errors import ConfigError, DataError
 from bench.files import write_atomic
 from bench.store import (
+    Git,
     Point,
     Rescored,
     Result,
@@ -22,9 +25,11 @@ from bench.store import (
     Score,
     Scores,
     SeedFolder,
+    Start,
     Torn,
     find_results,
     find_unfinished,
+    metrics_torn,
     read_counts,
     read_metrics,
     read_result,
@@ -217,6 +222,26 @@ def test_equal_results_are_equal_bytes(folder: RunFolder) -> None:
         ({"student": {"miou": 1.0}}, "student.classes_averaged"),
         ({"curve": [{"step": 1}]}, "curve.0.miou"),
         ({"seed": None}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"steps": 10**400}, "steps"),
+        ({"images": {"pixel": 10**400}}, "images.pixel"),
+        ({"curve": [{"step": 10**400, "miou": 0.5}]}, "curve.0.step"),
+        ({"curve": [{"step": 1, "miou": math.nan}]}, "curve.0.miou"),
+        ({"curve": [{"step": 1, "miou": 1.5}]}, "curve.0.miou"),
+        ({"train_seconds": math.inf}, "train_seconds"),
+        ({"train_seconds": 1e300}, "train_seconds"),
+        ({"label_seconds": {"pixel": math.inf}}, "label_seconds.pixel"),
+        ({"classes": []}, "classes"),
+        ({"classes": ["a", "b"]}, ""),
+        ({"config": {"protocol": "p"}}, "config.protocol"),
+        ({"config": {"protocol": {"network": "n"}}}, "config.protocol.network"),
+        ({"config": {"protocol": {"batch": {"labeled": 4}}}}, "config.protocol.batch.unlabeled"),
+        (
+            {"config": {"protocol": {"batch": {"labeled": 4, "unlabeled": None}}}},
+            "config.protocol.batch.unlabeled",
+        ),
+        ({"config": {"cam_seeds": "none"}}, "config.cam_seeds"),
+        ({"config": {"method": "u2pl"}}, "config.method"),
     ],
 )
 def test_what_is_no_result_is_refused_by_file_and_field(
@@ -301,8 +326,74 @@ def test_counts_read_back_as_written(folder: RunFolder) -> None:
 def test_counts_never_unpickle(folder: RunFolder) -> None:
     folder.path.mkdir(parents=True)
     np.savez(folder.counts, ids=np.array([{"an": "object"}], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
+    with pytest.raises(DataError, match=r"counts\.npz cannot be read \(ValueError: .*allow_pickle"):
         read_counts(folder.counts)
+
+
+def npz(**arrays: Any) -> bytes:
+    np.savez_compressed(buffer := io.BytesIO(), **arrays)
+    return buffer.getvalue()
+
+
+def bare(array: np.ndarray) -> bytes:
+    np.save(buffer := io.BytesIO(), array)
+    return buffer.getvalue()
+
+
+IDS, ONES = np.array(["a", "b"]), np.ones((2, 3, 3), np.int64)
+WHOLE = npz(ids=IDS, predictor=np.arange(18).reshape(2, 3, 3) ** 7)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "cannot be read"),
+        (WHOLE[:100], "cannot be read"),
+        (WHOLE.replace(WHOLE[-260:-250], bytes(10)), "cannot be read"),
+        (bare(ONES), "cannot be read"),
+        (npz(predictor=ONES), "cannot be read"),
+        (npz(ids=np.array("a"), predictor=ONES), "does not hold"),
+        (npz(ids=np.array(["a", "a"]), predictor=ONES), "does not hold"),
+        (npz(ids=np.array([1, 2]), predictor=ONES), "does not hold"),
+        (npz(ids=IDS, predictor=ONES[:1]), "does not hold"),
+        (npz(ids=IDS, predictor=ONES[:, :2]), "does not hold"),
+        (npz(ids=IDS, predictor=ONES.astype(complex)), "does not hold"),
+        (npz(ids=IDS, predictor=ONES.astype(str)), "does not hold"),
+        (npz(ids=IDS, predictor=ONES.astype("M8[s]")), "does not hold"),
+    ],
+)
+def test_what_is_no_counts_is_refused_by_file(folder: RunFolder, data: bytes, said: str) -> None:
+    write_atomic(folder.counts, WHOLE)
+    assert read_counts(folder.counts)["predictor"].shape == (2, 3, 3)
+    write_atomic(folder.counts, data)
+    with pytest.raises(DataError) as caught:
+        read_counts(folder.counts)
+    assert str(folder.counts) in str(caught.value) and said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"[", "damaged"),
+        (b"\xff", "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b"{}", "must list the starts"),
+        (b"[1]", "must list the starts"),
+        (b'[{"git": {"commit": 7}}]', "git.commit"),
+        (b'[{"torch": {"gpus": "one"}}]', "torch.gpus"),
+    ],
+)
+def test_provenance_of_another_shape_is_refused_by_file(folder: RunFolder, data: bytes, said: str) -> None:
+    write_atomic(folder.provenance, data)
+    with pytest.raises(DataError) as caught:
+        folder.read_starts()
+    assert str(folder.provenance) in str(caught.value) and said in str(caught.value)
+
+
+def test_what_a_start_does_not_say_is_the_worse() -> None:
+    assert Start().commit is None and Start.model_validate({"git": {"commit": "c"}}).git == Git(
+        commit="c", dirty=True
+    )
 
 
 def test_provenance_gathers_one_entry_per_start(folder: RunFolder) -> None:
@@ -365,6 +456,30 @@ def test_metrics_damaged_before_their_end_are_refused(folder: RunFolder, damage:
     folder.metrics.write_text(f'{{"step": 1}}\n{damage}\n{{"step": 3}}\n')
     with pytest.raises(DataError, match=r"metrics\.jsonl, line 2 is damaged"):
         read_metrics(folder.metrics)
+
+
+LAST_LINES = [
+    b'{"step": 2, "lo\xc3',
+    b"[" * 100_000,
+    b'{"step": true}',
+    b'{"step": NaN}',
+    b"[2]",
+    b'{"step": "2"}',
+]
+
+
+@pytest.mark.parametrize("last", LAST_LINES)
+def test_any_last_line_that_is_none_is_left_out(folder: RunFolder, last: bytes) -> None:
+    write_atomic(folder.metrics, b'{"step": 1, "name": "a\xe2\x80\xa8b"}\n' + last)
+    assert read_metrics(folder.metrics) == [{"step": 1, "name": "a\u2028b"}] and metrics_torn(folder.metrics)
+    write_atomic(folder.metrics, last + b'\n{"step": 1}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 1 is damaged"):
+        read_metrics(folder.metrics)
+
+
+def test_a_number_beyond_all_bounds_is_read_as_infinite(folder: RunFolder) -> None:
+    write_atomic(folder.metrics, b'{"step": 1, "loss": 1' + b"0" * 400 + b"}\n")
+    assert read_metrics(folder.metrics) == [{"step": 1, "loss": math.inf}]
 
 
 def test_results_are_found_with_their_folders(folder: RunFolder) -> None:

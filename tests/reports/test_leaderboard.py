@@ -95,7 +95,7 @@ def test_records_are_sorted_and_publishing_again_changes_nothing(
     make: Make, runs: Path, records: Path
 ) -> None:
     results = [
-        make(0.1 * i, method=method, split=split, seed=seed)
+        make(0.05 * i, method=method, split=split, seed=seed)
         for i, (split, method, seed) in enumerate(
             (split, method, seed) for split in ("1_4", "1_8") for method in ("b", "c") for seed in (0, 2, 10)
         )
