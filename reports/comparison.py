@@ -102,12 +102,16 @@ def differences(group: Sequence[Result], baseline: str, sums: Mapping[int, Image
             f"the {len(tested)} tests of this table."
             if tested
             else SENTENCE,
+            *table.notes,
         ),
     )
 
 
 def _over_images(pairs: Sequence[tuple[Result, Result]], sums: Mapping[int, ImageSums]) -> Bootstrap | None:
+    """None where counts are missing, or are of one image, which says nothing of others."""
     if not pairs or any(id(run) not in sums for pair in pairs for run in pair):
+        return None
+    if len(sums[id(pairs[0][0])].ids) < 2:
         return None
     try:
         return bootstrap([(sums[id(ours)], sums[id(theirs)]) for ours, theirs in pairs])
@@ -160,6 +164,7 @@ def average_rank_sheet(group: Sequence[Result]) -> Sheet | None:
             "1 is best; equal scores share their ranks. A cell is a split and a seed that all methods have: "
             f"{used}.",
             _friedman_text(scores, cells, {key: columns[key].label for key in columns}),
+            *table.notes,
         ),
     )
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bench.store import Result
 from reports import steps
 from reports.overview import SPLIT_COLUMNS
-from reports.plots import COLOURS, LINES, Picture, spread
+from reports.plots import COLOURS, LINES, Picture, spread, wrapped
 from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.tables import Split, Table, columns_of, miou_table, plain, runs_of
 
@@ -196,8 +196,10 @@ def draw(health: Health, title: str) -> Figure:
             # Over the maps and under the lines; the white shows it on dark cells.
             ax.axvline(health.warmup, color="white", linewidth=2.2, zorder=1)
             ax.axvline(health.warmup, color="black", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    figure.suptitle(plain(title), fontsize=11, parse_math=False)
-    figure.supxlabel(_caption(health, bool(maps)), fontsize=8, color="#555555")
+    width = figure.get_figwidth() - 0.2
+    figure.suptitle("\n".join(wrapped(title, 11, width=width)), fontsize=11, parse_math=False)
+    caption = "\n".join(wrapped(_caption(health, bool(maps)), 8, width=width))
+    figure.supxlabel(caption, fontsize=8, color="#555555")
     _freeze(figure)
     return figure
 

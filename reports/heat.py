@@ -74,19 +74,13 @@ def class_maps(group: Sequence[Result]) -> list[Picture]:
             row, column = np.unravel_index(np.nanargmin(values), values.shape)
             alt = (
                 f"{said}: the lowest is {values[row, column]:.1f} %, of {table.classes[row]} by "
-                f"{names[column]}; the mean over the classes is {_means(names, values)}."
+                f"{names[column]}."
             )
             figure = _class_map(
                 table, names, values, f"{table.title}: IoU of each class on {short(split.heading)}"
             )
             pictures.append(Picture(file_name("classes", table, split.label), said, alt, figure))
     return pictures
-
-
-def _means(names: Sequence[str], values: Values) -> str:
-    known = np.isfinite(values)
-    means = np.where(known, values, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    return ", ".join(f"{mean:.1f} % for {name}" for name, mean in zip(names, means, strict=True))
 
 
 def _class_map(table: Table, names: Sequence[str], values: Values, title: str) -> Figure:

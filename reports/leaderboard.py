@@ -15,7 +15,6 @@ from bench.store import (
     Result,
     RunFolder,
     Scores,
-    SeedFolder,
     find_results,
     read_records,
     record_folder,
@@ -25,7 +24,7 @@ from bench.store import (
 )
 from reports.ablation import AblationTable, ablation_tables
 from reports.overview import headline
-from reports.records import listed, origins, shown_path
+from reports.records import listed, origins, seed_folders, shown_path
 from reports.sheets import to_markdown
 from reports.tables import comparable, miou_table
 
@@ -228,7 +227,7 @@ def publish(roots: Sequence[Path], records: Path, allow_dirty: bool = False) -> 
         fresh = {entry.path: entry.result for entry in entries if entry.fresh}
         _check_origins(fresh, roots, allow_dirty)
         scores = {entry.path: _merged(entry) for entry in entries if not entry.fresh}
-        seeds = _seeds(found)
+        seeds = seed_folders(found)
 
         added: list[str] = []
         completed: list[str] = []
@@ -321,20 +320,3 @@ def _merged(entry: Entry) -> Scores:
                 "run out, or remove the record if that is wrong."
             )
     return Scores(entries=list(scores.values()))
-
-
-def _seeds(found: Mapping[Path, Result]) -> dict[Path, list[SeedFolder]]:
-    """The CAM seeds that each run learned from.
-
-    Seeds of given and of shuffled tags are told apart by their classifier, where its run is found too.
-    """
-    tags = {result.run_id: result.config.get("tags") for result in found.values()}
-    seeds: dict[Path, list[SeedFolder]] = {}
-    for path, result in found.items():
-        settings, wanted = result.config.get("cam_seeds"), result.config.get("tags")
-        seeds[path] = []
-        for made in RunFolder(path).seeds(result.seed) if settings else []:
-            report = made.read_report()
-            if report and report.settings == settings and tags.get(report.classifier, wanted) == wanted:
-                seeds[path].append(made)
-    return seeds

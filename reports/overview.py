@@ -200,7 +200,7 @@ COST_RECORDS = (
 
 
 def costs(group: Sequence[Result], scores: Mapping[int, Scores], seed_seconds: Mapping[int, float]) -> Sheet:
-    """What the runs took, means over them but for the peak.
+    """What the runs took, all of a row together, the largest peak.
 
     Args:
         group: Runs that may stand in one table.
@@ -224,16 +224,18 @@ def costs(group: Sequence[Result], scores: Mapping[int, Scores], seed_seconds: M
                 if id(run) in scores and scores[id(run)].entries
             ]
             refined = [seed_seconds[id(run)] / 3600 for run in runs if id(run) in seed_seconds]
-            rates = [rate for run in runs if (rate := images_per_second(run)) is not None]
             found = (
-                _mean([run.train_seconds / max(run.steps, 1) for run in runs]),
-                _mean(rates) if len(rates) == len(runs) else None,
+                sum(run.train_seconds for run in runs) / max(sum(run.steps for run in runs), 1),
+                images_per_second(runs),
                 max(run.peak_memory_mib for run in runs),
                 _mean(passes),
                 _mean(refined),
             )
             formats = (".3g", ".3g", ".0f", ".3g", ".3g")
             shown = ["" if x is None else f"{x:{f}}" for x, f in zip(found, formats, strict=True)]
+            for place, few in ((3, passes), (4, refined)):
+                if 0 < len(few) < len(runs):
+                    shown[place] += f" ({len(few)})"
             lines.append((label, split.heading, str(len(runs)), *shown))
             names = (*group_names(table), label, split.label, split.pixel, split.tags)
             records.append((*names, len(runs), *found))
@@ -246,22 +248,26 @@ def costs(group: Sequence[Result], scores: Mapping[int, Scores], seed_seconds: M
         records=tuple(records),
         names=2,
         notes=(
+            "Over all runs of a row together; peak MiB: the largest; scoring s and CRF core-hours: means "
+            "over the runs that have them, whose number is in brackets where it is smaller.",
             "images/s: steps times the protocol's batch, labeled and unlabeled, by training seconds. The "
             "unlabeled part counts for every method on a split that has any, looked at or not.",
-            "scoring s: of the passes of `score`. CRF core-hours: refinement of the CAM seeds, once for all "
-            "methods of a seed. What is nowhere recorded has no column.",
+            "scoring s: of the passes of the command score. CRF core-hours: refinement of the CAM seeds, "
+            "once for all methods of a seed. What is nowhere recorded has no column.",
         ),
     )
 
 
-def images_per_second(result: Result) -> float | None:
-    """Training images of a run per second; None where its configuration or its time is not recorded."""
-    batch = result.config.get("protocol", {}).get("batch")
-    if not batch or result.train_seconds <= 0:
-        return None
-    unlabeled = bool(result.images.get("none") or result.images.get("tags"))
-    size = batch["labeled"] + (batch["unlabeled"] if unlabeled else 0)
-    return float(result.steps * size / result.train_seconds)
+def images_per_second(runs: Sequence[Result]) -> float | None:
+    """Training images per second of all the runs; None where a configuration or a time is not recorded."""
+    images = 0
+    for run in runs:
+        batch = (run.config.get("protocol") or {}).get("batch")
+        if not batch or run.train_seconds <= 0:
+            return None
+        unlabeled = bool(run.images.get("none") or run.images.get("tags"))
+        images += run.steps * (batch["labeled"] + (batch["unlabeled"] if unlabeled else 0))
+    return float(images / sum(run.train_seconds for run in runs))
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -65,7 +65,7 @@ class Picture:
 def style(number: int) -> dict[str, Any]:
     """Colour, marker and line of the method in this row of the table, the same in all pictures.
 
-    In gray, marker and line tell 36 methods apart.
+    In gray, marker and line together tell 36 methods apart, the marker alone nine.
     """
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -126,7 +126,7 @@ def compose(
     fitting = int((WIDTH - 0.2) / (0.65 + LETTER * 9 * longest))
     across = max(1, min(fitting, len(names)))
     bottom = 0.1 + 0.17 * len(said)
-    legend = 0.1 + 0.19 * math.ceil(len(names) / across) if names else 0.0
+    legend = 0.1 + 0.205 * math.ceil(len(names) / across) if names else 0.0
     top = 0.12 + 0.2 * len(heading)
     total = top + rows * (above + height + below) + under + legend + bottom
     figure = Figure(figsize=(WIDTH, total))
@@ -284,14 +284,18 @@ def draw(table: Table) -> Figure:
     # Room for the names at the right of each panel, beside the ends of their lines.
     right = 0.3 + LETTER * 9 * max(len(short(row.label)) for row in table.rows)
     left = 0.75
-    ticks = {kind: _ticks([table.splits[i] for i in panels[kind]], WIDTH - left - right) for kind in kinds}
+    places = {kind: _places([table.splits[i] for i in panels[kind]], WIDTH - left - right) for kind in kinds}
+    ticks = {
+        kind: _ticks([table.splits[i] for i in panels[kind]], places[kind], WIDTH - left - right)
+        for kind in kinds
+    }
     below = 0.35 + max(map(_depth, ticks.values()))
     figure, axes = compose(
         len(kinds),
         1,
         max(2.6, 0.19 * len(table.rows) + 0.2),
         title=f"{table.title}: {COLUMNS[table.column][0]} against labels",
-        caption=BARS,
+        caption=f"Methods, and lists of one size, stand side by side. {BARS}",
         left=left,
         right=right,
         above=0.34 if len(kinds) > 1 else 0.12,
@@ -300,7 +304,7 @@ def draw(table: Table) -> Figure:
     bottom, top = limits([cell for row in table.rows for cell in row.cells if known(cell)])
     for ax, kind in zip(axes, kinds, strict=True):
         ax.set_ylim(bottom, top)
-        _panel(ax, table, panels[kind], ticks[kind])
+        _panel(ax, table, panels[kind], places[kind], ticks[kind])
         plain_panel(ax, PANELS[kind][0] if len(kinds) > 1 else "")
         ax.set_xlabel(f"{PANELS[kind][1]} (log scale)")
         ax.set_ylabel(f"{COLUMNS[table.column][0]} (%)")
@@ -315,41 +319,58 @@ class Tick:
     upright: bool
 
 
-def _span(counts: Sequence[int]) -> tuple[float, float, float]:
-    """Logarithms of the least and the largest count, and what is taken for their distance."""
-    low, high = math.log(min(counts)), math.log(max(counts))
+def _span(places: Sequence[float]) -> tuple[float, float, float]:
+    """The least and the largest place, and what is taken for their distance."""
+    low, high = min(places), max(places)
     return low, high, max(high - low, math.log(2))
 
 
-def _ticks(splits: Sequence[Split], width: float) -> list[Tick]:
-    """A tick for each count, with the names of its splits below; counts that nearly fall together share one.
+def _places(splits: Sequence[Split], width: float) -> list[float]:
+    """The logarithm of each split's count; lists of one size stand 0.3 inches apart, the first at its count.
 
     Args:
         width: Of the panel, in inches.
     """
-    names: dict[int, list[str]] = defaultdict(list)
-    for split in splits:
-        names[max(_count(split), 1)].append(short(split.label))
-    _, _, distance = _span(list(names))
-    inch = width / (1.2 * distance)  # for each unit of the logarithm
+    counts = [math.log(max(_count(split), 1)) for split in splits]
+    gap = 0.3 * 1.2 * _span(counts)[2] / width
+    return [count + gap * counts[:i].count(count) for i, count in enumerate(counts)]
+
+
+def _ticks(splits: Sequence[Split], places: Sequence[float], width: float) -> list[Tick]:
+    """A tick for each split, with its count and name below; splits that nearly fall together share one.
+
+    Args:
+        places: Of the splits, ascending where the counts are.
+        width: Of the panel, in inches.
+    """
+    inch = width / (1.2 * _span(places)[2])  # for each unit of the logarithm
     together: list[list[int]] = []
-    for count in sorted(names):
-        if together and (math.log(count) - math.log(together[-1][-1])) * inch < 0.2:
-            together[-1].append(count)
+    for i in sorted(range(len(splits)), key=lambda i: places[i]):
+        if together and (places[i] - places[together[-1][-1]]) * inch < 0.2:
+            together[-1].append(i)
         else:
-            together.append([count])
+            together.append([i])
     lines = [
-        (", ".join(map(str, counts)), *(name for count in counts for name in names[count]))
-        for counts in together
+        (
+            ", ".join(dict.fromkeys(str(_count(splits[i])) for i in those)),
+            *(short(splits[i].label) for i in those),
+        )
+        for those in together
     ]
-    places = [sum(map(math.log, counts)) / len(counts) for counts in together]
+    middles = [sum(places[i] for i in those) / len(those) for those in together]
     widths = [LETTER * 9 * max(map(len, text)) for text in lines]
-    room = [(after - before) * inch for before, after in pairwise(places)]
+    room = [(after - before) * inch for before, after in pairwise(middles)]
     needed = [(before + after) / 2 + 0.08 for before, after in pairwise(widths)]
     upright = any(n > r for n, r in zip(needed, room, strict=True)) or max(widths) > width / 2
     if upright:
-        lines = [(short(f"{text[0]}: {', '.join(text[1:])}", UPRIGHT_LENGTH),) for text in lines]
-    return [Tick(math.exp(place), text, upright) for place, text in zip(places, lines, strict=True)]
+        lines = [(_upright(*text),) for text in lines]
+    return [Tick(math.exp(place), text, upright) for place, text in zip(middles, lines, strict=True)]
+
+
+def _upright(counts: str, *names: str) -> str:
+    """Counts and names in one line, each name with an equal share of the room."""
+    each = max((UPRIGHT_LENGTH - len(counts)) // len(names) - 2, 8)
+    return f"{counts}: {', '.join(short(name, each) for name in names)}"
 
 
 def _depth(ticks: Sequence[Tick]) -> float:
@@ -359,12 +380,14 @@ def _depth(ticks: Sequence[Tick]) -> float:
     return 0.1 + 0.16 * max(len(tick.lines) for tick in ticks)
 
 
-def _panel(ax: Axes, table: Table, indices: Sequence[int], ticks: Sequence[Tick]) -> None:
-    counts = [max(_count(table.splits[i]), 1) for i in indices]
-    low, high, width = _span(counts)
+def _panel(
+    ax: Axes, table: Table, indices: Sequence[int], places: Sequence[float], ticks: Sequence[Tick]
+) -> None:
+    counts = [_count(table.splits[i]) for i in indices]
+    low, high, width = _span(places)
     drawn = [number for number, row in enumerate(table.rows) if any(known(row.cells[i]) for i in indices)]
-    nearest = min((math.log(b / a) for a, b in pairwise(counts) if b > a), default=width)
-    step = min(0.04 * width, 0.5 * nearest / max(len(drawn), 1))
+    nearest = min((b - a for a, b in pairwise(sorted(places)) if b > a), default=width)
+    step = min(0.02 * width, 0.25 * nearest / max(len(drawn), 1))
     for place, number in enumerate(drawn):
         row = table.rows[number]
         # Methods stand side by side on a tick, so that their bars can be told apart.
@@ -372,14 +395,14 @@ def _panel(ax: Axes, table: Table, indices: Sequence[int], ticks: Sequence[Tick]
         x: list[float] = []
         cells: list[Summary | None] = []
         previous: int | None = None
-        for i, count in zip(indices, counts, strict=True):
+        for i, count, at in zip(indices, counts, places, strict=True):
             cell = row.cells[i]
             if x and (not known(cell) or count == previous):
                 # No line across a hole, nor between two lists of one size.
                 x, cells = [*x, math.nan], [*cells, None]
             previous = count
             if known(cell):
-                x.append(math.exp(math.log(count) + shift))
+                x.append(math.exp(at + shift))
                 cells.append(cell)
         error_bars(ax, x, cells, **style(number)).set_gid(plain(row.label))
     ax.set_xscale("log")

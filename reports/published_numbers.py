@@ -46,6 +46,11 @@ class Entry(Checked):
     scored: str  # which weights, how
     miou: dict[str, float]  # percent, by name of the lists
 
+    @property
+    def digits(self) -> int:
+        """Decimals of the source, which gives all numbers of a row with as many."""
+        return max(len(repr(value).partition(".")[2]) for value in self.miou.values())
+
 
 class Numbers(Checked):
     dataset: str
@@ -107,7 +112,9 @@ def beside(group: Sequence[Result], known: Numbers | None = None) -> Sheet | Non
             if set(crop) != {entry.crop}:
                 differs.append(f"crop {entry.crop}")
             text = "; ".join(differs)
-            lines.append((entry.method, split.heading, f"{entry.miou[name]:.2f}", text, entry.source))
+            lines.append(
+                (entry.method, split.heading, f"{entry.miou[name]:.{entry.digits}f}", text, entry.source)
+            )
             number = (entry.miou[name], None, text, entry.source)
             records.append((*group_names(table), entry.method, *place, *number))
     if len(lines) == 1:

@@ -13,6 +13,7 @@ from bench.errors import DataError
 from bench.store import (
     Result,
     RunFolder,
+    SeedFolder,
     SeedQuality,
     SeedReport,
     Start,
@@ -90,21 +91,37 @@ class Seeds:
     quality: SeedQuality | None  # None where nobody has measured it
 
 
-def cam_seeds(folders: Mapping[Path, Result]) -> dict[int, Seeds]:
-    """The CAM seeds of each run, by identity of the result.
+def seed_folders(folders: Mapping[Path, Result]) -> dict[Path, list[SeedFolder]]:
+    """The CAM seeds that each run learned from.
 
-    Left out where none lie beside the run or several have its settings (made of given and of shuffled tags).
+    Seeds of given and of shuffled tags are told apart by their classifier; where its run is not found, there
+    may be several.
     """
-    found = {}
+    tags = {result.run_id: result.config.get("tags") for result in folders.values()}
+    seeds: dict[Path, list[SeedFolder]] = {}
     for path, result in folders.items():
-        settings = result.config.get("cam_seeds")
-        if settings:
-            beside = [(seeds.read_report(), seeds) for seeds in RunFolder(path).seeds(result.seed)]
-            same = [(report, seeds) for report, seeds in beside if report and report.settings == settings]
-            if len(same) == 1:
-                ((report, seeds),) = same
-                found[id(result)] = Seeds(report, seeds.read_quality())
-    return found
+        settings, wanted = result.config.get("cam_seeds"), result.config.get("tags")
+        seeds[path] = []
+        for made in RunFolder(path).seeds(result.seed) if settings else []:
+            report = made.read_report()
+            if report and report.settings == settings and tags.get(report.classifier, wanted) == wanted:
+                seeds[path].append(made)
+    return seeds
+
+
+def cam_seeds(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[dict[int, Seeds], list[str]]:
+    """The CAM seeds of each run, by identity of the result, and a warning on runs that may be of several."""
+    found, unclear = {}, []
+    for path, beside in seed_folders(folders).items():
+        if len(beside) > 1:
+            unclear.append(shown_path(path, roots))
+        for seeds in beside if len(beside) == 1 else ():
+            if report := seeds.read_report():
+                found[id(folders[path])] = Seeds(report, seeds.read_quality())
+    said = (
+        "several CAM seeds have its settings and the runs of their classifiers are not here, so none is shown"
+    )
+    return found, [f"{said}: {listed(unclear)}"] if unclear else []
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,8 @@ HOW_TO_READ = (
     "run; nothing is averaged over it.",
     "A table holds runs of one protocol, one scored list, one class list and one set of encoder weights. The "
     'number of labeled images of a split is in brackets after its name; "tags" are images of which only the '
-    "classes are known. Runs of a method with other knobs are rows of their own, named by the knobs that "
-    "differ.",
+    "classes are known. Runs of a method with other knobs are rows of their own, named by the knobs in which "
+    "they differ from most rows of that method.",
 )
 HOW_HEALTHY = (
     "What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split "
@@ -176,17 +176,18 @@ def _count(number: int, name: str) -> str:
 def _gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evidence, list[str]]:
     """What lies beside the results, and warnings on what does not or is not as it should be."""
     counts, warnings = records.predictor_counts(folders, roots)
+    seeds_of, unclear = records.cam_seeds(folders, roots)
     origins = records.origins(folders)
     runs = {id(result): RunFolder(path) for path, result in folders.items()}
     evidence = Evidence(
         counts=counts,
         lines={key: read_metrics(run.metrics) for key, run in runs.items()},
         scores={key: run.read_scores() for key, run in runs.items()},
-        seeds=records.cam_seeds(folders),
+        seeds=seeds_of,
         origins=origins,
         folders=runs,
     )
-    return evidence, warnings + records.folder_warnings(folders, origins, roots)
+    return evidence, warnings + unclear + records.folder_warnings(folders, origins, roots)
 
 
 def _apart(groups: Sequence[Sequence[Result]]) -> list[str]:
@@ -257,7 +258,9 @@ def _group_section(
             ),
         ),
         Section(f"Differences to {baseline}", (compared,)),
-        Section("Average rank", (ranks or "No split and seed is common to two methods or more.",)),
+        Section(
+            "Average rank", (ranks or "No split and seed is common to all rows, or there is one row alone.",)
+        ),
         Section("Student, predictor and oracle", (overview.modules(group),)),
         Section("Published numbers", (field,) if field else ()),
         Section("Evaluation", (HOW_SCORED, *scored) if scored else ()),

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from reports.tables import MISSING, Table, aligned, csv_lines, markdown_text, plain
 
-GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest")
+GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,15 @@ class Sheet:
 
 def group_names(table: Table) -> tuple[str, ...]:
     """What the first columns of every CSV say of the group: `GROUP_COLUMNS`."""
-    return table.dataset, table.protocol, table.protocol_hash, table.eval_digest
+    weights = table.weights_digest or "none"
+    return (
+        table.dataset,
+        table.protocol,
+        table.protocol_hash,
+        table.eval_digest,
+        weights,
+        table.classes_digest,
+    )
 
 
 def group_title(table: Table) -> str:
@@ -68,7 +76,8 @@ def to_rich(sheet: Sheet) -> Group:
 
 
 def to_latex(sheet: Sheet) -> str:
-    """The table as a LaTeX float; the document needs the package booktabs, and UTF-8 as is usual by now."""
+    """The table as a LaTeX float; the document needs booktabs and graphicx, and UTF-8 as is usual
+    by now."""
     heading, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in sheet.lines)
     columns = "".join("r" if sheet.is_number(i) else "l" for i in range(len(sheet.lines[0])))
     return "\n".join(
@@ -76,9 +85,11 @@ def to_latex(sheet: Sheet) -> str:
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{latex_text(f'{sheet.title}: {sheet.group}')}}}",
+            # No wider than the page, and never made larger.
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{{columns}}}",
             *(r"\toprule", heading, r"\midrule", *rows, r"\bottomrule"),
-            r"\end{tabular}",
+            r"\end{tabular}}",
             *(rf"\par{{\footnotesize {latex_text(note)}\par}}" for note in sheet.notes),
             r"\end{table}",
             "",

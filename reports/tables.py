@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,6 +78,11 @@ class Table:
         return f"{self.dataset}, protocol {self.protocol}"
 
     @property
+    def classes_digest(self) -> str:
+        """Twelve hex digits of the list of classes."""
+        return hashlib.sha256(json.dumps(self.classes).encode()).hexdigest()[:12]
+
+    @property
     def basis(self) -> str:
         """What all cells have in common."""
         weights = f"weights {self.weights_digest[:12]}" if self.weights_digest else "no pretrained weights"
@@ -113,36 +119,41 @@ def comparable(results: Iterable[Result]) -> list[list[Result]]:
 
 
 def labels_of(results: Sequence[Result]) -> list[str]:
-    """The row label of each result: the method, and the knobs in which the runs of that method differ."""
+    """The row label of each result: the method, and the knobs in which it differs from most of that method's
+    rows. A knob of which no value is the commonest stands in the label of every row."""
     settings = [_settings(result) for result in results]
     by_method: dict[str, list[dict[str, str]]] = defaultdict(list)
     for result, setting in zip(results, settings, strict=True):
-        by_method[result.method].append(setting)
-    differing = {method: _differing(others) for method, others in by_method.items()}
+        if setting not in by_method[result.method]:  # each row counts once, however many seeds and splits
+            by_method[result.method].append(setting)
+    usual = {method: _usual(others) for method, others in by_method.items()}
     labels = []
     for result, setting in zip(results, settings, strict=True):
         apart = [key for key in sorted(UNUSUAL) if setting.get(key, UNUSUAL[key]) != UNUSUAL[key]]
-        names = dict.fromkeys([*differing[result.method], *apart])
+        common = usual[result.method]
+        differing = [key for key, value in common.items() if value is None or setting.get(key) != value[0]]
+        names = dict.fromkeys([*differing, *apart])
         keys = [key for key in names if key in setting or not _of_seeds(key)]
         shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys)
         labels.append(f"{result.method} ({shown})" if shown else result.method)
     return labels
 
 
-def _differing(settings: Sequence[dict[str, str]]) -> list[str]:
-    """The knobs in which runs of one method differ, but for those that are said of every run they are unusual
-    in."""
-    knobs = sorted({key for setting in settings for key in setting})
-    return [key for key in knobs if key not in UNUSUAL and len(_values(key, settings)) > 1]
+def _usual(settings: Sequence[dict[str, str]]) -> dict[str, tuple[str | None] | None]:
+    """The commonest value of each knob in which these rows differ, None where no value is; but for knobs that
+    are said of every run they are unusual in."""
+    found: dict[str, tuple[str | None] | None] = {}
+    for key in sorted({key for setting in settings for key in setting}.difference(UNUSUAL)):
+        # Runs on a split without tags have no seeds, which makes them no other method.
+        values = [setting.get(key) for setting in settings if key in setting or not _of_seeds(key)]
+        ordered = Counter(values).most_common(2)
+        if len(ordered) > 1:
+            found[key] = None if ordered[0][1] == ordered[1][1] else (ordered[0][0],)
+    return found
 
 
 def _of_seeds(key: str) -> bool:
     return key.startswith(SEEDS)
-
-
-def _values(key: str, settings: Sequence[dict[str, str]]) -> set[str | None]:
-    """The values of a knob. Runs on a split without tags have no seeds, which makes them no other method."""
-    return {setting.get(key) for setting in settings if key in setting or not _of_seeds(key)}
 
 
 def miou_table(results: Sequence[Result], column: Column = "last") -> Table:

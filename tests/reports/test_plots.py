@@ -70,7 +70,13 @@ def test_no_line_between_lists_of_one_size(make: Any) -> None:
     runs = [make(0.4, split="1_8"), make(0.5, split="other_1_8")]
     (ax,) = panels(miou_table(runs))
     assert curves(ax)["supervised"] == pytest.approx([40, math.nan, 50], nan_ok=True)
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["46\n1_8\nother_1_8"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["46: 1_8", "46: other_1_8"]
+    (first, _, second) = ax.containers[0].lines[0].get_xdata()
+    assert 46 < second == ax.get_xticks()[1] and first == pytest.approx(46), "beside each other"
+
+
+def test_an_upright_tick_shows_each_of_its_names() -> None:
+    assert plots._upright("32", "1_16 [pixel 1234abcd]", "1_16 [pixel 9876dcba]").count("1_16") == 2
 
 
 def test_kinds_of_label_have_panels_of_their_own(make: Any) -> None:

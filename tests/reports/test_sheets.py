@@ -61,6 +61,7 @@ def test_golden_latex() -> None:
         "\\begin{table}\n"
         "\\centering\n"
         "\\caption{mIoU (\\%): a\\_b, 50 \\%}\n"
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         "\\begin{tabular}{lr}\n"
         "\\toprule\n"
         "method & 1\\_8 (46) \\\\\n"
@@ -68,7 +69,7 @@ def test_golden_latex() -> None:
         "u2pl & 44.7 $\\pm$ 2.0 (3) \\\\\n"
         "x\\textbar{}y & missing \\\\\n"
         "\\bottomrule\n"
-        "\\end{tabular}\n"
+        "\\end{tabular}}\n"
         "\\par{\\footnotesize a note \\& more\\par}\n"
         "\\end{table}\n"
     )
@@ -172,6 +173,21 @@ def test_differences_are_paired_and_have_both_intervals(make: Any) -> None:
     assert differences(runs, "supervised", sums).lines[1][5] == "missing"
 
 
+def test_one_scored_image_says_nothing_of_others(make: Any) -> None:
+    runs, sums = scored(make)
+    one = {key: ImageSums(of.ids[:1], of.sums[:, :1]) for key, of in sums.items()}
+    assert differences(runs, "supervised", one).lines[1][5:] == ("missing", "")
+    two = {key: ImageSums(of.ids[:2], of.sums[:, :2]) for key, of in sums.items()}
+    assert " to " in differences(runs, "supervised", two).lines[1][5]
+
+
+def test_differences_and_ranks_say_that_classes_are_not_the_same(make: Any) -> None:
+    runs = [make(0.4, classes_averaged=3), make(0.5, method="fixmatch", classes_averaged=2)]
+    ranks = average_rank_sheet(runs)
+    for sheet in (differences(runs, "supervised", {}), ranks):
+        assert sheet is not None and "same number of classes (2, 3)" in sheet.notes[-1]
+
+
 def test_pairs_scored_on_other_images_are_refused_with_their_names(make: Any) -> None:
     runs, sums = scored(make)
     of = sums[id(runs[2])]
@@ -250,11 +266,13 @@ def test_costs(make: Any) -> None:
         make(0.4, split="full", config=config),
     ]
     # 100 steps of 16 images in 10 s and in 40 s: 160 and 40; nothing is unlabeled in full: 4 x 100 / 50.
-    assert [images_per_second(run) for run in runs] == [160, 40, 8]
+    assert [images_per_second([run]) for run in runs] == [160, 40, 8]
+    assert images_per_second([*runs, make(0.4)]) is None
+    # Both together: 3200 images in 50 s. The mean of their rates would not agree with the time of a step.
     sheet = costs(runs, {}, {})
     assert sheet.lines == (
         ("method", "split", "runs", "s per step", "images/s", "peak MiB"),
-        ("supervised", "1_8 (46)", "2", "0.25", "100", "300"),
+        ("supervised", "1_8 (46)", "2", "0.25", "64", "300"),
         ("supervised", "full (367)", "1", "0.5", "8", "512"),
     )
     fields: dict[str, Any] = {"scales": (1.0,), "flip": True, "half_size": False, "score": runs[0].student}
@@ -262,7 +280,9 @@ def test_costs(make: Any) -> None:
     passed = [Rescored(name=name, crf=crf, seconds=60.0, **fields) for name, crf in names]  # type: ignore[arg-type]
     more = costs(runs, {id(runs[0]): Scores(entries=passed)}, {id(runs[1]): 7200.0})
     assert more.lines[0][-2:] == ("scoring s", "CRF core-hours")
-    assert more.lines[1][-2:] == ("60", "2") and more.lines[2][-2:] == ("", "")
+    assert more.lines[1][-2:] == ("60 (1)", "2 (1)") and more.lines[2][-2:] == ("", "")
+    whole = costs(runs, {}, {id(run): 3600.0 for run in runs})
+    assert [line[-1] for line in whole.lines[1:]] == ["1", "1"]
 
 
 def test_holes_name_few_seeds_and_missing_cells(make: Any) -> None:
@@ -296,7 +316,7 @@ def test_published_numbers_stand_beside_runs_on_the_same_lists_and_network(make:
     assert (
         theirs[3] == "teacher, best epoch on the scored list, centre crop of 513; output stride 8; crop 513"
     )
-    assert rows["UniMatch", "75.20"][3] == "student, best epoch on the scored list, whole images"
+    assert rows["UniMatch", "75.2"][3] == "student, best epoch on the scored list, whole images"
 
 
 @pytest.mark.parametrize("what", ["dataset", "eval", "pixel", "none", "encoder", "decoder"])
@@ -344,8 +364,8 @@ def test_hostile_names_are_text_in_latex(name: str) -> None:
     assert not re.search(r"[\\{}$&#^_~%\[*\x00-\x1f]", rest)
     sheet = Sheet("s", name, name, ((name, name), (name, name)), ((name,),), notes=(name,))
     lines = to_latex(sheet).splitlines()
-    assert len(lines) == 12
-    for line in (lines[5], lines[7]):
+    assert len(lines) == 13
+    for line in (lines[6], lines[8]):
         assert line == f"{text} & {text} \\\\"
 
 

@@ -236,7 +236,7 @@ def test_hostile_names_stay_text(make: Any, name: str) -> None:
     assert re.sub(r"\\(.)", r"\1", lines[2]).startswith(f"| {harmless} (k=")
 
     for cells in list(csv.reader(io.StringIO(to_csv(headline(runs)))))[1:]:
-        assert len(cells) == 13
+        assert len(cells) == 15
         assert all(not cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d")) for cell in cells[:6])
         assert not any(sign in "".join(cells) for sign in "\n\x1b\u202e")
         assert cells[0].removeprefix("'") == harmless
