@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench import __version__
-from bench.errors import BenchError, ConfigError, DataError, Interrupted
+from bench.errors import BenchError, ConfigError, DataError, Interrupted, plain
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -66,9 +66,8 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         kind = "stopped" if isinstance(error, Interrupted) else "error"
-        Console(stderr=True).print(
-            f"[bold]{kind}:[/bold] {escape(str(error))}", highlight=False, soft_wrap=True
-        )
+        said = "\n".join(map(plain, str(error).split("\n")))
+        Console(stderr=True).print(f"[bold]{kind}:[/bold] {escape(said)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
 
 
@@ -260,7 +259,7 @@ def sweep(
 
 
 def _say(line: str) -> None:
-    out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _items(option: str, text: str | None) -> list[str]:
@@ -453,13 +452,12 @@ def report(
     """
     from reports import sheets
     from reports.report import write_report
-    from reports.tables import plain
 
     written = write_report(runs, out_dir, baseline)
     for sheet in written.sheets:
         out.print(sheets.to_rich(sheet))
     for warning in written.warnings:
-        _say(f"warning: {plain(warning)}")
+        _say(f"warning: {warning}")
     page, *others = written.paths
     out.print(f"wrote {escape(str(page))} and {len(others)} files beside it", highlight=False, soft_wrap=True)
 
@@ -563,7 +561,6 @@ def _check_table(rows: Any) -> Table:
     from rich.text import Text
 
     from bench.check import SCORES
-    from reports.tables import plain
 
     said = {"rise": "rise: update the baseline with a reason", "fall": "fall", "differs": "differs"}
     styles = {"ok": "green", "missing": "yellow", "no baseline": "dim"}

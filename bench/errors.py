@@ -2,6 +2,7 @@
 to do."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -37,6 +38,14 @@ class Interrupted(BenchError):
     """Stopped by a signal; the run can be resumed."""
 
     exit_code = 75
+
+
+def plain(text: str) -> str:
+    """The text without control, bidirectional and line-breaking characters: a name drives no terminal."""
+    return "".join(
+        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c
+        for c in text
+    )
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

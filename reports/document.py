@@ -139,7 +139,8 @@ def _markdown(filed: Filed) -> str:
     if isinstance(part, Listing):
         return "".join(f"- {markdown_text(item)}\n" for item in part.items)
     if isinstance(part, Sheet):
-        links = ", ".join(f"[{filed.stem}.{ending}]({filed.stem}.{ending})" for ending, _ in filed.files)
+        files = [f"{filed.stem}.{ending}" for ending, _ in filed.files]
+        links = ", ".join(f"[{markdown_text(file)}]({file})" for file in files)
         return f"{markdown_text(part.title)}:\n\n{sheets.to_markdown(part)}\nFiles: {links}\n"
     shown = next(ending for ending in ("png", "jpg") if ending in dict(filed.files))
     return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n"

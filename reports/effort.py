@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from bench.errors import plain
 from bench.store import LABEL_SECONDS, Result
 from reports.plots import (
     BARS,
@@ -27,7 +28,7 @@ from reports.plots import (
     style,
 )
 from reports.statistics import Summary, summarise
-from reports.tables import COLUMNS, columns_of, miou_table, plain, runs_of, score_of
+from reports.tables import COLUMNS, columns_of, miou_table, runs_of, score_of
 
 # What was granted shows in how a marker is filled; its shape is the method's.
 FILLS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -20,12 +20,13 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from bench.errors import plain
 from bench.store import Result
 from reports import steps
 from reports.overview import SPLIT_COLUMNS
 from reports.plots import COLOURS, LINES, Picture, spread, wrapped
 from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
-from reports.tables import Split, Table, columns_of, miou_table, plain, runs_of
+from reports.tables import Split, Table, columns_of, miou_table, runs_of
 
 Values = NDArray[np.float64]
 PERCENT = "%"
@@ -160,7 +161,9 @@ def _number(value: Any, shape: tuple[int, ...]) -> Values:
         number = np.array(value, float)  # None becomes NaN
     except (TypeError, ValueError):
         return np.full(shape, math.nan)
-    return number if number.shape == shape else np.full(shape, math.nan)
+    if number.shape != shape:
+        return np.full(shape, math.nan)
+    return np.where(np.abs(number) < steps.LARGEST, number, math.nan)
 
 
 def _over_runs(values: Values) -> tuple[Values, Values, Values]:
@@ -360,7 +363,7 @@ def _over_classes(line: Mapping[str, Any], name: str, total: bool) -> float:
     value = line.get(name)
     if not isinstance(value, list):
         return steps.number_in(line, name)
-    numbers = [one for one in value if isinstance(one, int | float)]
+    numbers = [number for one in value if math.isfinite(number := steps.drawable(one))]
     return sum(numbers) / (1 if total else len(numbers)) if numbers else math.nan
 
 

@@ -1,6 +1,6 @@
 "use strict";
 // A click on a heading sorts its table: the largest numbers first, names from a to z, and the other way round the next
-// time. What is not there stays last.
+// time. What is not there stays last, and so does a word among numbers.
 const numberAtStart = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?/i;
 const words = new Intl.Collator("en", { numeric: true });
 
@@ -17,8 +17,9 @@ function sort(table, heading) {
     const found = figures ? numberAtStart.exec(text) : null;
     return { row, text, number: found ? Number(found[0]) : NaN };
   });
-  const empty = ({ text }) => text === "" || text === "missing" || text === "absent";
-  const numbers = figures && rows.every((one) => empty(one) || !Number.isNaN(one.number));
+  const numbers = rows.some((one) => !Number.isNaN(one.number));
+  const empty = ({ text, number }) =>
+    numbers ? Number.isNaN(number) : text === "" || text === "missing" || text === "absent";
   const sign = order === "ascending" ? 1 : -1;
   rows.sort((a, b) => {
     if (empty(a) !== empty(b)) return empty(a) ? 1 : -1;

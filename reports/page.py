@@ -9,10 +9,11 @@ from importlib import resources
 
 import jinja2
 
+from bench.errors import plain
 from reports.document import Filed, FiledSection, Listing, Photo
 from reports.plots import Picture
 from reports.sheets import Sheet
-from reports.tables import MISSING, plain
+from reports.tables import MISSING
 
 TYPES = {"csv": "text/csv", "tex": "text/plain", "svg": "image/svg+xml", "jpg": "image/jpeg"}
 

@@ -25,9 +25,10 @@ from matplotlib.lines import Line2D
 from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from bench.errors import plain
 from bench.store import Result
 from reports.statistics import Summary
-from reports.tables import COLUMNS, Split, Table, miou_table, plain
+from reports.tables import COLUMNS, Split, Table, miou_table
 
 # Okabe and Ito's palette without its yellow, which is too pale for lines on white.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

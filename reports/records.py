@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from bench.store import (
     without_folders,
 )
 from reports.statistics import ImageSums, image_sums, pooled_miou
+
+SHEET_WIDTH = 1400  # pixels of a picture sheet on the page
+MOST_PIXELS = 50_000_000  # of a picture sheet; one of `show` has a few million
 
 
 def shown_path(path: Path, roots: Sequence[Path]) -> str:
@@ -122,6 +126,33 @@ def cam_seeds(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[di
         "several CAM seeds have its settings and the runs of their classifiers are not here, so none is shown"
     )
     return found, [f"{said}: {listed(unclear)}"] if unclear else []
+
+
+def picture_sheets(
+    folders: Mapping[Path, Result], roots: Sequence[Path]
+) -> tuple[dict[int, bytes], list[str]]:
+    """The picture sheets of runs by identity of the result, as JPEG of a size for a page, and a warning on
+    those that cannot be read."""
+    from PIL import Image
+
+    found, broken = {}, []
+    for path, result in folders.items():
+        file = RunFolder(path).sheet
+        if not file.exists():
+            continue
+        try:
+            # A PNG alone: for some other kinds PIL would start a program.
+            with Image.open(file, formats=["PNG"]) as sheet:
+                if sheet.width * sheet.height > MOST_PIXELS:
+                    raise ValueError("too large for a page")
+                image = sheet.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            broken.append(shown_path(path, roots))
+            continue
+        image.thumbnail((SHEET_WIDTH, 100 * SHEET_WIDTH))
+        image.save(data := io.BytesIO(), "JPEG", quality=82, optimize=True)
+        found[id(result)] = data.getvalue()
+    return found, [f"picture sheets that cannot be read, passed over: {listed(broken)}"] if broken else []
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -94,7 +93,6 @@ DETAILED_CELLS = (
     6  # of so many the health of every class is drawn: a figure takes a second and a whole screen
 )
 SHOWN_DIGITS = 12
-SHEET_WIDTH = 1400  # pixels of a picture sheet on the page
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Evidence:
     scores: Mapping[int, Scores]
     seeds: Mapping[int, records.Seeds]
     origins: Mapping[int, records.Origin]
-    folders: Mapping[int, RunFolder]
+    sheets: Mapping[int, bytes]  # JPEG
 
 
 def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASELINE) -> Report:
@@ -146,9 +144,9 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     sweeps = sweeps_of({result.method for result in folders.values()})
     printed: list[Sheet] = []
     sections = []
-    for group, rows in zip(groups, baselines, strict=True):
-        section, shown = _group_section(group, baseline, rows, sweeps, evidence)
-        warnings += _holes(group)
+    for group, title, rows in zip(groups, titles(groups), baselines, strict=True):
+        section, shown = _group_section(group, title, baseline, rows, sweeps, evidence)
+        warnings += _holes(group, title)
         sections.append(section)
         printed += shown
     runs = sum(map(len, groups))
@@ -166,6 +164,10 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     for name, text in (("report.md", document.to_markdown(filed)), ("index.html", page.to_html(filed))):
         write_atomic(destination / name, text.encode())
         paths.insert(0, destination / name)
+    written = {path.name for path in paths}
+    older = sorted(path.name for path in destination.iterdir() if path.is_file() and path.name not in written)
+    if older:
+        warnings.append(f"files that lay there before and are not of this report: {records.listed(older)}")
     return Report([miou_table(group) for group in groups], printed, warnings, paths)
 
 
@@ -179,15 +181,16 @@ def _gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evid
     seeds_of, unclear = records.cam_seeds(folders, roots)
     origins = records.origins(folders)
     runs = {id(result): RunFolder(path) for path, result in folders.items()}
+    sheets, unseen = records.picture_sheets(folders, roots)
     evidence = Evidence(
         counts=counts,
         lines={key: read_metrics(run.metrics) for key, run in runs.items()},
         scores={key: run.read_scores() for key, run in runs.items()},
         seeds=seeds_of,
         origins=origins,
-        folders=runs,
+        sheets=sheets,
     )
-    return evidence, warnings + unclear + records.folder_warnings(folders, origins, roots)
+    return evidence, warnings + unclear + unseen + records.folder_warnings(folders, origins, roots)
 
 
 def _apart(groups: Sequence[Sequence[Result]]) -> list[str]:
@@ -214,8 +217,30 @@ def _apart(groups: Sequence[Sequence[Result]]) -> list[str]:
 # One group --------------------------------------------------------------------------------------------------
 
 
+def titles(groups: Sequence[Sequence[Result]]) -> list[str]:
+    """What each group is called; several of one data set, protocol and steps by what they differ in too."""
+    tables = [miou_table(group) for group in groups]
+    names = [f"{table.title}, {table.steps} steps" for table in tables]
+    marks = [
+        {
+            "protocol": table.protocol_hash[:8],
+            "list": table.eval_digest[:8],
+            "weights": (table.weights_digest or "none")[:8],
+            "classes": table.classes_digest[:8],
+        }
+        for table in tables
+    ]
+    found = []
+    for name, mark in zip(names, marks, strict=True):
+        namesakes = [other for own, other in zip(names, marks, strict=True) if own == name]
+        apart = [key for key in mark if len({other[key] for other in namesakes}) > 1]
+        found.append(", ".join([name, *(f"{key} {mark[key]}" for key in apart)]))
+    return found
+
+
 def _group_section(
     group: Sequence[Result],
+    title: str,
     baseline: str,
     rows: Sequence[str],
     sweeps: Sequence[Ablation],
@@ -281,7 +306,6 @@ def _group_section(
         Section("Predictions", tuple(_photos(group, evidence))),
         Section("Protocol", (overview.protocol(group),)),
     )
-    title = f"{table.title}, {table.steps} steps"
     section = Section(title, sections=tuple(part for part in sections if part.parts))
     return section, printed
 
@@ -304,12 +328,10 @@ def _no_baseline(baseline: str, rows: Sequence[str]) -> str:
     return f"No run of {baseline} is among these."
 
 
-def _holes(group: Sequence[Result]) -> list[str]:
-    table = miou_table(group)
+def _holes(group: Sequence[Result], title: str) -> list[str]:
     few, missing = overview.holes(group)
-    where = f"{table.title} ({table.protocol_hash[:8]})"
     said = {"fewer than three seeds": few, "missing cells": missing}
-    return [f"{where}: {what}: {records.listed(cells)}" for what, cells in said.items() if cells]
+    return [f"{title}: {what}: {records.listed(cells)}" for what, cells in said.items() if cells]
 
 
 def _health(group: Sequence[Result], table: Table, evidence: Evidence) -> tuple[Part, ...]:
@@ -358,26 +380,18 @@ def _noted(
 
 
 def _photos(group: Sequence[Result], evidence: Evidence) -> list[Photo]:
-    """The picture sheets that `show` has made, reduced to what a page needs."""
-    from PIL import Image
-
+    """The picture sheets that `show` has made."""
     found = []
     for run, label in zip(group, labels_of(group), strict=True):
-        path = evidence.folders[id(run)].sheet
-        if not path.exists():
+        if id(run) not in evidence.sheets:
             continue
-        with Image.open(path) as sheet:
-            image = sheet.convert("RGB")
-        image.thumbnail((SHEET_WIDTH, 100 * SHEET_WIDTH))
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=82, optimize=True)
         name = f"{label} on {run.split}, seed {run.seed}"
         found.append(
             Photo(
                 name=f"predictions-{run.dataset}-{run.split}-{label}-{run.seed}",
                 title=name,
                 alt=f"Images, truth, pseudo-labels and predictions of {name}.",
-                data=file.getvalue(),
+                data=evidence.sheets[id(run)],
             )
         )
     return found

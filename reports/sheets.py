@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from reports.tables import MISSING, Table, aligned, csv_lines, markdown_text, plain
+from bench.errors import plain
+from reports.tables import MISSING, Table, aligned, csv_lines, markdown_text
 
 GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
 

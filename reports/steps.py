@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from bench.errors import plain
 from reports.plots import (
     LETTER,
     WIDTH,
@@ -29,13 +30,14 @@ from reports.plots import (
     short,
     style,
 )
-from reports.tables import Split, Table, plain
+from reports.tables import Split, Table
 
 Values = NDArray[np.float64]
 Line = Mapping[str, Any]
 Trace = tuple[Values, Values]  # T steps, runs T values
 LANES = 3  # splits of one picture
 LANE = 0.94  # of the distance between two lanes, the rest is empty
+LARGEST = 1e100  # of a number that is drawn
 MOST_POINTS = 200  # of a line in one lane
 MARKS = 4  # on a line in one lane
 
@@ -71,9 +73,13 @@ def trace(runs: Sequence[Sequence[Line]], value: Callable[[Line], float]) -> Tra
 
 
 def number_in(line: Line, name: str) -> float:
-    """The scalar of this name in a line, NaN where it is none."""
-    value = line.get(name)
-    return float(value) if isinstance(value, int | float) else math.nan
+    """The scalar of this name in a line, NaN where it is none that could be drawn."""
+    return drawable(line.get(name))
+
+
+def drawable(value: Any) -> float:
+    """NaN for what is no number, and for one with which no axis can be laid out."""
+    return float(value) if isinstance(value, int | float) and abs(value) < LARGEST else math.nan
 
 
 def thinned(x: Values, y: Values, points: int = MOST_POINTS) -> tuple[Values, Values]:

@@ -7,13 +7,12 @@ import hashlib
 import io
 import json
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bench.errors import DataError
+from bench.errors import DataError, plain
 from bench.store import Result
 from reports.statistics import Summary, summarise
 
@@ -311,17 +310,12 @@ def note_on_classes(counts: Collection[int]) -> tuple[str, ...]:
 FORMULA_SIGNS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
-def plain(text: str) -> str:
-    """The text without control, bidirectional and line-breaking characters."""
-    return "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c
-        for c in text
-    )
-
-
 def markdown_text(text: str) -> str:
     """The text with the characters that mean something in Markdown or HTML escaped."""
-    escaped = re.sub(r"([\\`*<>\[\]|&~$#!])", r"\\\1", plain(text))
+    escaped = re.sub(r"([\\`*<>\[\]|&~$#!])", r"\\\1", plain(text).lstrip())
+    # At the start of a line these begin a list; elsewhere GitHub makes links of these by itself.
+    escaped = re.sub(r"^([-+]|\d+[.)])(?=\s)", lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", escaped)
+    escaped = re.sub(r":(?=//)|\.(?<=www\.)", r"\\\g<0>", escaped, flags=re.IGNORECASE)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
 
 

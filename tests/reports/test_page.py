@@ -270,6 +270,27 @@ def test_a_click_on_a_heading_sorts(visit: Callable[..., Page]) -> None:
 
 
 @needs_chromium
+def test_words_among_numbers_stay_last_and_signs_count(visit: Callable[..., Page]) -> None:
+    page, caption = visit(), "mIoU (%)"
+    page.evaluate(
+        """(texts) => [...document.querySelector("#mIoU table").tBodies[0].rows].forEach(
+            (row, i) => { row.cells[1].textContent = texts[i]; })""",
+        ["one seed", "-48.6 to +60.3", "reference", "+2.9 to +16.2", "-3.1 to +21.1"],
+    )
+    numbers = ["+2.9 to +16.2", "-3.1 to +21.1", "-48.6 to +60.3"]
+    for wanted in (numbers, numbers[::-1]):
+        heading(page, caption, "1_8").locator("button").click()
+        assert column(page, caption, 1) == [*wanted, "one seed", "reference"]
+
+
+@needs_chromium
+def test_a_heading_without_a_name_is_no_button(visit: Callable[..., Page]) -> None:
+    page = visit()
+    assert page.locator("thead th:empty").count() == 1
+    assert all(page.locator("thead button").all_inner_texts())
+
+
+@needs_chromium
 def test_every_table_can_be_sorted_by_every_column(visit: Callable[..., Page]) -> None:
     page = visit()
     lost = page.evaluate(

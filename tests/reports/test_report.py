@@ -1,18 +1,21 @@
 import csv
 import json
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bench.errors import ConfigError, DataError
 from bench.store import Result, RunFolder, Score
 from reports import plots
-from reports.report import Report, write_report
+from reports.report import Report, titles, write_report
 from reports.sheets import Sheet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,7 +154,7 @@ def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path:
         "begun but not finished, passed over: half",
         "the last line of the log is torn and left out: 0",
         "made with changes that were not committed: 2",
-        "camvid, protocol camvid_small (abcdef01): fewer than three seeds: supervised on 1_8 (2), "
+        "camvid, protocol camvid_small, 100 steps: fewer than three seeds: supervised on 1_8 (2), "
         "fixmatch on 1_8 (1), u2pl on 1_8 (1)",
     ]
     text = (tmp_path / "out" / "report.md").read_text()
@@ -205,6 +208,55 @@ def test_many_cells_have_no_health_of_every_class(make: Any, tmp_path: Path) -> 
         write_report([runs], out)
         assert len(list(out.glob("health-camvid-*.png"))) == pictures
         assert ("give `report` the folder of fewer runs" in (out / "index.html").read_text()) == (count == 7)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_groups_that_share_a_name_are_told_apart_by_what_differs(make: Any, tmp_path: Path) -> None:
+    groups = [[make(0.4)], [make(0.5, weights_digest=None)], [make(0.5, dataset="other")]]
+    first = "camvid, protocol camvid_small, 100 steps"
+    assert titles(groups) == [
+        f"{first}, weights ffffffff",
+        f"{first}, weights none",
+        "other, protocol camvid_small, 100 steps",
+    ]
+    more = [[make(0.4)], [make(0.4, classes=["a", "b", "c"], eval_digest="d" * 64)]]
+    assert len(set(titles(more))) == 2 and all("list" in t and "classes" in t for t in titles(more))
+    store(tmp_path / "runs", *(run for group in groups for run in group))
+    said = write_report([tmp_path / "runs"], tmp_path / "out").warnings
+    assert len(set(said)) == len(said) and len({w.split(":")[0] for w in said if "three seeds" in w}) == 3
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_files_of_an_earlier_report_are_named_and_left_alone(make: Any, tmp_path: Path) -> None:
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    store(runs, make(0.4))
+    (out).mkdir()
+    (out / "mine.txt").write_text("mine")
+    (warning,) = [w for w in write_report([runs], out).warnings if "before" in w]
+    assert warning.endswith("not of this report: mine.txt") and (out / "mine.txt").read_text() == "mine"
+
+
+def bomb() -> bytes:
+    """A PNG of 60000 x 60000 pixels, by its header."""
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize(
+    "data", [b"", b"text", bomb(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", None]
+)
+def test_a_sheet_that_is_no_picture_is_passed_over(make: Any, tmp_path: Path, data: bytes | None) -> None:
+    store(tmp_path / "runs", make(0.4))
+    sheet = next(path for path in (tmp_path / "runs").iterdir()) / "sheet.png"
+    if data is None:
+        Image.effect_noise((300, 300), 50).save(sheet)
+        data = sheet.read_bytes()[:-9000]
+    sheet.write_bytes(data)
+    report = write_report([tmp_path / "runs"], tmp_path / "out")
+    assert any(warning.startswith("picture sheets that cannot be read") for warning in report.warnings)
+    assert not [path for path in report.paths if path.suffix == ".jpg"]
 
 
 def test_no_runs_is_an_error_that_names_the_folder(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from reports.tables import (
     Table,
     cell_text,
     comparable,
+    labels_of,
+    markdown_text,
     miou_table,
 )
 
@@ -233,7 +235,7 @@ def test_hostile_names_stay_text(make: Any, name: str) -> None:
         for sign in "<>[]`*$":
             assert not re.search(rf"(?<!\\)(?:\\\\)*{re.escape(sign)}", line)
     assert not re.search(r"[^\\A-Za-z0-9]_\w", markdown)
-    assert re.sub(r"\\(.)", r"\1", lines[2]).startswith(f"| {harmless} (k=")
+    assert re.sub(r"\\(.)", r"\1", lines[2]).startswith(f"| {harmless.lstrip()} (k=")
 
     for cells in list(csv.reader(io.StringIO(to_csv(headline(runs)))))[1:]:
         assert len(cells) == 15
@@ -244,3 +246,29 @@ def test_hostile_names_stay_text(make: Any, name: str) -> None:
     text = printed(runs)
     assert harmless in text
     assert "\x1b" not in text and "\u202e" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown"),
+    [
+        ("1. x", r"1\. x"),
+        ("12) x", r"12\) x"),
+        ("- x", r"\- x"),
+        ("    code", "code"),
+        ("+3.0 (2)", "+3.0 (2)"),
+        ("-1.5 to 2", "-1.5 to 2"),
+        ("see https://x.y or www.x.y", r"see https\://x.y or www\.x.y"),
+    ],
+)
+def test_a_name_begins_no_list_and_becomes_no_link(text: str, markdown: str) -> None:
+    assert markdown_text(text) == markdown
+
+
+def test_rows_are_named_by_what_differs_from_most(make: Any) -> None:
+    knobs = [{"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 1, "c": 3}]
+    runs = [make(0.4, knobs=one, seed=seed) for one in knobs for seed in range(2)]
+    named = ["supervised", "supervised (a=2)", "supervised (b=2)", "supervised (c=3)"]
+    assert labels_of(runs) == [name for name in named for _ in range(2)]
+    # Seeds and splits make no value commoner: of two rows each is named.
+    runs = [make(0.4, knobs={"a": 1}), *(make(0.4, knobs={"a": 2}, seed=seed) for seed in range(5))]
+    assert labels_of(runs) == ["supervised (a=1)", *["supervised (a=2)"] * 5]
