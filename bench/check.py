@@ -107,6 +107,9 @@ class Entry(Record):
             raise ValueError(f"n is {self.n}, but there are {len(self.seeds)} seeds")
         if "miou" not in self.figures or any(self.figures.keys() - of.keys() for of in self.seeds.values()):
             raise ValueError("a figure is missing in figures or in a seed")
+        for name, found in self.figures.items():
+            if found != bound(name, [of[name] for of in self.seeds.values()]):
+                raise ValueError(f"mean, spread or tolerance of {name} is not that of its seeds")
         return self
 
 
@@ -206,8 +209,8 @@ def figures_of(result: Result, folder: RunFolder) -> dict[str, float]:
         if line["step"] > result.steps / 2:
             for name in line.keys() - NO_NOTES:
                 values = [x for x in _listed(line[name]) if isinstance(x, int | float) and math.isfinite(x)]
-                if values:
-                    seen.setdefault(name, []).append(sum(values))
+                if values and math.isfinite(total := float(sum(values))):
+                    seen.setdefault(name, []).append(total)
     figures.update({f"{NOTE}{name}": fmean(values) for name, values in sorted(seen.items())})
     return {name: _short(value) for name, value in figures.items()}
 
@@ -229,10 +232,10 @@ def find_groups(roots: Sequence[Path]) -> dict[str, Group]:
         _, runs = groups.setdefault(key.id, (key, {}))
         run = Run(folder, result.seed, figures_of(result, folder))
         known = runs.setdefault(result.seed, run)
-        if any(known.figures.get(name) != run.figures.get(name) for name in SCORES):
+        if known.figures != run.figures:
             raise DataError(
                 f"{known.folder.path} and {path} are both {key.label}, seed {result.seed}, with different "
-                "scores; move one of them away."
+                "figures; move one of them away."
             )
     if not groups:
         raise DataError(f"no finished run in {', '.join(map(str, roots))}; give the folder that holds them.")
@@ -375,7 +378,8 @@ def updated(
     for id, group in groups.items():
         entry = entry_of(group, reason.strip(), allow_dirty)
         known = before.get(id)
-        entries[id] = known if known and known.seeds == entry.seeds else entry
+        cleaner = known is not None and known.provenance.dirty and not entry.provenance.dirty
+        entries[id] = known if known and known.seeds == entry.seeds and not cleaner else entry
     return Baselines(entries=list(entries.values()))
 
 

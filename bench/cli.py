@@ -489,6 +489,7 @@ def publish(
 
     if check and runs:
         raise ConfigError("--check writes nothing; leave out the runs.")
+    leaderboard.read_readme(readme)  # refused before any record is written
     if allow_dirty and not runs:
         raise ConfigError("--allow-dirty is about runs; give their folder, or leave it out.")
     if runs:
@@ -530,6 +531,7 @@ def check(
     tolerance comes from the spread over those seeds. A rise counts too: it says that something has changed.
     """
     from bench.check import compare, find_groups, judge, read_baselines, updated, write_baselines
+    from bench.store import records_claimed
 
     if not update and (reason or allow_dirty or prune):
         raise ConfigError(
@@ -537,16 +539,18 @@ def check(
         )
     if update and not reason.strip():
         raise ConfigError("--update needs --reason TEXT: why the numbers may change.")
-    old = None if update and not baseline.exists() else read_baselines(baseline)
     groups = find_groups(runs or [Path("runs")])
-    if old is not None:
-        rows = compare(old, groups)
-        out.print(_check_table(rows))
     if not update:
+        rows = compare(read_baselines(baseline), groups)
+        out.print(_check_table(rows))
         judge(rows, baseline, allow_missing)
         return
-    new = updated(old, groups, reason, allow_dirty, prune)
-    write_baselines(baseline, new)
+    with records_claimed(baseline.parent):  # of two updates at once, the second builds on the first
+        old = read_baselines(baseline) if baseline.exists() else None
+        if old is not None:
+            out.print(_check_table(compare(old, groups)))
+        new = updated(old, groups, reason, allow_dirty, prune)
+        write_baselines(baseline, new)
     before = {entry.key.id: entry for entry in old.entries} if old else {}
     changed = sum(before.get(entry.key.id) != entry for entry in new.entries)
     out.print(
@@ -562,7 +566,6 @@ def _check_table(rows: Any) -> Table:
 
     from bench.check import SCORES
 
-    said = {"rise": "rise: update the baseline with a reason", "fall": "fall", "differs": "differs"}
     styles = {"ok": "green", "missing": "yellow", "no baseline": "dim"}
     table = Table(title="regression gate", title_justify="left")
     for name in ("runs", "seeds", "figure"):
@@ -586,7 +589,7 @@ def _check_table(rows: Any) -> Table:
             shown(row.now),
             shown(row.difference, "+"),
             shown(row.tolerance),
-            Text(said.get(row.verdict, row.verdict), style=styles.get(row.verdict, "red")),
+            Text(row.verdict, style=styles.get(row.verdict, "red")),
         )
     return table
 

@@ -543,7 +543,8 @@ def records_file(root: Path, dataset: str) -> Path:
 def record_folder(root: Path, result: Result) -> RunFolder:
     """Where the files of a run lie in a folder of records. Raises DataError for names that lead out of it."""
     names = (result.dataset, result.split, result.method, result.run_id)
-    if any(name in ("", ".", "..") or "/" in name for name in names):
+    # metrics.jsonl, the name of a log, cannot hold records.
+    if any(name in ("", ".", "..") or "/" in name for name in names) or result.dataset == "metrics":
         raise DataError(f"a run is named {' '.join(map(repr, names))}, which is no path below {root}.")
     return RunFolder.of(root, result.dataset, result.split, result.method, result.seed, result.run_id)
 

@@ -160,6 +160,16 @@ def _content(table: str) -> list[str]:
     return ["", *table.split("\n"), ""]
 
 
+def read_readme(readme: Path) -> str:
+    """The text, with line feeds alone. Raises DataError where it is none."""
+    if not readme.is_file():
+        raise DataError(f"no file {readme}; give --readme.")
+    try:
+        return readme.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{readme} is not UTF-8 ({error}); save it as such.") from error
+
+
 def refresh(readme: Path, records: Path, check: bool = False) -> tuple[list[str], list[str]]:
     """Write the tables of the records into a README.
 
@@ -175,20 +185,20 @@ def refresh(readme: Path, records: Path, check: bool = False) -> tuple[list[str]
         Regression: with `check`, where a table is stale.
         DataError: no such file or folder; a record or a marker is not as it should be.
     """
-    if not readme.is_file():
-        raise DataError(f"no file {readme}; give --readme.")
+    text = read_readme(readme)
     both = _both(records)
     if not any(root.is_dir() for root in both):
         raise DataError(f"no records in {records}; give the folders of runs to publish, or --to.")
     with records_claimed(records.parent):
         found = tables(*(list(read_records(root).values()) for root in both))
-        text = readme.read_text()
         old = stale(text, found, str(readme))
         if check and old:
             where = ", ".join(f"{block.name!r} (line {block.line})" for block in old)
             raise Regression(f"{readme} does not show the records: {where}; run `publish` to write it anew.")
         if old:
-            write_atomic(readme, rewritten(text, found, str(readme)).encode())
+            new = rewritten(text, found, str(readme))
+            ending = "\r\n" if b"\r\n" in readme.read_bytes() else "\n"  # kept as they are in this file
+            write_atomic(readme.resolve(), new.replace("\n", ending).encode())
     return [block.name for block in old], unplaced(text, found, str(readme))
 
 

@@ -169,7 +169,7 @@ def test_a_run_found_twice_counts_once_and_two_scores_are_refused(tmp_path: Path
     (group,) = find_groups([tmp_path]).values()
     assert list(group.runs) == [0]
     record(tmp_path / "b", miou=0.6, run_id="89abcdef")
-    with pytest.raises(DataError, match="both u2pl on tinyset few, 4 steps, seed 0, with different scores"):
+    with pytest.raises(DataError, match="both u2pl on tinyset few, 4 steps, seed 0, with different figures"):
         find_groups([tmp_path])
 
 
@@ -341,6 +341,15 @@ def test_an_update_keeps_what_the_runs_do_not_change(old: Baselines, tmp_path: P
     assert [entry.key.method for entry in pruned.entries] == ["fixmatch"]
 
 
+def test_clean_runs_take_the_place_of_dirty_ones_with_the_same_figures(tmp_path: Path) -> None:
+    clean, dirty = (find_groups([three(tmp_path / str(d), dirty=d)]) for d in (False, True))
+    first = updated(None, dirty, "first", allow_dirty=True)
+    (entry,) = updated(first, clean, "second").entries
+    assert not entry.provenance.dirty and entry.reason == "second"
+    (kept,) = updated(updated(None, clean, "clean"), dirty, "third", allow_dirty=True).entries
+    assert kept.reason == "clean"
+
+
 def test_the_file_is_the_same_bytes_whatever_the_order(old: Baselines, tmp_path: Path) -> None:
     three(tmp_path / "new", method="fixmatch", run_id="89abcdef")
     both = updated(old, find_groups([tmp_path / "new"]), "second")
@@ -370,6 +379,7 @@ def test_the_file_is_the_same_bytes_whatever_the_order(old: Baselines, tmp_path:
         (lambda data: _edited(data, n=2), "n is 2, but there are 3 seeds"),
         (lambda data: _edited(data, seeds={"0": {}, "1": {}, "2": {}}), "a figure is missing"),
         (lambda data: _edited(data, figures={}), "a figure is missing"),
+        (lambda data: _tolerance(data, 0.9), "mean, spread or tolerance of miou is not that of its seeds"),
         (lambda data: _tolerance(data, -1), "tolerance"),
         (lambda data: _tolerance(data, math.nan), "tolerance"),
     ],
@@ -443,7 +453,7 @@ def test_the_command_makes_passes_and_fails(
     code, out, error = bench(three(tmp_path / "fallen", -0.1, student=0.45))
     assert code == 4 and "-10.00" in out and " fall " in out and "do not hold" in error
     code, out, error = bench(three(tmp_path / "risen", 0.1, student=0.45))
-    assert code == 4 and "rise: update the baseline with a reason" in out
+    assert code == 4 and " rise " in out and "check --update --reason" in error
     record(tmp_path / "part", 0, MIOUS[0], student=0.45)
     code, out, error = bench(tmp_path / "part")
     assert code == 3 and " missing " in out and "lack runs" in error
@@ -452,7 +462,7 @@ def test_the_command_makes_passes_and_fails(
     three(tmp_path / "twice", student=0.45)
     record(tmp_path / "twice", 0, 0.1, run_id="89abcdef")
     code, _, error = bench(tmp_path / "twice")
-    assert code == 3 and "with different scores" in error
+    assert code == 3 and "with different figures" in error
     assert file.read_bytes() == written
 
     code, out, _ = bench(tmp_path / "risen", "--update", "--reason", "better")

@@ -399,6 +399,23 @@ def test_a_stale_table_is_named_and_written_anew(
         refresh(readme, records, check=True)
 
 
+def test_a_readme_keeps_its_line_ends_and_its_place(
+    make: Make, runs: Path, records: Path, tmp_path: Path
+) -> None:
+    target, readme = tmp_path / "elsewhere.md", tmp_path / "README.md"
+    target.write_bytes(README.replace("\n", "\r\n").encode())
+    readme.symlink_to(target)
+    store(runs, make(0.4))
+    publish([runs], records)
+    assert refresh(readme, records) == ([CAMVID], []) and readme.is_symlink()
+    data = target.read_bytes()
+    assert b"40.0 (1)" in data and data.count(b"\n") == data.count(b"\r\n") > README.count("\n")
+    assert refresh(readme, records, check=True) == ([], [])
+    readme.write_bytes(b"\xff")
+    with pytest.raises(DataError, match="not UTF-8"):
+        refresh(readme, records)
+
+
 def test_no_readme_and_no_records_are_refused(tmp_path: Path, records: Path) -> None:
     with pytest.raises(DataError, match="no file .*README.md"):
         refresh(tmp_path / "README.md", records)
