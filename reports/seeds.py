@@ -112,7 +112,9 @@ def gather(group: Sequence[Result], qualities: Mapping[int, SeedQuality]) -> lis
         for key, curves in found.items():
             if key[0] != split:
                 continue
-            said = split.heading if several.count(split) == 1 else f"{split.heading}, of {first[key]}"
+            # What the first run with these seeds is named by beside its method, such as tags=shuffled.
+            knobs = first[key].partition(" (")[2].removesuffix(")")
+            said = f"{split.label}, {knobs}" if knobs and several.count(split) > 1 else split.heading
             same = [points for points in curves.values() if _thresholds(points) == _thresholds(_any(curves))]
             panels.append(Curves(f"{said}, n = {len(same)}", tuple(same)))
     return panels

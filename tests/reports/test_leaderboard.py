@@ -30,6 +30,7 @@ from bench.store import (
     records_file,
 )
 from reports.leaderboard import END, blocks, publish, refresh, rewritten, stale, tables, unplaced
+from reports.records import cam_seeds
 
 Make = Callable[..., Result]
 CAMVID = "camvid / protocol camvid_small / 100 steps"
@@ -280,6 +281,22 @@ def seeds(root: Path, seed_id: str, classifier: str, split: str = "tags", **sett
     folder.map("a").parent.mkdir()
     folder.map("a").write_bytes(b"heavy")
     return folder
+
+
+def test_seeds_of_one_setting_are_told_apart_by_the_tags_of_their_classifier(make: Make, runs: Path) -> None:
+    tagged = make(0.4, split="tags", config={"method": {}, "cam_seeds": SETTINGS, "tags": "given"})
+    store(runs, tagged)
+    classifiers = {
+        name: store(runs, make(0.3, method="classifier", split="tags", run_id=name, config={"tags": tags}))
+        for name, tags in (("given", "given"), ("mixed", "shuffled"))
+    }
+    seeds(runs, "1", "given")
+    seeds(runs, "2", "mixed")
+    found, said = cam_seeds(find_results(runs), [runs])
+    assert [of.report.seed_id for of in found.values()] == ["1"] and said == []
+    classifiers["mixed"].result.unlink()
+    found, (said,) = cam_seeds(find_results(runs), [runs])
+    assert not found and "several CAM seeds have its settings" in said and "supervised" in said
 
 
 def test_the_cam_seeds_of_a_run_go_with_it(make: Make, runs: Path, records: Path) -> None:
