@@ -200,6 +200,12 @@ def test_usage_errors_exit_with_2(bench: Bench, arguments: list[str]) -> None:
     assert outcome.code == 2 and "Traceback" not in outcome.err and outcome.err
 
 
+def test_a_name_in_an_error_drives_no_terminal(bench: Bench, tmp_path: Path) -> None:
+    outcome = bench("report", tmp_path / "\x1b[31mred\u202e", "--out", tmp_path / "out")
+    outcome.refused(3, "\N{REPLACEMENT CHARACTER}[31mred")
+    assert not {"\x1b", "\u202e"} & set(outcome.err)
+
+
 def test_no_method_at_all_names_those_there_are(bench: Bench) -> None:
     bench("run", "--dataset", "camvid").refused(2, "which method?", "fixmatch")
 

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import re
 import struct
@@ -243,9 +244,20 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
+def saved(size: int, kind: str) -> bytes:
+    """A black picture of size x size pixels."""
+    Image.new("1", (size, size)).save(data := io.BytesIO(), kind)
+    return data.getvalue()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+
+
 @pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize(
-    "data", [b"", b"text", bomb(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", None]
+    "data",
+    [b"", b"text", bomb(), EPS, saved(9, "GIF"), saved(7_100, "PNG"), None],
+    ids=["empty", "text", "bomb", "eps", "gif", "large", "torn"],
 )
 def test_a_sheet_that_is_no_picture_is_passed_over(make: Any, tmp_path: Path, data: bytes | None) -> None:
     store(tmp_path / "runs", make(0.4))
