@@ -365,11 +365,11 @@ def updated(
 
     Args:
         allow_dirty: Take runs of files that no commit holds, or of several commits, too.
-        prune: Drop the entries that no run belongs to; else they are kept.
+        prune: Drop the entries, and the seeds of an entry, that no run belongs to; else entries are kept.
 
     Raises:
         ConfigError: There is no reason, or a run's provenance is dirty.
-        DataError: A key has a single seed, which has no spread.
+        DataError: A key has a single seed, which has no spread, or lacks a seed of its baseline.
     """
     if not reason.strip():
         raise ConfigError("an update needs --reason TEXT: why the numbers may change.")
@@ -378,6 +378,11 @@ def updated(
     for id, group in groups.items():
         entry = entry_of(group, reason.strip(), allow_dirty)
         known = before.get(id)
+        if known and not prune and (gone := sorted(known.seeds.keys() - group.runs.keys())):
+            raise DataError(
+                f"{group.key.label}: its baseline has seeds {', '.join(map(str, gone))} too, and the "
+                "runs have not; run them, or give --prune to do without."
+            )
         cleaner = known is not None and known.provenance.dirty and not entry.provenance.dirty
         entries[id] = known if known and known.seeds == entry.seeds and not cleaner else entry
     return Baselines(entries=list(entries.values()))

@@ -523,7 +523,9 @@ def check(
     allow_dirty: Annotated[
         bool, typer.Option("--allow-dirty", help="Of --update: take runs of uncommitted files too.")
     ] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Of --update: drop baselines without runs.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Of --update: drop baselines and seeds without runs.")
+    ] = False,
 ) -> None:
     """Compare finished runs with stored baselines; exit code 4 if a figure is beyond its tolerance.
 

@@ -668,8 +668,12 @@ def read_counts(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
+# Where a word, a value, or an entry of a YAML list or mapping begins: a path from a root, or from . .. or ~
+_PLACE = re.compile(r"""(?<![^=,\s{\["'])(?:file://|~\w*|\.{1,2})?/[^,{}\[\]"']*""")
+
+
 def without_folders(command: str) -> str:
-    """A recorded command with the last part of every path alone; "" where it cannot be read.
+    """A recorded command with the last part of every such path alone; "" where it cannot be read.
 
     Folders are of one machine, and a sweep keeps settings in one of its own, whose name tells nothing and
     would differ every time.
@@ -678,4 +682,4 @@ def without_folders(command: str) -> str:
         words = shlex.split(command)
     except ValueError:
         return ""
-    return shlex.join(re.sub(r"(?<![^=])/\S*/", "", word) for word in words)
+    return shlex.join(_PLACE.sub(lambda found: Path(found[0]).name, word) for word in words)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -339,6 +340,16 @@ def test_an_update_keeps_what_the_runs_do_not_change(old: Baselines, tmp_path: P
     assert [entry.reason for entry in other.entries] == ["third", "second"]
     pruned = updated(both, find_groups([tmp_path / "new"]), "fourth", prune=True)
     assert [entry.key.method for entry in pruned.entries] == ["fixmatch"]
+
+
+def test_an_update_drops_no_seed_unawares(old: Baselines, tmp_path: Path) -> None:
+    three(tmp_path / "new", 0.1)
+    shutil.rmtree(next((tmp_path / "new").rglob("2-*")))
+    fewer = find_groups([tmp_path / "new"])
+    with pytest.raises(DataError, match="baseline has seeds 2 too.*--prune"):
+        updated(old, fewer, "why")
+    (entry,) = updated(old, fewer, "why", prune=True).entries
+    assert sorted(entry.seeds) == [0, 1] and entry.n == 2
 
 
 def test_clean_runs_take_the_place_of_dirty_ones_with_the_same_figures(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from bench.store import (
     read_result,
     read_results,
     records_file,
+    without_folders,
     write_records,
 )
 
@@ -597,3 +598,19 @@ def test_an_emptied_file_of_records_is_refused(tmp_path: Path) -> None:
     records_file(tmp_path, "tinyset").touch()
     with pytest.raises(DataError, match=r"tinyset\.jsonl, line 1, is torn"):
         find_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("bench run --data-root /home/me/data --seed 1", "bench run --data-root data --seed 1"),
+        ("bench run --out '/home/my runs/'", "bench run --out 'my runs'"),
+        ("bench run --out ../../me/runs --config ./a/b.yaml", "bench run --out runs --config b.yaml"),
+        ("bench run --out ~me/x --config file:///tmp/y.yaml", "bench run --out x --config y.yaml"),
+        ("run --set data={root:\\ /mnt/a,\\ more:\\ [/mnt/b]}", "run --set 'data={root: a, more: [b]}'"),
+        ("run --set protocol.encoder=timm/resnet18 1/16", "run --set protocol.encoder=timm/resnet18 1/16"),
+        ("run 'no end", ""),
+    ],
+)
+def test_a_command_is_kept_without_the_places_of_a_machine(said: str, kept: str) -> None:
+    assert without_folders(said) == kept and without_folders(kept) == kept
