@@ -533,7 +533,7 @@ def check(
     tolerance comes from the spread over those seeds. A rise counts too: it says that something has changed.
     """
     from bench.check import compare, find_groups, judge, read_baselines, updated, write_baselines
-    from bench.store import records_claimed
+    from bench.files import folder_claimed
 
     if not update and (reason or allow_dirty or prune):
         raise ConfigError(
@@ -547,7 +547,7 @@ def check(
         out.print(_check_table(rows))
         judge(rows, baseline, allow_missing)
         return
-    with records_claimed(baseline.parent):  # of two updates at once, the second builds on the first
+    with folder_claimed(baseline.parent):  # of two updates at once, the second builds on the first
         old = read_baselines(baseline) if baseline.exists() else None
         if old is not None:
             out.print(_check_table(compare(old, groups)))

@@ -1,8 +1,11 @@
-"""Writing files so that a kill or a power cut leaves the old one or the new one."""
+"""Writing files: a kill or a power cut leaves the old one or the new one, and one process at a time writes."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -23,3 +26,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def folder_claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, for this process; a second process waits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)  # the folder itself: a lock file would be one more to commit
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)

@@ -29,7 +29,6 @@ from __future__ import annotations
 import fcntl
 import io
 import json
-import os
 import re
 import shlex
 import shutil
@@ -585,18 +584,6 @@ def write_records(file: Path, results: Iterable[Result]) -> None:
     """Write the records of one data set, sorted: the same results are always the same bytes."""
     ordered = sorted(results, key=lambda run: (run.split, run.method, run.seed, run.run_id))
     write_atomic(file, "".join(f"{result.model_dump_json()}\n" for result in ordered).encode())
-
-
-@contextmanager
-def records_claimed(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if need be, for this process; a second process waits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    held = os.open(folder, os.O_RDONLY)  # the folder itself: a lock file would be one more to commit
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
 
 
 def _copy(files: Mapping[Path, Path]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from bench.ablations import sweeps_of
 from bench.errors import ConfigError, DataError, Regression, did_you_mean
-from bench.files import write_atomic
+from bench.files import folder_claimed, write_atomic
 from bench.store import (
     Result,
     RunFolder,
@@ -18,7 +18,6 @@ from bench.store import (
     find_results,
     read_records,
     record_folder,
-    records_claimed,
     records_file,
     write_records,
 )
@@ -189,7 +188,7 @@ def refresh(readme: Path, records: Path, check: bool = False) -> tuple[list[str]
     both = _both(records)
     if not any(root.is_dir() for root in both):
         raise DataError(f"no records in {records}; give the folders of runs to publish, or --to.")
-    with records_claimed(records.parent):
+    with folder_claimed(records.parent):
         found = tables(*(list(read_records(root).values()) for root in both))
         old = stale(text, found, str(readme))
         if check and old:
@@ -229,7 +228,7 @@ def publish(roots: Sequence[Path], records: Path, allow_dirty: bool = False) -> 
             record. Nothing is written then.
     """
     both = _both(records)
-    with records_claimed(records.parent):
+    with folder_claimed(records.parent):
         found = find_results(*roots)
         if not found:
             raise DataError(f"no finished runs under {', '.join(map(str, roots))}; give the folder of runs.")

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,6 +35,7 @@ from bench.check import (
 from bench.config import RunConfig
 from bench.display import Display
 from bench.errors import ConfigError, DataError, Regression
+from bench.files import folder_claimed
 from bench.harness import run
 from bench.identity import plan
 from bench.store import Point, Result, RunFolder, Score
@@ -484,6 +486,22 @@ def test_the_command_makes_passes_and_fails(
     file.write_text("{")
     code, _, error = bench(tmp_path / "risen", "--update", "--reason", "over it")
     assert code == 3 and str(file) in error and file.read_text() == "{"
+
+
+def test_of_two_updates_the_second_builds_on_the_first(
+    bench: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "baselines.json"
+    first = updated(None, find_groups([three(tmp_path / "a", method="fixmatch", run_id="89abcdef")]), "first")
+    second = three(tmp_path / "b")
+    with ThreadPoolExecutor(1) as pool:
+        with folder_claimed(file.parent):  # a lock of its own, as another process has
+            waiting = pool.submit(bench, second, "--update", "--reason", "second")
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            write_baselines(file, first)
+        assert waiting.result(30)[0] == 0
+    assert {entry.reason for entry in read_baselines(file).entries} == {"first", "second"}
 
 
 def test_a_hostile_name_is_only_text_in_the_table(

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from bench import cli
 from bench.errors import ConfigError, DataError, Regression
+from bench.files import folder_claimed
 from bench.store import (
     Rescored,
     Result,
@@ -26,7 +27,6 @@ from bench.store import (
     find_results,
     find_unfinished,
     read_results,
-    records_claimed,
     records_file,
 )
 from reports.leaderboard import END, blocks, publish, refresh, rewritten, stale, tables, unplaced
@@ -245,7 +245,7 @@ def test_nothing_to_publish_and_other_folders_are_refused(make: Make, runs: Path
 def test_a_second_process_waits_for_the_first(make: Make, runs: Path, records: Path) -> None:
     store(runs, make(0.4))
     with ThreadPoolExecutor(1) as pool:
-        with records_claimed(records.parent):  # a lock of its own, as another process has
+        with folder_claimed(records.parent):  # a lock of its own, as another process has
             second = pool.submit(publish, [runs], records)
             with pytest.raises(TimeoutError):
                 second.result(0.3)
