@@ -1,4 +1,4 @@
-"""Writing files: a kill or a power cut leaves the old one or the new one, and one process at a time writes."""
+"""Writing files: a kill or a power cut leaves the old one or the new one, and one process at a time."""
 
 from __future__ import annotations
 
