@@ -20,6 +20,8 @@ import torch
 from bench.errors import DataError
 from bench.files import write_atomic
 
+_MEND = "Remove the folder {}, and run it again."
+
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """The file appears whole or not at all. Its digest lies beside it, since neither torch.load nor zip
@@ -39,13 +41,11 @@ def load(path: Path, map_location: str) -> dict[str, Any]:
     """Raises DataError where the file is not what was written."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() not in _digests(path):
-        raise DataError(
-            f"{path} is damaged: its digest is not the one recorded. Start again with --overwrite."
-        )
+        raise DataError(f"{path} is damaged: its digest is not the one recorded. {_MEND.format(path.parent)}")
     try:
         return torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise DataError(f"{path} is not a checkpoint of ours. Start again with --overwrite.") from error
+        raise DataError(f"{path} is not a checkpoint of ours. {_MEND.format(path.parent)}") from error
 
 
 def remove(path: Path) -> None:

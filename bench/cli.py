@@ -175,10 +175,10 @@ def sweep(
     name: Annotated[
         str | None, typer.Argument(help="A named sweep, see --list, or a YAML file of that form.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Methods, with commas between.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data sets, with commas between.")] = None,
-    split: Annotated[str | None, typer.Option(help="Splits, with commas between.")] = None,
-    seed: Annotated[str | None, typer.Option(help="Seeds, with commas between.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Methods, with commas between.")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Data sets, with commas between.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Splits, with commas between.")] = None,
+    seed: Annotated[list[str] | None, typer.Option(help="Seeds, with commas between.")] = None,
     protocol: ProtocolName = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings of all runs.")] = None,
     sets: Annotated[
@@ -201,13 +201,16 @@ def sweep(
     """Run a grid minus what is done, each run in a process of its own, and print its tables.
 
     The same command goes on with what was stopped or has failed. A run that another sweep holds is its own.
+    Stopped by Ctrl-C, the runs save what they have; a second one, after a second, kills them.
     """
     from bench.ablations import read_ablation, sweep_file
-    from bench.sweep import Span, grid, listing, run_grid
+    from bench.sweep import Span, check_data, counted, grid, listing, run_grid
 
     if list_names:
         out.print(_sweeps_table())
         return
+    if name and name.isdecimal():
+        raise ConfigError(f"{name}: numbers of one option stand together, with commas between: --seed 0,1,2.")
     ablation = read_ablation(sweep_file(name)) if name else None
     flags = {
         "protocol": {"name": protocol, "precision": precision},
@@ -222,7 +225,7 @@ def sweep(
     }
     seeds = _items("--seed", seed)
     if not all(item.isdecimal() for item in seeds):
-        raise ConfigError(f"--seed {seed}: give whole numbers with commas between, such as 0,1,2.")
+        raise ConfigError(f"--seed {','.join(seeds)}: give whole numbers with commas between, such as 0,1,2.")
     span = Span(
         methods=_items("--method", method),
         datasets=_items("--dataset", dataset),
@@ -239,33 +242,43 @@ def sweep(
 
     for failure in refused:
         _say(f"refused: {failure.label}: {failure.reason}")
+    if not cells:
+        raise ConfigError("no run of this grid can be made, see above.")
+    check_data(cells)
     outcome = run_grid(cells, jobs, _say)
     left = [cell for cell in cells if not cell.done]
     if outcome.stopped_by is not None:
         for cell in left:
             if cell.state == "interrupted":
                 _say(f"resumable: {cell.label}  {cell.folder.path}")
+        _list_failures(outcome.failures)
         number = len(cells) - len(left)
         raise Interrupted(f"{number} of {len(cells)} runs are done; the same command goes on.")
     _print_tables(cells, ablation)
-    failures = [*refused, *outcome.failures]
+    _list_failures(outcome.failures)
+    bad = {"failed": len(outcome.failures), "refused": len(refused)}
+    if any(bad.values()):
+        said = " and ".join(f"{count} {what}" for what, count in bad.items() if count)
+        raise BenchError(
+            f"{said} of {counted(len(cells) + len(refused))}, see above; what is done is kept, and the same "
+            "command tries the others again."
+        )
+
+
+def _list_failures(failures: Any) -> None:
     for failure in failures:
         _say(f"failed: {failure.label}: {failure.reason}" + (f"  ({failure.log})" if failure.log else ""))
-    if failures:
-        raise BenchError(
-            f"{len(failures)} of {len(cells) + len(refused)} runs failed, see above; what is done is kept, "
-            "and the same command tries the others again."
-        )
 
 
 def _say(line: str) -> None:
     out.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def _items(option: str, text: str | None) -> list[str]:
-    items = [] if text is None else [item.strip() for item in text.split(",")]
+def _items(option: str, texts: list[str] | None) -> list[str]:
+    """Of an option that takes several, with commas between or by being repeated."""
+    items = [item.strip() for text in texts or [] for item in text.split(",")]
     if not all(items):
-        raise ConfigError(f"{option} {text!r}: a name is missing between two commas.")
+        raise ConfigError(f"{option} {','.join(texts or [])!r}: a name is missing between two commas.")
     return items
 
 
@@ -417,7 +430,7 @@ def score(
     stopped, and skips the runs that are done.
     """
     try:
-        factors = tuple(float(item) for item in _items("--scales", scales))
+        factors = tuple(float(item) for item in _items("--scales", [scales] if scales is not None else None))
     except ValueError as error:
         raise ConfigError(f"--scales {scales}: give factors with commas between, as in 0.5,1.") from error
     from bench.display import Display
@@ -450,9 +463,13 @@ def report(
     index.html holds all it shows and loads nothing: send it, or open it from a disk or on a phone. Beside it
     lie report.md with the same text, every table as CSV and LaTeX, and every plot as PNG and SVG.
     """
+    import gc
+
     from reports import sheets
     from reports.report import write_report
 
+    # Figures are full of cycles and all are kept to the end: looking for garbage is a seventh of the time.
+    gc.disable()
     written = write_report(runs, out_dir, baseline)
     for sheet in written.sheets:
         out.print(sheets.to_rich(sheet))

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, SerializationInfo, ValidationError, field_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializationInfo,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from bench.errors import ConfigError, did_you_mean
 from bench.knobs import RECORD, Knobs
@@ -166,6 +173,9 @@ class CamSeeds(Knobs):
         return _digest({"maps": self.map_id(classifier), "seeds": rest, "version": SEED_VERSION})
 
 
+DEVICES = "auto, cpu, cuda or cuda:N"
+
+
 class Machine(Knobs):
     """How and where it runs. None of it may change a result beyond rounding, so none of it is part of the
     run's id."""
@@ -182,11 +192,18 @@ class Machine(Knobs):
     tensorboard: bool = True
     audit: bool = False  # open withheld masks, for health figures only: no loss depends on them
 
+    @field_validator("device")
+    @classmethod
+    def _is_known(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError(f"unknown device {device!r}; use {DEVICES}.")
+        return device
+
 
 class RunConfig(Knobs):
     dataset: str
     split: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, le=2**53)  # more is no whole number in every reader of JSON
     method: dict[str, Any]  # "name" and the method's knobs
     protocol: Protocol
     machine: Machine = Machine()

@@ -23,10 +23,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from bench import checkpoint, provenance, registry
-from bench.config import Protocol, RunConfig, read_yaml, validate
+from bench.config import DEVICES, Protocol, RunConfig, read_yaml, validate
 from bench.contract import ABSENT, IGNORE, Batch, Dataset, Knobs, Method, Progress, Supervision, Task
 from bench.display import Display
-from bench.errors import BenchError, ConfigError, Interrupted
+from bench.errors import BenchError, ConfigError, DataError, Interrupted
 from bench.evaluation import Inference, evaluate, score
 from bench.files import write_atomic
 from bench.identity import Plan, data_root
@@ -42,6 +42,7 @@ from datasets.reading import read_mask
 from datasets.tags import TagTable, load_tags
 
 NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
+REPEAT_SECONDS = 2.0
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -55,10 +56,6 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
         BenchError: the loss is not finite; the last good checkpoint is kept.
     """
     folder = plan.folder
-    if plan.seeds is not None and (overwrite or not folder.result.exists()):
-        from bench.cam_seeds import make  # here, because it runs the classifier through this function
-
-        make(plan.seeds, display)
     with folder.claimed():
         done = folder.read_result()
         if done and not overwrite:
@@ -71,6 +68,11 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
             )
         if goes_on:
             _check_config(plan)
+        folder.failure.unlink(missing_ok=True)
+        if plan.seeds is not None:
+            from bench.cam_seeds import make  # here, because it runs the classifier through this function
+
+            make(plan.seeds, display)
         with stoppable() as stop:
             trainer = Trainer(plan, display, stop)  # refuses what it must before anything is removed
             if goes_on:
@@ -94,11 +96,13 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
 def _check_config(plan: Plan) -> None:
     """The folder's name carries the id, so another configuration in it means a renamed folder or an edited
     file."""
-    there = validate(RunConfig, read_yaml(plan.folder.config))
+    file = plan.folder.config
+    try:
+        there = validate(RunConfig, read_yaml(file), file=file)
+    except ConfigError as error:
+        raise DataError(f"{error}\nThe run cannot go on without it; {plan.folder.mend}") from error
     if there.run_id(plan.method.version, plan.input_digests) != plan.run_id:
-        raise ConfigError(
-            f"{plan.folder.config} is another configuration than the one asked for; use another --out."
-        )
+        raise ConfigError(f"{file} is another configuration than the one asked for; use another --out.")
 
 
 class Stop:
@@ -113,13 +117,20 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """The first signal asks the run to stop after its step; a second one ends the process at once."""
-    stop = Stop()
+    """The first signal asks the run to stop after its step; a later one ends the process at once.
+
+    What comes within REPEAT_SECONDS of the first is the same wish: a signal may reach a run both by itself
+    and from the sweep that has started it.
+    """
+    stop, first = Stop(), 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.signal is not None:
+        nonlocal first
+        now = time.monotonic()
+        if stop.signal is None:
+            stop.signal, first = number, now
+        elif now - first > REPEAT_SECONDS:
             raise SystemExit(128 + number)
-        stop.signal = number
 
     try:
         before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -175,7 +186,7 @@ def choose_device(name: str) -> str:
             f"machine.device is {name!r}, but torch sees no CUDA device; use --device cpu or auto."
         )
     if name != "cpu" and not name.startswith("cuda"):
-        raise ConfigError(f"unknown machine.device {name!r}; use auto, cpu, cuda or cuda:N.")
+        raise ConfigError(f"unknown device {name!r}; use {DEVICES}.")
     return name
 
 

@@ -246,13 +246,13 @@ def default_protocol(dataset: str) -> str:
 
 def load_dataset(name: str, data_root: Path | None) -> Dataset:
     """Raises ConfigError for an unknown name, DataError where its files are missing."""
+    check_data_root(name, data_root)
     cls: Callable[..., Dataset]
     if name in DATASETS or name in _plugins("datasets"):
         place = DATASETS[name].place if name in DATASETS else _plugins("datasets")[name].value
         module, _, attribute = place.partition(":")
         cls = getattr(_import(module, f"data set {name!r}"), attribute)
-        on_disk = name not in DATASETS or DATASETS[name].on_disk
-        return cls(_root(name, data_root)) if on_disk else cls()
+        return cls(data_root) if _on_disk(name) else cls()
     if data_root is not None and (data_root / name / "classes.txt").is_file():
         from datasets.folder import Folder
 
@@ -261,9 +261,16 @@ def load_dataset(name: str, data_root: Path | None) -> Dataset:
     raise ConfigError(suggest(name, dataset_names(data_root), "data set") + "." + hint)
 
 
-def _root(name: str, data_root: Path | None) -> Path:
+def _on_disk(name: str) -> bool:
+    return DATASETS[name].on_disk if name in DATASETS else name in _plugins("datasets")
+
+
+def check_data_root(name: str, data_root: Path | None) -> None:
+    """Raises DataError where a data set lies on a disk and the folder of all data sets is not there. Needs no
+    torch."""
+    if not _on_disk(name):
+        return
     if data_root is None:
         raise DataError(f"data set {name!r} needs a folder: give --data-root DIR or set BENCH_DATA to it.")
     if not data_root.is_dir():
         raise DataError(f"the data root {data_root} does not exist; give --data-root DIR or set BENCH_DATA.")
-    return data_root

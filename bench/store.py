@@ -11,6 +11,7 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/
     result.json          written last: its presence means "done"
     scores.json          the same weights scored again: multi-scale + flip, and with the dense CRF on top
     sweep.log            what the run said on stderr, where a sweep started it
+    failure.txt          why the last start by a sweep failed; the next start removes it
     sheet.png            a picture sheet, where one was asked for
 
 runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
@@ -29,13 +30,16 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
 import re
 import shlex
 import shutil
+import socket
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TextIO, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -226,6 +230,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.scores = path / "scores.json"
         self.sweep_log = path / "sweep.log"
+        self.failure = path / "failure.txt"  # why the last start by a sweep failed
         self.sheet = path / "sheet.png"
         self._lock = path / ".lock"
 
@@ -234,35 +239,54 @@ class RunFolder:
         return cls(root / dataset / split / method / f"{seed}-{run_id}")
 
     @property
+    def mend(self) -> str:
+        """What to do about a damaged file of the run; the end of a sentence."""
+        return f"remove the folder {self.path}, and run it again."
+
+    @property
     def root(self) -> Path:
         """The folder of all runs that holds this one: what `of` was given."""
         return self.path.resolve().parents[3]
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the folder for this process; a second process is refused. The lock dies with its holder."""
+        """Hold the folder for this process; a second process is refused.
+
+        The lock dies with its holder, or with the last loader process that a killed holder leaves, which
+        takes torch up to five seconds.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self._lock, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise InUse(f"{self.path} is in use by another process; wait for it or stop it.") from error
+        with open(self._lock, "a+") as lock:
+            for again in range(LOOKS, -1, -1):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if not again:
+                        raise InUse(
+                            f"{self.path} is in use by {_named(lock)}; wait for it or stop it."
+                        ) from error
+                    time.sleep(LOOK_SECONDS)  # one that only looks, see `holder`, is gone by then
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
             for torn in self.path.glob(".*.tmp"):  # of a process killed while it wrote
                 torn.unlink()
             yield
 
-    def in_use(self) -> bool:
-        """Whether another process holds the folder. By the time of the answer that may have changed."""
-        if not self._lock.exists():
-            return False
-        with open(self._lock) as lock:
-            try:
-                fcntl.flock(
-                    lock, fcntl.LOCK_SH | fcntl.LOCK_NB
-                )  # shared: two that look do not see each other
-            except OSError:
-                return True
-        return False
+    def holder(self) -> str | None:
+        """The other process that holds the folder, "process 123 on name". By the time of the answer that may
+        have changed. None too where the lock may not be read: then the folder can be no more used than
+        looked at."""
+        try:
+            with open(self._lock) as lock:
+                try:  # shared: two that look do not see each other
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _named(lock)
+        except OSError:
+            pass
+        return None
 
     def clear(self) -> None:
         """Remove what an earlier start has left."""
@@ -274,6 +298,7 @@ class RunFolder:
             self.counts,
             self.weights,
             self.sheet,
+            self.failure,
         )
         for path in made:
             path.unlink(missing_ok=True)
@@ -314,9 +339,9 @@ class RunFolder:
         try:
             starts = json.loads(self.provenance.read_bytes())
         except (ValueError, RecursionError) as error:
-            raise DataError(f"{self.provenance} is damaged ({error}); run it again.") from error
+            raise DataError(f"{self.provenance} is damaged ({error}); {self.mend}") from error
         if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
-            raise DataError(f"{self.provenance} is damaged: it must list the starts of a run; run it again.")
+            raise DataError(f"{self.provenance} is damaged: it must list the starts of a run; {self.mend}")
         return starts
 
     def read_starts(self) -> list[Start]:
@@ -326,7 +351,7 @@ class RunFolder:
         except ValidationError as error:
             first = error.errors()[0]
             at = ".".join(map(str, first["loc"]))
-            raise DataError(f"{self.provenance} is damaged ({at}: {first['msg']}); run it again.") from error
+            raise DataError(f"{self.provenance} is damaged ({at}: {first['msg']}); {self.mend}") from error
 
     def add_provenance(self, entry: dict[str, Any]) -> None:
         self._write_provenance([*self.read_provenance(), entry])
@@ -341,6 +366,15 @@ class RunFolder:
             to._write_provenance(
                 [start | {"command": without_folders(start.get("command", ""))} for start in starts]
             )
+
+
+LOOKS, LOOK_SECONDS = 4, 0.05  # at a lock before its folder is in use
+
+
+def _named(lock: TextIO) -> str:
+    """Who wrote that it holds the lock: nobody, between taking it and writing."""
+    lock.seek(0)
+    return lock.read(200).strip() or "another process"
 
 
 class SeedReport(Record):

@@ -6,6 +6,7 @@ elsewhere is passed over and looked at again at the end. Needs no torch.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -14,26 +15,29 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from types import FrameType
 from typing import Any, Literal
 
+from bench import registry
 from bench.ablations import Ablation
 from bench.config import RunConfig, merge, parse_assignment, resolve
 from bench.errors import ConfigError, DataError, Interrupted, InUse
+from bench.files import write_atomic
 from bench.identity import Plan, data_root, plan
-from bench.store import Result, RunFolder
+from bench.store import Result, RunFolder, read_metrics
 from datasets.split_lists import find_split
 
 POLL_SECONDS = 0.1  # between looks at the processes
 HELD_SECONDS = 2.0  # between looks at runs that another process holds
+REPEAT_SECONDS = 1.0  # a signal that comes so soon after the first is the same wish
 
-State = Literal["done", "running", "interrupted", "to do"]
-STATES: tuple[State, ...] = ("done", "running", "interrupted", "to do")
+State = Literal["done", "running", "failed", "interrupted", "unreadable", "to do"]
+STATES: tuple[State, ...] = ("done", "running", "failed", "interrupted", "unreadable", "to do")
 
 
 # The grid ---------------------------------------------------------------------------------------------------
@@ -55,7 +59,7 @@ class Cell:
         """None too where it cannot be read: the run itself says why, which does not stop the others."""
         try:
             return self.folder.read_result()
-        except DataError:
+        except (DataError, OSError):
             return None
 
     @property
@@ -64,11 +68,37 @@ class Cell:
 
     @property
     def state(self) -> State:
-        if self.done:
-            return "done"
-        if self.folder.in_use():
-            return "running"
-        return "interrupted" if self.folder.checkpoint.exists() else "to do"
+        try:
+            if self.done:
+                return "done"
+            if self.folder.holder():
+                return "running"
+            if self.folder.failure.exists():
+                return "failed"
+            return "interrupted" if self.folder.checkpoint.exists() else "to do"
+        except OSError:
+            return "unreadable"
+
+    @property
+    def said(self) -> str:
+        """What is known of a run that is running or has failed, for a listing."""
+        try:
+            if holder := self.folder.holder():
+                lines = read_metrics(self.folder.metrics)
+                at = f", step {lines[-1]['step']} of {self.plan.config.protocol.steps}" if lines else ""
+                return holder + at
+            return self.failure[0] if self.failure else ""
+        except (DataError, OSError):
+            return ""
+
+    @property
+    def failure(self) -> tuple[str, int] | None:
+        """Why the last start failed, and a number that tells this failure from others."""
+        file = self.folder.failure
+        try:
+            return file.read_text(errors="replace").strip(), file.stat().st_mtime_ns
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True)
@@ -116,7 +146,10 @@ def grid(
     for (seed, dataset, split), (named, method) in product(places, methods or [("", {})]):
         asked = {"dataset": dataset, "split": split, "seed": seed, "method": method}
         asked = {key: value for key, value in asked.items() if value is not None}
-        config = resolve(merge(flags or {}, asked), config_file, sets)
+        try:
+            config = resolve(merge(flags or {}, asked), config_file, sets)
+        except ConfigError as error:
+            raise ConfigError(f"{named}: {error}" if len(methods) > 1 else str(error)) from error
         name = named or config.method["name"]
         configs.append((f"{name} on {config.dataset} {config.split}, seed {config.seed}", config))
     for dataset, split in dict.fromkeys((config.dataset, config.split) for _, config in configs):
@@ -158,11 +191,19 @@ def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:
     counts = Counter(state for state, _ in states)
     shown = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     shown += [f"{len(refused)} refused"] if refused else []
-    yield f"{len(states) + len(refused)} runs: {', '.join(shown)}"
+    yield f"{counted(len(states) + len(refused))}: {', '.join(shown)}"
     for state, cell in states:
-        yield f"{state:<12} {cell.label}  {cell.folder.path}"
+        said = f": {cell.said}" if state in ("running", "failed") and cell.said else ""
+        yield f"{state:<12} {cell.label}{said}  {cell.folder.path}"
     for failure in refused:
         yield f"{'refused':<12} {failure.label}: {failure.reason}"
+
+
+def check_data(cells: Iterable[Cell]) -> None:
+    """Raises DataError where the folder of all data sets is not there: every run would say so."""
+    configs = {config.dataset: config for cell in cells if not cell.done for config in [cell.plan.config]}
+    for dataset, config in configs.items():
+        registry.check_data_root(dataset, data_root(config))
 
 
 # Running it -------------------------------------------------------------------------------------------------
@@ -185,28 +226,35 @@ class Outcome:
 def run_grid(cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> Outcome:
     """Run what is not done, `jobs` at a time, with one line per run that ends.
 
-    The first SIGINT, SIGTERM or SIGHUP is passed on: the runs finish their step, save, and are waited for.
+    The first SIGINT, SIGTERM, SIGHUP or SIGQUIT is passed on: the runs finish their step, save, and are
+    waited for. A second one kills them.
     """
-    with stop_signals() as seen, TemporaryDirectory(prefix="sweep-") as scratch:
-        return _Launcher(cells, jobs, say, Path(scratch)).run(seen)
+    with stop_signals() as seen:
+        return _Launcher(cells, jobs, say).run(seen)
 
 
 class _Launcher:
-    def __init__(self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None], scratch: Path) -> None:
-        self.say, self.scratch, self.jobs = say, scratch, jobs
+    def __init__(self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> None:
+        self._say, self.jobs = say, max(1, min(jobs, len(cells)))
         self.gpus = gpus(cells[0].plan.config.machine.device) if cells else []
         self.todo = deque(cell for cell in cells if not cell.done)
         self.held: list[Cell] = []  # in use by another process
+        self.failed_before = {cell.folder.path: cell.failure for cell in self.todo}
         self.look_again = 0.0
         self.running: dict[int, Worker] = {}
         self.failures: list[Failure] = []
         self.total, self.ended, self.ran = len(cells), len(cells) - len(self.todo), 0
         self.began = time.monotonic()
-        self.stopping = False
+        self.stopping = self.killing = False
+
+    def say(self, line: str) -> None:
+        """Print it. Where nobody listens any more, as behind a closed pipe, the runs go on all the same."""
+        with suppress(OSError, SystemExit):  # rich answers a broken pipe with SystemExit
+            self._say(line)
 
     def run(self, seen: list[int]) -> Outcome:
         if self.ended:
-            self.say(f"{self.ended} of {self.total} runs are done already")
+            self.say(f"{self.ended} of {counted(self.total)} done already")
         try:
             while True:
                 for slot, worker in list(self.running.items()):
@@ -215,6 +263,8 @@ class _Launcher:
                         self._settle(worker)
                 if seen and not self.stopping:
                     self._stop(seen[0])
+                if len(seen) > 1 and not self.killing:
+                    self._kill()
                 while not self.stopping and len(self.running) < self.jobs and (cell := self._next()):
                     self._start(cell)
                 if not self.running and (self.stopping or not (self.todo or self.held)):
@@ -236,8 +286,10 @@ class _Launcher:
             cell = self.todo.popleft()
             if cell.done:
                 self._end(cell, "done by another process")
-            elif cell.folder.in_use():
+            elif cell.folder.holder():
                 self._hold(cell)
+            elif (failure := cell.failure) and failure != self.failed_before[cell.folder.path]:
+                self._fail(cell, f"in another process: {failure[0]}")
             else:
                 return cell
         return None
@@ -249,34 +301,52 @@ class _Launcher:
         self.look_again = time.monotonic() + HELD_SECONDS
 
     def _start(self, cell: Cell) -> None:
+        try:
+            self._launch(cell)
+        except OSError as error:  # a folder that may not be written, a file in the way
+            self._fail(cell, f"it could not be started ({error}); mend what is named, or remove the folder")
+
+    def _launch(self, cell: Cell) -> None:
         slot = min(set(range(self.jobs)) - self.running.keys())
         config = cell.plan.config
         threads = config.machine.threads or max(1, len(os.sched_getaffinity(0)) // self.jobs)
         machine = config.machine.model_copy(update={"threads": threads})
-        file = self.scratch / f"{slot}.yaml"
-        file.write_text(config.model_copy(update={"machine": machine}).to_yaml())
         environment = dict(os.environ)
         if machine.data_root:  # the variable would beat the file
             environment["BENCH_DATA"] = machine.data_root
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         cell.folder.path.mkdir(parents=True, exist_ok=True)
-        with open(cell.folder.sweep_log, "ab") as log:
+        with TemporaryFile() as settings, open(cell.folder.sweep_log, "ab") as log:
+            settings.write(config.model_copy(update={"machine": machine}).to_yaml().encode())
+            settings.seek(0)
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench", "run", "--config", str(file), "--resume"],
-                stdin=subprocess.DEVNULL,
+                [sys.executable, "-m", "bench", "run", "--config", "/dev/stdin", "--resume"],
+                stdin=settings,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=environment,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the sweep alone, which passes it on
             )
             self.running[slot] = Worker(cell, process, log.tell())
+        self.say(f"started: {cell.label}  {cell.folder.sweep_log}")
 
     def _stop(self, number: int) -> None:
         self.stopping = True
         for worker in self.running.values():
             worker.process.terminate()
-        self.say(f"{signal.Signals(number).name}: waiting for {len(self.running)} runs to save")
+        if self.running:
+            self.say(
+                f"{signal.Signals(number).name}: waiting for {counted(len(self.running))} to save; a second "
+                "signal kills them, and they lose the steps since their last checkpoint"
+            )
+
+    def _kill(self) -> None:
+        """With their loader processes: each run is a session of its own."""
+        self.killing = True
+        for worker in self.running.values():
+            with suppress(ProcessLookupError):
+                os.killpg(worker.process.pid, signal.SIGKILL)
 
     def _settle(self, worker: Worker) -> None:
         """Say what became of a run that ended."""
@@ -288,12 +358,16 @@ class _Launcher:
             self._end(cell, f"mIoU {100 * result.predictor.miou:.1f} % in {spent}")
         elif code == InUse.exit_code:
             self._hold(cell)
-        elif not (self.stopping and code in (Interrupted.exit_code, -signal.SIGTERM)):
-            log = cell.folder.sweep_log
-            failure = Failure(cell.label, reason(code, said(log, worker.log_from)), log)
-            self.failures.append(failure)
+        elif not (self.stopping and code in STOPPED):
+            why = reason(code, said(cell.folder.sweep_log, worker.log_from))
             self.ran += 1
-            self._end(cell, f"failed: {failure.reason}")
+            with suppress(OSError):
+                write_atomic(cell.folder.failure, f"{why}\n".encode())
+            self._fail(cell, why)
+
+    def _fail(self, cell: Cell, why: str) -> None:
+        self.failures.append(Failure(cell.label, why, cell.folder.sweep_log))
+        self._end(cell, f"failed: {why}")
 
     def _end(self, cell: Cell, what: str) -> None:
         self.ended += 1
@@ -303,16 +377,29 @@ class _Launcher:
         self.say(f"[{self.ended}/{self.total}] {cell.label}: {what}; {duration(spent)} so far{eta}")
 
 
+# Of a run that was asked to stop: it has saved, or was hit before or after it listens, or was killed.
+STOPPED = (
+    Interrupted.exit_code,
+    *(128 + number for number in (signal.SIGTERM, signal.SIGINT)),
+    *(-number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)),
+)
+
+
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """The signals that ask to stop, as they come in. What the caller ignores, as under nohup, stays
-    ignored."""
+    """The signals that ask to stop, as they come in, but for hasty repeats. What the caller ignores, as under
+    nohup, stays ignored."""
     seen: list[int] = []
+    last = -math.inf
 
     def handle(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
+        nonlocal last
+        now = time.monotonic()
+        if now - last > REPEAT_SECONDS:
+            seen.append(number)
+        last = now
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
     kept = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in kept}
     try:
@@ -332,25 +419,39 @@ def gpus(device: str) -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None and shutil.which("nvidia-smi"):
         command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        try:
+            listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        except (OSError, subprocess.TimeoutExpired):  # a driver that hangs: the runs find out by themselves
+            return []
         visible = ",".join(listed.stdout.split()) if listed.returncode == 0 else None
     return [name.strip() for name in (visible or "").split(",") if name.strip()]
 
 
 def said(log: Path, start: int) -> str:
-    """The last line that a run wrote to its log after `start`."""
-    with open(log, "rb") as file:
-        file.seek(start)
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
-    return next((line for line in reversed(lines) if line), "")
+    """The last error that a run wrote to its log after `start`, in one line; without any, its last line."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(start)
+            text = file.read().decode(errors="replace")
+    except OSError:  # removed meanwhile
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [place for place, line in enumerate(lines) if line.startswith("error: ")]
+    return " ".join(lines[(errors or [-1])[-1] :])
 
 
-def reason(code: int, last_line: str) -> str:
+def reason(code: int, last_words: str) -> str:
     """Why a run failed, from its exit code and the last it said."""
     if code < 0:
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         return f"killed by {signal.Signals(-code).name}{hint}; the same command goes on with it"
-    return last_line.removeprefix("error: ") or f"ended with code {code} and without a result"
+    if code == Interrupted.exit_code:
+        return "stopped by a signal from elsewhere, and saved; the same command goes on with it"
+    return last_words.removeprefix("error: ") or f"ended with code {code} and without a result"
+
+
+def counted(runs: int) -> str:
+    return f"{runs} run{'' if runs == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

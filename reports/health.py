@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -142,28 +143,35 @@ def gather(runs: Sequence[Sequence[Mapping[str, Any]]], classes: Sequence[str]) 
         return None
     steps = sorted(set.intersection(*(set(lines) for lines in lines_by_step)))
     table = [[lines[step] for step in steps] for lines in lines_by_step]
+    noted = {name for lines in table for line in lines for name in line}
     figures = {}
     for name in (*SCALARS, *VECTORS):
         shape = (len(classes),) if name in VECTORS else ()
-        values = np.array([[_number(line.get(name), shape) for line in lines] for lines in table])
-        if np.isfinite(values).any():
-            figures[name] = values
+        if name in noted:
+            values = np.array([_numbers([line.get(name) for line in lines], shape) for lines in table])
+            if np.isfinite(values).any():
+                figures[name] = values
     if not figures:
         return None
-    ends = [_number(line.get(WARMUP), ()) for lines in table for line in lines]
-    warmup = max((float(end) for end in ends if end > 0), default=None)
-    return Health(np.array(steps, float), figures, tuple(classes), warmup)
+    ends = _numbers([line.get(WARMUP) for lines in table for line in lines], ())
+    return Health(np.array(steps, float), figures, tuple(classes), max(ends[ends > 0], default=None))
 
 
-def _number(value: Any, shape: tuple[int, ...]) -> Values:
-    """What a line says, NaN where it says nothing or something of another shape."""
-    try:
-        number = np.array(value, float)  # None becomes NaN
+def _numbers(said: Sequence[Any], shape: tuple[int, ...]) -> Values:
+    """What the lines say, one row each, NaN where one says nothing or something of another shape."""
+    rows = [value if value is not None else np.full(shape, math.nan) for value in said]
+    try:  # all at once, since a log has thousands of lines; None within a list becomes NaN
+        numbers = np.array(rows, float)
     except (TypeError, ValueError):
-        return np.full(shape, math.nan)
-    if number.shape != shape:
-        return np.full(shape, math.nan)
-    return np.where(np.abs(number) < steps.LARGEST, number, math.nan)
+        numbers = np.empty(0)
+    if numbers.shape != (len(rows), *shape):
+        numbers = np.full((len(rows), *shape), math.nan)
+        for place, value in enumerate(rows):
+            with suppress(TypeError, ValueError):
+                one = np.array(value, float)
+                if one.shape == shape:
+                    numbers[place] = one
+    return np.where(np.abs(numbers) < steps.LARGEST, numbers, math.nan)
 
 
 def _over_runs(values: Values) -> tuple[Values, Values, Values]:
@@ -362,8 +370,8 @@ def _over_classes(line: Mapping[str, Any], name: str, total: bool) -> float:
     """Sum or mean over the classes that have a value, or the scalar of this name."""
     value = line.get(name)
     if not isinstance(value, list):
-        return steps.number_in(line, name)
-    numbers = [number for one in value if math.isfinite(number := steps.drawable(one))]
+        return steps.drawable(value)
+    numbers = [number for one in value if (number := steps.drawable(one)) == number]
     return sum(numbers) / (1 if total else len(numbers)) if numbers else math.nan
 
 

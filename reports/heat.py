@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,7 @@ def _write(ax: Axes, values: Values, size: float) -> None:
         ax.add_collection(drawn, autolim=False)
 
 
+@cache  # of percent with one digit there are a thousand and one
 def number_path(text: str, size: float) -> Path:
     """Outlines of a number at so many points, in inches around its middle."""
     glyphs = [_glyph(sign, size) for sign in text]

@@ -174,7 +174,7 @@ def test_no_color_is_honoured_on_a_terminal(run: Bench, monkeypatch: pytest.Monk
         (["--set", "protocol.steps=1.5"], 2, ["protocol.steps", "1.5"]),
         (["--set", "steps"], 2, ["write key=value"]),
         (["--precision", "fp64"], 2, ["protocol.precision"]),
-        (["--device", "tpu"], 2, ["unknown machine.device 'tpu'"]),
+        (["--device", "tpu"], 2, ["unknown device 'tpu'"]),
         (["--data-root", "/nowhere/at/all"], 2, ["'tinyset' has no splits", "/nowhere/at/all"]),
         (["--split", "full"], 2, ["method 'fixmatch' needs images with supervision 'none'", "grants none"]),
         (["--set", "protocol.batch.labeled=5"], 2, ["the labeled list of split 'few' has 4 images", "=4"]),

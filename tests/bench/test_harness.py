@@ -340,6 +340,33 @@ def test_an_interrupted_run_is_not_touched_without_resume(tiny_config: Config) -
     assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        ("config.yaml", b"seed: 0\n", r"config.yaml: dataset is missing"),
+        ("config.yaml", b"seed: [", r"config.yaml is not valid YAML"),
+        ("config.yaml", None, r"cannot read .*config.yaml"),
+        ("checkpoint.pt", b"torn", r"checkpoint.pt is damaged"),
+        ("provenance.json", b"[{", r"provenance.json is damaged"),
+    ],
+)
+def test_a_damaged_run_says_what_to_remove(
+    tiny_config: Config, file: str, damage: bytes | None, words: str
+) -> None:
+    config = tiny_config("supervised")
+    with pytest.raises(Interrupted):
+        run(config, ("train", 3))
+    folder = plan(config).folder
+    if damage is None:
+        (folder.path / file).unlink()
+    else:
+        (folder.path / file).write_bytes(damage)
+    with pytest.raises(
+        DataError, match=rf"(?s){words}.*[Rr]emove the folder {folder.path}, and run it again"
+    ):
+        run(config, resume=True)
+
+
 def test_a_folder_of_another_configuration_is_refused(tiny_config: Config) -> None:
     """A renamed folder: first its config.yaml tells, then, where that was edited as well, its checkpoint."""
     other, config = tiny_config("supervised", seed=1), tiny_config("supervised")
@@ -367,16 +394,22 @@ def test_a_damaged_checkpoint_is_refused(tiny_config: Config) -> None:
 
 def test_a_folder_in_use_is_refused(tiny_config: Config) -> None:
     config = tiny_config("supervised")
-    with plan(config).folder.claimed(), pytest.raises(ConfigError, match="is in use by another process"):
+    with plan(config).folder.claimed(), pytest.raises(ConfigError, match=r"is in use by process \d+ on "):
         run(config)
     run(config)
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
+def test_a_later_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that comes at the heels of the first is the same wish."""
+    now = 100.0
+    monkeypatch.setattr(harness.time, "monotonic", lambda: now)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit) as caught, harness.stoppable() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGINT
+        now += harness.REPEAT_SECONDS + 0.1
         signal.raise_signal(signal.SIGTERM)
     assert caught.value.code == 128 + signal.SIGTERM
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
@@ -586,7 +619,7 @@ def test_fp16_is_refused_on_a_cpu(tiny_config: Config) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "said"), [("gpu", "unknown machine.device 'gpu'"), ("cuda:0", "torch sees no CUDA device")]
+    ("device", "said"), [("gpu", "unknown device 'gpu'"), ("cuda:0", "torch sees no CUDA device")]
 )
 def test_a_device_that_is_not_there_is_refused(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, device: str, said: str

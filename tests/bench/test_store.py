@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +439,7 @@ def test_two_processes_cannot_claim_one_folder(folder: RunFolder) -> None:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(ConfigError) as caught, folder.claimed():
             pass
-        assert f"{folder.path} is in use by another process" in str(caught.value)
+        assert f"{folder.path} is in use by process " in str(caught.value)
         holder.kill()
         holder.wait()
         with folder.claimed():
@@ -614,3 +618,26 @@ def test_an_emptied_file_of_records_is_refused(tmp_path: Path) -> None:
 )
 def test_a_command_is_kept_without_the_places_of_a_machine(said: str, kept: str) -> None:
     assert without_folders(said) == kept and without_folders(kept) == kept
+
+
+def test_who_holds_a_folder_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    assert folder.holder() is None
+    with folder.claimed():
+        assert folder.holder() == f"process {os.getpid()} on {socket.gethostname()}"
+    assert folder.holder() is None, "the name that is left says nothing"
+    (tmp_path / "run" / ".lock").unlink()
+    (tmp_path / "run" / ".lock").mkdir()  # what cannot be opened says nothing either
+    assert folder.holder() is None
+
+
+def test_a_look_at_a_folder_refuses_nobody(tmp_path: Path) -> None:
+    """A look holds the lock for a moment; who claims the folder in that moment tries again."""
+    folder = RunFolder(tmp_path / "run")
+    with folder.claimed():
+        pass
+    with open(tmp_path / "run" / ".lock") as look, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        pool.submit(lambda: (time.sleep(0.07), fcntl.flock(look, fcntl.LOCK_UN)))
+        with folder.claimed():
+            pass

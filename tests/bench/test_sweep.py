@@ -152,7 +152,7 @@ def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome
         assert "audit: true" in RunFolder(path).config.read_text()
 
     second = sweep(*grid)
-    assert second.code == 0 and "4 of 4 runs are done already" in second.out
+    assert second.code == 0 and "4 of 4 runs done already" in second.out
     assert "[" not in second.out and re.search(r"supervised .*\(2\)", second.out)
     assert set(map(tuple, starts(runs).values())) == {(0,)}, "nothing was started"
 
@@ -188,15 +188,17 @@ def test_a_killed_run_is_listed_and_the_next_call_goes_on_with_it(
     (child,) = children(process)
     os.kill(child, signal.SIGKILL)
     first = finished(process)
-    assert first.code == 1 and "1 of 2 runs failed" in first.err
+    assert first.code == 1 and "1 failed of 2 runs" in first.err
     assert re.search(r"failed: supervised .*seed 0: killed by SIGKILL .*goes on with it", first.out)
     assert folder.checkpoint.exists() and len(read_results(runs)) == 1, "the other run is done"
 
-    assert "1 done, 1 interrupted" in finished(start(*arguments, "--dry-run")).out
+    listed = finished(start(*arguments, "--dry-run")).out
+    assert "1 done, 1 failed" in listed and re.search(r"failed .*seed 0: killed by SIGKILL", listed)
     second = finished(start(*arguments))
     assert second.code == 0 and len(read_results(runs)) == 2, second
     first_step, then = starts(runs)["/".join(folder.path.parts[-3:])]
     assert first_step == 0 and then > 0, "it went on, it did not start again"
+    assert not folder.failure.exists()
 
 
 @pytest.mark.slow
@@ -238,11 +240,13 @@ def test_a_run_that_is_taken_after_the_look_is_no_failure(
     lines: list[str] = []
     with ExitStack() as holder:
         holder.enter_context(cells[0].folder.claimed())
-        looks = iter([lambda: False, lambda: True, holder.close])
-        monkeypatch.setattr(RunFolder, "in_use", lambda self: next(looks)())
+        looks = iter([lambda: None, lambda: "process 1 on here", holder.close])
+        monkeypatch.setattr(RunFolder, "holder", lambda self: next(looks)())
         outcome = sweeps.run_grid(cells, 1, lines.append)
     assert outcome == sweeps.Outcome([], None) and cells[0].done and next(looks, None) is None
-    assert len(lines) == 2 and "passed over" in lines[0] and lines[1].startswith("[1/1] supervised on")
+    begun, held, again, done = lines
+    assert begun == again and begun.startswith("started: supervised on tinyset few, seed 0  /")
+    assert "passed over" in held and done.startswith("[1/1] supervised on")
 
 
 @pytest.mark.slow
@@ -257,7 +261,7 @@ def test_a_signal_is_passed_on_once_and_the_runs_are_resumable(
     os.killpg(process.pid, signal.SIGINT)
     outcome = finished(process)
     assert outcome.code == 75 and "of 3 runs are done; the same command goes on" in outcome.err, outcome
-    assert "SIGINT: waiting for 2 runs to save" in outcome.out
+    assert "SIGINT: waiting for 2 runs to save; a second signal kills them" in outcome.out
     assert re.search(r"resumable: supervised on tinyset few, seed \d  ", outcome.out), outcome
     assert "failed" not in outcome.out and list(runs.rglob("checkpoint.pt")), "saved by the signal alone"
     states = finished(start(*grid, "--dry-run")).out.splitlines()[0]
@@ -281,7 +285,7 @@ def test_a_failed_run_is_listed_and_the_others_are_done(
     outcome = sweep(
         *("--method", "supervised,fixmatch", "--split", "full,few", "--data-root", str(tmp_path / "data"))
     )
-    assert outcome.code == 1 and "2 of 4 runs failed" in outcome.err, outcome
+    assert outcome.code == 1 and "1 failed and 1 refused of 4 runs" in outcome.err, outcome
     assert {(result.method, result.split) for result in read_results(runs)} == {
         ("supervised", "few"),
         ("fixmatch", "few"),
@@ -290,7 +294,7 @@ def test_a_failed_run_is_listed_and_the_others_are_done(
     assert "train_" in said
     (log,) = re.findall(r"\((/.*)\)$", said)
     assert "error: " in Path(log).read_text() and Path(log).parent.parent == runs / "tinyset/full/supervised"
-    assert "failed: fixmatch on tinyset full, seed 0: method 'fixmatch' needs images" in outcome.out
+    assert outcome.out.count("refused: fixmatch on tinyset full, seed 0: method 'fixmatch' needs images") == 1
 
 
 @pytest.mark.slow
@@ -308,7 +312,7 @@ def test_a_result_that_cannot_be_read_is_listed_and_stops_no_other_run(
     grid = ("--method", "supervised", "--split", "few", "--seed", "0,1")
     assert "2 runs: 2 to do" in sweep(*grid, "--status").out
     outcome = sweep(*grid)
-    assert outcome.code == 1 and "1 of 2 runs failed" in outcome.err, outcome
+    assert outcome.code == 1 and "1 failed of 2 runs" in outcome.err, outcome
     (said,) = re.findall(r"^failed: supervised on tinyset few, seed 0: (.*)$", outcome.out, re.M)
     assert str(damaged) in said and words in said and "move it away and run it again" in said
     assert re.search(r"seed 1: mIoU .*", outcome.out) and re.search(r"│ supervised .*\(1\) │", outcome.out)
@@ -340,11 +344,18 @@ def test_unknown_names_stop_the_sweep_before_it_starts(sweep: Callable[..., Outc
         (["u2pl_alfa"], "unknown sweep 'u2pl_alfa'; did you mean 'u2pl_alpha'"),
         (["--method", "supervised", "--seed", "0,x"], "whole numbers"),
         (["--method", "supervised,,fixmatch"], "a name is missing"),
-        (["--method", "supervised,fixmatch", "--set", "method.threshold=0.5"], "method.threshold"),
+        (["--method", "fixmatch", "--seed", "0", "1"], "with commas between: --seed 0,1,2"),
+        (["--method", "fixmatch,supervised", "--set", "method.threshold=0.5"], "supervised: unknown key"),
+        (["--method", "supervised", "--seed", f"{2**53 + 1}"], "seed: Input should be less than or equal"),
+        (["--method", "supervised", "--device", "tpu"], "unknown device 'tpu'; use auto, cpu"),
+        (["--method", "fixmatch", "--split", "full"], "no run of this grid can be made"),
         (["--split", "few"], "which method?"),
     ]:
         outcome = sweep(*arguments)
         assert outcome.code == 2 and words in outcome.err, outcome
+    place = ("--dataset", "camvid", "--split", "1_8", "--data-root", "/gone")
+    gone = sweep("--method", "supervised", "--seed", "0,1", *place)
+    assert gone.code == 3 and gone.err.count("/gone does not exist") == 1, gone
     assert not runs.exists()
 
 
@@ -413,8 +424,128 @@ def test_states_are_told_apart(tiny_config: Config) -> None:
     write_atomic(cells[1].folder.checkpoint, b"")
     with cells[2].folder.claimed():
         assert [cell.state for cell in cells] == ["done", "interrupted", "running", "to do"]
-        assert next(sweeps.listing(cells, [])) == "4 runs: 1 done, 1 running, 1 interrupted, 1 to do"
-    assert [cell.state for cell in cells] == ["done", "interrupted", "to do", "to do"]
+        cells[2].folder.metrics.write_text('{"step": 2}\n{"step": 4}\n')
+        first, _, _, running, _ = sweeps.listing(cells, [])
+        assert first == "4 runs: 1 done, 1 running, 1 interrupted, 1 to do"
+        assert re.match(
+            rf"running +supervised .*seed 2: process {os.getpid()} on \S+, step 4 of \d+  /", running
+        )
+    write_atomic(cells[3].folder.failure, b"no memory\n")
+    assert [cell.state for cell in cells] == ["done", "interrupted", "to do", "failed"]
+    assert list(sweeps.listing(cells[3:], []))[1].startswith(f"failed       {cells[3].label}: no memory  /")
+
+
+@pytest.mark.slow
+def test_what_is_in_the_way_of_one_run_fails_that_run_alone(
+    sweep: Callable[..., Outcome], runs: Path, tiny_config: Config
+) -> None:
+    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2])
+    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    cells[0].folder.path.parent.mkdir(parents=True)
+    cells[0].folder.path.write_text("a file")
+    cells[1].folder.sweep_log.mkdir(parents=True)
+    cells[2].folder.result.mkdir(parents=True)
+    grid = ("--method", "supervised", "--split", "few", "--seed", "0,1,2,3")
+    assert "4 to do" in sweep(*grid, "--status").out
+    outcome = sweep(*grid)
+    assert outcome.code == 1 and "3 failed of 4 runs" in outcome.err, outcome
+    for seed, words in enumerate(["File exists", "Is a directory", "Is a directory"]):
+        assert re.search(rf"^failed: .*seed {seed}: .*{words}.*{cells[seed].folder.path}", outcome.out, re.M)
+    assert re.search(r"seed 3: mIoU", outcome.out)
+
+
+def test_a_folder_that_may_not_be_read_is_said(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another user's is; root, who may run the tests, can read all."""
+    span = sweeps.Span(methods=["supervised"], splits=["few"])
+    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+
+    def refuse(self: Path, *given: Any, **named: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert cells[0].state == "unreadable"
+    assert next(sweeps.listing(cells, [])) == "1 run: 1 unreadable"
+
+
+def test_options_may_be_repeated(sweep: Callable[..., Outcome]) -> None:
+    outcome = sweep(
+        *("--method", "supervised", "--method", "fixmatch", "--split", "few", "--seed", "0", "--seed", "1,2"),
+        "--dry-run",
+    )
+    assert "6 runs: 6 to do" in outcome.out
+
+
+@pytest.mark.slow
+def test_a_second_signal_kills_runs_that_hang(
+    start: Callable[..., subprocess.Popen[str]], runs: Path
+) -> None:
+    grid = ("--method", "supervised", "--split", "few", "--set", LONG)
+    process = start(*grid, "--set", "machine.checkpoint_every=1")
+    folder = RunFolder(wait_for(lambda: trained(runs), process))
+    (child,) = children(process)
+    os.kill(child, signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(sweeps.REPEAT_SECONDS + 0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGQUIT)
+    outcome = finished(process)
+    assert (
+        outcome.code == 75 and f"resumable: supervised on tinyset few, seed 0  {folder.path}" in outcome.out
+    )
+    assert "failed" not in outcome.out and folder.holder() is None
+    assert finished(start(*grid)).code == 0 and min(starts(runs).values())[1] > 0
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_twice_at_once_saves(
+    start: Callable[..., subprocess.Popen[str]], runs: Path
+) -> None:
+    """As where a whole group of processes is told to stop, the sweep's runs too."""
+    process = start("--method", "supervised", "--split", "few", "--set", LONG)
+    folder = RunFolder(wait_for(lambda: trained(runs), process))
+    (child,) = children(process)
+    os.kill(child, signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    outcome = finished(process)
+    assert outcome.code == 75 and "resumable" in outcome.out and "failed" not in outcome.out, outcome
+    assert folder.checkpoint.exists()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_from_elsewhere_is_said_to_be_saved(
+    start: Callable[..., subprocess.Popen[str]], runs: Path
+) -> None:
+    process = start("--method", "supervised", "--split", "few", "--set", LONG)
+    wait_for(lambda: trained(runs), process)
+    os.kill(children(process)[0], signal.SIGTERM)
+    outcome = finished(process)
+    assert (
+        outcome.code == 1 and "seed 0: failed: stopped by a signal from elsewhere, and saved" in outcome.out
+    )
+
+
+def test_a_failure_of_another_sweep_is_not_tried_again(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old failure is; nothing is printed where nobody listens."""
+    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1])
+    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    write_atomic(cells[0].folder.failure, b"old\n")
+
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    launcher = sweeps._Launcher(cells, 1, gone)
+    write_atomic(cells[1].folder.failure, b"no memory\n")
+    assert launcher._next() is cells[0] and launcher._next() is None
+    assert [failure.reason for failure in launcher.failures] == ["in another process: no memory"]
+
+
+def test_no_more_jobs_than_runs(tiny_config: Config) -> None:
+    cells, _ = sweeps.grid(
+        sweeps.Span(methods=["supervised"], splits=["few"]), flags=flags(tiny_config("supervised"))
+    )
+    assert sweeps._Launcher(cells, 200_000_000, print).jobs == 1
 
 
 # Its parts --------------------------------------------------------------------------------------------------
@@ -428,7 +559,7 @@ def test_a_run_in_use_has_an_exit_code_of_its_own(tiny_config: Config, tmp_path:
     with plan_of(config).folder.claimed():
         command = [sys.executable, "-m", "bench", "run", "--config", str(file)]
         found = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
-    assert found.returncode == InUse.exit_code == 6 and "in use by another process" in found.stderr
+    assert found.returncode == InUse.exit_code == 6 and f"in use by process {os.getpid()} on " in found.stderr
 
 
 def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -447,6 +578,12 @@ def test_gpus_are_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert sweeps.gpus("auto") == ["GPU-a", "GPU-b"]
     tool.write_text("#!/bin/sh\nexit 9\n")
+    assert sweeps.gpus("auto") == []
+
+    def hang(*given: Any, **named: Any) -> Any:
+        raise subprocess.TimeoutExpired("nvidia-smi", 60)
+
+    monkeypatch.setattr(subprocess, "run", hang)
     assert sweeps.gpus("auto") == []
 
 
@@ -473,8 +610,9 @@ def test_the_reason_is_the_last_line_of_this_start(tmp_path: Path) -> None:
     start = log.stat().st_size
     assert sweeps.said(log, start) == ""
     with open(log, "ab") as file:
-        file.write(b"train\nerror: new \xff\n\n")
-    assert sweeps.said(log, start) == "error: new \ufffd"
+        file.write(b"train\nerror: first\nerror: new \xff\n  of two lines\n\n")
+    assert sweeps.said(log, start) == "error: new \ufffd of two lines"
+    assert sweeps.said(tmp_path / "gone", 0) == ""
 
 
 def test_what_the_caller_ignores_stays_ignored() -> None:
