@@ -506,11 +506,10 @@ def publish(
 
     if check and runs:
         raise ConfigError("--check writes nothing; leave out the runs.")
-    leaderboard.read_readme(readme)  # refused before any record is written
     if allow_dirty and not runs:
         raise ConfigError("--allow-dirty is about runs; give their folder, or leave it out.")
     if runs:
-        done = leaderboard.publish(runs, to, allow_dirty)
+        done = leaderboard.publish(runs, to, allow_dirty, readme)
         for what, labels in (("added", done.added), ("added scores or CAM seeds of", done.completed)):
             for label in labels:
                 _say(f"{what} {label}")
@@ -556,6 +555,8 @@ def check(
         raise ConfigError(
             "--reason, --allow-dirty and --prune belong to --update; give it, or leave them out."
         )
+    if update and allow_missing:
+        raise ConfigError("--allow-missing is about comparing; --update keeps what has no run by itself.")
     if update and not reason.strip():
         raise ConfigError("--update needs --reason TEXT: why the numbers may change.")
     groups = find_groups(runs or [Path("runs")])

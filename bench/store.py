@@ -92,20 +92,20 @@ class _Batch(BaseModel):
 
 
 class _Protocol(BaseModel):
-    network: _Network | None = None
+    network: _Network = _Network()
     batch: _Batch | None = None
-    crop: list[int] | None = None
+    crop: list[int] = []
 
 
 class _Seeds(BaseModel):
-    protocol: _Protocol | None = None
+    protocol: _Protocol = _Protocol()
 
 
 class _Config(BaseModel):
     """What is read of the settings of a run; the rest may be of any version."""
 
-    method: dict[str, Any] | None = None
-    protocol: _Protocol | None = None
+    method: dict[str, Any] = {}
+    protocol: _Protocol = _Protocol()
     cam_seeds: _Seeds | None = None
     tags: str = "given"
 
@@ -651,8 +651,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> list[bytes]:
-    """Split at line feeds alone, which JSON does not hold; [] without the file."""
-    return path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []
+    """Split at line feeds alone, which JSON does not hold; [] without the file or in an empty one."""
+    data = path.read_bytes() if path.exists() else b""
+    return data.removesuffix(b"\n").split(b"\n") if data else []
 
 
 def _metrics_line(text: bytes) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.statistics import Summary, paired_difference, summarise
 from reports.tables import (
     MISSING,
+    SEEDS,
     Table,
     by_split_and_seed,
     cell_text,
@@ -22,6 +23,7 @@ from reports.tables import (
     comparable,
     miou_table,
     score_of,
+    settings_of,
 )
 
 REFERENCE = "reference"
@@ -109,8 +111,8 @@ def ablation_tables(results: Iterable[Result], ablation: Ablation, fewest: int =
 
     A run belongs to a variant if it is of the sweep's method and each of the knobs that the sweep varies has
     the value that the variant gives it (written out: what a variant leaves out has the method's default).
-    All other knobs, the method's version and what makes runs comparable must be equal within a table; where
-    they are not, each set of them has a table of its own.
+    All other knobs, the method's version, the tags and CAM seeds that were learned from, and what makes runs
+    comparable must be equal within a table; where they are not, each set of them has a table of its own.
     """
     tables = []
     for group in comparable(results):
@@ -118,6 +120,7 @@ def ablation_tables(results: Iterable[Result], ablation: Ablation, fewest: int =
         for result in group:
             if result.method == ablation.method and (variant := _variant(result, ablation)):
                 found[json.dumps(_rest(result, ablation), sort_keys=True)][variant].append(result)
+        found = _with_seeds(found)
         kept = {rest: runs for rest, runs in sorted(found.items()) if len(runs) >= fewest}
         settings = _differing([json.loads(rest) for rest in kept])
         for runs, setting in zip(kept.values(), settings, strict=True):
@@ -126,7 +129,7 @@ def ablation_tables(results: Iterable[Result], ablation: Ablation, fewest: int =
 
 
 def _knobs(result: Result) -> dict[str, Any]:
-    return dict(result.config.get("method") or {})
+    return dict(result.config.get("method", {}))
 
 
 def _variant(result: Result, ablation: Ablation) -> str | None:
@@ -135,17 +138,45 @@ def _variant(result: Result, ablation: Ablation) -> str | None:
     return next((name for name, wanted in ablation.variants.items() if dict(wanted) == given), None)
 
 
-def _rest(result: Result, ablation: Ablation) -> dict[str, Any]:
-    others = {key: value for key, value in _knobs(result).items() if key not in ablation.varied}
-    return others | {"version": result.method_version}
+def _rest(result: Result, ablation: Ablation) -> dict[str, str]:
+    """All settings but those that the sweep varies, of CAM seeds too."""
+    return {
+        key: value for key, value in settings_of(result).items() if key.split(".")[0] not in ablation.varied
+    }
 
 
-def _differing(rests: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """For each of the settings, the values in which they are not all equal."""
+def _with_seeds(found: Mapping[str, dict[str, list[Result]]]) -> dict[str, dict[str, list[Result]]]:
+    """The runs by settings, those on splits without tags, which have no CAM seeds, together with the runs
+    that are as they are but for their seeds, where these are of one kind."""
+    by_method: dict[str, list[str]] = defaultdict(list)
+    for rest in found:
+        method = {key: value for key, value in json.loads(rest).items() if not key.startswith(SEEDS)}
+        by_method[json.dumps(method, sort_keys=True)].append(rest)
+    joined: dict[str, dict[str, list[Result]]] = {}
+    for rests in by_method.values():
+        rests = sorted(rests, key=len)  # the one without seeds, where there is one, is the shortest
+        together = [rests] if len(rests) == 2 and SEEDS not in rests[0] else [[rest] for rest in rests]
+        for those in together:
+            runs: dict[str, list[Result]] = defaultdict(list)
+            for rest in those:
+                for variant, results in found[rest].items():
+                    runs[variant] += results
+            joined[those[-1]] = runs
+    return joined
+
+
+def _differing(rests: Sequence[dict[str, str]]) -> Iterator[str]:
+    """For each of the settings, the values in which they are not all equal. Runs on a split without tags have
+    no seeds to differ in."""
     keys = sorted({key for rest in rests for key in rest})
-    keys = [key for key in keys if len({json.dumps(rest.get(key)) for rest in rests}) > 1]
+    values = {key: {rest.get(key) for rest in rests if _applies(key, rest)} for key in keys}
     for rest in rests:
-        yield ", ".join(f"{key}={rest.get(key, 'unset')}" for key in keys)
+        shown = [key for key in keys if len(values[key]) > 1 and _applies(key, rest)]
+        yield ", ".join(f"{key}={rest.get(key, 'unset')}" for key in shown)
+
+
+def _applies(key: str, rest: Mapping[str, str]) -> bool:
+    return key in rest or not key.startswith(SEEDS)
 
 
 def _table(runs: dict[str, list[Result]], ablation: Ablation, setting: str) -> AblationTable:

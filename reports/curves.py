@@ -29,7 +29,11 @@ def learning(group: Sequence[Result], metrics: Mapping[int, Lines]) -> list[Pict
     """
     table = miou_table(group)
     runs = runs_of(group)
-    figures = {name: _panel(name) for name in ("loss", *terms([metrics.get(id(run), ()) for run in group]))}
+    every = terms([metrics.get(id(run), ()) for run in group])
+    figures = {name: _panel(name) for name in ("loss", *every[:MOST_TERMS])}
+    caption = CAPTION
+    if len(every) > MOST_TERMS:
+        caption += f" Of {len(every)} terms the first {MOST_TERMS} of the logs are drawn."
     found = []
     for key, split in columns_of(group).items():
         traces: dict[tuple[steps.Panel, int], steps.Trace] = {}
@@ -44,7 +48,7 @@ def learning(group: Sequence[Result], metrics: Mapping[int, Lines]) -> list[Pict
             traces |= {(panel, row): one for panel, one in seen.items() if one is not None}
         found.append((split, traces))
     return steps.pictures(
-        table, found, [SCORE, *figures.values()], kind="learning", title="Learning curves", caption=CAPTION
+        table, found, [SCORE, *figures.values()], kind="learning", title="Learning curves", caption=caption
     )
 
 
@@ -60,7 +64,7 @@ def terms(logs: Sequence[Lines]) -> list[str]:
             for name, value in line.items():
                 if name not in names and name not in NO_TERMS and isinstance(value, int | float):
                     names[name] = None
-    return list(names)[:MOST_TERMS]
+    return list(names)
 
 
 def scores(runs: Sequence[Result]) -> steps.Trace | None:

@@ -108,7 +108,7 @@ MAP_PANELS = (
     Panel("Anchors", "pixels per step", {"anchors": "anchor candidates"}),
 )
 SCALARS = tuple(name for panel in LINE_PANELS for name in panel.figures)
-RECORD_COLUMNS = ("figure", "step", "mean", "smallest", "largest", "n")
+RECORD_COLUMNS = ("figure", "unit", "step", "mean", "smallest", "largest", "n")
 VECTORS = tuple(name for panel in MAP_PANELS for name in panel.figures)
 WHITE = ListedColormap(["white"])
 WARMUP = "warmup_steps"
@@ -443,7 +443,8 @@ def sheet(table: Table, cells: Sequence[tuple[str, Split, Health]]) -> Sheet:
                 for at, found in zip(places, values, strict=True):
                     known = found[np.isfinite(found)]
                     numbers = (known.mean(), known.min(), known.max()) if len(known) else (None, None, None)
-                    records.append((*names, name, int(health.steps[at]), *numbers, len(known)))
+                    unit = "share" if panel.unit == PERCENT else panel.unit
+                    records.append((*names, name, unit, int(health.steps[at]), *numbers, len(known)))
     return Sheet(
         name="health",
         title="health, after the warm-up and at the last step",

@@ -16,6 +16,7 @@ from bench.store import (
     RunFolder,
     Scores,
     find_results,
+    read_metrics,
     read_records,
     record_folder,
     records_file,
@@ -23,7 +24,7 @@ from bench.store import (
 )
 from reports.ablation import AblationTable, ablation_tables
 from reports.overview import headline
-from reports.records import listed, origins, seed_folders, shown_path
+from reports.records import counts_of, listed, origins, seed_folders, shown_path
 from reports.sheets import to_markdown
 from reports.tables import comparable, miou_table
 
@@ -184,11 +185,11 @@ def refresh(readme: Path, records: Path, check: bool = False) -> tuple[list[str]
         Regression: with `check`, where a table is stale.
         DataError: no such file or folder; a record or a marker is not as it should be.
     """
-    text = read_readme(readme)
     both = _both(records)
     if not any(root.is_dir() for root in both):
         raise DataError(f"no records in {records}; give the folders of runs to publish, or --to.")
     with folder_claimed(records.parent):
+        text = read_readme(readme)
         found = tables(*(list(read_records(root).values()) for root in both))
         old = stale(text, found, str(readme))
         if check and old:
@@ -213,7 +214,9 @@ def _both(records: Path) -> tuple[Path, Path]:
 # Records ----------------------------------------------------------------------------------------------------
 
 
-def publish(roots: Sequence[Path], records: Path, allow_dirty: bool = False) -> Addition:
+def publish(
+    roots: Sequence[Path], records: Path, allow_dirty: bool = False, readme: Path | None = None
+) -> Addition:
     """Add the finished runs below `roots` to a folder of records; with several processes, one at a time.
 
     A run that has a record, here or in the folder beside, keeps it; its scores of other settings and the
@@ -222,10 +225,12 @@ def publish(roots: Sequence[Path], records: Path, allow_dirty: bool = False) -> 
     Args:
         records: The folder, called `published` or `ablations`.
         allow_dirty: Take runs of uncommitted files and unknown commits too.
+        readme: The file that will show the tables: refused here where it could not.
 
     Raises:
-        DataError: there is no finished run; one does not say how it was made, or has other scores than its
-            record. Nothing is written then.
+        DataError: there is no finished run; one does not say how it was made, has a damaged log, counts or
+            scores, or other scores than its record; the readme has a marker that is not as it should be.
+            Nothing is written then.
     """
     both = _both(records)
     with folder_claimed(records.parent):
@@ -235,22 +240,31 @@ def publish(roots: Sequence[Path], records: Path, allow_dirty: bool = False) -> 
         entries = _entries(found, both, records)
         fresh = {entry.path: entry.result for entry in entries if entry.fresh}
         _check_origins(fresh, roots, allow_dirty)
-        scores = {entry.path: _merged(entry) for entry in entries if not entry.fresh}
+        for path, result in fresh.items():
+            read_metrics(RunFolder(path).metrics)
+            counts_of(RunFolder(path), result)
+        scores = {entry.path: _merged(entry) for entry in entries}
         seeds = seed_folders(found)
+        if readme is not None:
+            published, others = (
+                [*read_records(root).values(), *(fresh.values() if root == records else ())] for root in both
+            )
+            blocks(read_readme(readme), tables(published, others), str(readme))
 
         added: list[str] = []
         completed: list[str] = []
         same: list[str] = []
         for entry in entries:
             label = shown_path(entry.path, roots)
-            more = [made.copy_reports(entry.target) for made in seeds[entry.path]]
+            more = [made.copy_reports(entry.target) for copy in entry.copies for made in seeds[copy]]
             if entry.fresh:
                 RunFolder(entry.path).copy_record(entry.target)
-                added.append(label)
-                continue
             if scores[entry.path] != entry.target.read_scores():
                 entry.target.write_scores(scores[entry.path])
                 more.append(True)
+            if entry.fresh:
+                added.append(label)
+                continue
             (completed if any(more) else same).append(label)
         # Last, since a line says that the record is whole.
         before = read_records(records).values()
@@ -264,10 +278,15 @@ def publish(roots: Sequence[Path], records: Path, allow_dirty: bool = False) -> 
 class Entry:
     """A finished run and the place of its record."""
 
-    path: Path
+    copies: list[Path]  # its folders
     result: Result
     target: RunFolder
     fresh: bool  # it has no record yet
+
+    @property
+    def path(self) -> Path:
+        """The folder whose files make the record."""
+        return self.copies[0]
 
 
 def _entries(found: Mapping[Path, Result], both: Sequence[Path], records: Path) -> list[Entry]:
@@ -281,7 +300,8 @@ def _entries(found: Mapping[Path, Result], both: Sequence[Path], records: Path) 
     for path, result in found.items():
         run = _run(result)
         target, record = known.get(run) or (record_folder(records, result), result)
-        entry = entries.setdefault(run, Entry(path, result, target, run not in known))
+        entry = entries.setdefault(run, Entry([], result, target, run not in known))
+        entry.copies.append(path)
         for other in (record, entry.result):
             _check_same(path, result, other)
     return list(entries.values())
@@ -320,12 +340,13 @@ def _check_origins(found: Mapping[Path, Result], roots: Sequence[Path], allow_di
 
 
 def _merged(entry: Entry) -> Scores:
-    """The scores of the record, and those of the run in other settings."""
+    """The scores of the record, and those of the run, of all its copies, in other settings."""
     scores = {scored.setting: scored for scored in entry.target.read_scores().entries}
-    for scored in RunFolder(entry.path).read_scores().entries:
-        if scores.setdefault(scored.setting, scored).score != scored.score:
-            raise DataError(
-                f"{entry.path}: its scores called {scored.name} are published with other numbers. Leave the "
-                "run out, or remove the record if that is wrong."
-            )
+    for path in entry.copies:
+        for scored in RunFolder(path).read_scores().entries:
+            if scores.setdefault(scored.setting, scored).score != scored.score:
+                raise DataError(
+                    f"{path}: its scores called {scored.name} are published with other numbers. Leave the "
+                    "run out, or remove the record if that is wrong."
+                )
     return Scores(entries=list(scores.values()))

@@ -39,7 +39,7 @@ def numbers(cell: Summary | None) -> tuple[float | int | None, ...]:
 def protocol(group: Sequence[Result]) -> Sheet:
     """What the protocol fixes for all runs of the group, as far as they have recorded it."""
     table = miou_table(group)
-    settings = group[0].config.get("protocol") or {}
+    settings = group[0].config.get("protocol", {})
     found = {"data set": table.dataset, "protocol": table.protocol, "protocol hash": table.protocol_hash}
     found |= {"steps": str(table.steps), "classes": f"{len(table.classes)}: {', '.join(table.classes)}"}
     found |= {"scored images": f"{table.scored} (list {table.eval_digest})"}
@@ -217,11 +217,8 @@ def costs(group: Sequence[Result], scores: Mapping[int, Scores], seed_seconds: M
             if key not in by_split:
                 continue
             runs = list(by_split[key].values())
-            # A pass gives up to two numbers, and both name its time.
             passes = [
-                sum({entry.seconds for entry in scores[id(run)].entries})
-                for run in runs
-                if id(run) in scores and scores[id(run)].entries
+                _seconds(scores[id(run)]) for run in runs if id(run) in scores and scores[id(run)].entries
             ]
             refined = [seed_seconds[id(run)] / 3600 for run in runs if id(run) in seed_seconds]
             found = (
@@ -258,11 +255,16 @@ def costs(group: Sequence[Result], scores: Mapping[int, Scores], seed_seconds: M
     )
 
 
+def _seconds(scores: Scores) -> float:
+    """Of all passes. One gives up to two numbers, and both name its time."""
+    return sum(seconds for _, _, seconds in {(of.scales, of.flip, of.seconds) for of in scores.entries})
+
+
 def images_per_second(runs: Sequence[Result]) -> float | None:
     """Training images per second of all the runs; None where a configuration or a time is not recorded."""
     images = 0
     for run in runs:
-        batch = (run.config.get("protocol") or {}).get("batch")
+        batch = run.config.get("protocol", {}).get("batch")
         if not batch or run.train_seconds <= 0:
             return None
         unlabeled = bool(run.images.get("none") or run.images.get("tags"))

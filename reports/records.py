@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,15 +26,18 @@ from bench.store import (
 )
 from reports.statistics import ImageSums, image_sums, pooled_miou
 
+T = TypeVar("T")
 SHEET_WIDTH = 1400  # pixels of a picture sheet on the page
 MOST_PIXELS = 50_000_000  # of a picture sheet; one of `show` has a few million
 
 
 def shown_path(path: Path, roots: Sequence[Path]) -> str:
-    """The path of a run as seen from the folder that was given; the places of a machine are not printed."""
-    for root in (root if root.is_dir() else root.parent for root in roots):
-        if path.resolve().is_relative_to(root.resolve()):
-            return path.resolve().relative_to(root.resolve()).as_posix() or path.resolve().name
+    """The path of a run as seen from the folder that was given, of several with that folder's name; the
+    places of a machine are not printed."""
+    for root in ((root if root.is_dir() else root.parent).resolve() for root in roots):
+        if path.resolve().is_relative_to(root):
+            seen_from = root if len(roots) == 1 and path.resolve() != root else root.parent
+            return path.resolve().relative_to(seen_from).as_posix()
     return path.name
 
 
@@ -50,36 +54,57 @@ def predictor_counts(
 ) -> tuple[dict[int, Counts], list[str]]:
     """Counts of the predictors by identity of the result, and warnings on runs without them."""
     found: dict[int, Counts] = {}
-    missing, broken = [], []
+    said: dict[str, list[str]] = defaultdict(list)
+    ids: dict[tuple[str, str], Counter[tuple[str, ...]]] = defaultdict(Counter)
     for path, result in folders.items():
-        file = RunFolder(path).counts
-        name = shown_path(path, roots)
-        if not file.exists():
-            missing.append(name)
-            continue
         try:
-            counts = read_counts(file)
+            counts = counts_of(RunFolder(path), result)
         except DataError:
-            broken.append(name)
+            said["damaged or of other weights, passed over"].append(shown_path(path, roots))
             continue
-        matrices = counts.get("predictor")
-        if matrices is None or matrices.shape[1] != len(result.classes):
-            broken.append(name)
-            continue
+        if counts is None:
+            said["missing, so that there is no interval over images"].append(shown_path(path, roots))
+        else:
+            found[id(result)] = counts
+            ids[_scored(result)][counts.sums.ids] += 1
+    usual = {scored: counter.most_common(1)[0][0] for scored, counter in ids.items()}
+    for path, result in folders.items():
+        if id(result) in found and found[id(result)].sums.ids != usual[_scored(result)]:
+            del found[id(result)]
+            said["of other images than most of their list, passed over"].append(shown_path(path, roots))
+    return found, [f"counts of single images are {what}: {listed(names)}" for what, names in said.items()]
+
+
+def _scored(result: Result) -> tuple[str, str]:
+    return result.dataset, result.split_digests.get("eval", "")
+
+
+def counts_of(run: RunFolder, result: Result) -> Counts | None:
+    """Counts of a run's predictor, None without the file. Raises DataError where they are damaged, or not
+    those of the result."""
+    if not run.counts.exists():
+        return None
+    counts = read_counts(run.counts)
+    matrices = counts.get("predictor")
+    if matrices is not None and matrices.shape[1] == len(result.classes):
         sums = image_sums(counts["ids"].tolist(), matrices)
         (miou,) = pooled_miou(sums.sums, pooled_once(sums))
-        if abs(miou - result.predictor.miou) > 1e-9:
-            broken.append(name)
-        else:
-            found[id(result)] = Counts(sums, matrices.sum(0))
-    warnings = []
-    if missing:
-        warnings.append(f"no counts of single images, so no interval over images: {listed(missing)}")
-    if broken:
-        warnings.append(
-            f"counts of single images that are damaged or of other weights, passed over: {listed(broken)}"
-        )
-    return found, warnings
+        if abs(miou - result.predictor.miou) <= 1e-9:
+            return Counts(sums, matrices.sum(0))
+    raise DataError(f"{run.counts} holds other counts than those of the result; move the file away.")
+
+
+def each(
+    folders: Mapping[Path, Result], roots: Sequence[Path], read: Callable[[RunFolder], T], what: str
+) -> tuple[dict[int, T], list[str]]:
+    """What is read beside each result, by identity of the result, and a warning on what is damaged."""
+    found, broken = {}, []
+    for path, result in folders.items():
+        try:
+            found[id(result)] = read(RunFolder(path))
+        except DataError:
+            broken.append(shown_path(path, roots))
+    return found, [f"{what} that are damaged, passed over: {listed(broken)}"] if broken else []
 
 
 def pooled_once(sums: ImageSums) -> np.ndarray:
@@ -101,31 +126,47 @@ def seed_folders(folders: Mapping[Path, Result]) -> dict[Path, list[SeedFolder]]
     Seeds of given and of shuffled tags are told apart by their classifier; where its run is not found, there
     may be several.
     """
-    tags = {result.run_id: result.config.get("tags") for result in folders.values()}
-    seeds: dict[Path, list[SeedFolder]] = {}
-    for path, result in folders.items():
-        settings, wanted = result.config.get("cam_seeds"), result.config.get("tags")
-        seeds[path] = []
-        for made in RunFolder(path).seeds(result.seed) if settings else []:
-            report = made.read_report()
-            if report and report.settings == settings and tags.get(report.classifier, wanted) == wanted:
-                seeds[path].append(made)
-    return seeds
+    tags = _tags(folders)
+    return {path: _seeds_of(path, result, tags) for path, result in folders.items()}
+
+
+def _tags(folders: Mapping[Path, Result]) -> dict[str, str]:
+    """By run id, which tags were learned from. Records from before there was a choice have the given ones."""
+    return {result.run_id: result.config.get("tags", "given") for result in folders.values()}
+
+
+def _seeds_of(path: Path, result: Result, tags: Mapping[str, str]) -> list[SeedFolder]:
+    settings, wanted = result.config.get("cam_seeds"), tags[result.run_id]
+    found = []
+    for made in RunFolder(path).seeds(result.seed) if settings else []:
+        report = made.read_report()
+        if report and report.settings == settings and tags.get(report.classifier, wanted) == wanted:
+            found.append(made)
+    return found
 
 
 def cam_seeds(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[dict[int, Seeds], list[str]]:
-    """The CAM seeds of each run, by identity of the result, and a warning on runs that may be of several."""
-    found, unclear = {}, []
-    for path, beside in seed_folders(folders).items():
+    """The CAM seeds of each run, by identity of the result, and warnings on those that are not clear."""
+    found: dict[int, Seeds] = {}
+    said: dict[str, list[str]] = defaultdict(list)
+    tags = _tags(folders)
+    for path, result in folders.items():
+        name = shown_path(path, roots)
+        try:
+            beside = _seeds_of(path, result, tags)
+            if len(beside) == 1 and (report := beside[0].read_report()):
+                found[id(result)] = Seeds(report, beside[0].read_quality())
+        except DataError:
+            said["what is said of its CAM seeds is damaged, passed over"].append(name)
+            continue
         if len(beside) > 1:
-            unclear.append(shown_path(path, roots))
-        for seeds in beside if len(beside) == 1 else ():
-            if report := seeds.read_report():
-                found[id(folders[path])] = Seeds(report, seeds.read_quality())
-    said = (
-        "several CAM seeds have its settings and the runs of their classifiers are not here, so none is shown"
-    )
-    return found, [f"{said}: {listed(unclear)}"] if unclear else []
+            said[
+                "several CAM seeds have its settings and the runs of their classifiers are not here, so none "
+                "is shown"
+            ].append(name)
+        if not beside and result.config.get("cam_seeds"):
+            said["learned from CAM seeds of which nothing is said beside it"].append(name)
+    return found, [f"{what}: {listed(names)}" for what, names in said.items()]
 
 
 def picture_sheets(

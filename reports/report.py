@@ -32,7 +32,7 @@ from reports import (
 from reports import published_numbers as literature
 from reports.document import Listing, Part, Photo, Section
 from reports.plots import Picture
-from reports.sheets import Sheet
+from reports.sheets import GROUP_COLUMNS, Sheet, group_names
 from reports.tables import (
     BASELINE,
     COLUMNS,
@@ -74,7 +74,7 @@ HOW_MADE = (
     "be compared where those of protocol, scored list and weights are equal."
 )
 RUN_COLUMNS = (
-    *("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest"),
+    *GROUP_COLUMNS,
     *("method", "row", "split", "seed", "run_id", *LISTS, "eval"),
     *("miou_percent", "oracle_miou_percent", "student_miou_percent"),
     *(
@@ -180,17 +180,19 @@ def _gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evid
     counts, warnings = records.predictor_counts(folders, roots)
     seeds_of, unclear = records.cam_seeds(folders, roots)
     origins = records.origins(folders)
-    runs = {id(result): RunFolder(path) for path, result in folders.items()}
+    lines, torn = records.each(folders, roots, lambda run: read_metrics(run.metrics), "logs")
+    scores, unread = records.each(folders, roots, RunFolder.read_scores, "scores of other settings")
     sheets, unseen = records.picture_sheets(folders, roots)
     evidence = Evidence(
         counts=counts,
-        lines={key: read_metrics(run.metrics) for key, run in runs.items()},
-        scores={key: run.read_scores() for key, run in runs.items()},
+        lines=lines,
+        scores=scores,
         seeds=seeds_of,
         origins=origins,
         sheets=sheets,
     )
-    return evidence, warnings + unclear + unseen + records.folder_warnings(folders, origins, roots)
+    warnings += torn + unread + unclear + unseen
+    return evidence, warnings + records.folder_warnings(folders, origins, roots)
 
 
 def _apart(groups: Sequence[Sequence[Result]]) -> list[str]:
@@ -372,7 +374,7 @@ def _noted(
     found = []
     for row in table.rows:
         for split in table.splits:
-            noted = [lines[id(run)] for run in cells[row.label, split]]
+            noted = [lines.get(id(run), ()) for run in cells[row.label, split]]
             figures = health.gather(noted, table.classes)
             if figures is not None:
                 found.append((row, split, figures))
@@ -409,6 +411,7 @@ def _runs_sheet(groups: Sequence[Sequence[Result]], evidence: Evidence) -> Sheet
     lines: list[tuple[str, ...]] = [heading]
     rows: list[tuple[Any, ...]] = [RUN_COLUMNS]
     for group in groups:
+        names = group_names(miou_table(group))
         for result, label in zip(group, labels_of(group), strict=True):
             origin = evidence.origins.get(id(result), records.UNKNOWN)
             digests = [result.split_digests.get(name, "") for name in LISTS]
@@ -426,7 +429,7 @@ def _runs_sheet(groups: Sequence[Sequence[Result]], evidence: Evidence) -> Sheet
             )
             rows.append(
                 (
-                    *(result.dataset, result.protocol, result.protocol_hash, scored, result.weights_digest),
+                    *names,
                     *(result.method, label, result.split, result.seed, result.run_id),
                     *(result.images.get(name, 0) for name in (*LISTS, "eval")),
                     *(100 * score_of(result, column) for column in COLUMNS),

@@ -102,7 +102,7 @@ def gather(group: Sequence[Result], qualities: Mapping[int, SeedQuality]) -> lis
         measured = qualities.get(id(run))
         if measured is None or not measured.curve:
             continue
-        settings = [run.config.get(name) for name in ("cam_seeds", "tags")]
+        settings = [run.config.get("cam_seeds"), run.config.get("tags", "given")]
         key = columns[granted(run)], json.dumps(settings, sort_keys=True)
         found[key][measured.seed_id] = tuple(measured.curve)
         first.setdefault(key, label)

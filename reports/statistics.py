@@ -159,7 +159,7 @@ def bootstrap(pairs: Sequence[tuple[ImageSums, ImageSums]], weights: np.ndarray 
 
     observed, drawn = float(difference(once)[0]), difference(weights)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    other = drawn <= 0 if observed > 0 else drawn >= 0
+    other = drawn * np.sign(observed) <= 0  # of a difference of exactly zero it is every draw
     return Bootstrap(observed, float(low), float(high), float(other.mean()), images, len(pairs))
 
 

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bench.errors import DataError, plain
@@ -119,8 +119,9 @@ def comparable(results: Iterable[Result]) -> list[list[Result]]:
 
 def labels_of(results: Sequence[Result]) -> list[str]:
     """The row label of each result: the method, and the knobs in which it differs from most of that method's
-    rows. A knob of which no value is the commonest stands in the label of every row."""
-    settings = [_settings(result) for result in results]
+    rows. A knob of which no value is the commonest stands in the label of every row. A number tells methods
+    apart whose labels come out alike."""
+    settings = [settings_of(result) for result in results]
     by_method: dict[str, list[dict[str, str]]] = defaultdict(list)
     for result, setting in zip(results, settings, strict=True):
         if setting not in by_method[result.method]:  # each row counts once, however many seeds and splits
@@ -135,7 +136,20 @@ def labels_of(results: Sequence[Result]) -> list[str]:
         keys = [key for key in names if key in setting or not _of_seeds(key)]
         shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys)
         labels.append(f"{result.method} ({shown})" if shown else result.method)
-    return labels
+    unique = _unique(sorted({*zip(labels, (result.method for result in results), strict=True)}))
+    return [unique[label, result.method] for label, result in zip(labels, results, strict=True)]
+
+
+def _unique(named: Iterable[tuple[str, Any]]) -> dict[tuple[str, Any], str]:
+    """A name of its own for each of some things that have names: the first of a name keeps it."""
+    found: dict[tuple[str, Any], str] = {}
+    for name, thing in named:
+        number, unique = 1, name
+        while unique in found.values():
+            number += 1
+            unique = f"{name} #{number}"
+        found[name, thing] = unique
+    return found
 
 
 def _usual(settings: Sequence[dict[str, str]]) -> dict[str, tuple[str | None] | None]:
@@ -210,7 +224,7 @@ def _basis(result: Result) -> tuple[str, ...]:
     )
 
 
-def _settings(result: Result) -> dict[str, str]:
+def settings_of(result: Result) -> dict[str, str]:
     """Version and knobs of the method as text, nested ones with dots: runs that differ are not averaged."""
     flat: dict[str, str] = {"version": str(result.method_version)}
 
@@ -219,15 +233,24 @@ def _settings(result: Result) -> dict[str, str]:
             for key, inner in value.items():
                 add(f"{prefix}.{key}" if prefix else str(key), inner)
         elif prefix:
-            flat[prefix] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            plain_word = isinstance(value, str) and not _is_json(value)  # "1" is another knob than 1
+            flat[prefix] = value if plain_word else json.dumps(value, sort_keys=True)
 
-    add("", result.config.get("method"))
+    add("", result.config.get("method", {}))
     seeds = result.config.get("cam_seeds")
     if seeds:
-        protocol = {**(seeds.get("protocol") or {}), "name": None}
+        protocol = {key: value for key, value in seeds.get("protocol", {}).items() if key != "name"}
         add(SEEDS.removesuffix("."), {**seeds, "protocol": protocol})
     flat["tags"] = result.config.get("tags", UNUSUAL["tags"])
     return flat
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def granted(result: Result) -> tuple[Any, ...]:
@@ -252,7 +275,8 @@ def columns_of(group: Iterable[Result]) -> dict[tuple[Any, ...], Split]:
             differing = [i for i in range(len(LISTS)) if len({other[i] for other in namesakes}) > 1]
             label = " ".join([name, *(f"[{LISTS[i]} {digests[i][:8]}]" for i in differing)])
         columns[key] = Split(label=label, pixel=pixel, tags=tags)
-    return columns
+    unique = _unique((split.label, key) for key, split in columns.items())
+    return {key: replace(split, label=unique[split.label, key]) for key, split in columns.items()}
 
 
 def by_split_and_seed(runs: Iterable[Result]) -> dict[tuple[Any, ...], dict[int, Result]]:

@@ -181,3 +181,26 @@ def test_the_report_has_the_named_sweeps_of_which_two_variants_are_found(make: A
     text = (tmp_path / "out" / "report.md").read_text()
     assert "Negatives from unreliable, reliable or all pixels: u2pl: mIoU" in text
     assert "+1.0 (1)" in text and "77.57" in text
+
+
+def test_runs_on_other_tags_or_seeds_are_averaged_with_no_others(run: Any) -> None:
+    """They have tables of their own; runs on a split without tags stand beside those on seeds of one kind."""
+
+    def config(tags: str = "given", **seeds: Any) -> dict[str, Any]:
+        knobs = {"name": "u2pl", "origin": "unreliable", "alpha": 0.2, "tau": 0.5}
+        return {"method": knobs, "tags": tags, **({"cam_seeds": seeds} if seeds else {})}
+
+    pixel, weak = run(0.6), run(0.4, split="tags", config=config(refine="crf"))
+    (table,) = ablation_tables([pixel, weak], SWEEP)
+    assert [cell_text(cell) for cell in table.rows[0].cells] == ["40.0 (1)", "60.0 (1)"]
+    others = [
+        run(0.1, split="tags", config=config("shuffled", refine="crf"), run_id="a"),
+        run(0.3, split="tags", config=config(refine="par"), run_id="b"),
+    ]
+    found = {table.setting: table for table in ablation_tables([pixel, weak, *others], SWEEP)}
+    assert {setting: [cell_text(cell) for cell in of.rows[0].cells] for setting, of in found.items()} == {
+        "tags=given": ["60.0 (1)"],
+        "cam_seeds.refine=crf, tags=given": ["40.0 (1)"],
+        "cam_seeds.refine=crf, tags=shuffled": ["10.0 (1)"],
+        "cam_seeds.refine=par, tags=given": ["30.0 (1)"],
+    }

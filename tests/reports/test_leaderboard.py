@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,9 +46,16 @@ def store(root: Path, result: Result, git: Any = COMMITTED, **start: Any) -> Run
     run.metrics.write_text('{"step": 1}\n')
     run.config.write_text("seed: 0\n")
     run.weights.write_bytes(b"heavy")
-    run.write_counts(["a"], {"predictor": np.ones((1, 3, 3), dtype=np.int64)})
+    run.write_counts(["a"], {"predictor": counts(result.predictor.miou)})
     run.write_result(result)
     return run
+
+
+def counts(miou: float) -> np.ndarray:
+    """1 C C: of one image, with this IoU of the first two classes; the third is nowhere."""
+    hit = 10**12 if miou else 0
+    missed = round(hit * (1 - miou) / (2 * miou)) if miou else 1
+    return np.array([[[hit, missed, 0], [missed, hit, 0], [0, 0, 0]]], dtype=np.int64)
 
 
 def scored(name: Any = "multi_scale", miou: float = 0.5, **changes: Any) -> Rescored:
@@ -185,6 +193,42 @@ def test_two_copies_of_a_run_are_one_record_unless_they_differ(
     with pytest.raises(DataError, match="other scores"):
         publish([runs, tmp_path / "other"], records)
     assert copy.result.exists() and len(read_results(records)) == 1
+
+
+def test_scores_of_a_second_copy_are_kept(make: Make, runs: Path, records: Path, tmp_path: Path) -> None:
+    store(runs, make(0.4))
+    copy = store(tmp_path / "copy", make(0.4))
+    copy.write_scores(Scores(entries=[scored()]))
+    publish([runs, tmp_path / "copy"], records)
+    (path,) = find_results(records)
+    assert RunFolder(path).read_scores().entries == [scored()]
+
+
+@pytest.mark.parametrize("damaged", ["metrics.jsonl", "counts.npz", "scores.json", "counts.npz of others"])
+def test_damaged_evidence_is_refused_by_name_and_nothing_is_written(
+    make: Make, runs: Path, records: Path, damaged: str
+) -> None:
+    run = store(runs, make(0.4))
+    if damaged == "counts.npz of others":
+        run.write_counts(["a"], {"predictor": counts(0.6)})
+    else:
+        (run.path / damaged).write_bytes(b'{"st\n{"step": 2}\n')
+    with pytest.raises(DataError, match=re.escape(f"{run.path}/{damaged.split()[0]}")):
+        publish([runs], records)
+    assert tree(records.parent) == {}
+
+
+def test_a_readme_that_cannot_show_the_tables_is_refused_before_anything_is_written(
+    make: Make, runs: Path, records: Path, tmp_path: Path
+) -> None:
+    store(runs, make(0.4))
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- table: of nothing -->\n")
+    with pytest.raises(DataError, match="there is no table 'of nothing'"):
+        publish([runs], records, readme=readme)
+    assert tree(records.parent) == {}
+    readme.write_text(README)  # a table that this call makes is known
+    assert len(publish([runs], records, readme=readme).added) == 1
 
 
 def test_a_run_of_the_ablations_is_not_published_a_second_time(make: Make, runs: Path, records: Path) -> None:
@@ -434,12 +478,12 @@ def test_a_readme_keeps_its_line_ends_and_its_place(
 
 
 def test_no_readme_and_no_records_are_refused(tmp_path: Path, records: Path) -> None:
-    with pytest.raises(DataError, match="no file .*README.md"):
-        refresh(tmp_path / "README.md", records)
-    (tmp_path / "README.md").write_text("")
     with pytest.raises(DataError, match="no records in"):
         refresh(tmp_path / "README.md", records)
     assert not records.parent.exists()
+    records.mkdir(parents=True)
+    with pytest.raises(DataError, match="no file .*README.md"):
+        refresh(tmp_path / "README.md", records)
 
 
 # The command

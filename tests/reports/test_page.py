@@ -167,7 +167,7 @@ def test_names_are_nothing_but_text(make: Any, tmp_path: Path, name: str) -> Non
     assert len(hostile.all("script")) == 1 and len(hostile.all("style")) == 1
     shown = re.sub(r"[\x00-\x1f\u202e]", "\N{REPLACEMENT CHARACTER}", name)
     assert any(shown in text for text in hostile.text("th"))
-    assert "49" not in hostile.text("th")
+    assert not any("49" in text for text in hostile.text("th"))
 
 
 def test_equal_records_give_equal_pages(make: Any, tmp_path: Path) -> None:

@@ -102,6 +102,11 @@ def test_names_are_written_beside_the_lines_without_overlap(make: Any) -> None:
     assert middles[-1] <= ax.bbox.y1 + 1, "names stay beside the panel"
 
 
+def test_in_gray_marker_and_line_tell_thirty_six_methods_apart() -> None:
+    looks = [(plots.style(number)["marker"], plots.style(number)["linestyle"]) for number in range(36)]
+    assert len(set(looks)) == 36 and len({marker for marker, _ in looks[:9]}) == 9
+
+
 def test_methods_differ_in_colour_and_marker(make: Any) -> None:
     runs = [make(0.4 + i / 100, method=f"m{i}") for i in range(14)]
     (ax,) = panels(miou_table(runs))

@@ -150,8 +150,8 @@ def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path:
     RunFolder(runs / "half").config.write_text("seed: 0")
     report = write_report([runs], tmp_path / "out")
     assert report.warnings == [
-        "no counts of single images, so no interval over images: 1",
-        "counts of single images that are damaged or of other weights, passed over: 3",
+        "counts of single images are missing, so that there is no interval over images: 1",
+        "counts of single images are damaged or of other weights, passed over: 3",
         "begun but not finished, passed over: half",
         "the last line of the log is torn and left out: 0",
         "made with changes that were not committed: 2",
@@ -165,7 +165,66 @@ def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path:
     assert shown == {"fixmatch": "+0.0 to +0.0", "u2pl": "missing"}
 
     RunFolder(runs / "0").counts.write_bytes(b"PK torn")
-    assert "passed over: 0, 3" in write_report([runs], tmp_path / "out").warnings[1]
+    assert "passed over: 0, 3" in "\n".join(write_report([runs], tmp_path / "out").warnings)
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_damaged_files_beside_a_result_are_passed_over(make: Any, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    counts = np.array([[[3, 1], [2, 4]], [[5, 0], [1, 2]], [[3, 1], [2, 4]]])
+    pooled = counts.sum(0)
+    iou = [pooled[i, i] / (pooled[i].sum() + pooled[:, i].sum() - pooled[i, i]) for i in range(2)]
+    score = Score(miou=sum(iou) / 2, classes_averaged=2, iou=iou, pixel_accuracy=0.8)
+    settings = {"cam_seeds": {"refine": "crf"}, "method": {}}
+    for number, (method, seed) in enumerate([("supervised", 0), ("supervised", 1), ("fixmatch", 0)]):
+        folder = RunFolder.of(runs, "camvid", "1_8", method, seed, str(number))
+        made = {"run_id": str(number), "classes": ["road", "sky"], "predictor": score}
+        folder.write_result(make(0.5, method=method, seed=seed, config=settings if number else {}, **made))
+        ids = ["a", "b", "c"] if number < 2 else ["a", "b", "d"]
+        folder.write_counts(ids, {"predictor": counts})
+        folder.metrics.write_text('{"step": 1}\n' if number < 2 else "")
+    supervised, other = (runs / "camvid" / "1_8" / "supervised" / name for name in ("0-0", "1-1"))
+    RunFolder(supervised).metrics.write_text('{"step": 1\n{"step": 2}\n')
+    RunFolder(supervised).scores.write_text("{")
+    quality = other.parents[1] / "cam_seeds" / "1-abc" / "def" / "seeds.json"
+    quality.parent.mkdir(parents=True)
+    quality.write_text("{")
+    said = write_report([runs], tmp_path / "out").warnings
+    for words in [
+        "counts of single images are of other images than most of their list, passed over: "
+        "camvid/1_8/fixmatch/0-2",
+        "logs that are damaged, passed over: camvid/1_8/supervised/0-0",
+        "scores of other settings that are damaged, passed over: camvid/1_8/supervised/0-0",
+        "what is said of its CAM seeds is damaged, passed over: camvid/1_8/supervised/1-1",
+        "learned from CAM seeds of which nothing is said beside it: camvid/1_8/fixmatch/0-2",
+    ]:
+        assert words in said
+    assert not any("torn" in words for words in said), "an empty log is none"
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_runs_are_named_as_seen_from_the_folders_given(make: Any, tmp_path: Path) -> None:
+    store(tmp_path / "a", make(0.4))
+    store(tmp_path / "b", make(0.5, seed=1))
+    said = "\n".join(write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out").warnings)
+    assert "missing, so that there is no interval over images: a/0, b/0" in said
+    said = "\n".join(write_report([tmp_path / "a" / "0"], tmp_path / "out").warnings)
+    assert "missing, so that there is no interval over images: 0" in said
+
+
+@pytest.mark.usefixtures("no_plots")
+@pytest.mark.parametrize("section", ["method", "protocol", "cam_seeds"])
+def test_a_record_without_a_section_is_said_by_name(make: Any, tmp_path: Path, section: str) -> None:
+    store(tmp_path / "runs", make(0.4))
+    file = RunFolder(tmp_path / "runs" / "0").result
+    record = json.loads(file.read_text())
+    record["config"] = {section: None}
+    file.write_text(json.dumps(record))
+    if section == "cam_seeds":  # of a run that has none
+        assert write_report([tmp_path / "runs"], tmp_path / "out").tables
+    else:
+        with pytest.raises(DataError, match=f"{file} is no Result .config"):
+            write_report([tmp_path / "runs"], tmp_path / "out")
 
 
 @pytest.mark.usefixtures("no_plots")

@@ -227,3 +227,9 @@ def test_friedman_needs_six_seeds_and_three_methods() -> None:
     assert friedman({name: values[:5] for name, values in scores.items()}) is None
     assert friedman({"a": scores["a"], "b": scores["b"]}) is None
     assert friedman({name: [0.5] * 6 for name in "abc"}) == 1.0
+
+
+def test_equal_runs_have_no_sign_to_keep() -> None:
+    sums = image_sums(["a", "b"], np.array([[[3, 1], [2, 4]], [[5, 0], [1, 2]]]))
+    found = bootstrap([(sums, sums)])
+    assert (found.difference, found.low, found.high, found.other_side) == (0, 0, 0, 1)

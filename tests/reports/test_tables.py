@@ -14,10 +14,12 @@ from reports.tables import (
     MISSING,
     Table,
     cell_text,
+    columns_of,
     comparable,
     labels_of,
     markdown_text,
     miou_table,
+    runs_of,
 )
 
 
@@ -272,3 +274,27 @@ def test_rows_are_named_by_what_differs_from_most(make: Any) -> None:
     # Seeds and splits make no value commoner: of two rows each is named.
     runs = [make(0.4, knobs={"a": 1}), *(make(0.4, knobs={"a": 2}, seed=seed) for seed in range(5))]
     assert labels_of(runs) == ["supervised (a=1)", *["supervised (a=2)"] * 5]
+
+
+def test_methods_whose_labels_come_out_alike_are_rows_of_their_own(make: Any) -> None:
+    runs = [
+        make(0.4, method="a", knobs={"k": 1}),
+        make(0.5, method="a", knobs={"k": 2}),
+        make(0.6, method="a (k=1)"),
+    ]
+    assert labels_of(runs) == ["a (k=1)", "a (k=2)", "a (k=1) #2"]
+    assert {label: len(of) for label, of in runs_of(runs).items()} == dict.fromkeys(labels_of(runs), 1)
+
+
+def test_a_number_and_its_text_are_two_settings(make: Any) -> None:
+    assert labels_of([make(0.4, knobs={"k": 1}), make(0.5, knobs={"k": "1"})]) == [
+        "supervised (k=1)",
+        'supervised (k="1")',
+    ]
+
+
+def test_columns_of_one_name_are_numbered(make: Any) -> None:
+    """Digests of lists that begin alike."""
+    runs = [make(0.4, pixel_digest="abcdef01" + end * 56, run_id=end) for end in "23"]
+    labels = [split.label for split in columns_of(runs).values()]
+    assert labels == ["1_8 [pixel abcdef01]", "1_8 [pixel abcdef01] #2"]
