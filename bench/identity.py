@@ -45,14 +45,17 @@ def data_root(config: RunConfig) -> Path | None:
     return Path(place).expanduser() if place else None
 
 
-def plan(config: RunConfig) -> Plan:
+def plan(config: RunConfig, split: Split | None = None) -> Plan:
     """Everything about a run that can be known and refused before any data is read.
+
+    Args:
+        split: That of the configuration, where it has been read already.
 
     Raises ConfigError where the split does not grant what the method needs, or grants too few images for a
     batch.
     """
     method = registry.describe_method(config.method["name"])
-    split = find_split(config.dataset, config.split, data_root(config))
+    split = split or find_split(config.dataset, config.split, data_root(config))
     counts = split.counts
     # Tags stand in for what is missing, see bench.contract.Batch.
     granted = {
@@ -95,7 +98,7 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
         raise ConfigError("cam_seeds is missing; resolve the configuration of the run anew.")
     method = {"name": CLASSIFIER}
     update = {"method": method, "protocol": settings.protocol, "cam_seeds": None}
-    classifier = plan(config.model_copy(update=update))
+    classifier = plan(config.model_copy(update=update), split)
     images, size = len(split.pixel) + len(split.tags), settings.protocol.batch.labeled
     if images < size:
         raise ConfigError(

@@ -14,7 +14,9 @@ import importlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib import metadata
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -62,6 +64,11 @@ class MethodInfo:
     needs: frozenset[str]  # of "pixel", "tags", "none"
     version: int
     preset: frozenset[str] = frozenset()  # the knobs that a preset sets; no protocol changes those
+
+
+@cache  # reading them takes as long as all else that a run resolves
+def entry_points(group: str) -> tuple[EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=group))
 
 
 class Preset(Knobs):

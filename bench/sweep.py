@@ -152,14 +152,16 @@ def grid(
             raise ConfigError(f"{named}: {error}" if len(methods) > 1 else str(error)) from error
         name = named or config.method["name"]
         configs.append((f"{name} on {config.dataset} {config.split}, seed {config.seed}", config))
-    for dataset, split in dict.fromkeys((config.dataset, config.split) for _, config in configs):
-        find_split(dataset, split, data_root(configs[0][1]))  # an unknown name stops the sweep at once
+    splits = {  # an unknown name stops the sweep at once
+        (dataset, split): find_split(dataset, split, data_root(configs[0][1]))
+        for dataset, split in dict.fromkeys((config.dataset, config.split) for _, config in configs)
+    }
 
     cells: dict[Path, Cell] = {}
     refused = []
     for label, config in configs:
         try:
-            planned = plan(config)
+            planned = plan(config, splits[config.dataset, config.split])
         except ConfigError as error:
             refused.append(Failure(label, str(error)))
         else:
