@@ -197,3 +197,14 @@ def test_hostile_and_long_names_can_be_drawn(make: Any, name: str) -> None:
     for picture in pictures:
         assert picture.figure.get_size_inches()[0] <= 11
         assert all(plots.render(picture.figure).values())
+
+
+def test_terms_beyond_the_first_are_said_to_be_left_out(make: Any) -> None:
+    run = make(0.5)
+    lines = [{"step": step, "loss": 1.0, **{f"term_{n}": 0.1 for n in range(8)}} for step in (1, 2)]
+    (picture,) = curves.learning([run], {id(run): lines})
+    drawn = [ax.get_title(loc="left") for ax in picture.figure.axes]
+    assert drawn[-1] == "Term: term_5" and len(drawn) == 7
+    assert "Of 8 terms the first 6 of the logs are drawn." in " ".join(
+        text.get_text().replace("\n", " ") for text in picture.figure.texts
+    )

@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from bench.errors import DataError
-from bench.store import Result
-from reports.overview import headline
+from bench.store import Rescored, Result, Scores
+from reports.overview import costs, headline
 from reports.sheets import to_csv, to_markdown, to_rich
 from reports.tables import (
     MISSING,
@@ -298,3 +298,17 @@ def test_columns_of_one_name_are_numbered(make: Any) -> None:
     runs = [make(0.4, pixel_digest="abcdef01" + end * 56, run_id=end) for end in "23"]
     labels = [split.label for split in columns_of(runs).values()]
     assert labels == ["1_8 [pixel abcdef01]", "1_8 [pixel abcdef01] #2"]
+
+
+def test_every_pass_of_scoring_counts_once(make: Any) -> None:
+    """The two numbers of a pass name its time; another pass may take as long."""
+    run = make(0.4)
+    ways = [("multi_scale", (1.0,), None), ("crf", (1.0,), "irn"), ("multi_scale", (0.5, 1.0), None)]
+    entries = [
+        Rescored(
+            name=name, scales=scales, flip=True, crf=crf, half_size=False, score=run.predictor, seconds=7
+        )
+        for name, scales, crf in ways
+    ]
+    (heading, line) = costs([run], {id(run): Scores(entries=entries)}, {}).lines
+    assert dict(zip(heading, line, strict=True))["scoring s"] == "14"
