@@ -487,7 +487,7 @@ def test_a_second_signal_kills_runs_that_hang(
     process.send_signal(signal.SIGTERM)
     time.sleep(sweeps.REPEAT_SECONDS + 0.5)
     assert process.poll() is None
-    process.send_signal(signal.SIGQUIT)
+    process.send_signal(signal.SIGTERM)
     outcome = finished(process)
     assert (
         outcome.code == 75 and f"resumable: supervised on tinyset few, seed 0  {folder.path}" in outcome.out

@@ -3,12 +3,15 @@ ratios in one run."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from bench.cam_seeds import activation_maps
 from bench.config import CamSeeds, resolve
 from bench.maps_to_seeds import Scores, in_processes, seed_of
 from bench.models import Segmenter
+from bench.ops.crf import quiet_process
 
 pytestmark = pytest.mark.perf
 
@@ -72,18 +76,44 @@ def steady(jobs: int) -> tuple[float, dict[str, int]]:
     return sum(rates), {id: total for id, (total, *_) in found.items()}
 
 
-def test_two_processes_refine_nearly_twice_as_fast(benchmark: BenchmarkFixture) -> None:
+def refine_apart(ready: Barrier, rates: Queue[float]) -> None:
+    """What a process of the pool does, without the pool."""
+    quiet_process()
+    refine = Refine(settings())
+    refine("0")
+    ready.wait()
+    ends = [refine(str(i))[2] for i in range(IMAGES // 2)]
+    rates.put((len(ends) - 1) / (ends[-1] - ends[0]))
+
+
+def apart(jobs: int) -> float:
+    """Images a second of so many processes that know nothing of each other: what the machine's cores can do
+    at once, which is less than so many times as much where they share their memory with others."""
+    context = multiprocessing.get_context("spawn")
+    ready, rates = context.Barrier(jobs), context.Queue()
+    processes = [context.Process(target=refine_apart, args=(ready, rates)) for _ in range(jobs)]
+    for process in processes:
+        process.start()
+    found = [rates.get(timeout=300) for _ in processes]
+    for process in processes:
+        process.join()
+    return sum(found)
+
+
+def test_two_processes_of_a_pool_are_as_fast_as_two_apart(benchmark: BenchmarkFixture) -> None:
     if benchmark.disabled:
         pytest.skip("times nothing while benchmarks are disabled")
     if (os.cpu_count() or 1) < 2:
         pytest.skip("needs two cores")
     pytest.importorskip("pydensecrf")
     alone, one = steady(1)
+    limit = apart(2)
     together, two = benchmark.pedantic(lambda: steady(2), rounds=1)  # type: ignore[no-untyped-call]
     assert one == two
-    ratio = together / alone
-    benchmark.extra_info["ratio"] = round(ratio, 2)
-    assert ratio >= 1.7
+    limit = min(limit, apart(2))
+    ratio = together / limit
+    benchmark.extra_info.update(ratio=round(ratio, 2), gain=round(together / alone, 2))
+    assert ratio >= 0.85
 
 
 def test_maps_cost_little_beside_the_passes_of_the_network(benchmark: BenchmarkFixture) -> None:
