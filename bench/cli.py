@@ -470,7 +470,10 @@ def report(
 
     # Figures are full of cycles and all are kept to the end: looking for garbage is a seventh of the time.
     gc.disable()
-    written = write_report(runs, out_dir, baseline)
+    try:
+        written = write_report(runs, out_dir, baseline)
+    finally:
+        gc.enable()
     for sheet in written.sheets:
         out.print(sheets.to_rich(sheet))
     for warning in written.warnings:

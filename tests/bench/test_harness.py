@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -397,6 +398,22 @@ def test_a_folder_in_use_is_refused(tiny_config: Config) -> None:
     with plan(config).folder.claimed(), pytest.raises(ConfigError, match=r"is in use by process \d+ on "):
         run(config)
     run(config)
+
+
+def test_a_run_is_held_while_its_seeds_are_made(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a second sweep would start it too, and both would wait for the seeds."""
+    planned = plan(tiny_config("supervised", split="tags"))
+    seen: list[str | None] = []
+
+    def make(*given: Any) -> None:
+        seen.append(planned.folder.holder())
+        raise Interrupted("enough")
+
+    monkeypatch.setattr("bench.cam_seeds.make", make)
+    with pytest.raises(Interrupted, match="enough"):
+        harness.run(planned, Display())
+    assert seen == [f"process {os.getpid()} on {socket.gethostname()}"]
+    assert planned.folder.holder() is None
 
 
 def test_a_later_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
