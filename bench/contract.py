@@ -2,7 +2,7 @@
 
 Shapes: B images of a batch, C classes, H W crop size, D representation channels, h w decoder resolution.
 Images are float in 0..1, RGB, not normalised: normalisation belongs to the network's weights (see
-bench.models). Labels are int64 class ids, 255 where there is none.
+bench.networks.weights). Labels are int64 class ids, 255 where there is none.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.knobs import Knobs
+from bench.labels import IGNORE, LABEL_SECONDS
 from bench.randomness import generator_for
-from bench.store import LABEL_SECONDS
+from bench.settings.base import Knobs
 
 __all__ = [
     "IGNORE",
@@ -36,8 +36,7 @@ __all__ = [
     "Views",
 ]
 
-IGNORE = 255
-ABSENT: Any = None  # typed as what it stands for: who asks for it has declared the need
+ABSENT: Any = None  # a stream the method did not ask for; typed Any, so that methods need no checks for None
 
 
 class Supervision(StrEnum):
@@ -86,8 +85,8 @@ class Batch:
     """One step's images. A stream that the method does not need is None; one that it needs is always there,
     because the harness checks `needs` against the split before the first step.
 
-    Tags stand in for what is missing: a tagged image is a labeled one with its CAM seed for a mask, and an
-    unlabeled one that has tags.
+    A tagged image is in two streams: in `labeled` with its CAM seed as the mask, and in `unlabeled` with its
+    tags.
     """
 
     labeled: Stream = ABSENT  # images granted pixels, and those granted tags; half of each where both are
@@ -184,6 +183,8 @@ class Method(nn.Module, ABC):
     needs: ClassVar[frozenset[Supervision]] = frozenset({Supervision.PIXEL})
     views: ClassVar[Views] = Views()
     version: ClassVar[int] = 1  # raise it when the same knobs would give another result
+    # False: `predictor()` does more than its network, so the exported weights alone cannot be scored again.
+    scored_by_network: ClassVar[bool] = True
 
     class HParams(Knobs):
         """Every knob with its published default. The fields may use builtins, typing and pydantic, nothing

@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from bench.provenance import ROOT, cores, cpu_model
+from bench.machine import core_share
+from bench.records.provenance import ROOT, cpu_model
 
 State = Literal["ok", "warn", "fail"]
 
@@ -126,22 +127,13 @@ def _gpu() -> Check:
 def _threads() -> Check:
     import torch
 
-    allowed, threads = _allowed_cores(), torch.get_num_threads()
+    allowed, threads = core_share(), torch.get_num_threads()
     detail = f"{threads} threads on {allowed:g} cores ({cpu_model()})"
     if threads > max(allowed, 1):
         return Check(
             "threads", "warn", detail, f"set OMP_NUM_THREADS={max(int(allowed), 1)}: more threads only wait"
         )
     return Check("threads", "ok", detail)
-
-
-def _allowed_cores() -> float:
-    """Cores of the process, or the share of them that its container grants."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return min(cores(), int(quota) / int(period))
-    except (OSError, ValueError):  # no control group, or "max"
-        return cores()
 
 
 def _memory() -> Check:

@@ -1,7 +1,16 @@
 """What a run learns from: images, masks, image tags, and the splits that say who may see which label.
 
-A data set is a class with `ids`, `image` and `mask` (`bench.contract.Dataset`); `folder.Folder` reads any
-folder of images and masks, `voc` and `cityscapes` read those two as they are given out. Splits live in
-`split_lists`, which needs no torch. This package shares its name with a popular one and must be imported
-from the checkout.
+What lives here:
+    Data sets: `shapes` (generated), `camvid`, `msrc21`, `voc`, `cityscapes`, and `folder`, for one of your
+        own. A data set is a class with `ids`, `image`, `mask` and `tags` (`bench.contract.Dataset`).
+    Splits: `splits` reads them, `splits_make` makes them from masks, `splits_import` from lists. The lists
+        themselves are in the folder datasets/splits/, which holds data and no code.
+    From file to batch: `decode` (images and masks), `tags`, `views` (crops, flips, colours), `loaders`.
+    `verify` checks and counts the files of a data set.
+
+What may not: this package never imports a method, `bench.ops` or training code. `splits` imports neither
+torch nor the two modules that write splits, so a run opens no label that its split does not grant.
+
+The package shares its name with a popular one and must be imported from the checkout. README.md is the
+manual.
 """

@@ -1,4 +1,4 @@
-"""CamVid: 701 street frames, 11 classes. Scored on test, whose drive is not in train as that of val is."""
+"""CamVid: 701 street frames, 11 classes. Scored on test: its drive is not in train, while that of val is."""
 
 from __future__ import annotations
 
@@ -8,5 +8,7 @@ from datasets.folder import Folder
 
 
 class CamVid(Folder):
+    """Reads the folder root/camvid."""
+
     def __init__(self, root: Path) -> None:
         super().__init__(root / "camvid", "camvid")

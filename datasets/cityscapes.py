@@ -1,5 +1,4 @@
-"""Cityscapes as it is given out: leftImg8bit and gtFine, label ids mapped to the 19 classes that are
-scored."""
+"""Cityscapes as it is given out: leftImg8bit and gtFine, with label ids mapped to the 19 scored classes."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import ConfigError, DataError
-from datasets.reading import image_size, read_image, read_mask
+from datasets.decode import image_size, read_image, read_mask
 
 # label id, name, colour
 CLASSES = (
@@ -41,7 +40,7 @@ LISTS = ("train", "val")
 
 
 class Cityscapes(Dataset):
-    """Ids look like "aachen_000000_000019". Scored on val: the labels of test are not given out.
+    """Reads Cityscapes; ids look like "aachen_000000_000019". Scored on val: test has no public labels.
 
     `ids` raises ConfigError for a list other than train and val; all raise DataError for missing or
     invalid files.
@@ -60,9 +59,8 @@ class Cityscapes(Dataset):
             if not (self.root / folder).is_dir():
                 raise DataError(
                     f"{self.root / folder} does not exist; unpack leftImg8bit_trainvaltest.zip and "
-                    f"gtFine_trainvaltest.zip of Cityscapes into a folder called cityscapes and say where "
-                    f"that lies "
-                    "with --data-root or $BENCH_DATA."
+                    "gtFine_trainvaltest.zip of Cityscapes into a folder called cityscapes and say where "
+                    "that lies with --data-root or $BENCH_DATA."
                 )
 
     def ids(self, listing: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Any folder of images and masks."""
+"""A data set of your own: any folder of images and masks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
-from datasets.reading import colours, image_size, read_image, read_mask
-from datasets.split_lists import check_id, read_lines, read_list
+from datasets.decode import colours, image_size, read_image, read_mask
+from datasets.splits import TAGS_FILE, check_id, read_lines, read_list
 from datasets.tags import TagTable, read_tags
 
 LAYOUT = (
-    "a data set is a folder with images/<id>.jpg (or .jpeg, .png), labels/<id>.png, classes.txt (one class "
-    "a line) and "
-    "lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with --data-root "
-    "or $BENCH_DATA"
+    "a data set is a folder with images/<id>.jpg (or .jpeg, .png), labels/<id>.png, classes.txt (one class a "
+    "line) and lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with "
+    "--data-root or $BENCH_DATA"
 )
 
 LABEL_SECONDS_FILE = "label_seconds.json"
@@ -26,12 +25,12 @@ MOST_SECONDS = 1e6  # eleven days for one image
 
 
 class Folder(Dataset):
-    """Images and masks under `root`: images/<id>.jpg, labels/<id>.png, <list>.txt, classes.txt, tags.json.
+    """Reads images and masks under `root`: images/<id>.jpg, labels/<id>.png, classes.txt, <list>.txt.
 
     The line number in classes.txt, from 0, is the class id. A first class called "background" is the
-    background unless `background` says otherwise. tags.json is optional and maps an id to the ids or names of
-    the classes in the image. label_seconds.json is optional too and says how long it takes to label one
-    image, {"pixel": seconds for a mask, "tags": seconds for its classes}. test.txt is scored where there is
+    background unless `background` says otherwise. tags.json is optional and gives the classes of an
+    image by id or name, {"a": [1, "cat"]}. label_seconds.json is optional too and says how many seconds it
+    takes to label one image, {"pixel": 600, "tags": 20}. test.txt is scored where there is
     one, else val.txt. Ids may lie in sub folders ("city/frame_1").
 
     Every method raises DataError for a missing or invalid file.
@@ -43,7 +42,7 @@ class Folder(Dataset):
         name: str,
         labels: str = "labels",
         classes_file: str = "classes.txt",
-        tags_file: str = "tags.json",
+        tags_file: str = TAGS_FILE,
         background: int | None = None,
     ) -> None:
         if not root.is_dir():
@@ -105,7 +104,10 @@ class Folder(Dataset):
 
 
 def _read_label_seconds(path: Path) -> dict[str, float]:
-    """Seconds by kind of label, {} without the file. Raises DataError, which names the file and the entry."""
+    """Read {"pixel": 600.0, "tags": 20.0}, or {} without the file.
+
+    Raises DataError, which names the file and the entry.
+    """
     if not path.exists():
         return {}
     try:

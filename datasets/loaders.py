@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.utils import data
 from bench.contract import IGNORE, Batch, Dataset, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
 from bench.randomness import generator_for, numpy_for
+from datasets.splits import MASKS, SEEDS, TAGS, UNLABELED, Split, batch_sources
 from datasets.views import (
     Geometry,
     draw_box,
@@ -31,38 +32,37 @@ from datasets.views import (
     weak_valid,
 )
 
+if TYPE_CHECKING:
+    from bench.settings.schema import Protocol
+
 __all__ = ["StepBatches", "iterate", "loader", "worker_failures"]
 
-# Where the images of a stream come from. The words name random streams.
-MASKS, SEEDS, TAGS, UNLABELED = "pixel", "seeds", "tags", "none"
 TIMEOUT = 300  # seconds without a batch before a worker counts as stuck
 
 
 class StepBatches(data.Dataset[Batch]):
-    """The batch of every step.
+    """Makes the batch of every step.
 
-    A stream of n ids in batches of b has n // b batches an epoch; each epoch takes them in order from a
-    permutation of its own, so no id occurs twice in a batch. Decoded images are not kept: decoding is a sixth
-    of the work on an image, and every worker would hold its own copy. A data set that can share them may.
+    A stream of n ids in batches of b has n // b batches an epoch. Each epoch takes them in order from its own
+    permutation, so no id occurs twice in a batch. Decoded images are not cached: decoding is a sixth of the
+    work on an image, and every worker would hold its own copy. A data set that can share them may cache them.
 
     Args:
         dataset: Images and masks.
-        granted: The ids that a split grants pixels, tags or nothing. Only ids under PIXEL are asked for a
-            mask, unless `audit` is set.
-        needs: The streams to make: PIXEL labeled, TAGS tagged, NONE unlabeled (see `Batch`).
-        labeled: Batch size of the labeled and of the tagged stream.
-        unlabeled: Batch size of the unlabeled stream.
-        crop: Height and width of the views.
-        resize: Smallest and largest factor on an image's own size.
-        views: What to prepare beside the weak view, for every stream but the labeled one.
+        split: Which ids grant pixels, tags or nothing. Only ids that grant pixels are asked for a mask,
+            unless `audit` is set.
+        protocol: Its `crop` (height, width), `resize` (smallest and largest factor on an image's own size),
+            `batch` (sizes of the labeled and unlabeled streams) and `steps`.
+        needs: The streams to make: "pixel" labeled, "tags" tagged, "none" unlabeled (see `Batch`).
+        views: What to prepare beside the weak view, for the unlabeled stream.
         seed: The run's seed.
-        steps: Number of steps of the run.
         audit: Read the masks of the unlabeled images too, for `Batch.truth`.
-        tags: The classes of each tagged image, background among them where there is one.
-        seed_of: The CAM seed of a tagged image, H W uint8 as a mask; needed where the labeled stream has any.
+        tags: The classes of each tagged image, e.g. {"a": (0, 3)}, background among them where there is one.
+        seed_of: Reads the CAM seed of a tagged image, H W uint8 as a mask; needed where a labeled stream has
+            tagged images.
 
     Raises:
-        ConfigError: A list is shorter than its batch, or CutMix boxes are asked for in a batch of one.
+        ConfigError: See `batch_sources`; or CutMix boxes are asked for in a batch of one.
         DataError: From an item: a mask of another size than its image, or with ids that are not classes; or,
             under `audit`, an unlabeled image without a mask.
     """
@@ -70,29 +70,24 @@ class StepBatches(data.Dataset[Batch]):
     def __init__(
         self,
         dataset: Dataset,
-        granted: Mapping[Supervision, Sequence[str]],
+        split: Split,
+        protocol: Protocol,
         *,
-        needs: Collection[Supervision],
-        labeled: int,
-        unlabeled: int,
-        crop: tuple[int, int],
-        resize: tuple[float, float],
+        needs: Collection[str],
         views: Views,
         seed: int,
-        steps: int,
         audit: bool = False,
         tags: Mapping[str, Collection[int]] | None = None,
         seed_of: Callable[[str], np.ndarray] | None = None,
     ) -> None:
         self.dataset = dataset
         self.needs = frozenset(needs)
-        self.lists, self.sizes = _lists(granted, self.needs, labeled, unlabeled)
+        unlabeled = protocol.batch.unlabeled
+        self.sources = batch_sources(split, self.needs, protocol.batch.labeled, unlabeled)
         self.tags, self.seed_of = dict(tags or {}), seed_of
-        self.crop = crop
-        self.resize = resize
+        self.crop, self.resize, self.steps = protocol.crop, protocol.resize, protocol.steps
         self.views = views
         self.seed = seed
-        self.steps = steps
         self.audit = audit
         if Supervision.NONE in self.needs and views.boxes is not None and unlabeled == 1:
             raise ConfigError(
@@ -116,7 +111,7 @@ class StepBatches(data.Dataset[Batch]):
         return Batch(**parts)
 
     def _ids(self, source: str, step: int) -> tuple[str, ...]:
-        ids, size = self.lists[source], self.sizes[source]
+        ids, size = self.sources[source].ids, self.sources[source].size
         epoch, batch = divmod(step, len(ids) // size)
         order = numpy_for(self.seed, "order", source, epoch).permutation(len(ids))
         return tuple(ids[i] for i in order[batch * size : (batch + 1) * size])
@@ -126,10 +121,10 @@ class StepBatches(data.Dataset[Batch]):
         return draw_geometry(generator, (image.shape[0], image.shape[1]), self.crop, self.resize)
 
     def _labeled(self, step: int) -> Stream:
-        """Images with masks, then images with seeds."""
+        """Make the labeled stream: images with masks, then images with seeds."""
         ids, images, labels, valid = [], [], [], []
         for source, read in ((MASKS, self.dataset.mask), (SEEDS, self._seed)):
-            for index, id in enumerate(self._ids(source, step) if source in self.lists else ()):
+            for index, id in enumerate(self._ids(source, step) if source in self.sources else ()):
                 image = self.dataset.image(id)
                 geometry = self._geometry(source, step, index, image)
                 ids.append(id)
@@ -161,12 +156,12 @@ class StepBatches(data.Dataset[Batch]):
         return Stream(ids, torch.stack(images), torch.stack(valid), tags=self._rows(rows))
 
     def _classes_in(self, id: str) -> list[int]:
-        """Of an image that is granted its pixels, background among them where there is one."""
+        """Read the classes off a granted mask; background is one of them where the data set has one."""
         classes = set(self.dataset.mask(id).tobytes()) - {IGNORE}  # uint8: a byte is a class id
         return sorted(classes if self.dataset.background is None else classes | {self.dataset.background})
 
     def _tag_rows(self, ids: Sequence[str]) -> Tensor:
-        """B C bool: the tags, and every class where none are granted."""
+        """Give the tags as B C bool; an image without granted tags has every class."""
         return self._rows([self.tags.get(id, range(len(self.dataset.classes))) for id in ids])
 
     def _rows(self, classes: Sequence[Collection[int]]) -> Tensor:
@@ -176,7 +171,7 @@ class StepBatches(data.Dataset[Batch]):
         return rows
 
     def _label(self, id: str, mask: np.ndarray, geometry: Geometry) -> Tensor:
-        """H W uint8: the mask or seed in the weak view."""
+        """Cut the mask or seed to the weak view, H W uint8."""
         if mask.shape != geometry.size:
             raise DataError(
                 f"The mask of {id} in {self.dataset.name} is {mask.shape[0]}x{mask.shape[1]}, its image "
@@ -193,7 +188,7 @@ class StepBatches(data.Dataset[Batch]):
         return torch.from_numpy(label)
 
     def _unlabeled(self, step: int) -> tuple[Stream, Tensor | None]:
-        """The stream, and for an audit the labels withheld from it."""
+        """Make the unlabeled stream, and for an audit the labels withheld from it, B H W."""
         ids = self._ids(UNLABELED, step)
         images, valid, truth = [], [], []
         strong: list[list[Tensor]] = [[] for _ in range(self.views.strong)]
@@ -234,55 +229,15 @@ class StepBatches(data.Dataset[Batch]):
         masks = [
             [
                 draw_box(numpy_for(self.seed, "box", UNLABELED, step, index, view), self.crop, rule)
-                for index in range(self.sizes[UNLABELED])
+                for index in range(self.sources[UNLABELED].size)
             ]
             for view in range(max(1, self.views.strong))
         ]
         return tuple(torch.from_numpy(np.stack(boxes)) for boxes in masks)
 
 
-def _lists(
-    granted: Mapping[Supervision, Sequence[str]], needs: Collection[Supervision], labeled: int, unlabeled: int
-) -> tuple[dict[str, tuple[str, ...]], dict[str, int]]:
-    """The ids of each source, and how many of them a batch takes."""
-    pixel, tags, none = (tuple(granted.get(kind, ())) for kind in Supervision)
-    lists: dict[str, tuple[str, ...]] = {}
-    sizes: dict[str, int] = {}
-
-    def take(source: str, stream: str, ids: Sequence[str], size: int, share: int = 1) -> None:
-        """`share`: the batch is so many times what it takes of this source."""
-        if size < 1:
-            raise ConfigError(
-                f"The {stream} batch is {size}: set it with `--set protocol.batch.{stream}=1` or more."
-            )
-        if len(ids) < size:
-            raise ConfigError(
-                f"The {stream} stream has {len(ids)} ids, too few for a batch of {size}: choose another "
-                f"split or a smaller batch, e.g. `--set protocol.batch.{stream}={share * max(1, len(ids))}`."
-            )
-        lists[source], sizes[source] = tuple(ids), size
-
-    if Supervision.PIXEL in needs:
-        # The masks are few and right, the seeds many and rough: drawn from one list, masks would be rare.
-        masks = labeled if not tags else 0 if not pixel else (labeled + 1) // 2
-        if pixel and tags and labeled < 2:
-            raise ConfigError(
-                "Masks and seeds share the labeled batch: use `--set protocol.batch.labeled=2` or more."
-            )
-        share = 2 if pixel and tags else 1
-        if masks or not tags:
-            take(MASKS, "labeled", pixel, masks, share)
-        if tags:
-            take(SEEDS, "labeled", tags, labeled - masks, share)
-    if Supervision.TAGS in needs:
-        take(TAGS, "labeled", (*pixel, *tags), labeled)
-    if Supervision.NONE in needs:
-        take(UNLABELED, "unlabeled", (*none, *tags), unlabeled)
-    return lists, sizes
-
-
 def loader(batches: StepBatches, start: int, workers: int) -> data.DataLoader[Batch]:
-    """The batches from step `start` on, by `workers` processes (0: by this one), pinned if there is CUDA."""
+    """Load the batches from step `start` on by `workers` processes (0: this one), pinned if there is CUDA."""
     return data.DataLoader(
         batches,
         batch_size=None,
@@ -296,7 +251,7 @@ def loader(batches: StepBatches, start: int, workers: int) -> data.DataLoader[Ba
 
 
 def _init_worker(_: int) -> None:
-    # Ctrl-C, and a scheduler's SIGTERM to all processes, are for the main process, which ends its step first.
+    # Workers ignore SIGINT and the first SIGTERM, so that the main process can finish its step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _spare_once)
     torch.set_num_threads(1)
@@ -307,7 +262,7 @@ def _spare_once(number: int, frame: FrameType | None) -> None:
 
 
 def iterate(batches: StepBatches, start: int, workers: int) -> Generator[Batch, None, None]:
-    """The batches from step `start` on.
+    """Yield the batches from step `start` on.
 
     Raises:
         BenchError: A worker died or is stuck; or what it raised itself, with its own type and message.
@@ -325,7 +280,7 @@ def iterate(batches: StepBatches, start: int, workers: int) -> Generator[Batch, 
 
 @contextmanager
 def worker_failures() -> Iterator[None]:
-    """Turns what torch makes of a worker's end or error into a BenchError of one sentence.
+    """Turn what torch makes of a worker's end or error into a BenchError of one sentence.
 
     A loop over `iterate` should stand in this block as a whole: torch reports a killed worker from a signal
     handler, which interrupts whatever the main process is doing, not only its wait for a batch.

@@ -1,5 +1,5 @@
-"""MSRC-21: small photographs with few classes each, for learning from image tags. Two forms of the same
-images."""
+"""MSRC-21: small photographs with few classes each, for learning from image tags. The same images come in two
+forms, with and without a background class."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Image tags: which classes are in an image. Read from a record, never from the masks of a run's split.
 
-The record is the data set's own (tags.json), or tags.json beside the splits, which the owner of the data set
-has made from the masks with `data splits --make`. The MANIFEST of a split that grants tags says which
-(`tag_source`) and holds their digest.
+The record is the tags.json of the data set. A data set without one has its tags.json beside the splits: `data
+splits --make` wrote it from the masks, for the owner of the data set. The MANIFEST of a split that grants
+tags says which of the two it was made with (`tag_source`) and holds the digest of the tags.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING
 
 from bench.errors import DataError, did_you_mean
 from bench.randomness import numpy_for
+from datasets.splits import Split
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
-    from datasets.split_lists import Split
 
 TagTable = dict[str, tuple[int, ...]]
-FILE = "tags.json"
 
 
 def read_tags(path: Path, classes: tuple[str, ...]) -> TagTable:
-    """Sorted class ids by image id, from a JSON file that maps each id to a list of class ids or names.
+    """Read a JSON file of tags, {"a": [4, 1], "b": ["cat"]}, as sorted class ids: {"a": (1, 4), "b": (7,)}.
 
     Raises DataError, which names the file and the entry, for anything else.
     """
@@ -56,13 +55,13 @@ def _entry(path: Path, id: str, tags: object, classes: tuple[str, ...]) -> tuple
 
 
 def tag_digest(table: Mapping[str, Collection[int]], background: int | None) -> str:
-    """SHA-256 of the tags of all ids, without background: it may be left out of a record."""
+    """Hash the tags of all ids with SHA-256, without background: it may be left out of a record."""
     lines = [f"{id}:{','.join(map(str, sorted(set(table[id]) - {background})))}" for id in sorted(table)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def recorded(dataset: Dataset, ids: Iterable[str], file: Path | None) -> TagTable:
-    """The tags of the ids as the record has them.
+    """Look up the tags of the ids: in the data set's own record, else in `file`.
 
     Raises DataError where there is no record, or none of an id.
     """
@@ -81,11 +80,11 @@ def recorded(dataset: Dataset, ids: Iterable[str], file: Path | None) -> TagTabl
 
 
 def load_tags(dataset: Dataset, split: Split, shuffled_by: int | None = None) -> TagTable:
-    """The classes each tagged image of the split may hold: its tags, and background where there is one.
+    """Give the classes each tagged image of the split may hold: its tags, and background where there is one.
 
     Args:
-        shuffled_by: A seed: the tag sets are dealt out anew among the images, as a control. Their numbers
-            stay, what they say becomes wrong.
+        shuffled_by: A seed, for a control run: the tag sets are dealt out anew among the images, so that
+            how often a class occurs stays, and which image it is said of becomes wrong.
 
     Raises:
         DataError: There is no record, it is not the one that the split was made with, or no image has a tag.

@@ -13,9 +13,9 @@ from PIL import Image
 
 from bench.contract import Dataset
 from bench.errors import ConfigError, DataError
-from datasets.reading import colours, image_size, read_image, read_mask
-from datasets.split_lists import check_id, read_list
-from datasets.tags import FILE, TagTable, read_tags
+from datasets.decode import colours, image_size, read_image, read_mask
+from datasets.splits import TAGS_FILE, check_id, read_list
+from datasets.tags import TagTable, read_tags
 
 CLASSES = (
     "background",
@@ -45,7 +45,9 @@ LISTS = ("train", "val", "trainval")
 
 
 class Voc(Dataset):
-    """VOC 2012 under root/voc or root/VOCdevkit/VOC2012, scored on the official val.
+    """Reads VOC 2012 under root/voc or root/VOCdevkit/VOC2012, scored on the official val.
+
+    Ids look like "2007_000032".
 
     Tags are in root/voc/tags.json (id -> class ids); without that file `data splits --make` takes them from
     the masks. Where SegmentationClassAug is present, train is every id with a mask there that is not in val
@@ -65,12 +67,11 @@ class Voc(Dataset):
         if not found:
             raise DataError(
                 f"VOC 2012 is neither in {root / PLACES[0]} nor in {root / PLACES[1]} (a folder with "
-                f"JPEGImages, "
-                "SegmentationClass and ImageSets/Segmentation); say where it lies with --data-root or "
-                "$BENCH_DATA."
+                "JPEGImages, SegmentationClass and ImageSets/Segmentation); say where it lies with "
+                "--data-root or $BENCH_DATA."
             )
         self.root = found[0]
-        self._tags_path = root / "voc" / FILE
+        self._tags_path = root / "voc" / TAGS_FILE
         self.palette = colours(len(CLASSES))
 
     def ids(self, listing: str) -> tuple[str, ...]:
@@ -123,7 +124,7 @@ def download(root: Path) -> Path:
     except (OSError, RuntimeError) as error:
         raise DataError(
             f"{root}: the download of VOC 2012 failed ({error}); try again, or unpack "
-            f"VOCtrainval_11-May-2012.tar there."
+            "VOCtrainval_11-May-2012.tar there."
         ) from error
     return root / PLACES[1]
 

@@ -19,6 +19,7 @@ from bench.ops.cam import pooled
 
 class Classifier(Method):
     needs = frozenset({Supervision.TAGS})
+    scored_by_network = False  # but by its activation maps
 
     def __init__(self, net: Net, task: Task, hparams: Knobs) -> None:
         super().__init__(net, task, hparams)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.ablations import Ablation
-from bench.store import Result
+from bench.records.schema import Result
+from bench.sweeps.ablations import Ablation
 from reports.overview import SPLIT_COLUMNS, SUMMARY_COLUMNS, numbers
 from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.statistics import Summary, paired_difference, summarise

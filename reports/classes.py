@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.store import Result
+from bench.records.schema import Result
 from reports.overview import SPLIT_COLUMNS, SUMMARY_COLUMNS, numbers
 from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.statistics import summarise

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.errors import DataError
-from bench.store import Result
+from bench.records.schema import Result
 from reports.overview import SPLIT_COLUMNS, SUMMARY_COLUMNS, numbers
 from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.statistics import (

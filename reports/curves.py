@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from bench.store import Result
+from bench.records.schema import Result
 from reports import steps
 from reports.health import EVALUATION, SCALARS, VECTORS, WARMUP
 from reports.plots import Picture, short

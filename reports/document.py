@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.files import write_atomic
+from bench.records.atomic import write_atomic
 from reports import plots, sheets
 from reports.plots import Picture
 from reports.sheets import GROUP_COLUMNS, Sheet

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
 from bench.errors import plain
-from bench.store import LABEL_SECONDS, Result
+from bench.labels import LABEL_SECONDS
+from bench.records.schema import Result
 from reports.plots import (
     BARS,
     Picture,

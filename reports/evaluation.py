@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.store import Rescored, Result, Scores
+from bench.records.schema import Rescored, Result, Scores
 from reports import overview
 from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.statistics import Summary, summarise

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from bench.errors import plain
-from bench.store import Result
+from bench.records.schema import Result
 from reports import steps
 from reports.overview import SPLIT_COLUMNS
 from reports.plots import COLOURS, LINES, Picture, spread, wrapped

@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
-from bench.store import Result
+from bench.records.schema import Result
 from reports.plots import (
     LETTER,
     NAME_LENGTH,

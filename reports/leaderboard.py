@@ -8,20 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.ablations import sweeps_of
 from bench.errors import ConfigError, DataError, Regression, did_you_mean
-from bench.files import folder_claimed, write_atomic
-from bench.store import (
-    Result,
-    RunFolder,
-    Scores,
-    find_results,
-    read_metrics,
-    read_records,
-    record_folder,
-    records_file,
-    write_records,
-)
+from bench.records.atomic import folder_claimed, write_atomic
+from bench.records.folders import RunFolder
+from bench.records.index import find_results, read_records, record_folder, records_file, write_records
+from bench.records.logs import read_metrics
+from bench.records.schema import Result, Scores
+from bench.sweeps.ablations import sweeps_of
 from reports.ablation import AblationTable, ablation_tables
 from reports.overview import headline
 from reports.records import counts_of, listed, origins, seed_folders, shown_path

@@ -26,7 +26,7 @@ from matplotlib.markers import CARETDOWN, CARETUP
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bench.errors import plain
-from bench.store import Result
+from bench.records.schema import Result
 from reports.statistics import Summary
 from reports.tables import COLUMNS, Split, Table, miou_table
 

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from bench.store import Result
+from bench.records.schema import Result
 from reports.overview import SPLIT_COLUMNS
 from reports.sheets import GROUP_COLUMNS, Sheet, group_names, group_title
 from reports.tables import cell_text, columns_of, miou_table

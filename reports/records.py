@@ -12,18 +12,11 @@ from typing import TypeVar
 import numpy as np
 
 from bench.errors import DataError
-from bench.store import (
-    Result,
-    RunFolder,
-    SeedFolder,
-    SeedQuality,
-    SeedReport,
-    Start,
-    find_unfinished,
-    metrics_torn,
-    read_counts,
-    without_folders,
-)
+from bench.records.folders import RunFolder, SeedFolder
+from bench.records.index import find_unfinished
+from bench.records.logs import metrics_torn, read_counts
+from bench.records.provenance import without_folders
+from bench.records.schema import Result, SeedQuality, SeedReport, Start
 from reports.statistics import ImageSums, image_sums, pooled_miou
 
 T = TypeVar("T")

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.ablations import Ablation, sweeps_of
 from bench.errors import ConfigError, DataError, did_you_mean
-from bench.files import write_atomic
-from bench.store import Result, RunFolder, Scores, find_results, read_metrics
+from bench.records.atomic import write_atomic
+from bench.records.folders import RunFolder
+from bench.records.index import find_results
+from bench.records.logs import read_metrics
+from bench.records.schema import Result, Scores
+from bench.sweeps.ablations import Ablation, sweeps_of
 from reports import (
     ablation,
     classes,

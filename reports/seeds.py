@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.store import CurvePoint, Result, SeedQuality
+from bench.records.schema import CurvePoint, Result, SeedQuality
 from reports.plots import COLOURS, LINES, Picture, batches, compose, file_name, numbered, plain_panel
 from reports.tables import Split, columns_of, granted, labels_of, miou_table
 

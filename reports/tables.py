@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from bench.errors import DataError, plain
-from bench.store import Result
+from bench.records.schema import Result
 from reports.statistics import Summary, summarise
 
 Column = Literal["last", "oracle", "student"]

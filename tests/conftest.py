@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.config import RunConfig, resolve
-from bench.registry import describe_method
+from bench.settings.registry import describe_method
+from bench.settings.resolve import resolve
+from bench.settings.schema import RunConfig
 from datasets.folder import Folder
-from datasets.split_lists import FROM_RECORD, Split, write_split
+from datasets.splits import Split
+from datasets.splits_make import FROM_RECORD, write_split
 from datasets.tags import tag_digest
 
 TRAIN, TEST, SIZE = 16, 4, 40

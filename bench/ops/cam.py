@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.ops.losses import IGNORE
+from bench.labels import IGNORE
 
 EPSILON = 1e-5  # of the normalisations, in all of IRN, SEAM, AFA and ToCo
 Undecided = Literal["missed", "excluded"] | int
+Rule = Literal["max", "min-max", "seam"]  # of `normalise`
 
 
 class Best(NamedTuple):
@@ -87,7 +88,7 @@ def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
-def normalise(cam: Tensor, rule: Literal["max", "min-max", "seam"] = "max") -> Tensor:
+def normalise(cam: Tensor, rule: Rule = "max") -> Tensor:
     """Every map on its own to the range 0..1. Normalise what is left when padding has been cut off.
 
     Args:
@@ -109,6 +110,14 @@ def normalise(cam: Tensor, rule: Literal["max", "min-max", "seam"] = "max") -> T
     return (cam - low - EPSILON).relu() / (high - low + EPSILON)
 
 
+def at_image_size(maps: Tensor, size: tuple[int, int], rule: Rule) -> Tensor:
+    """The stored maps of one image, normalised at its own size: K h w -> 1 K H W in 0..1; K may be 0."""
+    if not len(maps):
+        return maps.new_zeros(1, 0, *size)
+    full = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)
+    return normalise(full, rule)
+
+
 def dead_tags(cam: Tensor, tags: Tensor) -> Tensor:
     """The tags whose map is positive nowhere, so that no pixel can be theirs: B K H W and B K -> B K bool.
 
@@ -124,13 +133,16 @@ def best_tagged(cam: Tensor, tags: Tensor, classes: Sequence[int]) -> Best:
     Args:
         cam: B K H W, 0 or more.
         tags: B K bool.
-        classes: The K ids of the maps.
+        classes: The K ids of the maps, of which there may be none.
 
     Raises:
         ValueError: The three do not agree in K.
     """
     if not cam.shape[1] == tags.shape[1] == len(classes):
         raise ValueError(f"{cam.shape[1]} maps, {tags.shape[1]} tags and {len(classes)} classes do not agree")
+    if not classes:
+        nothing = cam.new_zeros(len(cam), *cam.shape[-2:])  # B H W
+        return Best(torch.full_like(nothing, IGNORE, dtype=torch.int64), nothing, nothing + torch.inf)
     allowed = cam.masked_fill(~tags[:, :, None, None], -torch.inf)
     value, place = allowed.max(1)
     second = allowed.scatter(1, place.unsqueeze(1), -torch.inf).amax(1)

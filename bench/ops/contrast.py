@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.ops.losses import IGNORE
+from bench.labels import IGNORE
 from bench.ops.negatives import ranks
 from bench.ops.processes import total, world_size
 from bench.ops.queues import Queues, sample_keys

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.ops.losses import IGNORE
+from bench.labels import IGNORE
 
 FLOOR = 1e-5  # of a probability, whose logarithm is taken; as pydensecrf's unary_from_softmax
 

@@ -4,7 +4,7 @@ device."""
 import torch
 from torch import Tensor
 
-from bench.ops.losses import IGNORE
+from bench.labels import IGNORE
 
 
 def accuracy(pseudo_label: Tensor, truth: Tensor, where: Tensor) -> Tensor:

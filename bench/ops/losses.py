@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from bench.labels import IGNORE
 
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ rules goes into the queues.
 import torch
 from torch import Tensor
 
-from bench.ops.losses import IGNORE
+from bench.labels import IGNORE
 
 
 def ranks(probability: Tensor) -> Tensor:

@@ -22,20 +22,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import cam_seeds, harness, maps_to_seeds
-from bench.cam_seeds import activation_maps, choose_scores, make
-from bench.config import CamSeeds, RunConfig, resolve
+from bench import machine, pipeline
+from bench.cam_seeds.make import activation_maps
+from bench.cam_seeds.refine import Scores, seed_of
+from bench.cam_seeds.thresholds import choose_scores
 from bench.contract import IGNORE
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
-from bench.identity import SeedPlan, plan
-from bench.maps_to_seeds import Scores, normalised, read_maps, seed_of
-from bench.models import Segmenter
-from bench.ops import crf
-from bench.ops.cam import EPSILON
-from bench.store import SeedReport, read_metrics
+from bench.networks.segmenter import Segmenter
+from bench.ops import cam, crf
+from bench.ops.cam import EPSILON, at_image_size
+from bench.pipeline import make_seeds
+from bench.plan import SeedPlan, granted_tags, plan
+from bench.records.atomic import write_atomic
+from bench.records.logs import read_maps, read_metrics
+from bench.records.schema import SeedReport
+from bench.settings.resolve import resolve
+from bench.settings.schema import CamSeeds, RunConfig
+from bench.training import session
 from datasets.folder import Folder
-from datasets.split_lists import FROM_RECORD, Split, find_split, write_split
+from datasets.splits import Split, find_split
+from datasets.splits_make import FROM_RECORD, write_split
 from datasets.tags import tag_digest
 
 Config = Callable[..., RunConfig]
@@ -149,7 +156,7 @@ def settings(**changes: Any) -> CamSeeds:
 @pytest.fixture
 def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Maps that are normalised already: dividing by the maximum would make others of them."""
-    monkeypatch.setattr(maps_to_seeds, "normalised", lambda maps, size, settings: maps[None])
+    monkeypatch.setattr(cam, "at_image_size", lambda maps, size, rule: maps[None])
 
 
 @pytest.mark.usefixtures("as_they_are")
@@ -191,10 +198,10 @@ def test_power_background_by_hand() -> None:
 
 
 def test_maps_are_normalised_by_their_maximum_at_image_size() -> None:
-    full = normalised(torch.tensor([[[2.0, 4.0]], [[0.0, 0.0]]]), (1, 4), settings())
+    full = at_image_size(torch.tensor([[[2.0, 4.0]], [[0.0, 0.0]]]), (1, 4), "max")
     torch.testing.assert_close(full[0, 0, 0], torch.tensor([2, 2.5, 3.5, 4]) / (4 + EPSILON))
     assert full.shape == (1, 2, 1, 4) and not full[0, 1].any()
-    assert normalised(torch.zeros(0, 1, 2), (1, 4), settings()).shape == (1, 0, 1, 4)
+    assert at_image_size(torch.zeros(0, 1, 2), (1, 4), "max").shape == (1, 0, 1, 4)
 
 
 @pytest.mark.parametrize(("background", "value"), [(0, 0), (None, IGNORE), (4, 4)])
@@ -304,7 +311,7 @@ def test_the_maps_of_a_mirrored_image_are_mirrored() -> None:
 
 def test_seeds_and_their_report(weak: Config, tiny_set: Folder) -> None:
     planned = seeds_of(weak())
-    report = make(planned, Quiet())
+    report = make_seeds(planned, Quiet())
     assert list(made(planned)) == list(tiny_set.ids("train")) and report.images == 16
     assert planned.folder.read_report() == report and not planned.folder.quality.exists()
     assert report.classifier == planned.classifier.run_id and planned.classifier.folder.result.exists()
@@ -316,15 +323,15 @@ def test_seeds_and_their_report(weak: Config, tiny_set: Folder) -> None:
         assert set(np.unique(seed(planned, id))) <= {0, *(tiny_set.tags(id) or ()), IGNORE}
     before = made(planned)
     silent = Quiet()
-    assert make(planned, silent) == report and silent.started == [] and made(planned) == before
+    assert make_seeds(planned, silent) == report and silent.started == [] and made(planned) == before
 
 
 def test_a_seed_is_made_of_the_stored_maps(weak: Config, tiny_set: Folder) -> None:
     planned = seeds_of(weak())
-    make(planned, Quiet())
-    classes, maps = read_maps(planned.folder, "train_06")
+    make_seeds(planned, Quiet())
+    classes, maps = read_maps(planned.folder.map("train_06"))
     assert classes == [2] and maps.shape == (1, 10, 10)
-    again = seed_of(tiny_set.image("train_06"), maps, classes, 0, planned.settings, FIXED)
+    again = seed_of(tiny_set.image("train_06"), torch.from_numpy(maps), classes, 0, planned.settings, FIXED)
     assert (seed(planned, "train_06") == again).all()
 
 
@@ -343,7 +350,7 @@ def test_strange_images(weak: Config, edited: Edit) -> None:
     root = edited(change, tags={"train_03": []})
     for refine in ("par", "crf") if importlib.util.find_spec("pydensecrf") else ("par",):
         planned = seeds_of(on(root, weak(f"cam_seeds.refine={refine}", "cam_seeds.scales=[1.0, 0.5]")))
-        report = make(planned, Quiet())
+        report = make_seeds(planned, Quiet())
         assert report.images == 12 and report.untagged == 1
         assert seed(planned, "train_00").shape == (1, 30) and not seed(planned, "train_03").any()
         assert all(seed(planned, id).shape == (40, 40) for id in ("train_01", "train_02"))
@@ -352,27 +359,27 @@ def test_strange_images(weak: Config, edited: Edit) -> None:
 def test_a_broken_image_costs_the_others_nothing(weak: Config, edited: Edit) -> None:
     root = edited()
     planned = seeds_of(on(root, weak()))
-    harness.run(planned.classifier, Quiet())
+    pipeline.run(planned.classifier, Quiet())
     path = root / "tinyset" / "images" / "train_03.png"
     kept = path.read_bytes()
     Image.fromarray(np.zeros((40, 40), np.uint16)).save(path)
     with pytest.raises(DataError, match=r"(?s)1 of 12 images.*train_03.png has more than 8 bits a channel"):
-        make(planned, Quiet())
+        make_seeds(planned, Quiet())
     assert set(made(planned)) == {f"train_{i:02d}" for i in range(12)} - {"train_03"}
     assert planned.folder.read_report() is None
     path.write_bytes(kept)
-    assert make(planned, Quiet()).images == 12 and len(made(planned)) == 12
+    assert make_seeds(planned, Quiet()).images == 12 and len(made(planned)) == 12
 
 
 def test_an_image_that_breaks_between_map_and_seed(weak: Config, edited: Edit) -> None:
     root = edited()
     planned = seeds_of(on(root, weak()))
     with pytest.raises(Interrupted):
-        make(planned, Quiet("activation maps", 12))
+        make_seeds(planned, Quiet("activation maps", 12))
     (root / "tinyset" / "images" / "train_03.png").write_bytes(GARBAGE)
     planned.folder.map("train_05").write_bytes(b"")
     with pytest.raises(DataError, match=r"(?s)2 of 12 .*train_03.png cannot be decoded.*train_05.npz cannot"):
-        make(planned, Quiet())
+        make_seeds(planned, Quiet())
     assert len(made(planned)) == 10
 
 
@@ -382,10 +389,10 @@ def test_processes_change_no_bit(refine: str, weak: Config, edited: Edit) -> Non
     if refine == "crf":
         pytest.importorskip("pydensecrf")
     planned = seeds_of(on(edited(), weak(f"cam_seeds.refine={refine}")))
-    one = make(planned, Quiet(), jobs=1)
+    one = make_seeds(planned, Quiet(), jobs=1)
     seeds = made(planned)
     shutil.rmtree(planned.folder.report.parent)
-    several = make(planned, Quiet(), jobs=2)
+    several = make_seeds(planned, Quiet(), jobs=2)
     assert made(planned) == seeds and len(seeds) == 12
     times = ("map_seconds", "refine_core_seconds")
     assert several.model_dump(exclude=set(times)) == one.model_dump(exclude=set(times))
@@ -405,16 +412,16 @@ def test_a_signal_to_all_processes_is_a_stop(weak: Config, monkeypatch: pytest.M
         yield
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM"):
-        patch.setattr(cam_seeds, "in_processes", killed)
-        make(planned, Quiet())
-    assert make(planned, Quiet()).images == 16
+        patch.setattr("bench.cam_seeds.make.in_processes", killed)
+        make_seeds(planned, Quiet())
+    assert make_seeds(planned, Quiet()).images == 16
 
 
 @pytest.mark.slow
 def test_a_killed_process_is_a_sentence(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cam_seeds, "SeedMaker", lambda *_: die)
+    monkeypatch.setattr("bench.cam_seeds.make.SeedMaker", lambda *_: die)
     with pytest.raises(BenchError, match="a process that makes CAM seeds was killed.*fewer --jobs"):
-        make(seeds_of(weak()), Quiet(), jobs=2)
+        make_seeds(seeds_of(weak()), Quiet(), jobs=2)
 
 
 # Stopping, resuming, sharing --------------------------------------------------------------------------------
@@ -426,18 +433,18 @@ def test_stopped_making_goes_on_where_it_was(
 ) -> None:
     planned = seeds_of(weak())
     with pytest.raises(Interrupted):
-        make(planned, Quiet(activity, 5))
+        make_seeds(planned, Quiet(activity, 5))
     assert len(list(planned.folder.map("x").parent.iterdir())) == maps and len(made(planned)) == seeds
     dates = {path: path.stat().st_mtime_ns for path in planned.folder.path.rglob("*.??g")}
     display = Quiet()
-    resumed = make(planned, display)
+    resumed = make_seeds(planned, display)
     assert all(path.stat().st_mtime_ns == date for path, date in dates.items())
     assert (("activation maps", 5) in display.started) == (maps == 5)
 
     config = weak()
     machine = config.machine.model_copy(update={"out": str(tmp_path / "whole")})
     whole = seeds_of(config.model_copy(update={"machine": machine}))
-    report = make(whole, Quiet())
+    report = make_seeds(whole, Quiet())
     assert made(whole) == made(planned) and len(made(whole)) == 16
     times = {"map_seconds", "refine_core_seconds"}
     assert report.model_dump(exclude=times) == resumed.model_dump(exclude=times)
@@ -445,7 +452,7 @@ def test_stopped_making_goes_on_where_it_was(
 
 def test_a_writer_that_dies_leaves_no_half_file(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     planned = seeds_of(weak())
-    replaced = maps_to_seeds.write_atomic.__globals__["os"].replace
+    replaced = write_atomic.__globals__["os"].replace
     count = 0
 
     def lost(old: Path, new: Path) -> None:
@@ -458,10 +465,10 @@ def test_a_writer_that_dies_leaves_no_half_file(weak: Config, monkeypatch: pytes
 
     monkeypatch.setattr("os.replace", lost)
     with pytest.raises(KeyboardInterrupt):
-        make(planned, Quiet())
+        make_seeds(planned, Quiet())
     monkeypatch.undo()
     assert len(made(planned)) == 2 and planned.folder.read_report() is None
-    assert make(planned, Quiet()).images == 16 and len(made(planned)) == 16
+    assert make_seeds(planned, Quiet()).images == 16 and len(made(planned)) == 16
 
 
 def test_a_second_process_waits_for_the_first(weak: Config) -> None:
@@ -470,7 +477,7 @@ def test_a_second_process_waits_for_the_first(weak: Config) -> None:
     display, waits = Quiet(), threading.Event()
     display.say = lambda text: (display.said.append(text), waits.set())  # type: ignore[assignment,func-returns-value]
     reports: list[SeedReport] = []
-    second = threading.Thread(target=lambda: reports.append(make(planned, display)), daemon=True)
+    second = threading.Thread(target=lambda: reports.append(make_seeds(planned, display)), daemon=True)
     with open(planned.folder.path / ".lock", "w") as lock:  # another open file, as of another process
         fcntl.flock(lock, fcntl.LOCK_EX)
         second.start()
@@ -481,14 +488,14 @@ def test_a_second_process_waits_for_the_first(weak: Config) -> None:
 
 
 def test_runs_of_one_seed_share_their_seeds(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    harness.run(plan(weak()), Quiet())
+    pipeline.run(plan(weak()), Quiet())
     planned = seeds_of(weak())
     before = {path: path.stat().st_mtime_ns for path in planned.folder.path.rglob("[!.]*.*")}
     assert len(before) > 32
-    monkeypatch.setattr(cam_seeds, "SeedMaker", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr("bench.cam_seeds.make.SeedMaker", lambda *_: pytest.fail("made again"))
     other = plan(weak("protocol.steps=1", method="fixmatch"))
     assert other.seeds is not None and other.seeds.folder.path == planned.folder.path
-    harness.run(other, Quiet())
+    pipeline.run(other, Quiet())
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -532,23 +539,23 @@ def test_a_run_without_tags_does_not_depend_on_settings_of_seeds(tiny_config: Co
 def test_the_batches_of_the_control_hold_the_shuffled_tags(weak: Config) -> None:
     planned = plan(weak("tags=shuffled", "protocol.steps=2"))
     assert planned.seeds is not None
-    make(planned.seeds, Quiet())
-    trainer = harness.Trainer(planned, Quiet(), harness.Stop())
-    given = harness.granted_tags(plan(weak()), trainer.dataset)
-    assert trainer.batches.tags == harness.granted_tags(planned, trainer.dataset) != given
+    make_seeds(planned.seeds, Quiet())
+    trainer = session.trainer_of(planned, Quiet(), machine.Stop())
+    given = granted_tags(plan(weak()), trainer.dataset)
+    assert trainer.batches.tags == granted_tags(planned, trainer.dataset) != given
 
 
 def test_shuffled_tags_are_other_tags_of_the_same_number(weak: Config) -> None:
     given, shuffled = (
-        harness.granted_tags(plan(weak(f"tags={what}")), Folder(root, "tinyset"))
+        granted_tags(plan(weak(f"tags={what}")), Folder(root, "tinyset"))
         for what in ("given", "shuffled")
         for root in [Path(str(weak().machine.data_root)) / "tinyset"]
     )
     assert given != shuffled and given.keys() == shuffled.keys()
     assert sorted(given.values()) == sorted(shuffled.values())
     planned = seeds_of(weak("tags=shuffled"))
-    make(planned, Quiet())
-    assert all(read_maps(planned.folder, id)[0] == list(set(shuffled[id]) - {0}) for id in shuffled)
+    make_seeds(planned, Quiet())
+    assert all(read_maps(planned.folder.map(id))[0] == list(set(shuffled[id]) - {0}) for id in shuffled)
 
 
 # Policies ---------------------------------------------------------------------------------------------------
@@ -581,7 +588,7 @@ def test_a_policy_opens_so_many_masks(
     sets: tuple[str, ...], count: int, weak: Config, opened: set[str]
 ) -> None:
     planned = seeds_of(weak(*sets))
-    report = make(planned, Quiet())
+    report = make_seeds(planned, Quiet())
     assert len(opened) == count and set(report.opened) == opened == set(report.opened[:count])
     assert report.strict - report.loose == pytest.approx(0.25) or report.loose == 0
     if not count:
@@ -594,11 +601,13 @@ def test_the_oracle_finds_the_threshold(weak: Config, monkeypatch: pytest.Monkey
     dataset = Folder(Path(str(weak().machine.data_root)) / "tinyset", "tinyset")
     tags = {id: list(dataset.tags(id) or ()) for id in dataset.ids("train")}
 
-    def maps_of(folder: Any, id: str) -> tuple[list[int], Tensor]:
-        mask = torch.from_numpy(dataset.mask(id))
-        return tags[id], torch.stack([torch.where(mask == label, 0.8, 0.6) for label in tags[id]])
+    def maps_of(path: Path) -> tuple[list[int], np.ndarray]:
+        mask, id = dataset.mask(path.stem), path.stem
+        return tags[id], np.stack([np.where(mask == label, 0.8, 0.6) for label in tags[id]]).astype(
+            np.float32
+        )
 
-    monkeypatch.setattr(cam_seeds, "read_maps", maps_of)
+    monkeypatch.setattr("bench.cam_seeds.thresholds.read_maps", maps_of)
     scores = choose_scores(planned, dataset, list(tags))
     assert scores.strict - scores.loose == pytest.approx(0.25)
     assert 0.75 <= (scores.strict + scores.loose) / 2 < 1  # .6 / .8 after dividing by the maximum
@@ -609,10 +618,10 @@ def test_scores_wait_for_all_images(weak: Config, edited: Edit) -> None:
     """Chosen without the broken image they might be others, and some seeds would be made by them."""
     root = edited()
     planned = seeds_of(on(root, weak("cam_seeds.policy=oracle")))
-    harness.run(planned.classifier, Quiet())
+    pipeline.run(planned.classifier, Quiet())
     (root / "tinyset" / "images" / "train_03.png").write_bytes(GARBAGE)
     with pytest.raises(DataError, match=r"train_03.png cannot be decoded"):
-        make(planned, Quiet())
+        make_seeds(planned, Quiet())
     assert made(planned) == {} and len(list(planned.folder.map("x").parent.iterdir())) == 11
 
 
@@ -624,14 +633,14 @@ def test_more_heldout_images_than_there_are(weak: Config) -> None:
 def test_a_batch_of_the_classifier_larger_than_its_images(weak: Config) -> None:
     """With the key of its own batch, and before anything is read."""
     assert ids(weak("cam_seeds.protocol.batch.labeled=16"))
-    with pytest.raises(ConfigError, match=r"to 16 images.* of 17; .*cam_seeds.protocol.batch.labeled=16"):
+    with pytest.raises(ConfigError, match=r"16 images.* the 17 .*cam_seeds.protocol.batch.labeled=16"):
         seeds_of(weak("cam_seeds.protocol.batch.labeled=17"))
 
 
 def test_a_policy_needs_a_background(weak: Config, edited: Edit) -> None:
     planned = seeds_of(on(edited(classes="ground square stripe"), weak("cam_seeds.policy=oracle")))
     with pytest.raises(ConfigError, match=r"cam_seeds.policy oracle .* tinyset has no background class"):
-        make(planned, Quiet())
+        make_seeds(planned, Quiet())
     assert not planned.classifier.folder.path.exists(), "nothing is trained for it"
 
 
@@ -643,7 +652,7 @@ def test_a_run_on_seeds_that_decide_nothing(method: str, weak: Config, edited: E
     root = edited(classes="ground square stripe", tags={f"train_{i:02d}": [1, 2] for i in range(12)})
     sets = ("cam_seeds.minimum=0.99", "cam_seeds.lead=0.9", "protocol.steps=3")
     config = on(root, weak(*sets, method=method))
-    result = harness.run(plan(config), Quiet())
+    result = pipeline.run(plan(config), Quiet())
     report = seeds_of(config).folder.read_report()
     assert result.steps == 3 and report is not None and report.decided == 0
     lines = read_metrics(plan(config).folder.metrics)
@@ -660,7 +669,7 @@ def test_no_mask_is_opened_on_the_way_from_tags_to_weights(
             (folder / "labels" / f"train_{i:02d}.png").write_bytes(GARBAGE)
 
     config = on(edited(poison), weak("protocol.steps=6", method=method, split=split))
-    result = harness.run(plan(config), Quiet())
+    result = pipeline.run(plan(config), Quiet())
     assert result.steps == 6 and result.images["tags"] == (8 if split == "few+tags" else 12)
 
 
@@ -674,7 +683,7 @@ def test_granted_masks_are_opened(weak: Config, edited: Edit) -> None:
     root = edited(poison)
     config = on(root, weak("cam_seeds.protocol.steps=6", split="few+tags"))
     with pytest.raises(DataError, match=r"train_0[0-3].png cannot be decoded"):
-        harness.run(plan(config), Quiet())
+        pipeline.run(plan(config), Quiet())
     assert not seeds_of(config).folder.report.exists()
 
 
@@ -702,7 +711,7 @@ def test_tags_that_cannot_be(tags: dict[str, Any], said: str, weak: Config, edit
     valid = {id: entry if all(e in ([], [0]) for e in tags.values()) else [1] for id, entry in tags.items()}
     planned = seeds_of(on(edited(tags=tags, said={**ALL, **valid}), weak()))
     with pytest.raises(DataError, match=said):
-        make(planned, Quiet())
+        make_seeds(planned, Quiet())
     assert not planned.classifier.folder.result.exists()
 
 
@@ -713,7 +722,7 @@ def test_an_image_without_an_entry(weak: Config, edited: Edit) -> None:
     del table["train_07"]
     path.write_text(json.dumps(table))
     with pytest.raises(DataError, match=r"tags.json has no entry for 'train_07'"):
-        make(seeds_of(on(root, weak())), Quiet())
+        make_seeds(seeds_of(on(root, weak())), Quiet())
 
 
 def test_tags_that_have_changed_since(weak: Config, edited: Edit) -> None:
@@ -721,7 +730,7 @@ def test_tags_that_have_changed_since(weak: Config, edited: Edit) -> None:
     path = root / "tinyset" / "tags.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "train_07": [1]}))
     config = on(root, weak())
-    for start in (lambda: make(seeds_of(config), Quiet()), lambda: harness.run(plan(config), Quiet())):
+    for start in (lambda: make_seeds(seeds_of(config), Quiet()), lambda: pipeline.run(plan(config), Quiet())):
         with pytest.raises(DataError, match=r"are not those that its split 'tags' was made with; restore"):
             start()
 
@@ -730,7 +739,7 @@ def test_background_may_stand_among_the_tags_or_not(weak: Config, edited: Edit) 
     root = edited()
     path = root / "tinyset" / "tags.json"
     path.write_text(json.dumps({id: [0, *tags] for id, tags in json.loads(path.read_text()).items()}))
-    assert make(seeds_of(on(root, weak())), Quiet()).tags < 24
+    assert make_seeds(seeds_of(on(root, weak())), Quiet()).tags < 24
     assert find_split("tinyset", "tags", root).digests["tag_sets"]
 
 
@@ -748,7 +757,7 @@ def test_without_pydensecrf_seeds_are_refined_by_par(tiny_config: Config) -> Non
     config = tiny_config("supervised", "cam_seeds.protocol.steps=1", "cam_seeds.scales=[1.0]", split="tags")
     assert config.cam_seeds is not None and config.cam_seeds.refine == "par"
     assert resolve({"method": {"name": "supervised"}}).cam_seeds.refine == "par"  # type: ignore[union-attr]
-    assert make(seeds_of(config), Quiet()).settings["refine"] == "par"
+    assert make_seeds(seeds_of(config), Quiet()).settings["refine"] == "par"
 
 
 @pytest.mark.usefixtures("no_crf")
@@ -757,7 +766,7 @@ def test_without_pydensecrf_a_sentence_says_what_to_install(weak: Config) -> Non
     with pytest.raises(
         ConfigError, match=r"needs the module pydensecrf: install the distribution pydensecrf2"
     ):
-        make(planned, Quiet())
+        make_seeds(planned, Quiet())
     assert not planned.classifier.folder.path.exists(), "before anything is trained"
 
 

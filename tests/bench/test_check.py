@@ -20,7 +20,9 @@ import torch
 from rich.console import Console
 
 from bench import cli
-from bench.check import (
+from bench.display import Display
+from bench.errors import ConfigError, DataError, Regression
+from bench.gate import (
     Baselines,
     Row,
     bound,
@@ -32,13 +34,12 @@ from bench.check import (
     updated,
     write_baselines,
 )
-from bench.config import RunConfig
-from bench.display import Display
-from bench.errors import ConfigError, DataError, Regression
-from bench.files import folder_claimed
-from bench.harness import run
-from bench.identity import plan
-from bench.store import Point, Result, RunFolder, Score
+from bench.pipeline import run
+from bench.plan import plan
+from bench.records.atomic import folder_claimed
+from bench.records.folders import RunFolder
+from bench.records.schema import Point, Result, Score
+from bench.settings.schema import RunConfig
 from datasets.loaders import StepBatches
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -536,7 +537,7 @@ def test_a_hostile_name_is_only_text_in_the_table(
 
 
 def test_the_gate_needs_no_torch() -> None:
-    code = "import sys, bench.check; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    code = "import sys, bench.gate; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, env=environment, check=True)
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from bench import checkpoint
-from bench import files as bench_files
 from bench.errors import DataError
+from bench.records import atomic as bench_files
+from bench.training import checkpoint
 
 
 def state(step: int) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from PIL import Image
 from rich.console import Console
 
 from bench import __version__, cli
-from bench.config import RunConfig, read_yaml
-from datasets.split_lists import Split, digest
+from bench.settings.reading import read_yaml
+from bench.settings.schema import RunConfig
+from datasets.splits import Split, digest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 Config = Callable[..., RunConfig]
@@ -177,8 +178,12 @@ def test_no_color_is_honoured_on_a_terminal(run: Bench, monkeypatch: pytest.Monk
         (["--device", "tpu"], 2, ["unknown device 'tpu'"]),
         (["--data-root", "/nowhere/at/all"], 2, ["'tinyset' has no splits", "/nowhere/at/all"]),
         (["--split", "full"], 2, ["method 'fixmatch' needs images with supervision 'none'", "grants none"]),
-        (["--set", "protocol.batch.labeled=5"], 2, ["the labeled list of split 'few' has 4 images", "=4"]),
-        (["--set", "protocol.batch.unlabeled=13"], 2, ["the unlabeled list", "12 images", "=12"]),
+        (
+            ["--set", "protocol.batch.labeled=5"],
+            2,
+            ["the labeled stream of split 'few' of 'tinyset' has 4 images", "=4"],
+        ),
+        (["--set", "protocol.batch.unlabeled=13"], 2, ["the unlabeled stream", "12 images", "=12"]),
         (["--set", "protocol.batch.unlabeled=1"], 2, ["protocol.batch.unlabeled=2"]),
         (["--set", "protocol.network.encoder=resnet999"], 2, ["resnet999"]),
         (["--set", "protocol.network.weights=/no/such.pth"], 3, ["no weights file /no/such.pth"]),
@@ -190,6 +195,11 @@ def test_bad_settings_get_a_sentence_and_write_nothing(
 ) -> None:
     run("fixmatch", *arguments).refused(code, *words)
     assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoint.pt"))
+
+
+def test_a_mixed_batch_larger_than_its_masks_is_refused_before_the_run(run: Bench) -> None:
+    mixed = ("--split", "few+tags", "--set", "protocol.batch.labeled=9", "--dry-run")
+    run("supervised", *mixed).refused(2, "has 4 images with masks", "--set protocol.batch.labeled=8")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from bench import config, registry
-from bench.config import RunConfig, parse_assignment, protocol_names, read_yaml, resolve
 from bench.errors import ConfigError
+from bench.settings import reading, registry, schema
+from bench.settings.reading import parse_assignment, protocol_names, read_yaml
+from bench.settings.resolve import resolve
+from bench.settings.schema import RunConfig
 
 SPLITS = {"pixel": "a", "tags": "b", "none": "c", "eval": "d"}
 TEXT = """
@@ -31,7 +33,7 @@ def protocols(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("one", "two"):
         (folder / f"{name}.yaml").write_text(TEXT)
-    monkeypatch.setattr(config, "PROTOCOLS", folder)
+    monkeypatch.setattr(reading, "PROTOCOLS", folder)
     return folder
 
 
@@ -69,7 +71,7 @@ def test_the_file_beats_the_protocol(protocols: Path, tmp_path: Path) -> None:
 
 
 def test_the_protocol_beats_the_defaults(protocols: Path) -> None:
-    assert make().protocol.clip == 5.0 and config.Protocol.model_fields["clip"].default is None
+    assert make().protocol.clip == 5.0 and schema.Protocol.model_fields["clip"].default is None
 
 
 def test_defaults_fill_the_rest(protocols: Path) -> None:
@@ -250,7 +252,7 @@ PROTOCOL_CHANGES = [
 
 def test_the_list_of_changes_names_every_field_of_a_protocol() -> None:
     named = {change.partition("=")[0] for change in PROTOCOL_CHANGES}
-    assert named == set(config._keys(config.Protocol, "")) - {"name"}
+    assert named == set(reading._keys(schema.Protocol, "")) - {"name"}
 
 
 def test_every_field_of_a_protocol_changes_its_hash_and_the_id(protocols: Path) -> None:
@@ -286,7 +288,7 @@ def test_no_setting_of_the_machine_changes_the_id(protocols: Path) -> None:
         "tensorboard": "false",
         "audit": "true",
     }
-    assert set(changes) == set(config.Machine.model_fields)
+    assert set(changes) == set(schema.Machine.model_fields)
     found = [make(), *(make(f"machine.{key}={value}") for key, value in changes.items())]
     assert len({one.to_yaml() for one in found}) == len(found)
     assert len({one.run_id(1, SPLITS) for one in found}) == 1
@@ -326,7 +328,7 @@ def test_every_data_set_has_a_protocol(dataset: str) -> None:
 @pytest.mark.slow
 def test_every_protocol_names_a_network_that_can_be_built(tiny_config: Callable[..., RunConfig]) -> None:
     """Encoders are timm's or smp's, and the decoder fits."""
-    from bench.models import Segmenter
+    from bench.networks.segmenter import Segmenter
 
     networks = {
         resolve({"method": {"name": "supervised"}, "protocol": {"name": name}}).protocol.network

@@ -13,8 +13,8 @@ from sklearn.metrics import jaccard_score
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from bench.config import Evaluation
-from bench.evaluation import Inference, confusion, evaluate, score, windows
+from bench.scoring.inference import Inference, confusion, evaluate, score, windows
+from bench.settings.schema import Evaluation
 from datasets.folder import Folder
 
 

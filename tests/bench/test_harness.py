@@ -22,16 +22,21 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from bench import checkpoint, harness, registry
-from bench.config import Network, RunConfig
+from bench import machine, pipeline
+from bench.contract import Progress
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
-from bench.evaluation import Inference, evaluate, score
-from bench.identity import Plan, plan
-from bench.knobs import Knobs
-from bench.models import Segmenter
-from bench.store import Result, RunFolder, read_counts, read_result
-from bench.weights import load_weights
+from bench.networks.segmenter import Segmenter
+from bench.networks.weights import load_weights
+from bench.plan import Plan, plan
+from bench.records.folders import RunFolder
+from bench.records.logs import read_counts
+from bench.records.schema import Result, read_result
+from bench.scoring.inference import Inference, evaluate, score
+from bench.settings import registry
+from bench.settings.base import Knobs
+from bench.settings.schema import Network, RunConfig
+from bench.training import checkpoint, session, trainer
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FILES = {
@@ -66,7 +71,7 @@ class Quiet(Display):
 
 
 def run(config: RunConfig, stop_after: tuple[str, int] | None = None, **options: bool) -> Result:
-    return harness.run(plan(config), Quiet(stop_after), **options)
+    return pipeline.run(plan(config), Quiet(stop_after), **options)
 
 
 def weights_of(config: RunConfig) -> bytes:
@@ -185,7 +190,7 @@ def test_a_finished_run_is_left_as_it_is(tiny_config: Config) -> None:
     folder = plan(config).folder
     before = {path: path.read_bytes() for path in folder.path.iterdir()}
     display = Quiet()
-    assert harness.run(plan(config), display) == first
+    assert pipeline.run(plan(config), display) == first
     assert display.said == [f"already done: {folder.path}"]
     assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
 
@@ -204,7 +209,7 @@ def test_overwrite_drops_an_interrupted_run(tiny_config: Config) -> None:
     with pytest.raises(Interrupted):
         run(config, ("train", 3))
     display = Quiet()
-    harness.run(plan(config), display, overwrite=True)
+    pipeline.run(plan(config), display, overwrite=True)
     assert display.said == [], "nothing was resumed"
 
 
@@ -214,7 +219,7 @@ def test_seeds_differ_and_methods_of_one_seed_start_alike(tiny_config: Config) -
     assert weights_of(zero) != weights_of(one)
     nets = []
     for method in ("supervised", "fixmatch"):
-        trainer = harness.Trainer(plan(tiny_config(method)), Quiet(), harness.Stop())
+        trainer = session.trainer_of(plan(tiny_config(method)), Quiet(), machine.Stop())
         nets.append((trainer.method.net.state_dict(), trainer.batches[0].labeled))
     (first, first_batch), (second, second_batch) = nets
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -409,9 +414,9 @@ def test_a_run_is_held_while_its_seeds_are_made(tiny_config: Config, monkeypatch
         seen.append(planned.folder.holder())
         raise Interrupted("enough")
 
-    monkeypatch.setattr("bench.cam_seeds.make", make)
+    monkeypatch.setattr("bench.pipeline.make_seeds", make)
     with pytest.raises(Interrupted, match="enough"):
-        harness.run(planned, Display())
+        pipeline.run(planned, Display())
     assert seen == [f"process {os.getpid()} on {socket.gethostname()}"]
     assert planned.folder.holder() is None
 
@@ -419,11 +424,11 @@ def test_a_run_is_held_while_its_seeds_are_made(tiny_config: Config, monkeypatch
 def test_a_later_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that comes at the heels of the first is the same wish."""
     now = 100.0
-    monkeypatch.setattr(harness.time, "monotonic", lambda: now)
+    monkeypatch.setattr(machine.time, "monotonic", lambda: now)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with harness.stoppable() as stop:
+    with machine.stoppable() as stop:
         signal.raise_signal(signal.SIGINT)
-        now += harness.REPEAT_SECONDS - 0.1
+        now += machine.REPEAT_SECONDS - 0.1
         signal.raise_signal(signal.SIGTERM)
         assert stop.signal == signal.SIGINT
         now += 0.2
@@ -624,8 +629,8 @@ def test_sliding_windows_change_the_score_and_not_the_training(
 
 def test_clip_bounds_the_gradient(tiny_config: Config) -> None:
     config = tiny_config("supervised", "protocol.clip=0.01")
-    trainer = harness.Trainer(plan(config), Quiet(), harness.Stop())
-    trainer.train_step(trainer.batches[0], harness.Progress(0, 6, 0))
+    trainer = session.trainer_of(plan(config), Quiet(), machine.Stop())
+    trainer.train_step(trainer.batches[0], Progress(0, 6, 0))
     squares = [(p.grad**2).sum() for p in trainer.method.parameters() if p.grad is not None]
     assert float(torch.stack(squares).sum().sqrt()) == pytest.approx(0.01, rel=1e-3)
 
@@ -667,7 +672,7 @@ def test_out_of_memory_is_a_sentence(tiny_config: Config, monkeypatch: pytest.Mo
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(harness.Trainer, "train_step", full)
+    monkeypatch.setattr(trainer.Trainer, "train_step", full)
     with pytest.raises(BenchError, match=r"out of memory at step 0: lower protocol\.batch"):
         run(tiny_config("supervised"))
 
@@ -729,12 +734,12 @@ def test_a_note_of_one_step_is_not_logged_again(tiny_config: Config, plug_in: Ca
 def test_more_classes_than_a_mask_holds_are_refused(classes: int) -> None:
     """The border of every data set; the folder of a user's own refuses them before that."""
     if classes == 255:
-        harness._check_classes("many", Knobs(), classes)
+        session._check_classes("many", Knobs(), classes)
         return
     with pytest.raises(
         ConfigError, match=r"many has 256 classes, but a mask holds at most 255.*classes\.txt"
     ):
-        harness._check_classes("many", Knobs(), classes)
+        session._check_classes("many", Knobs(), classes)
 
 
 # Figures for the log

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.log import Log
-from bench.store import RunFolder, read_metrics
+from bench.records.folders import RunFolder
+from bench.records.logs import read_metrics
+from bench.training.metrics_log import Log
 
 NAN, INF = math.nan, math.inf
 

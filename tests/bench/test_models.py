@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.config import Network
 from bench.errors import BenchError, ConfigError, DataError
-from bench.models import Segmenter, build_encoder
-from bench.weights import load_weights, normalisation
+from bench.networks.segmenter import Segmenter, build_encoder
+from bench.networks.weights import load_weights, normalisation
+from bench.settings.schema import Network
 
 LITE0 = Network(
     encoder="tf_efficientnet_lite0",

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.config import RunConfig, Schedule
-from bench.models import Segmenter
+from bench.networks.segmenter import Segmenter
 from bench.ops.teacher import Teacher
-from bench.optimisation import build_optimizer, lr_factor, set_lr
+from bench.settings.schema import RunConfig, Schedule
+from bench.training.optimizer import build_optimizer, lr_factor, set_lr
 
 
 def test_poly_at_half_way_and_at_the_end() -> None:

@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench import harness, randomness, registry
-from bench.config import RunConfig
+from bench import randomness
 from bench.contract import Batch, Progress, Stream
 from bench.display import Display
-from bench.harness import Stop, Trainer
-from bench.identity import plan
+from bench.machine import Stop
+from bench.plan import plan
+from bench.settings import registry
+from bench.settings.schema import RunConfig
+from bench.training import session, trainer
+from bench.training.trainer import Trainer
 
 METHODS = registry.method_names()
 STEPS = 4
@@ -24,7 +27,7 @@ Config = Callable[..., RunConfig]
 def trainer_of(tiny_config: Config, method: str, seed: int = 0) -> Trainer:
     split = "few+tags" if "tags" in registry.describe_method(method).needs else "few"
     config = tiny_config(method, f"protocol.steps={STEPS}", split=split, seed=seed)
-    return Trainer(plan(config), Display(), Stop())
+    return session.trainer_of(plan(config), Display(), Stop())
 
 
 def net_state(trainer: Trainer) -> dict[str, Tensor]:
@@ -105,7 +108,7 @@ def test_no_seed_knows_the_method(method: str, tiny_config: Config, monkeypatch:
         names.append(name)
         return seed_for(*name)
 
-    for module in (randomness, harness):
+    for module in (randomness, trainer):
         monkeypatch.setattr(module, "seed_for", recorded)
     seen_in_training(trainer_of(tiny_config, method))
     purposes = {name[1] for name in names}

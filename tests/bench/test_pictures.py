@@ -14,17 +14,22 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import harness, pictures
-from bench.config import RunConfig
+from bench import pipeline
+from bench.commands.look import draw_sheet
 from bench.contract import IGNORE
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
-from bench.identity import Plan, plan
-from bench.pictures import Column, Panel, coloured, fitted, hatched, heated, named_places, pseudo_labels
-from bench.store import RunFolder
+from bench.plan import Plan, plan
+from bench.records.folders import RunFolder
+from bench.scoring import looks
+from bench.scoring.looks import fitted, pseudo_labels
+from bench.settings.schema import RunConfig
+from datasets.decode import colours, read_mask
 from datasets.folder import Folder
-from datasets.reading import colours, read_mask
-from datasets.split_lists import Split, regenerate
+from datasets.splits import Split
+from datasets.splits_make import regenerate
+from reports import picture_sheet
+from reports.picture_sheet import Column, Panel, coloured, hatched, heated, named_places
 
 Config = Callable[..., RunConfig]
 SEEDS = {
@@ -58,10 +63,14 @@ def trained(tiny_config: Config, tagged_root: Path) -> Callable[..., Plan]:
     def train(method: str, split: str) -> Plan:
         sets = (f"machine.data_root={tagged_root}",)
         planned = plan(tiny_config(method, *sets, split=split, cam_seeds=SEEDS))
-        harness.run(planned, Display())
+        pipeline.run(planned, Display())
         return planned
 
     return train
+
+
+def sheet(folder: RunFolder, data_root: Path | None, images: int, to: Path | None = None) -> Path:
+    return draw_sheet(folder.path, data_root, images, to)
 
 
 class Drawn:
@@ -80,13 +89,13 @@ class Drawn:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
-    seen, draw = Drawn(), pictures.draw
+    seen, draw = Drawn(), picture_sheet.draw
 
     def spy(title: str, headings: list[str], columns: list[Column], *rest: Any) -> bytes:
         seen.headings, seen.columns = headings, columns
         return draw(title, headings, columns, *rest)
 
-    monkeypatch.setattr(pictures, "draw", spy)
+    monkeypatch.setattr(picture_sheet, "draw", spy)
     return seen
 
 
@@ -103,12 +112,12 @@ def test_a_run_with_seeds_has_all_columns_and_its_seeds_as_they_are(
     planned = trained("u2pl", "tags")
     assert planned.seeds is not None
     folder = planned.folder
-    first = pictures.sheet(folder, None, 3)
+    first = sheet(folder, None, 3)
     assert first == folder.sheet and drawn.titles == WITH_SEEDS
     assert all(len(column.panels) == 3 for column in drawn.columns)
 
     data = Folder(tagged_root / "tinyset", "tinyset")
-    ids = pictures.chosen(planned.split, 3, 0)
+    ids = looks.chosen(planned.split, 3, 0)
     for place, (id, text) in enumerate(zip(ids, drawn.headings, strict=True)):
         assert text.startswith(f"{id}   tags: ") and "background" not in text
         for column, label in (
@@ -121,14 +130,14 @@ def test_a_run_with_seeds_has_all_columns_and_its_seeds_as_they_are(
             for value in range(3):
                 assert (panel.picture[panel.label == value] == colours(3)[value]).all()
 
-    again = pictures.sheet(folder, tagged_root, 3, tmp_path / "other" / "again.png")
+    again = sheet(folder, tagged_root, 3, tmp_path / "other" / "again.png")
     assert again.read_bytes() == first.read_bytes(), "the same run, the same bytes"
     assert opened(first).shape[1] == 10 + len(WITH_SEEDS) * 230
     # The folder of all runs may be moved: seeds are looked for beside the run, wherever that is.
     moved = tmp_path / "moved"
     shutil.move(folder.root, moved)
     elsewhere = RunFolder(moved / folder.path.relative_to(folder.root))
-    assert pictures.sheet(elsewhere, None, 3).read_bytes() == again.read_bytes()
+    assert sheet(elsewhere, None, 3).read_bytes() == again.read_bytes()
     assert elsewhere.sheet.exists()
     elsewhere.clear()
     assert not elsewhere.sheet.exists()
@@ -136,7 +145,7 @@ def test_a_run_with_seeds_has_all_columns_and_its_seeds_as_they_are(
 
 def test_a_run_without_seeds_leaves_their_columns_out(trained: Callable[..., Plan], drawn: Drawn) -> None:
     planned = trained("supervised", "few")
-    picture = opened(pictures.sheet(planned.folder, None, 2))
+    picture = opened(sheet(planned.folder, None, 2))
     assert drawn.titles == WITHOUT
     assert set(drawn.headings) < set(planned.split.none), "images that are not granted pixels"
     assert picture.shape[1] == 10 + len(WITHOUT) * 230
@@ -148,7 +157,7 @@ def test_labeled_images_are_shown_where_there_are_no_others(
     trained: Callable[..., Plan], drawn: Drawn
 ) -> None:
     planned = trained("supervised", "full")
-    pictures.sheet(planned.folder, None, 32)
+    sheet(planned.folder, None, 32)
     assert sorted(drawn.headings) == sorted(planned.split.pixel), "no more than there are"
     assert "learned from" in drawn.columns[1].caption
 
@@ -157,18 +166,18 @@ def test_a_missing_mask_is_told_in_its_panel(
     trained: Callable[..., Plan], tagged_root: Path, drawn: Drawn
 ) -> None:
     planned = trained("supervised", "few")
-    gone, kept = pictures.chosen(planned.split, 2, 0)
+    gone, kept = looks.chosen(planned.split, 2, 0)
     (tagged_root / "tinyset" / "labels" / f"{gone}.png").unlink()
-    pictures.sheet(planned.folder, None, 2)
+    sheet(planned.folder, None, 2)
     notes = {id: panel.note for id, panel in zip((gone, kept), drawn.panels("truth"), strict=True)}
     assert notes == {gone: "no mask", kept: ""} and drawn.panels("truth")[0].picture is None
 
 
 def test_a_larger_sheet_begins_with_the_images_of_a_smaller_one() -> None:
     split = Split("x", "x", pixel=("p",), tags=("a", "b", "c"), none=("d", "e"), eval=())
-    many = pictures.chosen(split, 32, seed=1)
-    assert sorted(many) == ["a", "b", "c", "d", "e"] and pictures.chosen(split, 2, seed=1) == many[:2]
-    assert any(pictures.chosen(split, 32, seed) != many for seed in range(2, 9))
+    many = looks.chosen(split, 32, seed=1)
+    assert sorted(many) == ["a", "b", "c", "d", "e"] and looks.chosen(split, 2, seed=1) == many[:2]
+    assert any(looks.chosen(split, 32, seed) != many for seed in range(2, 9))
 
 
 # What is refused
@@ -180,16 +189,16 @@ def test_a_finished_run_is_needed_and_a_number_that_fits(
     folder = trained("supervised", "few").folder
     for number in (0, 33):
         with pytest.raises(ConfigError, match=f"1 to 32 images, not {number}"):
-            pictures.sheet(folder, None, number)
+            sheet(folder, None, number)
     with pytest.raises(ConfigError, match=r"ends in \.png"):
-        pictures.sheet(folder, None, 1, tmp_path / "sheet.jpg")
+        sheet(folder, None, 1, tmp_path / "sheet.jpg")
     with pytest.raises(DataError, match="no finished run"):
-        pictures.sheet(RunFolder(tmp_path), None, 1)
+        sheet(RunFolder(tmp_path), None, 1)
 
 
 def test_the_run_of_a_classifier_is_refused(trained: Callable[..., Plan]) -> None:
     with pytest.raises(ConfigError, match="show a run that learned from its seeds"):
-        pictures.sheet(trained("classifier", "tags").folder, None, 1)
+        sheet(trained("classifier", "tags").folder, None, 1)
 
 
 def _damage_weights(planned: Plan, root: Path) -> None:
@@ -239,12 +248,12 @@ def test_what_is_missing_or_changed_is_a_sentence(trained: Callable[..., Plan], 
     ):
         damage(planned, tagged_root)
         with pytest.raises(error, match=words):
-            pictures.sheet(planned.folder, None, 1)
+            sheet(planned.folder, None, 1)
         assert not planned.folder.sheet.exists()
         for name in ("runs", "data"):
             shutil.rmtree(folder / name)
             shutil.copytree(kept / name, folder / name)
-    pictures.sheet(planned.folder, None, 1)  # and what was put back is sound
+    sheet(planned.folder, None, 1)  # and what was put back is sound
 
 
 # The parts
@@ -318,15 +327,15 @@ def test_pseudo_labels_among_the_tags() -> None:
 
 def test_unreliable_pixels_are_the_least_sure_of_all_images_together() -> None:
     sure, unsure = torch.linspace(0, 0.4, 40).view(5, 8), torch.linspace(0.5, 1, 60).view(6, 10)
-    first, second = pictures.unreliable([sure, unsure], 0.25)
+    first, second = looks.unreliable([sure, unsure], 0.25)
     assert first.shape == (5, 8) and second.shape == (6, 10)
     assert not first.any() and second.sum() == 25
 
 
 def test_text_is_broken_into_lines_that_fit() -> None:
-    lines = pictures.wrapped("tags: one, two, three, and_a_long_word", 11, len)
+    lines = picture_sheet.wrapped("tags: one, two, three, and_a_long_word", 11, len)
     assert lines == ["tags: one,", "two, three,", "and_a_long_word"]
-    assert pictures.wrapped("", 10, len) == []
+    assert picture_sheet.wrapped("", 10, len) == []
 
 
 def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,21 +345,21 @@ def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: p
         label[10 * stripe : 10 * stripe + 10] = stripe % 5
     label[:, :8] = 5
     boxes: list[Any] = []
-    write = pictures._write_names
+    write = picture_sheet._write_names
 
     def spy(ax: Any, *rest: Any) -> None:
         before = len(ax.texts)
         write(ax, *rest)
         boxes.extend(text.get_window_extent() for text in ax.texts[before:])
 
-    monkeypatch.setattr(pictures, "_write_names", spy)
+    monkeypatch.setattr(picture_sheet, "_write_names", spy)
     names = ["[$one$]", "two", "three", "four", "five", "a name that is longer than its stripe"]
     columns = [Column("seed", "", [Panel(coloured(label, colours(6)), label)])]
-    picture = pictures.draw("title", ["an id"], columns, colours(6), names)
+    picture = picture_sheet.draw("title", ["an id"], columns, colours(6), names)
     assert picture[:4] == b"\x89PNG" and 2 <= len(boxes) < 23
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
-    texts = [name for _, name in pictures.legend_of(columns, colours(6), names)]
+    texts = [name for _, name in picture_sheet.legend_of(columns, colours(6), names)]
     assert texts == [*names, "unreliable pseudo-label"]
     label[0] = IGNORE
-    assert "no label, or undecided" in [n for _, n in pictures.legend_of(columns, colours(6), names)]
+    assert "no label, or undecided" in [n for _, n in picture_sheet.legend_of(columns, colours(6), names)]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import provenance
+from bench.records import provenance
 
 
 def git(folder: Path, *arguments: str) -> str:

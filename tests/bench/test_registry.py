@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from bench import registry
 from bench.cli import app
-from bench.config import RunConfig, resolve
 from bench.errors import ConfigError, DataError
+from bench.settings import registry
+from bench.settings.resolve import resolve
+from bench.settings.schema import RunConfig
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLUGIN = '''"""Learns nothing.
@@ -275,8 +276,8 @@ def test_a_run_of_a_preset_carries_its_name_and_knobs(
     methods: Path, tiny_config: Callable[..., RunConfig]
 ) -> None:
     from bench.display import Display
-    from bench.harness import run
-    from bench.identity import plan
+    from bench.pipeline import run
+    from bench.plan import plan
 
     preset_of_fixmatch(methods, "{threshold: 0.5}")
     planned = plan(tiny_config("careful", "protocol.steps=1"))

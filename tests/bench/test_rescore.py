@@ -19,15 +19,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bench.config import Evaluation, RunConfig
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
-from bench.evaluation import Inference, confusion, evaluate, to_tensor
-from bench.harness import run as run_plan
-from bench.identity import plan
+from bench.networks import exported
 from bench.ops import crf
-from bench.rescore import PENDING, Refinement, Settings, count, likely, load_network, rescore
-from bench.store import RunFolder
+from bench.pipeline import run as run_plan
+from bench.plan import plan
+from bench.records.folders import RunFolder
+from bench.scoring.inference import Inference, confusion, evaluate, to_tensor
+from bench.scoring.multi_scale_crf import PENDING, Refinement, Settings, count, likely, rescore
+from bench.settings.schema import Evaluation, RunConfig
 from datasets.folder import Folder
 
 needs_crf = pytest.mark.skipif(
@@ -215,10 +216,10 @@ def test_weights_from_before_a_head_that_predicts_nothing_are_enough(finished: R
     assert again(finished, overwrite=True).entries[0].score == expected
     save_file({k: v for k, v in state.items() if k != "mean"}, finished.weights, about)
     with pytest.raises(DataError, match=r"does not fit .* 1 tensors .* mean; run it again"):
-        load_network(finished)
+        exported.read(finished.weights)
     save_file(state | {"segmentation_head.bias": torch.zeros(9)}, finished.weights, about)
     with pytest.raises(DataError, match=r"the first is segmentation_head\.bias"):
-        load_network(finished)
+        exported.read(finished.weights)
 
 
 # What is refused --------------------------------------------------------------------------------------------

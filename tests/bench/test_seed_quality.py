@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 import torch
 
-from bench import harness
-from bench.cam_seeds import make
-from bench.config import RunConfig
+from bench import pipeline
+from bench.cam_seeds.quality import measure, spread_counts
 from bench.display import Display
 from bench.errors import DataError
-from bench.identity import SeedPlan, plan
 from bench.ops import cam
-from bench.seed_quality import measure, spread_counts
-from bench.store import read_metrics
-from datasets import loaders
+from bench.pipeline import make_seeds
+from bench.plan import SeedPlan, plan
+from bench.records.logs import read_metrics
+from bench.settings.schema import RunConfig
+from datasets import loaders, splits
 from datasets.folder import Folder
 from datasets.tags import load_tags
 
@@ -87,7 +87,7 @@ def test_shuffled_tags_are_worth_less(tiny_set: Folder, tiny_config: Config) -> 
 
 def test_masks_as_seeds_are_perfect(tiny_config: Config, tiny_set: Folder) -> None:
     planned = seeds_of(weak(tiny_config))
-    make(planned, Display())
+    make_seeds(planned, Display())
     with_masks(planned, tiny_set)
     quality = measure(planned, Display())
     assert quality.miou == quality.miou_decided == quality.coverage == 1 and quality.iou == [1, 1, 1]
@@ -100,12 +100,13 @@ def test_a_run_on_masks_as_seeds_is_the_fully_supervised_one(
 ) -> None:
     """Bit for bit, once the streams of masks and of seeds have changed their names: each draws its own."""
     config, full = weak(tiny_config), tiny_config("supervised", "protocol.steps=4", split="full")
-    make(seeds_of(config), Display())
+    make_seeds(seeds_of(config), Display())
     with_masks(seeds_of(config), tiny_set)
-    expected = harness.run(plan(full), Display())
-    monkeypatch.setattr(loaders, "MASKS", loaders.SEEDS)
-    monkeypatch.setattr(loaders, "SEEDS", "pixel")
-    assert harness.run(plan(config), Display()).predictor == expected.predictor
+    expected = pipeline.run(plan(full), Display())
+    for module in (splits, loaders):
+        monkeypatch.setattr(module, "MASKS", "seeds")
+        monkeypatch.setattr(module, "SEEDS", "pixel")
+    assert pipeline.run(plan(config), Display()).predictor == expected.predictor
     losses, same = (
         [line["loss"] for line in read_metrics(plan(one).folder.metrics)] for one in (config, full)
     )
@@ -116,7 +117,7 @@ def test_the_answer_is_kept_and_is_that_of_the_seeds(tiny_config: Config, tiny_s
     planned = seeds_of(weak(tiny_config))
     with pytest.raises(DataError, match=r"holds no finished CAM seeds; make them with `cam-seeds`"):
         measure(planned, Display())
-    report = make(planned, Display())
+    report = make_seeds(planned, Display())
     assert planned.folder.read_quality() is None
     quality = measure(planned, Display())
     assert planned.folder.read_quality() == quality and quality.images == 16
@@ -138,7 +139,7 @@ def test_quality_of_seeds_that_decide_nothing_can_be_read_again(
     (root / "tinyset" / "classes.txt").write_text("ground\nsquare\nstripe\n")
     config = weak(tiny_config, "cam_seeds.minimum=0.999999", f"machine.data_root={root}")
     planned = seeds_of(config)
-    assert make(planned, Display()).decided == 0
+    assert make_seeds(planned, Display()).decided == 0
     quality = measure(planned, Display())
     assert (quality.miou, quality.miou_decided, quality.coverage) == (0, 0, 0)
     assert planned.folder.read_quality() == quality
@@ -154,7 +155,7 @@ def test_no_run_reads_the_answer(tiny_config: Config) -> None:
         }
         assert not names & {"read_quality", "seed_quality", "SeedQuality", "measure"}, file
     config = weak(tiny_config)
-    make(seeds_of(config), Display())
+    make_seeds(seeds_of(config), Display())
     folder = seeds_of(config).folder
     folder.quality.write_text(json.dumps({"not": "a quality"}))
-    assert harness.run(plan(config), Display()).steps == 4
+    assert pipeline.run(plan(config), Display()).steps == 4

@@ -19,29 +19,12 @@ import numpy as np
 import pytest
 
 from bench.errors import ConfigError, DataError
-from bench.files import write_atomic
-from bench.store import (
-    Git,
-    Point,
-    Rescored,
-    Result,
-    RunFolder,
-    Score,
-    Scores,
-    SeedFolder,
-    Start,
-    Torn,
-    find_results,
-    find_unfinished,
-    metrics_torn,
-    read_counts,
-    read_metrics,
-    read_result,
-    read_results,
-    records_file,
-    without_folders,
-    write_records,
-)
+from bench.records.atomic import write_atomic
+from bench.records.folders import RunFolder, SeedFolder
+from bench.records.index import find_results, find_unfinished, read_results, records_file, write_records
+from bench.records.logs import metrics_torn, read_counts, read_metrics
+from bench.records.provenance import without_folders
+from bench.records.schema import Git, Point, Rescored, Result, Score, Scores, Start, Torn, read_result
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -428,7 +411,7 @@ def test_a_claim_clears_what_a_killed_process_left_half_written(folder: RunFolde
 def test_two_processes_cannot_claim_one_folder(folder: RunFolder) -> None:
     """The lock holds across processes, names the folder, and dies with its holder."""
     program = (
-        "import sys; from pathlib import Path; from bench.store import RunFolder\n"
+        "import sys; from pathlib import Path; from bench.records.folders import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).claimed():\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 import yaml
 
-from bench import ablations, registry
-from bench import sweep as sweeps
-from bench.config import RunConfig
 from bench.errors import ConfigError, InUse
-from bench.files import write_atomic
-from bench.store import RunFolder, read_results
+from bench.records.atomic import write_atomic
+from bench.records.folders import RunFolder
+from bench.records.index import read_results
+from bench.settings import registry
+from bench.settings.schema import RunConfig
+from bench.sweeps import ablations, grid, launch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 Config = Callable[..., RunConfig]
@@ -138,8 +139,8 @@ def starts(runs: Path) -> dict[str, list[int]]:
 
 @pytest.mark.slow
 def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome], runs: Path) -> None:
-    grid = ["--method", "supervised,fixmatch", "--split", "few", "--seed", "0,1", "--jobs", "2", "--audit"]
-    first = sweep(*grid)
+    options = ["--method", "supervised,fixmatch", "--split", "few", "--seed", "0,1", "--jobs", "2", "--audit"]
+    first = sweep(*options)
     assert first.code == 0, first
     found = {(result.method, result.seed) for result in read_results(runs)}
     assert found == {("supervised", 0), ("supervised", 1), ("fixmatch", 0), ("fixmatch", 1)}
@@ -151,7 +152,7 @@ def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome
         assert "threads: 1" in RunFolder(path).config.read_text(), "the file's own number"
         assert "audit: true" in RunFolder(path).config.read_text()
 
-    second = sweep(*grid)
+    second = sweep(*options)
     assert second.code == 0 and "4 of 4 runs done already" in second.out
     assert "[" not in second.out and re.search(r"supervised .*\(2\)", second.out)
     assert set(map(tuple, starts(runs).values())) == {(0,)}, "nothing was started"
@@ -203,8 +204,8 @@ def test_a_killed_run_is_listed_and_the_next_call_goes_on_with_it(
 
 @pytest.mark.slow
 def test_two_sweeps_share_a_grid(start: Callable[..., subprocess.Popen[str]], runs: Path) -> None:
-    grid = ["--method", "supervised", "--split", "few", "--seed", "0,1,2"]
-    outcomes = [finished(process) for process in [start(*grid), start(*grid)]]
+    options = ["--method", "supervised", "--split", "few", "--seed", "0,1,2"]
+    outcomes = [finished(process) for process in [start(*options), start(*options)]]
     assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
     assert len(starts(runs)) == 3 and set(map(tuple, starts(runs).values())) == {(0,)}, "each once"
     for outcome in outcomes:
@@ -215,7 +216,7 @@ def test_two_sweeps_share_a_grid(start: Callable[..., subprocess.Popen[str]], ru
 def test_a_run_held_elsewhere_is_waited_for_and_then_done(
     start: Callable[..., subprocess.Popen[str]], runs: Path, tiny_config: Config
 ) -> None:
-    from bench.identity import plan
+    from bench.plan import plan
 
     held = plan(tiny_config("supervised")).folder
     with held.claimed():
@@ -235,15 +236,15 @@ def test_a_run_that_is_taken_after_the_look_is_no_failure(
 ) -> None:
     """The run itself says that it is in use; by the third look it is free."""
     monkeypatch.chdir(CHECKOUT)
-    span = sweeps.Span(methods=["supervised"], splits=["few"])
-    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    span = grid.Span(methods=["supervised"], splits=["few"])
+    cells, _ = grid.grid(span, flags=flags(tiny_config("supervised")))
     lines: list[str] = []
     with ExitStack() as holder:
         holder.enter_context(cells[0].folder.claimed())
         looks = iter([lambda: None, lambda: "process 1 on here", holder.close])
         monkeypatch.setattr(RunFolder, "holder", lambda self: next(looks)())
-        outcome = sweeps.run_grid(cells, 1, lines.append)
-    assert outcome == sweeps.Outcome([], None) and cells[0].done and next(looks, None) is None
+        outcome = launch.run_grid(cells, 1, lines.append)
+    assert outcome == launch.Outcome([], None) and cells[0].done and next(looks, None) is None
     begun, held, again, done = lines
     assert begun == again and begun.startswith("started: supervised on tinyset few, seed 0  /")
     assert "passed over" in held and done.startswith("[1/1] supervised on")
@@ -254,8 +255,8 @@ def test_a_signal_is_passed_on_once_and_the_runs_are_resumable(
     start: Callable[..., subprocess.Popen[str]], runs: Path
 ) -> None:
     """To the whole process group and twice, as an impatient hand at a terminal sends it."""
-    grid = ("--method", "supervised", "--split", "few", "--seed", "0,1,2", "--set", LONG)
-    process = start(*grid, "--jobs", "2", "--set", "machine.checkpoint_every=1000")
+    options = ("--method", "supervised", "--split", "few", "--seed", "0,1,2", "--set", LONG)
+    process = start(*options, "--jobs", "2", "--set", "machine.checkpoint_every=1000")
     wait_for(lambda: trained(runs), process)
     os.killpg(process.pid, signal.SIGINT)
     os.killpg(process.pid, signal.SIGINT)
@@ -264,7 +265,7 @@ def test_a_signal_is_passed_on_once_and_the_runs_are_resumable(
     assert "SIGINT: waiting for 2 runs to save; a second signal kills them" in outcome.out
     assert re.search(r"resumable: supervised on tinyset few, seed \d  ", outcome.out), outcome
     assert "failed" not in outcome.out and list(runs.rglob("checkpoint.pt")), "saved by the signal alone"
-    states = finished(start(*grid, "--dry-run")).out.splitlines()[0]
+    states = finished(start(*options, "--dry-run")).out.splitlines()[0]
     assert re.fullmatch(r"3 runs: (\d done, )?\d interrupted, \d to do", states)
 
 
@@ -304,20 +305,20 @@ def test_a_failed_run_is_listed_and_the_others_are_done(
 def test_a_result_that_cannot_be_read_is_listed_and_stops_no_other_run(
     sweep: Callable[..., Outcome], runs: Path, tiny_config: Config, damage: bytes, words: str
 ) -> None:
-    from bench.identity import plan
+    from bench.plan import plan
 
     damaged = plan(tiny_config("supervised")).folder.result
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(damage)
-    grid = ("--method", "supervised", "--split", "few", "--seed", "0,1")
-    assert "2 runs: 2 to do" in sweep(*grid, "--status").out
-    outcome = sweep(*grid)
+    options = ("--method", "supervised", "--split", "few", "--seed", "0,1")
+    assert "2 runs: 2 to do" in sweep(*options, "--status").out
+    outcome = sweep(*options)
     assert outcome.code == 1 and "1 failed of 2 runs" in outcome.err, outcome
     (said,) = re.findall(r"^failed: supervised on tinyset few, seed 0: (.*)$", outcome.out, re.M)
     assert str(damaged) in said and words in said and "move it away and run it again" in said
     assert re.search(r"seed 1: mIoU .*", outcome.out) and re.search(r"│ supervised .*\(1\) │", outcome.out)
     damaged.unlink()
-    assert sweep(*grid).code == 0
+    assert sweep(*options).code == 0
 
 
 @pytest.mark.slow
@@ -375,8 +376,8 @@ def flags(config: RunConfig) -> dict[str, Any]:
 
 
 def test_a_grid_has_each_run_once_in_an_order_that_soon_makes_a_table(tiny_config: Config) -> None:
-    span = sweeps.Span(methods=["supervised", "fixmatch"], splits=["few", "full", "few"], seeds=[0, 1, 0])
-    cells, refused = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    span = grid.Span(methods=["supervised", "fixmatch"], splits=["few", "full", "few"], seeds=[0, 1, 0])
+    cells, refused = grid.grid(span, flags=flags(tiny_config("supervised")))
     assert [cell.label for cell in cells] == [
         "supervised on tinyset few, seed 0",
         "fixmatch on tinyset few, seed 0",
@@ -390,7 +391,7 @@ def test_a_grid_has_each_run_once_in_an_order_that_soon_makes_a_table(tiny_confi
 
 
 def plan_of(config: RunConfig) -> Any:
-    from bench.identity import plan
+    from bench.plan import plan
 
     return plan(config)
 
@@ -400,54 +401,54 @@ def test_variants_are_the_knobs_laid_over_the_defaults(tiny_config: Config, tmp_
     file.write_text(THRESHOLDS)
     ablation = ablations.read_ablation(file)
     config = flags(tiny_config("supervised"))
-    cells, _ = sweeps.grid(sweeps.Span(splits=["few"]), ablation, config, sets=["method.ema_decay=0.9"])
+    cells, _ = grid.grid(grid.Span(splits=["few"]), ablation, config, sets=["method.ema_decay=0.9"])
     methods = [cell.plan.config.method for cell in cells]
     assert [(method["threshold"], method["ema_decay"]) for method in methods] == [(0.95, 0.9), (0.5, 0.9)]
     assert [cell.label.split(" on ")[0] for cell in cells] == ["fixmatch [published]", "fixmatch [half]"]
     for text in ("method.threshold=0.3", "method.name=cutmix"):
         with pytest.raises(ConfigError, match=f"--set {text.split('=')[0]}: the sweep itself gives"):
-            sweeps.grid(sweeps.Span(splits=["few"]), ablation, config, sets=[text])
+            grid.grid(grid.Span(splits=["few"]), ablation, config, sets=[text])
     with pytest.raises(ConfigError, match="leave --method out"):
-        sweeps.grid(sweeps.Span(methods=["cutmix"], splits=["few"]), ablation, config)
+        grid.grid(grid.Span(methods=["cutmix"], splits=["few"]), ablation, config)
 
 
 def test_a_set_of_what_the_sweep_runs_over_is_refused(tiny_config: Config) -> None:
-    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1])
+    span = grid.Span(methods=["supervised"], splits=["few"], seeds=[0, 1])
     with pytest.raises(ConfigError, match="--set seed: the sweep itself gives seed"):
-        sweeps.grid(span, flags=flags(tiny_config("supervised")), sets=["seed=3"])
+        grid.grid(span, flags=flags(tiny_config("supervised")), sets=["seed=3"])
 
 
 def test_states_are_told_apart(tiny_config: Config) -> None:
-    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2, 3])
-    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    span = grid.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2, 3])
+    cells, _ = grid.grid(span, flags=flags(tiny_config("supervised")))
     cells[0].folder.write_result(read_results(CHECKOUT / "reports" / "published")[0])
     write_atomic(cells[1].folder.checkpoint, b"")
     with cells[2].folder.claimed():
         assert [cell.state for cell in cells] == ["done", "interrupted", "running", "to do"]
         cells[2].folder.metrics.write_text('{"step": 2}\n{"step": 4}\n')
-        first, _, _, running, _ = sweeps.listing(cells, [])
+        first, _, _, running, _ = grid.listing(cells, [])
         assert first == "4 runs: 1 done, 1 running, 1 interrupted, 1 to do"
         assert re.match(
             rf"running +supervised .*seed 2: process {os.getpid()} on \S+, step 4 of \d+  /", running
         )
     write_atomic(cells[3].folder.failure, b"no memory\n")
     assert [cell.state for cell in cells] == ["done", "interrupted", "to do", "failed"]
-    assert list(sweeps.listing(cells[3:], []))[1].startswith(f"failed       {cells[3].label}: no memory  /")
+    assert list(grid.listing(cells[3:], []))[1].startswith(f"failed       {cells[3].label}: no memory  /")
 
 
 @pytest.mark.slow
 def test_what_is_in_the_way_of_one_run_fails_that_run_alone(
     sweep: Callable[..., Outcome], runs: Path, tiny_config: Config
 ) -> None:
-    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2])
-    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    span = grid.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2])
+    cells, _ = grid.grid(span, flags=flags(tiny_config("supervised")))
     cells[0].folder.path.parent.mkdir(parents=True)
     cells[0].folder.path.write_text("a file")
     cells[1].folder.sweep_log.mkdir(parents=True)
     cells[2].folder.result.mkdir(parents=True)
-    grid = ("--method", "supervised", "--split", "few", "--seed", "0,1,2,3")
-    assert "4 to do" in sweep(*grid, "--status").out
-    outcome = sweep(*grid)
+    options = ("--method", "supervised", "--split", "few", "--seed", "0,1,2,3")
+    assert "4 to do" in sweep(*options, "--status").out
+    outcome = sweep(*options)
     assert outcome.code == 1 and "3 failed of 4 runs" in outcome.err, outcome
     for seed, words in enumerate(["File exists", "Is a directory", "Is a directory"]):
         assert re.search(rf"^failed: .*seed {seed}: .*{words}.*{cells[seed].folder.path}", outcome.out, re.M)
@@ -456,15 +457,15 @@ def test_what_is_in_the_way_of_one_run_fails_that_run_alone(
 
 def test_a_folder_that_may_not_be_read_is_said(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """As another user's is; root, who may run the tests, can read all."""
-    span = sweeps.Span(methods=["supervised"], splits=["few"])
-    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    span = grid.Span(methods=["supervised"], splits=["few"])
+    cells, _ = grid.grid(span, flags=flags(tiny_config("supervised")))
 
     def refuse(self: Path, *given: Any, **named: Any) -> Any:
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "exists", refuse)
     assert cells[0].state == "unreadable"
-    assert next(sweeps.listing(cells, [])) == "1 run: 1 unreadable"
+    assert next(grid.listing(cells, [])) == "1 run: 1 unreadable"
 
 
 def test_options_may_be_repeated(sweep: Callable[..., Outcome]) -> None:
@@ -479,13 +480,13 @@ def test_options_may_be_repeated(sweep: Callable[..., Outcome]) -> None:
 def test_a_second_signal_kills_runs_that_hang(
     start: Callable[..., subprocess.Popen[str]], runs: Path
 ) -> None:
-    grid = ("--method", "supervised", "--split", "few", "--set", LONG)
-    process = start(*grid, "--set", "machine.checkpoint_every=1")
+    options = ("--method", "supervised", "--split", "few", "--set", LONG)
+    process = start(*options, "--set", "machine.checkpoint_every=1")
     folder = RunFolder(wait_for(lambda: trained(runs), process))
     (child,) = children(process)
     os.kill(child, signal.SIGSTOP)
     process.send_signal(signal.SIGTERM)
-    time.sleep(sweeps.REPEAT_SECONDS + 0.5)
+    time.sleep(launch.REPEAT_SECONDS + 0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     outcome = finished(process)
@@ -493,7 +494,7 @@ def test_a_second_signal_kills_runs_that_hang(
         outcome.code == 75 and f"resumable: supervised on tinyset few, seed 0  {folder.path}" in outcome.out
     )
     assert "failed" not in outcome.out and folder.holder() is None
-    assert finished(start(*grid)).code == 0 and min(starts(runs).values())[1] > 0
+    assert finished(start(*options)).code == 0 and min(starts(runs).values())[1] > 0
 
 
 @pytest.mark.slow
@@ -528,24 +529,24 @@ def test_a_failure_of_another_sweep_is_not_tried_again(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An old failure is; nothing is printed where nobody listens."""
-    span = sweeps.Span(methods=["supervised"], splits=["few"], seeds=[0, 1])
-    cells, _ = sweeps.grid(span, flags=flags(tiny_config("supervised")))
+    span = grid.Span(methods=["supervised"], splits=["few"], seeds=[0, 1])
+    cells, _ = grid.grid(span, flags=flags(tiny_config("supervised")))
     write_atomic(cells[0].folder.failure, b"old\n")
 
     def gone(line: str) -> None:
         raise BrokenPipeError
 
-    launcher = sweeps._Launcher(cells, 1, gone)
+    launcher = launch._Launcher(cells, 1, gone)
     write_atomic(cells[1].folder.failure, b"no memory\n")
     assert launcher._next() is cells[0] and launcher._next() is None
     assert [failure.reason for failure in launcher.failures] == ["in another process: no memory"]
 
 
 def test_no_more_jobs_than_runs(tiny_config: Config) -> None:
-    cells, _ = sweeps.grid(
-        sweeps.Span(methods=["supervised"], splits=["few"]), flags=flags(tiny_config("supervised"))
+    cells, _ = grid.grid(
+        grid.Span(methods=["supervised"], splits=["few"]), flags=flags(tiny_config("supervised"))
     )
-    assert sweeps._Launcher(cells, 200_000_000, print).jobs == 1
+    assert launch._Launcher(cells, 200_000_000, print).jobs == 1
 
 
 # Its parts --------------------------------------------------------------------------------------------------
@@ -564,10 +565,10 @@ def test_a_run_in_use_has_an_exit_code_of_its_own(tiny_config: Config, tmp_path:
 
 def test_gpus_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-8f")
-    assert sweeps.gpus("auto") == sweeps.gpus("cuda") == ["2", "GPU-8f"]
-    assert sweeps.gpus("cpu") == sweeps.gpus("cuda:1") == []
+    assert launch.gpus("auto") == launch.gpus("cuda") == ["2", "GPU-8f"]
+    assert launch.gpus("cpu") == launch.gpus("cuda:1") == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert sweeps.gpus("auto") == []
+    assert launch.gpus("auto") == []
 
 
 def test_gpus_are_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -576,15 +577,15 @@ def test_gpus_are_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path:
     tool.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert sweeps.gpus("auto") == ["GPU-a", "GPU-b"]
+    assert launch.gpus("auto") == ["GPU-a", "GPU-b"]
     tool.write_text("#!/bin/sh\nexit 9\n")
-    assert sweeps.gpus("auto") == []
+    assert launch.gpus("auto") == []
 
     def hang(*given: Any, **named: Any) -> Any:
         raise subprocess.TimeoutExpired("nvidia-smi", 60)
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert sweeps.gpus("auto") == []
+    assert launch.gpus("auto") == []
 
 
 @pytest.mark.parametrize(
@@ -601,24 +602,24 @@ def test_gpus_are_asked_of_the_driver(monkeypatch: pytest.MonkeyPatch, tmp_path:
     ],
 )
 def test_a_failure_has_a_reason(code: int, line: str, words: str) -> None:
-    assert sweeps.reason(code, line) == words
+    assert launch.reason(code, line) == words
 
 
 def test_the_reason_is_the_last_line_of_this_start(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"earlier\nerror: old\n")
     start = log.stat().st_size
-    assert sweeps.said(log, start) == ""
+    assert launch.said(log, start) == ""
     with open(log, "ab") as file:
         file.write(b"train\nerror: first\nerror: new \xff\n  of two lines\n\n")
-    assert sweeps.said(log, start) == "error: new \ufffd of two lines"
-    assert sweeps.said(tmp_path / "gone", 0) == ""
+    assert launch.said(log, start) == "error: new \ufffd of two lines"
+    assert launch.said(tmp_path / "gone", 0) == ""
 
 
 def test_what_the_caller_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with sweeps.stop_signals() as seen:
+        with launch.stop_signals() as seen:
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGINT)
         assert seen == [signal.SIGINT]

@@ -17,22 +17,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench import registry
-from bench.config import Network, RunConfig, read_yaml
 from bench.contract import IGNORE, Batch, Method, Progress, Stream, Supervision, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
-from bench.harness import run
-from bench.identity import STREAM, plan
-from bench.models import Segmenter
+from bench.networks.segmenter import Segmenter
 from bench.ops.losses import cross_entropy
 from bench.ops.teacher import Teacher
+from bench.pipeline import run
+from bench.plan import plan
 from bench.randomness import torch_seeded
-from bench.store import read_metrics
+from bench.records.logs import read_metrics
+from bench.settings import registry
+from bench.settings.reading import read_yaml
+from bench.settings.schema import BatchSizes, Network, Protocol, RunConfig
 from datasets.folder import Folder
 from datasets.loaders import StepBatches
+from datasets.splits import Split
 
 METHODS = registry.method_names()
+STREAMS = ("labeled", "tagged", "unlabeled")
 STEPS, SIZE = 6, 32
 NETWORK = Network(encoder="tiny", decoder="unet", decoder_channels=16, representation_channels=8)
 # Thresholds of 0, so that an untrained teacher's labels count; ranks that three classes have.
@@ -67,21 +70,20 @@ def build(name: str, classes: tuple[str, ...] = ("background", "square", "stripe
 def batches(data: Folder, name: str) -> StepBatches:
     train = data.ids("train")
     cls = registry.load_method(name)
-    rest = Supervision.TAGS if Supervision.TAGS in cls.needs else Supervision.NONE
-    tags = {id: (0, *(data.tags(id) or ())) for id in train[4:]} if rest == Supervision.TAGS else None
+    tagged = Supervision.TAGS in cls.needs
+    tags = {id: (0, *(data.tags(id) or ())) for id in train[4:]} if tagged else None
+    others = (train[4:], ()) if tagged else ((), train[4:])
+    sizes = BatchSizes(labeled=2, unlabeled=2)
+    protocol = Protocol.model_construct(crop=(SIZE, SIZE), resize=(0.75, 1.5), batch=sizes, steps=STEPS)
     return StepBatches(
         data,
-        {Supervision.PIXEL: train[:4], rest: train[4:]},
+        Split(data.name, "some", train[:4], *others, eval=()),
+        protocol,
         needs=cls.needs,
         tags=tags,
         seed_of=lambda id: (data.image(id)[..., 0] > 150).astype("uint8"),
-        labeled=2,
-        unlabeled=2,
-        crop=(SIZE, SIZE),
-        resize=(0.75, 1.5),
         views=cls.views,
         seed=0,
-        steps=STEPS,
     )
 
 
@@ -129,7 +131,7 @@ def with_stream(batch: Batch, name: str, change: Callable[[Stream], Stream]) -> 
 
 def changed(batch: Batch, change: Callable[[Stream], Stream]) -> Batch:
     """The batch with all of its streams changed."""
-    for name in STREAM.values():
+    for name in STREAMS:
         batch = with_stream(batch, name, change)
     return batch
 
@@ -179,7 +181,7 @@ def test_every_stream_it_needs_moves_the_net(name: str, tiny_set: Folder) -> Non
         label = None if stream.label is None else torch.full_like(stream.label, IGNORE)
         return replace(stream, label=label, valid=torch.zeros_like(stream.valid))
 
-    for stream in STREAM.values():
+    for stream in STREAMS:
         if getattr(batch, stream) is not None:
             backward(method, with_stream(batch, stream, ignored))
             assert not equal(whole, gradients(method)), stream
@@ -233,7 +235,7 @@ def test_ignored_and_padded_pixels_have_no_gradient(name: str, tiny_set: Folder)
     backward(method, changed(batch, half))
     told = [one.grad for one in logits if one.grad is not None]
     assert told
-    images = sum(len(getattr(batch, s).image) for s in STREAM.values() if getattr(batch, s))
+    images = sum(len(getattr(batch, s).image) for s in STREAMS if getattr(batch, s))
     assert sum(len(gradient) for gradient in told) >= images
     for gradient in told:
         middle = gradient.shape[-1] // 2

@@ -14,7 +14,7 @@ from bench.errors import DataError
 from datasets.camvid import CamVid
 from datasets.folder import Folder
 from datasets.msrc21 import Msrc21, Msrc21Objects
-from datasets.split_lists import check_id, read_list
+from datasets.splits import check_id, read_list
 
 
 def make(root: Path, labels: str = "labels", classes: str = "classes.txt") -> Path:

@@ -18,8 +18,10 @@ from torch.utils.data._utils import pin_memory
 from bench.contract import Batch, BoxRule, Dataset, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
 from bench.randomness import numpy_for
+from bench.settings.schema import BatchSizes, Protocol
 from datasets import loaders
 from datasets.loaders import StepBatches, iterate, loader, worker_failures
+from datasets.splits import Split
 
 PIXEL, NONE, TAGS = Supervision.PIXEL, Supervision.NONE, Supervision.TAGS
 BOXES = BoxRule(0.5, (0.02, 0.4), (0.3, 1 / 0.3))
@@ -59,12 +61,17 @@ def make(dataset: Dataset | None = None, **changes: Any) -> StepBatches:
         "unlabeled": 3,
         "crop": (16, 12),
         "resize": (0.5, 2.0),
+        "steps": 20,
         "views": Views(strong=2, boxes=BOXES),
         "seed": 5,
-        "steps": 20,
     } | changes
-    settings.setdefault("needs", settings["granted"].keys())
-    return StepBatches(dataset or Tiny(), **settings)
+    granted = settings.pop("granted")
+    settings.setdefault("needs", granted.keys())
+    split = Split("tiny", "some", *(tuple(granted.get(kind, ())) for kind in Supervision), eval=())
+    batch = BatchSizes.model_construct(labeled=settings.pop("labeled"), unlabeled=settings.pop("unlabeled"))
+    of_protocol = {key: settings.pop(key) for key in ("crop", "resize", "steps")}
+    protocol = Protocol.model_construct(batch=batch, **of_protocol)
+    return StepBatches(dataset or Tiny(), split, protocol, **settings)
 
 
 def digest(batch: Batch) -> str:
@@ -294,13 +301,15 @@ def test_torch_knows_how_to_pin_a_batch(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_list_shorter_than_its_batch_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"labeled stream has 7 ids.* 8.*--set protocol.batch.labeled=7"):
+    with pytest.raises(
+        ConfigError, match=r"labeled stream.* has 7 images.* 8.*--set protocol.batch.labeled=7"
+    ):
         make(labeled=8)
     with pytest.raises(
-        ConfigError, match=r"unlabeled stream has 11 ids.* 12.*--set protocol.batch.unlabeled=11"
+        ConfigError, match=r"unlabeled stream.* has 11 images.* 12.*--set protocol.batch.unlabeled=11"
     ):
         make(unlabeled=12)
-    with pytest.raises(ConfigError, match="unlabeled stream has 0 ids"):
+    with pytest.raises(ConfigError, match="unlabeled stream .* has 0 images.*choose another split"):
         make(granted={PIXEL: LABELED, NONE: ()})
     make(granted={PIXEL: LABELED}, unlabeled=12)  # no stream, no demand
     with pytest.raises(ConfigError, match="labeled batch is 0"):

@@ -17,8 +17,9 @@ from torch import Tensor
 from bench.contract import IGNORE, Batch, Dataset, Supervision, Views
 from bench.errors import ConfigError, DataError
 from bench.randomness import numpy_for
+from bench.settings.schema import BatchSizes, Protocol
 from datasets.loaders import StepBatches, iterate
-from datasets.split_lists import Split
+from datasets.splits import Split
 from datasets.tags import load_tags, read_tags, recorded, tag_digest
 
 PIXEL, TAGS, NONE = Supervision.PIXEL, Supervision.TAGS, Supervision.NONE
@@ -105,16 +106,19 @@ def make(granted: dict[Supervision, tuple[str, ...]] | None = None, **changes: A
         "needs": {PIXEL, TAGS, NONE},
         "labeled": 4,
         "unlabeled": 3,
-        "crop": (24, 24),
-        "resize": (0.5, 2.0),
+        "steps": 12,
         "views": Views(strong=1),
         "seed": 3,
-        "steps": 12,
         "tags": TABLE,
         "seed_of": seed_of,
     } | changes
     lists = {PIXEL: MASKED, TAGS: TAGGED, NONE: FREE} if granted is None else granted
-    return StepBatches(Painted(), lists, **settings)
+    split = Split("painted", "some", *(lists.get(kind, ()) for kind in Supervision), eval=())
+    sizes = BatchSizes(labeled=settings.pop("labeled"), unlabeled=settings.pop("unlabeled"))
+    protocol = Protocol.model_construct(
+        crop=(24, 24), resize=(0.5, 2.0), batch=sizes, steps=settings.pop("steps")
+    )
+    return StepBatches(Painted(), split, protocol, **settings)
 
 
 def row(classes: Collection[int]) -> list[bool]:
@@ -180,7 +184,7 @@ def test_half_of_the_labeled_images_have_masks(labeled: int, masks: int) -> None
 
 
 def test_a_batch_of_one_cannot_be_halved() -> None:
-    with pytest.raises(ConfigError, match=r"Masks and seeds share .* protocol.batch.labeled=2"):
+    with pytest.raises(ConfigError, match=r"masks and seeds share .* protocol.batch.labeled=2"):
         make(labeled=1)
     assert make({TAGS: TAGGED}, labeled=1, needs={PIXEL})[0].labeled.ids[0] in TAGGED
     assert make({PIXEL: MASKED}, labeled=1, needs={PIXEL})[0].labeled.ids[0] in MASKED
@@ -188,9 +192,9 @@ def test_a_batch_of_one_cannot_be_halved() -> None:
 
 
 def test_too_few_images_for_a_half() -> None:
-    with pytest.raises(ConfigError, match=r"stream has 1 ids, too few for a batch of 2.*batch.labeled=2`"):
+    with pytest.raises(ConfigError, match=r"has 1 images with masks, too few for the 2.*batch.labeled=2`"):
         make({PIXEL: MASKED[:1], TAGS: TAGGED})
-    with pytest.raises(ConfigError, match=r"stream has 1 ids, too few for a batch of 2.*batch.labeled=2`"):
+    with pytest.raises(ConfigError, match=r"has 1 tagged images, too few for the 2.*batch.labeled=2`"):
         make({PIXEL: MASKED, TAGS: TAGGED[:1]}, needs={PIXEL})
     assert len(make({PIXEL: MASKED[:1], TAGS: TAGGED}, labeled=2)[0].labeled.ids) == 2
 

@@ -11,8 +11,9 @@ import scipy.io
 from PIL import Image
 
 from bench.errors import ConfigError, DataError
-from datasets.reading import colours
-from datasets.split_lists import find_split, regenerate
+from datasets.decode import colours
+from datasets.splits import find_split
+from datasets.splits_make import regenerate
 from datasets.tags import load_tags, read_tags
 from datasets.voc import CLASSES, Voc, convert_sbd, download
 

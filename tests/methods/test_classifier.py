@@ -11,8 +11,8 @@ from pointwise import BITS, Pointwise, at
 from torch import Tensor
 
 from bench.contract import Batch, Stream, Task
-from bench.knobs import Knobs
 from bench.ops.losses import cross_entropy
+from bench.settings.base import Knobs
 from methods.classifier import Classifier
 
 

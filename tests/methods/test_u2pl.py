@@ -33,18 +33,19 @@ from pointwise import (
 from pydantic import ValidationError
 from torch import Tensor
 
-from bench import checkpoint, harness
-from bench.config import Network, RunConfig
+from bench import pipeline
 from bench.contract import IGNORE, Batch, Stream, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
-from bench.identity import plan
-from bench.models import Segmenter
+from bench.networks.segmenter import Segmenter
 from bench.ops import contrast as contrast_ops
 from bench.ops.entropy import partition
 from bench.ops.losses import cross_entropy
+from bench.plan import plan
 from bench.randomness import torch_seeded
-from bench.store import read_metrics
+from bench.records.logs import read_metrics
+from bench.settings.schema import Network, RunConfig
+from bench.training import checkpoint
 from methods.u2pl import U2PL
 
 Config = Callable[..., RunConfig]
@@ -733,7 +734,7 @@ class Quiet(Display):
 
 def run(config: RunConfig, stop_after: int | None = None, **options: bool) -> bytes:
     """The weights of the run."""
-    harness.run(plan(config), Quiet(stop_after), **options)
+    pipeline.run(plan(config), Quiet(stop_after), **options)
     return plan(config).folder.weights.read_bytes()
 
 

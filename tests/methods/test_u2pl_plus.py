@@ -11,12 +11,13 @@ import torch
 from pointwise import at, batch_of, buffer_of, build, fill, labeled, pixel, sure, unlabeled
 from torch import Tensor
 
-from bench import harness, registry
-from bench.config import RunConfig
+from bench import pipeline
 from bench.contract import Batch
 from bench.display import Display
-from bench.identity import plan
 from bench.ops.losses import reverse_cross_entropy
+from bench.plan import plan
+from bench.settings import registry
+from bench.settings.schema import RunConfig
 from methods.u2pl import U2PL
 
 Config = Callable[..., RunConfig]
@@ -206,7 +207,7 @@ OFF = ["method.symmetric_weight=0.0", "method.prototype_momentum=0.0", "method.d
 
 def run(config: RunConfig) -> bytes:
     """The weights of the run."""
-    harness.run(plan(config), Display())
+    pipeline.run(plan(config), Display())
     return plan(config).folder.weights.read_bytes()
 
 

@@ -23,14 +23,14 @@ from pointwise import (
 )
 from torch import Tensor
 
-from bench.config import Network, RunConfig
 from bench.contract import IGNORE, Batch, Stream, Task
 from bench.errors import ConfigError
-from bench.models import Segmenter
+from bench.networks.segmenter import Segmenter
 from bench.ops.entropy import percentile, pixel_entropy
 from bench.ops.losses import cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
+from bench.settings.schema import Network, RunConfig
 from methods import u2pl_released
 from methods.u2pl import U2PL
 from methods.u2pl_released import U2PLReleased, one_hot_in_first, represent_by_batch

@@ -26,14 +26,14 @@ from pointwise import (
 )
 from torch import Tensor
 
-from bench.config import Network, RunConfig
 from bench.contract import IGNORE, Batch, Method, Stream, Task
 from bench.errors import ConfigError
-from bench.models import Segmenter
+from bench.networks.segmenter import Segmenter
 from bench.ops.entropy import partition, pixel_entropy
 from bench.ops.losses import cross_entropy
 from bench.ops.mixing import mix
 from bench.randomness import torch_seeded
+from bench.settings.schema import Network, RunConfig
 from methods.u2pl import U2PL
 from methods.u2pl_weak import U2PLWeak
 

@@ -12,14 +12,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from bench.config import Network
 from bench.contract import Batch, Progress, Stream, Task
-from bench.models import Segmenter
+from bench.networks.segmenter import Segmenter
 from bench.ops.contrast import class_means, info_nce, mean_over_classes
 from bench.ops.losses import cross_entropy
 from bench.ops.processes import gathered, total, world_size
 from bench.ops.queues import Queues
 from bench.randomness import torch_seeded
+from bench.settings.schema import Network
 from methods.u2pl import U2PL
 
 WORLD, PIXELS, CLASSES, DIM, NEGATIVES = 2, 24, 5, 6, 7

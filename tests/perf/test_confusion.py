@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from bench.contract import IGNORE
-from bench.evaluation import confusion
+from bench.scoring.inference import confusion
 
 pytestmark = pytest.mark.perf
 

@@ -14,7 +14,9 @@ from torchvision.transforms import functional as F
 
 from bench.contract import Dataset, Supervision, Views
 from bench.randomness import numpy_for
+from bench.settings.schema import BatchSizes, Protocol
 from datasets.loaders import StepBatches
+from datasets.splits import Split
 
 pytestmark = pytest.mark.perf
 
@@ -103,17 +105,14 @@ def plain(folder: Folder, step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def step_batches(folder: Folder) -> StepBatches:
+    sizes = BatchSizes(labeled=1, unlabeled=BATCH)
     return StepBatches(
         folder,
-        {Supervision.NONE: folder.ids("train")},
+        Split(folder.name, "free", (), (), folder.ids("train"), eval=()),
+        Protocol.model_construct(crop=(CROP, CROP), resize=(0.5, 2.0), batch=sizes, steps=10**6),
         needs={Supervision.NONE},
-        labeled=1,
-        unlabeled=BATCH,
-        crop=(CROP, CROP),
-        resize=(0.5, 2.0),
         views=Views(strong=1),
         seed=SEED,
-        steps=10**6,
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bench.randomness import numpy_for
-from bench.store import Point, Result, RunFolder, Score
+from bench.records.folders import RunFolder
+from bench.records.schema import Point, Result, Score
 
 pytestmark = pytest.mark.perf
 

@@ -19,11 +19,12 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
-from bench.cam_seeds import activation_maps
-from bench.config import CamSeeds, resolve
-from bench.maps_to_seeds import Scores, in_processes, seed_of
-from bench.models import Segmenter
+from bench.cam_seeds.make import activation_maps
+from bench.cam_seeds.refine import Scores, in_processes, seed_of
+from bench.networks.segmenter import Segmenter
 from bench.ops.crf import quiet_process
+from bench.settings.resolve import resolve
+from bench.settings.schema import CamSeeds
 
 pytestmark = pytest.mark.perf
 

@@ -14,15 +14,19 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.config import RunConfig, read_protocol, resolve
 from bench.contract import Batch, Dataset, Progress, Stream
 from bench.display import Display
-from bench.harness import Stop, Trainer
-from bench.identity import Plan
+from bench.machine import Stop
 from bench.ops.mixing import mix
-from bench.registry import describe_method
-from bench.store import RunFolder
-from datasets.split_lists import Split
+from bench.plan import Plan
+from bench.records.folders import RunFolder
+from bench.settings.reading import read_protocol
+from bench.settings.registry import describe_method
+from bench.settings.resolve import resolve
+from bench.settings.schema import RunConfig
+from bench.training import session
+from bench.training.trainer import Trainer
+from datasets.splits import Split
 
 pytestmark = pytest.mark.perf
 
@@ -61,11 +65,11 @@ def trainer_of(method: str, out: Path, monkeypatch: pytest.MonkeyPatch, crop: in
         "machine.device=cpu",
     ]
     config: RunConfig = resolve({"dataset": "camvid", "split": "1_8", "method": {"name": method}}, None, sets)
-    monkeypatch.setattr("bench.registry.load_dataset", lambda name, root: Blank())
+    monkeypatch.setattr("bench.settings.registry.load_dataset", lambda name, root: Blank())
     ids = tuple(f"{i}" for i in range(2 * BATCH))
     split = Split("blank", "1_8", pixel=ids, tags=(), none=ids, eval=ids)
     plan = Plan(config, describe_method(method), split, split.digests, "0" * 8, RunFolder(out))
-    return Trainer(plan, Display(), Stop())
+    return session.trainer_of(plan, Display(), Stop())
 
 
 def ready_batch(crop: int = CROP) -> Batch:

@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT))  # a script has its own folder there, and the chec
 
 from gate import BASELINES, grid, settings  # noqa: E402
 
-from bench.check import FAULTS as ALARMS  # noqa: E402
-from bench.check import Row, compare, find_groups, read_baselines  # noqa: E402
+from bench.gate import FAULTS as ALARMS  # noqa: E402
+from bench.gate import Row, compare, find_groups, read_baselines  # noqa: E402
 
 CLASSES = 9  # of shapes
 SEMI, WEAK = "1_8", "tags"
@@ -145,7 +145,7 @@ def plant_tags_shuffled() -> Any:
     def dealt(dataset: Any, split: Any, shuffled_by: int | None = None) -> Any:
         return load_tags(dataset, split, 0)
 
-    return replaced(("bench.harness.load_tags", dealt))
+    return replaced(("bench.plan.load_tags", dealt))
 
 
 def plant_only_images_mixed() -> Any:

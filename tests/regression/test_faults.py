@@ -9,10 +9,11 @@ import faults
 import gate
 import pytest
 
-from bench import cli, registry
-from bench.config import resolve
-from bench.identity import plan
+from bench import cli
 from bench.ops.queues import Queues
+from bench.plan import plan
+from bench.settings import registry
+from bench.settings.resolve import resolve
 from datasets.loaders import StepBatches
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.store import Point, Result, Score
+from bench.records.schema import Point, Result, Score
 
 Factory = Callable[..., Result]
 

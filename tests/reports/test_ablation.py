@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.ablations import Ablation, Published, read_ablation, sweep_file
-from bench.store import Result, RunFolder
+from bench.records.folders import RunFolder
+from bench.records.schema import Result
+from bench.sweeps.ablations import Ablation, Published, read_ablation, sweep_file
 from reports.ablation import ablation_tables
 from reports.report import write_report
 from reports.sheets import to_csv, to_markdown, to_rich
@@ -156,7 +157,7 @@ def test_markdown_is_a_table_and_names_are_only_text(run: Any) -> None:
 
 
 def test_the_report_has_the_named_sweeps_of_which_two_variants_are_found(make: Any, tmp_path: Path) -> None:
-    from bench.registry import describe_method
+    from bench.settings.registry import describe_method
 
     names = {"name": "u2pl", **describe_method("u2pl").knobs().model_dump(mode="json")}
     ablation = read_ablation(sweep_file("u2pl_negatives"))

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.store import Rescored, Result, RunFolder, Score, Scores
+from bench.records.folders import RunFolder
+from bench.records.schema import Rescored, Result, Score, Scores
 from reports.evaluation import EvaluationTable, evaluation_tables
 from reports.report import write_report
 from reports.sheets import to_csv, to_markdown, to_rich

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.store import CurvePoint, Point, Score, SeedQuality
+from bench.records.schema import CurvePoint, Point, Score, SeedQuality
 from reports import curves, effort, health, heat, plots, seeds, steps
 
 HOSTILE = [r"$\notacmd$", "_hidden", "<&>", "a\x1bb" * 40]

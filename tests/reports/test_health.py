@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
 
-from bench.store import Result, RunFolder
+from bench.records.folders import RunFolder
+from bench.records.schema import Result
 from reports import health, plots
 from reports.health import Health, gather
 from reports.report import write_report

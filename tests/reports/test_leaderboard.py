@@ -15,21 +15,10 @@ from rich.console import Console
 
 from bench import cli
 from bench.errors import ConfigError, DataError, Regression
-from bench.files import folder_claimed
-from bench.store import (
-    Rescored,
-    Result,
-    RunFolder,
-    Score,
-    Scores,
-    SeedFolder,
-    SeedQuality,
-    SeedReport,
-    find_results,
-    find_unfinished,
-    read_results,
-    records_file,
-)
+from bench.records.atomic import folder_claimed
+from bench.records.folders import RunFolder, SeedFolder
+from bench.records.index import find_results, find_unfinished, read_results, records_file
+from bench.records.schema import Rescored, Result, Score, Scores, SeedQuality, SeedReport
 from reports.leaderboard import END, blocks, publish, refresh, rewritten, stale, tables, unplaced
 from reports.records import cam_seeds
 
@@ -384,7 +373,7 @@ def test_the_cam_seeds_of_a_run_go_with_it(make: Make, runs: Path, records: Path
 
 
 def test_there_is_a_table_for_each_group_and_each_complete_ablation(make: Make) -> None:
-    from bench.ablations import read_ablation, sweep_file
+    from bench.sweeps.ablations import read_ablation, sweep_file
 
     ablation = read_ablation(sweep_file("u2pl_negatives"))
     *some, last = [

@@ -17,7 +17,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from bench.store import Result, RunFolder
+from bench.records.folders import RunFolder
+from bench.records.schema import Result
 from reports.report import write_report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgb
 
-from bench.store import Point, Result, Score
+from bench.records.schema import Point, Result, Score
 from reports import curves, effort, health, heat, plots, seeds, steps
 from reports.plots import Picture
 from reports.statistics import summarise

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.config import resolve
-from bench.store import Result, RunFolder, find_results, find_unfinished, read_counts, records_file
+from bench.records.folders import RunFolder
+from bench.records.index import find_results, find_unfinished, records_file
+from bench.records.logs import read_counts
+from bench.records.schema import Result
+from bench.settings.resolve import resolve
 from reports.leaderboard import refresh
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from bench.errors import ConfigError, DataError
-from bench.store import Result, RunFolder, Score
+from bench.records.folders import RunFolder
+from bench.records.schema import Result, Score
 from reports import plots
 from reports.report import Report, titles, write_report
 from reports.sheets import Sheet

@@ -15,7 +15,7 @@ import yaml
 from rich.console import Console
 
 from bench.errors import DataError
-from bench.store import Rescored, Result, Score, Scores
+from bench.records.schema import Rescored, Result, Score, Scores
 from reports.classes import class_sheets
 from reports.comparison import average_rank_sheet, differences, rows_named
 from reports.overview import costs, holes, images_per_second, intervals, lists, modules, protocol

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bench.errors import DataError
-from bench.store import Rescored, Result, Scores
+from bench.records.schema import Rescored, Result, Scores
 from reports.overview import costs, headline
 from reports.sheets import to_csv, to_markdown, to_rich
 from reports.tables import (

@@ -1,0 +1,100 @@
+"""How good CAM seeds are: against the masks of the tagged images, which nothing that trains may see.
+
+Its answer is written apart from the seeds, and no run reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.cam_seeds.thresholds import SCORES, score_counts
+from bench.contract import IGNORE
+from bench.display import Display
+from bench.errors import DataError
+from bench.ops import cam
+from bench.plan import SeedPlan, data_root, granted_tags
+from bench.records.atomic import write_atomic
+from bench.records.schema import CurvePoint, SeedQuality
+from bench.settings.registry import load_dataset
+from datasets.decode import read_mask
+
+
+def measure(plan: SeedPlan, display: Display) -> SeedQuality:
+    """The quality of finished seeds, measured once and kept. Opens the mask of every tagged image.
+
+    Raises:
+        DataError: There are no seeds, or a mask is missing or invalid.
+    """
+    folder = plan.folder
+    if folder.read_report() is None:
+        raise DataError(f"{folder.path} holds no finished CAM seeds; make them with `cam-seeds`.")
+    config = plan.classifier.config
+    dataset = load_dataset(config.dataset, data_root(config))
+    tags = granted_tags(plan.classifier, dataset)
+    count = len(dataset.classes)
+    seeds = torch.zeros(count, count + 1, dtype=torch.int64)
+    curve = torch.zeros(len(SCORES), count, count + 1, dtype=torch.int64)
+    spread = torch.zeros(count, count + 1, dtype=torch.float64)
+    display.start("seed quality", len(tags))
+    try:
+        for done, (id, classes) in enumerate(tags.items(), 1):
+            mask = dataset.mask(id)
+            seed = read_mask(folder.seed(id), (mask.shape[0], mask.shape[1]), count)
+            seeds += cam.seed_counts(torch.from_numpy(seed), torch.from_numpy(mask), count)
+            curve += score_counts(folder, dataset, id, plan.settings)
+            spread += spread_counts(mask, classes, count)
+            display.update(done)
+    finally:
+        display.stop()
+    found, points, blind = cam.quality(seeds), cam.quality(curve), cam.quality(spread)
+    answer = SeedQuality(
+        seed_id=folder.seed_id,
+        images=len(tags),
+        classes=list(dataset.classes),
+        miou=_share(found.miou),
+        miou_decided=_share(cam.quality(seeds, undecided="excluded").miou),
+        coverage=_share(found.coverage),
+        iou=_listed(found.iou),
+        precision=_listed(found.precision),
+        recall=_listed(found.recall),
+        class_coverage=_listed(found.class_coverage),
+        miou_of_spread_tags=_share(blind.miou),
+        curve=[
+            CurvePoint(
+                threshold=float(SCORES[i]),
+                miou=_share(points.miou[i]),
+                precision=_share(points.precision[i].nanmean()),
+                recall=_share(points.recall[i].nanmean()),
+                coverage=_share(points.coverage[i]),
+            )
+            for i in range(len(SCORES))
+        ],
+        counts=seeds.tolist(),
+    )
+    write_atomic(folder.quality, (answer.model_dump_json(indent=1) + "\n").encode())
+    return answer
+
+
+def spread_counts(mask: np.ndarray, classes: Sequence[int], count: int) -> Tensor:
+    """The expected counts of seeds that give each pixel one of the image's classes at random: C C+1 float64,
+    truth in rows. What the tags alone, spread over the image, are worth."""
+    truth = torch.from_numpy(np.bincount(mask.ravel(), minlength=IGNORE + 1)[:count]).double()
+    counts = torch.zeros(count, count + 1, dtype=torch.float64)
+    if classes:
+        counts[:, list(classes)] = truth.unsqueeze(1) / len(classes)
+    else:
+        counts[:, -1] = truth
+    return counts
+
+
+def _share(value: Tensor) -> float:
+    """0 where nothing is decided, or no pixel has a label: JSON has no NaN, and nothing was found."""
+    return float(value.nan_to_num(0))
+
+
+def _listed(values: Tensor) -> list[float | None]:
+    return [None if value != value else float(value) for value in values.tolist()]

@@ -1,0 +1,49 @@
+"""Chooses the background scores of CAM seeds by the policy: as set, or by masks that the policy opens.
+
+T thresholds, C classes of the data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bench.cam_seeds.refine import Scores
+from bench.contract import Dataset
+from bench.ops import cam
+from bench.plan import SeedPlan
+from bench.randomness import numpy_for
+from bench.records.folders import SeedFolder
+from bench.records.logs import read_maps
+from bench.settings.schema import CamSeeds
+
+SCORES = torch.arange(100) / 100  # background scores that a policy chooses from
+
+
+def choose_scores(plan: SeedPlan, dataset: Dataset, ids: Sequence[str]) -> Scores:
+    """The background scores of the policy: as set; or round the best single score (mIoU of the seeds, without
+    refinement) on the masks that the policy opens, as far apart as set."""
+    settings, config = plan.settings, plan.classifier.config
+    fixed = Scores(settings.strict, settings.loose)
+    if settings.policy == "fixed" or not ids:
+        return fixed
+    opened = tuple(ids)
+    if settings.policy == "heldout":
+        order = numpy_for(config.seed, "heldout").permutation(len(ids))
+        opened = tuple(sorted(ids[i] for i in order[: settings.heldout]))
+    counts = torch.stack([score_counts(plan.folder, dataset, id, settings) for id in opened]).sum(0)
+    best = float(SCORES[int(cam.quality(counts).miou.nan_to_num(-1).argmax())])
+    apart = (settings.strict - settings.loose) / 2
+    return Scores(best + apart, max(best - apart, 0.0), opened)
+
+
+def score_counts(folder: SeedFolder, dataset: Dataset, id: str, settings: CamSeeds) -> Tensor:
+    """`cam.threshold_counts` of one image's maps against its mask, which this opens: T C C+1."""
+    mask = dataset.mask(id)
+    classes, maps = read_maps(folder.map(id))
+    cams = cam.at_image_size(torch.from_numpy(maps), (mask.shape[0], mask.shape[1]), settings.normalise)
+    best = cam.best_tagged(cams, torch.ones(1, len(classes), dtype=torch.bool), classes)
+    label = torch.from_numpy(mask)[None]
+    return cam.threshold_counts(best, label, SCORES, len(dataset.classes), dataset.background)

@@ -1,0 +1,112 @@
+"""`cam-seeds`: from image tags to CAM seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from bench.commands.options import DataRootOfRun, Device, OutDir, Workers, out
+from bench.errors import ConfigError
+
+app = typer.Typer()
+
+
+@app.command(
+    "cam-seeds", epilog="Example: python -m bench cam-seeds --dataset msrc21 --split tags --data-root DIR"
+)
+def cam_seeds(
+    dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
+    split: Annotated[str, typer.Option(help="A split that grants tags, such as tags or 1_8+tags.")] = "tags",
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any knob: cam_seeds.refine=par, cam_seeds.protocol.steps=200."
+        ),
+    ] = None,
+    data_root: DataRootOfRun = None,
+    out_dir: OutDir = None,
+    device: Device = None,
+    workers: Workers = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes that refine; default: all cores.")
+    ] = None,
+    quality: Annotated[
+        bool,
+        typer.Option(
+            "--quality", help="Then open the masks of the tagged images to measure the seeds; no run sees it."
+        ),
+    ] = False,
+) -> None:
+    """From image tags to CAM seeds: train a tag classifier, map its activations, threshold and refine.
+
+    `run` does this by itself where a split grants tags; runs of one seed share them. Stopped, it goes on from
+    where it was.
+    """
+    flags = {
+        "dataset": dataset,
+        "split": split,
+        "seed": seed,
+        "method": {"name": "supervised"},  # any that learns from seeds: they do not depend on it
+        "machine": {
+            "data_root": str(data_root) if data_root else None,
+            "out": out_dir,
+            "device": device,
+            "workers": workers,
+        },
+    }
+    from bench.plan import plan
+    from bench.settings.resolve import resolve
+
+    planned = plan(resolve(flags, config, sets or [])).seeds
+    if planned is None:
+        raise ConfigError(f"split {split!r} grants no tags; choose one that does, such as tags or 1_8+tags.")
+    from bench.cam_seeds.quality import measure
+    from bench.display import Display
+    from bench.pipeline import make_seeds
+
+    display = Display()
+    report = make_seeds(planned, display, jobs)
+    measured = (planned.folder.read_quality() or measure(planned, display)) if quality else None
+    out.print(_seed_table(report, measured))
+    out.print(f"seeds: {escape(str(planned.folder.path))}", highlight=False, soft_wrap=True)
+
+
+def _seed_table(report: Any, quality: Any) -> Table:
+    title = f"CAM seeds of {report.images} images, refined by {report.settings['refine']}"
+    table = Table("", title=title, title_justify="left")
+    table.add_column("", justify="right")
+    share = report.dead_tags / max(report.tags, 1)
+    table.add_row("tags", str(report.tags))
+    table.add_row("dead tags, whose map is nowhere positive", f"{report.dead_tags} ({100 * share:.1f} %)")
+    table.add_row("images without a tag", str(report.untagged))
+    table.add_row("pixels decided", f"{100 * report.decided:.1f} %")
+    table.add_row("maps", f"{1000 * report.map_seconds / report.images:.0f} ms an image")
+    table.add_row(
+        "thresholds and refinement", f"{1000 * report.refine_core_seconds / report.images:.0f} core-ms"
+    )
+    if report.opened:
+        table.add_row(f"masks opened for the background scores {report.strict:.2f} / {report.loose:.2f}",
+                      str(len(report.opened)))  # fmt: skip
+    if quality is not None:
+        table.add_section()
+        table.add_row("mIoU, undecided counted as missed", f"{100 * quality.miou:.1f}", style="bold")
+        table.add_row("mIoU over decided pixels", f"{100 * quality.miou_decided:.1f}")
+        table.add_row("mIoU of tags spread over the image", f"{100 * quality.miou_of_spread_tags:.1f}")
+        best = max(quality.curve, key=lambda point: point.miou)
+        table.add_row(
+            f"mIoU of the maps by one threshold, best at {best.threshold:.2f} (oracle)",
+            f"{100 * best.miou:.1f}",
+        )
+        table.add_section()
+        for name, iou, precision, recall in zip(
+            quality.classes, quality.iou, quality.precision, quality.recall, strict=True
+        ):
+            shown = ["-" if x is None else f"{100 * x:.0f}" for x in (iou, precision, recall)]
+            table.add_row(f"{escape(name)}: IoU, precision, recall", " ".join(shown))
+    return table

@@ -1,0 +1,136 @@
+"""`data`: look at data sets and their splits, make and import splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from bench.commands.options import DataRoot, DatasetName, out
+from bench.errors import ConfigError, DataError
+
+app = typer.Typer(no_args_is_help=True, help="Look at data sets and their splits.")
+
+
+@app.command(epilog="Example: python -m bench data verify --dataset camvid --data-root DIR")
+def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
+    """Open every image and mask of every split and say what is wrong with them."""
+    from bench.display import Display
+    from bench.settings import registry
+    from datasets.splits import find_split, known_splits
+    from datasets.verify import verify as find_problems
+
+    display = Display()
+    data = registry.load_dataset(dataset, data_root)
+    splits = [find_split(dataset, name, data_root) for name in known_splits(dataset, data_root)]
+    if not splits:
+        raise DataError(f"{dataset} has no splits to verify; make them with `data splits --make`.")
+
+    def on_item(done: int, total: int) -> None:
+        if done <= 1:
+            display.start(f"verify {dataset}", total)
+        display.update(done)
+
+    try:
+        problems = find_problems(data, splits, on_item)
+    finally:
+        display.stop()
+    for problem in problems:
+        out.print(escape(problem), highlight=False, soft_wrap=True)
+    if problems:
+        raise DataError(f"{len(problems)} problems in {dataset}; mend or leave out the files named above.")
+    out.print(f"{dataset}: every image and mask of {len(splits)} splits is sound", highlight=False)
+
+
+@app.command(epilog="Example: python -m bench data stats --dataset shapes --list train")
+def stats(
+    dataset: DatasetName,
+    listing: Annotated[
+        str | None, typer.Option("--list", help="train, val, test; default: the scored list.")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Pixel share and number of images of each class."""
+    from bench.settings import registry
+    from datasets.verify import stats as count
+
+    data = registry.load_dataset(dataset, data_root)
+    found = count(data, listing or data.scored)
+    table = Table("id", "class", "pixels %", "images", title=escape(f"{dataset} {found.listing}"))
+    for row in found.rows:
+        table.add_row(str(row.id), escape(row.name), f"{100 * row.share:.2f}", str(row.images))
+    out.print(table)
+    sizes = ", ".join(
+        f"{count} of {width}x{height}" for (height, width), count in sorted(found.sizes.items())
+    )
+    out.print(f"{found.images} images: {sizes}", highlight=False)
+
+
+@app.command(epilog="Example: python -m bench data voc --data-root DIR --sbd SBD/dataset")
+def voc(
+    data_root: DataRoot = None,
+    sbd: Annotated[Path | None, typer.Option(help="Folder of SBD that holds cls/: adds its masks.")] = None,
+) -> None:
+    """Fetch VOC 2012 (2 GB) where it is not there yet, and add SBD's masks for the 10,582 training images."""
+    from datasets import voc as voc_files
+
+    if data_root is None:
+        raise DataError("give --data-root: the folder to put VOC 2012 into.")
+    folder = data_root / "VOCdevkit" / "VOC2012"
+    if not folder.is_dir():
+        folder = voc_files.download(data_root)
+    out.print(f"VOC 2012 is in {escape(str(folder))}", highlight=False, soft_wrap=True)
+    if sbd is not None:
+        out.print(f"{voc_files.convert_sbd(sbd, folder)} masks in SegmentationClassAug", highlight=False)
+
+
+@app.command(epilog="Example: python -m bench data splits --dataset mine --data-root DIR --make")
+def splits(
+    dataset: DatasetName,
+    data_root: DataRoot = None,
+    make: Annotated[
+        bool, typer.Option("--make", help="Make the nested splits from the train list's masks.")
+    ] = False,
+    labeled: Annotated[Path | None, typer.Option(help="Import this list of labeled images.")] = None,
+    unlabeled: Annotated[Path | None, typer.Option(help="... and this list of unlabeled ones.")] = None,
+    tagged: Annotated[
+        Path | None, typer.Option(help="... and this list of images whose classes tags.json says.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the imported split.")] = None,
+) -> None:
+    """List splits with counts and digests; make them for a data set of yours; import other projects'
+    lists."""
+    from bench.settings import registry
+    from datasets import splits, splits_import, splits_make
+
+    if make or labeled or tagged:
+        if data_root is None:
+            raise DataError("give --data-root: new splits are written to <data root>/<data set>/splits.")
+        folder = data_root / dataset / "splits"
+        data = registry.load_dataset(dataset, data_root)
+        if make:
+            _, skipped = splits_make.regenerate(data, folder)
+            for left_out, why in skipped.items():
+                out.print(f"left out {escape(left_out)}: {escape(why)}", highlight=False, soft_wrap=True)
+        else:
+            if name is None:
+                raise ConfigError("an import needs --name NAME.")
+            ids = data.ids("train"), data.ids(data.scored)
+            imported = splits_import.import_split(
+                dataset, name, labeled, unlabeled, *ids, folder, tagged, data
+            )
+            known = ", ".join(splits_import.recognise(imported.pixel)) or "no list of a project we know"
+            out.print(f"imported {escape(name)}: {known}", highlight=False)
+    table = Table("split", "pixel", "tags", "none", "scored", "digest of pixel", title=escape(dataset))
+    for found in splits.known_splits(dataset, data_root):
+        split = splits.find_split(dataset, found, data_root)
+        counts = split.counts
+        table.add_row(
+            found,
+            *(str(counts[kind]) for kind in ("pixel", "tags", "none", "eval")),
+            split.digests["pixel"][:12],
+        )
+    out.print(table)

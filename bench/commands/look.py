@@ -1,0 +1,122 @@
+"""`list`, `show`, `doctor`: look at what there is, and change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from bench.commands.options import DataRoot, out
+from bench.commands.sweep import sweeps_table
+from bench.errors import BenchError, ConfigError
+
+app = typer.Typer()
+
+
+@app.command("list", epilog="Example: python -m bench list --data-root DIR")
+def list_(data_root: DataRoot = None) -> None:
+    """List methods, data sets with their splits, and protocols."""
+    from bench.settings import registry
+    from bench.settings.reading import protocol_names
+    from datasets.splits import known_splits
+
+    methods = Table("method", "needs", "", title="methods", title_justify="left")
+    for name in registry.method_names():
+        try:
+            info = registry.describe_method(name)
+            methods.add_row(name, " + ".join(sorted(info.needs)), escape(info.summary))
+        except BenchError as error:  # a broken plug-in is listed, it does not stop the list
+            methods.add_row(escape(name), "", f"broken: {escape(str(error))}")
+    sets = Table("data set", "splits", "protocol", title="data sets", title_justify="left")
+    for name in registry.dataset_names(data_root):
+        sets.add_row(escape(name), " ".join(known_splits(name, data_root)), registry.default_protocol(name))
+    for table in (methods, sets, sweeps_table()):
+        out.print(table)
+    out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
+
+
+@app.command(epilog="Example: python -m bench show runs/shapes/tags/u2pl/0-1234abcd --images 8")
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|RUN", help="A method, a protocol, or the folder of a finished run.")
+    ],
+    images: Annotated[
+        int | None, typer.Option(help="Of a run: draw so many training images, 1 to 32; default: 4.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Of a run: the PNG to write; default: sheet.png in its folder.")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Show what a method is and every knob it has, what a protocol fixes, or pictures of a finished run.
+
+    The picture sheet of a run has a row for each image: truth, activation maps and seed where the run learned
+    from tags, pseudo-label and prediction. It opens masks that were withheld from the run, after its training
+    and for display alone.
+    """
+    import yaml
+
+    from bench.settings import registry
+    from bench.settings.reading import protocol_names, read_protocol, suggest
+
+    wanted = images is not None or to is not None  # a sheet, even where a folder has a method's name
+    if not wanted and name in registry.method_names():
+        info = registry.describe_method(name)
+        out.print(
+            f"[bold]{escape(name)}[/bold] (version {info.version}), needs {' + '.join(sorted(info.needs))}"
+        )
+        out.print(escape(info.doc), highlight=False)
+        table = Table(
+            "knob", "type", "default", title="set with --set method.KNOB=VALUE", title_justify="left"
+        )
+        for key, field in info.knobs.model_fields.items():
+            table.add_row(
+                key, getattr(field.annotation, "__name__", str(field.annotation)), escape(str(field.default))
+            )
+        if info.knobs.model_fields:
+            out.print(table)
+    elif not wanted and name in protocol_names():
+        print(yaml.safe_dump(read_protocol(name), sort_keys=False), end="")
+    elif wanted or Path(name).is_dir():
+        written = draw_sheet(Path(name), data_root, 4 if images is None else images, to)
+        out.print(f"wrote {escape(str(written))}", highlight=False, soft_wrap=True)
+    else:
+        raise ConfigError(suggest(name, [*registry.method_names(), *protocol_names()], "method or protocol"))
+
+
+def draw_sheet(run: Path, data_root: Path | None, images: int, to: Path | None) -> Path:
+    if to is not None and to.suffix.lower() != ".png":
+        raise ConfigError(f"the sheet is a PNG; give --to a name that ends in .png, not {to.name!r}.")
+    from bench.records.atomic import write_atomic
+    from bench.records.folders import RunFolder
+    from bench.scoring.looks import look
+    from reports.picture_sheet import picture_sheet
+
+    folder = RunFolder(run)
+    path = to or folder.sheet
+    write_atomic(path, picture_sheet(look(folder, data_root, images)))
+    return path
+
+
+@app.command(epilog="Example: python -m bench doctor --data-root DIR --out runs")
+def doctor(
+    data_root: DataRoot = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder of all runs.")] = Path("runs"),
+) -> None:
+    """Check that this machine is fit to run; exit code 5 if it is not."""
+    from bench.doctor import examine
+
+    colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+    checks = examine(data_root, out_dir)
+    for check in checks:
+        fix = f" -> {check.fix}" if check.state != "ok" and check.fix else ""
+        out.print(
+            f"[{colours[check.state]}]{check.state:4}[/] {escape(check.name)}: {escape(check.detail + fix)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if any(check.state == "fail" for check in checks):
+        raise typer.Exit(5)

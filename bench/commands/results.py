@@ -1,0 +1,139 @@
+"""`score`, `report`, `publish`: what is made of finished runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from bench.commands.options import DataRoot, items, out, say
+from bench.errors import ConfigError, Interrupted
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: python -m bench score runs/camvid/1_8/fixmatch/* --data-root DIR")
+def score(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
+    data_root: DataRoot = None,
+    scales: Annotated[
+        str | None, typer.Option(help="Factors, with commas between.", show_default="0.5 to 1.75 by 0.25")
+    ] = None,
+    flip: Annotated[bool, typer.Option("--flip/--no-flip", help="Average over mirrored images too.")] = True,
+    crf: Annotated[
+        str,
+        typer.Option(help="Parameters: deeplab, afa_final, toco_final, mctformer_final, ...; none: no CRF."),
+    ] = "deeplab",
+    half_size: Annotated[
+        bool, typer.Option("--half-size", help="The CRF at half the size: a quarter of the time.")
+    ] = False,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes of the CRF.", show_default="the cores")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of the prediction: auto, cpu, cuda, cuda:N.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Score again what has been.")] = False,
+) -> None:
+    """Score finished runs again, without tags: multi-scale + flip, and the dense CRF on top.
+
+    Writes both beside each run and prints them with its raw score; the same command goes on where it was
+    stopped, and skips the runs that are done.
+    """
+    try:
+        factors = tuple(float(item) for item in items("--scales", [scales] if scales is not None else None))
+    except ValueError as error:
+        raise ConfigError(f"--scales {scales}: give factors with commas between, as in 0.5,1.") from error
+    from bench.display import Display
+    from bench.scoring.multi_scale_crf import SCALES, Settings, rescore
+    from reports import evaluation, sheets
+    from reports.tables import comparable
+
+    settings = Settings(factors or SCALES, flip, None if crf == "none" else crf, half_size)
+    try:
+        done = rescore(runs, settings, data_root, Display(), device, jobs, overwrite)
+    except Interrupted as error:
+        raise Interrupted(f"{error}; the same command goes on with the runs not scored yet.") from error
+    scores = {id(result): found for result, found in done}
+    for group in comparable(result for result, _ in done):
+        for table in evaluation.evaluation_tables(group, scores):
+            out.print(sheets.to_rich(table.sheet))
+
+
+@app.command(epilog="Example: python -m bench report runs/ --out report/")
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that hold runs.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("report"),
+    baseline: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Method, or row of the tables, that all others are compared to."),
+    ] = "supervised",
+) -> None:
+    """Print the tables of finished runs, and write them with plots as one HTML page.
+
+    index.html holds all it shows and loads nothing: send it, or open it from a disk or on a phone. Beside it
+    lie report.md with the same text, every table as CSV and LaTeX, and every plot as PNG and SVG.
+    """
+    import gc
+
+    from reports import sheets
+    from reports.report import write_report
+
+    # Figures are full of cycles and all are kept to the end: looking for garbage is a seventh of the time.
+    gc.disable()
+    try:
+        written = write_report(runs, out_dir, baseline)
+    finally:
+        gc.enable()
+    for sheet in written.sheets:
+        out.print(sheets.to_rich(sheet))
+    for warning in written.warnings:
+        say(f"warning: {warning}")
+    page, *others = written.paths
+    out.print(f"wrote {escape(str(page))} and {len(others)} files beside it", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: python -m bench publish runs/")
+def publish(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs to publish; default: only write the tables.")
+    ] = None,
+    to: Annotated[
+        Path,
+        typer.Option(help="Folder of records: published, or ablations beside it for runs with other knobs."),
+    ] = Path("reports/published"),
+    readme: Annotated[Path, typer.Option(help="File that shows the tables.")] = Path("README.md"),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit code 4 if a table is stale.")
+    ] = False,
+    allow_dirty: Annotated[
+        bool, typer.Option("--allow-dirty", help="Publish runs of uncommitted files too.")
+    ] = False,
+) -> None:
+    """Add finished runs to the suite's own records, and write the tables of the records into the README.
+
+    A record is a line in <data set>.jsonl, and the log, counts, scores and provenance of the run in a folder
+    beside it; weights and checkpoints stay where they are. A table stands between two lines of the README,
+    <!-- table: NAME --> and <!-- end of table -->.
+    """
+    from reports import leaderboard
+
+    if check and runs:
+        raise ConfigError("--check writes nothing; leave out the runs.")
+    if allow_dirty and not runs:
+        raise ConfigError("--allow-dirty is about runs; give their folder, or leave it out.")
+    if runs:
+        done = leaderboard.publish(runs, to, allow_dirty, readme)
+        for what, labels in (("added", done.added), ("added scores or CAM seeds of", done.completed)):
+            for label in labels:
+                say(f"{what} {label}")
+        before = len(done.completed) + len(done.known)
+        say(f"{to}: {len(done.added)} records are new, {before} were there already")
+    written, unplaced = leaderboard.refresh(readme, to, check)
+    for name in written:
+        say(f"{readme}: wrote the table {name!r}")
+    if not written:
+        say(f"{readme} shows the records as they are")
+    for name in unplaced:
+        say(f"{readme} has no place for the table {name!r}: add the lines <!-- table: {name} --> and "
+             f"{leaderboard.END}")  # fmt: skip

@@ -1,0 +1,147 @@
+"""What a process must know of its machine: the device, the cores it may use, the signals that ask it to stop.
+
+Needs no torch until a device is chosen.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from bench.errors import ConfigError, Interrupted
+from bench.settings.schema import DEVICES
+
+# A signal that comes so soon after the first is the same wish: it may reach a run both by itself and from the
+# sweep that has started it.
+REPEAT_SECONDS = 2.0
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def choose_device(name: str) -> str:
+    """Turn "auto", "cpu", "cuda" or "cuda:1" into a device of torch, such as "cpu".
+
+    Raises ConfigError for a CUDA device where torch sees none, and for any other name.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(
+            f"machine.device is {name!r}, but torch sees no CUDA device; use --device cpu or auto."
+        )
+    if name != "cpu" and not name.startswith("cuda"):
+        raise ConfigError(f"unknown device {name!r}; use {DEVICES}.")
+    return name
+
+
+def core_share() -> float:
+    """Count the cores that this process may use: those it is bound to, and no more than the share that its
+    container grants, such as 1.5 of 64."""
+    # macOS binds no process to cores, so its Python has no such call.
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(bound, _container_share())
+
+
+def cores() -> int:
+    """Count the processes or threads that can work at once: `core_share` in whole cores, at least 1."""
+    return max(1, int(core_share()))
+
+
+def _container_share() -> float:
+    """Cores granted by control groups, of version 2 or 1; infinite where they grant all."""
+    for read in (_quota_v2, _quota_v1):
+        try:
+            quota, period = read()
+            if quota > 0 and period > 0:
+                return quota / period
+        except (OSError, ValueError):  # no such control group, or "max"
+            continue
+    return math.inf
+
+
+def _quota_v2() -> tuple[int, int]:
+    quota, period = (CGROUP / "cpu.max").read_text().split()
+    return int(quota), int(period)
+
+
+def _quota_v1() -> tuple[int, int]:
+    quota, period = (int((CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    return quota, period
+
+
+# Signals ----------------------------------------------------------------------------------------------------
+
+
+class Stop:
+    """Set by the first SIGTERM or SIGINT."""
+
+    signal: int | None = None
+
+    def check(self) -> None:
+        if self.signal is not None:
+            raise Interrupted(f"stopped by {signal.Signals(self.signal).name}")
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Let the first SIGTERM or SIGINT ask a run to stop after its step; a later one, but for a hasty repeat,
+    ends the process at once."""
+    stop, first = Stop(), 0.0
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first
+        now = time.monotonic()
+        if stop.signal is None:
+            stop.signal, first = number, now
+        elif now - first > REPEAT_SECONDS:
+            raise SystemExit(128 + number)
+
+    try:
+        restore = _listen((signal.SIGTERM, signal.SIGINT), handle)
+    except ValueError:  # not the main thread: signals are the caller's business
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        restore()
+
+
+@contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """Gather the signals that ask a sweep to stop, as they come in, but for hasty repeats. What the caller
+    ignores, as under nohup, stays ignored."""
+    seen: list[int] = []
+    last = -math.inf
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last > REPEAT_SECONDS:
+            seen.append(number)
+        last = now
+
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    restore = _listen([number for number in asked if signal.getsignal(number) is not signal.SIG_IGN], handle)
+    try:
+        yield seen
+    finally:
+        restore()
+
+
+def _listen(numbers: Sequence[int], handle: Callable[[int, FrameType | None], None]) -> Callable[[], None]:
+    """Set the handler of signals; answers how to put back the ones before."""
+    before = {number: signal.signal(number, handle) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    return restore

@@ -1,0 +1,58 @@
+"""The file that a run keeps of its network, weights.safetensors: the one writer and the one reader of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from bench.errors import ConfigError, DataError
+from bench.networks.segmenter import Segmenter
+from bench.settings.reading import validate
+from bench.settings.schema import Network
+
+UNUSED = ("classification_head.", "representation_head.", "projection.")  # by a prediction
+
+
+def network_of(predictor: nn.Module) -> Segmenter:
+    """The network of a predictor, whose weights a run keeps."""
+    return next(module for module in predictor.modules() if isinstance(module, Segmenter))
+
+
+def to_bytes(network: Segmenter, classes: Sequence[str], settings: Network) -> bytes:
+    """The content of weights.safetensors: every tensor of the network, and how to build it again."""
+    about = {"classes": list(classes), "network": settings.record()}
+    return save(
+        {name: value.cpu().contiguous() for name, value in network.state_dict().items()},
+        {"frugalseg": json.dumps(about)},  # one key: safetensors writes several in any order
+    )
+
+
+def read(path: Path) -> Segmenter:
+    """The network of weights.safetensors. Raises DataError where the file is damaged or of another make."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads(file.metadata()["frugalseg"])
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        network, classes = validate(Network, about["network"]), len(about["classes"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
+        raise DataError(
+            f"{path} is damaged or not of this version ({error}); run it again with --overwrite."
+        ) from error
+    net = Segmenter(network, classes)
+    own = net.state_dict()
+    needed = {name for name in own if not name.startswith(UNUSED)}  # older files lack some of the others
+    wrong = sorted(needed - state.keys()) + [
+        name for name, value in state.items() if name not in own or own[name].shape != value.shape
+    ]
+    if wrong:
+        raise DataError(
+            f"{path} does not fit the network of this version: {len(wrong)} tensors are missing or others, "
+            f"the first is {wrong[0]}; run it again with --overwrite."
+        )
+    net.load_state_dict(state, strict=False)
+    return net

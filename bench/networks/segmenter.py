@@ -1,0 +1,204 @@
+"""The network that every method trains: encoder, decoder, and heads for segments, representation, tags.
+
+B images, C classes, H W input size, h w decoder resolution, D representation channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
+from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
+from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+from segmentation_models_pytorch.encoders import get_encoder
+from segmentation_models_pytorch.encoders.timm_universal import TimmUniversalEncoder
+from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
+from torch import Tensor, nn
+
+from bench.contract import Net
+from bench.errors import ConfigError, DataError
+from bench.networks.tiny_encoder import TinyEncoder
+from bench.networks.weights import Weights, normalisation
+from bench.settings.schema import Network
+
+
+class Segmenter(Net):
+    """Images in 0..1 to logits at the images' own size.
+
+    Normalises by the record of the encoder's weights, and pads to the network's stride and cuts the padding
+    off again, so that any image size goes through.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: Network, classes: int, weights: Weights | None = None) -> None:
+        super().__init__()
+        self.encoder = build_encoder(network)
+        self.decoder, channels = build_decoder(network, self.encoder)
+        self.stride = _input_multiple(network, self.encoder)
+        self.representation_channels = network.representation_channels
+        self.segmentation_head = nn.Conv2d(channels, classes, 1)
+        self.representation_head = nn.Sequential(
+            nn.Conv2d(channels, network.representation_channels, 1, bias=False),
+            nn.BatchNorm2d(network.representation_channels),
+            nn.ReLU(inplace=True),
+        )
+        self.projection = nn.Linear(network.representation_channels, network.representation_channels)
+        self.classification_head = nn.Conv2d(encoder_channels(self.encoder), classes, 1, bias=False)
+        mean, std = normalisation(network.encoder, weights)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        if weights is not None:
+            load_encoder(self.encoder, weights)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """image B 3 H W in 0..1 -> logits B C H W."""
+        return self.upsample(self.segmentation_head(self.features(image)), image)
+
+    def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(image)
+        return self.segmentation_head(features), self.representation_head(features)
+
+    def project(self, hidden: Tensor) -> Tensor:
+        return self.projection(hidden)
+
+    def activate(self, image: Tensor) -> Tensor:
+        encoded = self._encoded(image)
+        deepest = encoded[0][-1] if isinstance(self.encoder, TimmViTEncoder) else encoded[-1]
+        return self.classification_head(deepest)
+
+    def features(self, image: Tensor) -> Tensor:
+        """image B 3 H W -> decoder features B . h w, of the image padded right and bottom to the stride."""
+        encoded = self._encoded(image)
+        return self.decoder(*encoded) if isinstance(self.encoder, TimmViTEncoder) else self.decoder(encoded)
+
+    def _encoded(self, image: Tensor) -> Any:
+        """What the encoder gives, of the image padded right and bottom to the stride."""
+        height, width = image.shape[-2:]
+        x = (image - self.mean) / self.std
+        below, right = -height % self.stride, -width % self.stride
+        if below or right:
+            x = F.pad(x, (0, right, 0, below))
+        return self.encoder(x)
+
+    def downsample(self, label: Tensor, features: Tensor, fill: int) -> Tensor:
+        height, width = label.shape[-2:]
+        below, right = -height % self.stride, -width % self.stride
+        rows, columns = (
+            ((torch.arange(cells, device=label.device) + 0.5) * (size / cells)).long()
+            for cells, size in zip(features.shape[-2:], (height + below, width + right), strict=True)
+        )
+        if below or right:
+            label = F.pad(label, (0, right, 0, below), value=fill)
+        return label[..., rows.unsqueeze(1), columns]
+
+    def upsample(self, logits: Tensor, image: Tensor) -> Tensor:
+        """Logits B C h w of `features(image)` -> B C H W, bilinear, without the padding, in full
+        precision."""
+        height, width = image.shape[-2:]
+        padded = (height + -height % self.stride, width + -width % self.stride)
+        logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)
+        return logits[..., :height, :width]
+
+
+def build_encoder(network: Network) -> nn.Module:
+    if network.encoder == "tiny":
+        return TinyEncoder()
+    try:
+        if network.encoder.startswith("mit_"):  # smp's own; timm has none
+            return get_encoder(network.encoder, weights=None)
+        if network.decoder == "dpt":
+            return TimmViTEncoder(network.encoder, pretrained=False, dynamic_img_size=True)
+        # Segformer's transformers have a stride of their own; only dilated convolutional encoders take
+        # another.
+        stride = network.output_stride if network.decoder == "deeplabv3plus" else 32
+        return TimmUniversalEncoder(network.encoder, pretrained=False, output_stride=stride)
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"protocol.network.encoder {network.encoder!r} cannot be built: {error}") from error
+
+
+def encoder_channels(encoder: Any) -> int:
+    return int(encoder.out_channels[-1])
+
+
+def build_decoder(network: Network, encoder: Any) -> tuple[nn.Module, int]:
+    """The decoder and its number of output channels."""
+    channels = network.decoder_channels
+    if network.decoder == "deeplabv3plus":
+        # ASPP rates 6, 12, 18 belong to stride 16 and double at stride 8 (DeepLabv3, section 4.2.2).
+        rates = (6, 12, 18) if network.output_stride >= 16 else (12, 24, 36)
+        decoder = DeepLabV3PlusDecoder(
+            encoder_channels=encoder.out_channels,
+            encoder_depth=5,
+            out_channels=channels,
+            atrous_rates=rates,
+            output_stride=min(network.output_stride, 16),
+            aspp_separable=True,
+            aspp_dropout=0.5,
+        )
+        return decoder, channels
+    if network.decoder == "segformer":
+        return SegformerDecoder(
+            encoder.out_channels, encoder_depth=5, segmentation_channels=channels
+        ), channels
+    if network.decoder == "dpt":
+        decoder = DPTDecoder(
+            encoder_out_channels=encoder.out_channels,
+            # smp rounds 14 / 4 down to a factor of 3; DPT's factors 4, 2, 1, 1/2 are meant per patch,
+            # whatever its size.
+            encoder_output_strides=[16] * len(encoder.out_channels),
+            encoder_has_prefix_tokens=encoder.has_prefix_tokens,
+            readout="cat" if encoder.has_prefix_tokens else "ignore",
+            intermediate_channels=_dpt_channels(channels),
+            fusion_channels=channels,
+        )
+        return decoder, channels
+    blocks = len(encoder.out_channels) - 3  # up to stride 4, the resolution of the other decoders
+    return UnetDecoder(encoder.out_channels, [channels] * blocks, n_blocks=blocks), channels
+
+
+def load_encoder(encoder: Any, weights: Weights) -> None:
+    """Copy weights into the encoder (its timm model, where it wraps one); every tensor of the encoder must be
+    there with its shape.
+
+    A vision transformer's position embedding is laid out anew for another image size.
+    """
+    model: Any = getattr(encoder, "model", encoder)
+    state = dict(weights.state)
+    if (
+        "pos_embed" in state
+        and hasattr(model, "pos_embed")
+        and state["pos_embed"].shape != model.pos_embed.shape
+    ):
+        from timm.layers import resample_abs_pos_embed
+
+        grid = int(math.sqrt(model.pos_embed.shape[1] - model.num_prefix_tokens))
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [grid, grid], num_prefix_tokens=1)
+    own = model.state_dict()
+    wrong = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
+    if wrong:
+        raise DataError(
+            f"the weights do not fit the encoder: {len(wrong)} of {len(own)} tensors are missing or have "
+            f"another shape, the first is {wrong[0]}. Give weights made for this timm model."
+        )
+    model.load_state_dict({name: state[name] for name in own})
+
+
+def _dpt_channels(channels: int) -> tuple[int, int, int, int]:
+    # DPT table: 256 fusion channels go with 256, 512, 1024, 1024; smaller heads keep the proportion.
+    return channels, 2 * channels, 4 * channels, 4 * channels
+
+
+def _input_multiple(network: Network, encoder: Any) -> int:
+    if network.decoder == "dpt":
+        return 2 * int(
+            max(encoder.output_strides)
+        )  # smp's fusion doubles the half-size grid: patches must be even
+    if network.decoder == "deeplabv3plus":
+        return min(network.output_stride, 16)
+    return int(encoder.output_stride)

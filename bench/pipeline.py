@@ -1,0 +1,119 @@
+"""One run from start to end: claim its folder, make CAM seeds, train, score, record.
+
+Only this file knows the order. Each part is in the room of its name: bench/cam_seeds, bench/training,
+bench/scoring, bench/records.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+
+import numpy as np
+import torch
+
+from bench.cam_seeds.make import make
+from bench.display import Display
+from bench.errors import BenchError
+from bench.machine import stoppable
+from bench.networks import exported
+from bench.plan import Plan, SeedPlan
+from bench.records.atomic import write_atomic
+from bench.records.schema import Point, Result, SeedReport
+from bench.scoring.inference import score
+from bench.training import checkpoint, session
+from bench.training.trainer import Trainer
+
+
+def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = False) -> Result:
+    """Train and score one run; a finished run is returned as it is.
+
+    Raises:
+        ConfigError: The folder holds an interrupted run and neither `resume` nor `overwrite` is given.
+        DataError: Data missing or invalid.
+        Interrupted: Stopped by a signal; the state is saved.
+        BenchError: The loss is not finite; the last good checkpoint is kept.
+    """
+    folder = plan.folder
+    with folder.claimed():
+        done = folder.read_result()
+        if done and not overwrite:
+            display.say(f"already done: {folder.path}")
+            return done
+        goes_on = session.goes_on(plan, resume, overwrite)
+        folder.failure.unlink(missing_ok=True)
+        if plan.seeds is not None:
+            make_seeds(plan.seeds, display)
+        with stoppable() as stop:
+            trainer = session.start(plan, display, stop, goes_on)
+            try:
+                trainer.train()
+                return _score_and_record(trainer)
+            except torch.OutOfMemoryError as error:
+                raise BenchError(
+                    f"out of memory at step {trainer.step}: lower protocol.batch or protocol.crop, or use "
+                    "--precision bf16 (each makes another protocol)."
+                ) from error
+            finally:
+                display.stop()
+
+
+def make_seeds(plan: SeedPlan, display: Display, jobs: int | None = None) -> SeedReport:
+    """Make the CAM seeds of a split where they are missing, and the classifier's run before them.
+
+    Raises as `bench.cam_seeds.make.make` and `run` do.
+    """
+    return make(plan, display, partial(run, plan.classifier, display, resume=True), jobs)
+
+
+def _score_and_record(trainer: Trainer) -> Result:
+    """Score the last weights, student and predictor, and write the result: the run is done."""
+    started = time.monotonic()
+    plan, method, dataset = trainer.plan, trainer.method, trainer.dataset
+    predictor = method.predictor()
+    counts = {"predictor": trainer.counts(predictor, "predictor")}
+    same = predictor is method.net
+    counts["student"] = counts["predictor"] if same else trainer.counts(method.net, "student")
+    result = _result(trainer, counts, eval_seconds=time.monotonic() - started)
+    plan.folder.write_counts(plan.split.eval, counts)
+    network = exported.network_of(predictor)
+    write_atomic(
+        plan.folder.weights, exported.to_bytes(network, dataset.classes, plan.config.protocol.network)
+    )
+    plan.folder.write_result(result)
+    checkpoint.remove(plan.folder.checkpoint)  # result and weights hold all that is needed from here on
+    return result
+
+
+def _result(trainer: Trainer, counts: dict[str, np.ndarray], eval_seconds: float) -> Result:
+    plan, config, dataset = trainer.plan, trainer.plan.config, trainer.dataset
+    scores = {name: score(value.sum(0)) for name, value in counts.items()}
+    return Result(
+        run_id=plan.run_id,
+        dataset=config.dataset,
+        split=config.split,
+        method=plan.method.name,
+        method_version=plan.method.version,
+        seed=config.seed,
+        protocol=config.protocol.name,
+        protocol_hash=config.protocol.hash,
+        steps=config.protocol.steps,
+        images={**plan.split.counts, **_opened(plan)},
+        classes=list(dataset.classes),
+        student=scores["student"],
+        predictor=scores["predictor"],
+        curve=[*trainer.curve, Point(step=trainer.step, miou=scores["predictor"].miou)],
+        train_seconds=trainer.train_seconds,
+        eval_seconds=eval_seconds,
+        peak_memory_mib=trainer.peak_memory_mib(),
+        split_digests=plan.split.digests,
+        weights_digest=trainer.weights.digest if trainer.weights else None,
+        config=config.record(exclude={"machine": {"data_root", "out"}}),
+        label_seconds=dict(dataset.label_seconds),
+    )
+
+
+def _opened(plan: Plan) -> dict[str, int]:
+    """How many masks beside the split's grant a policy has read: they count as supervision."""
+    report = plan.seeds.folder.read_report() if plan.seeds else None
+    return {"opened": len(report.opened)} if report and report.opened else {}

@@ -1,0 +1,133 @@
+"""What a run is before it starts: its split, its id and its folder. Needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import ConfigError, DataError
+from bench.records.folders import RunFolder, SeedFolder
+from bench.settings import registry
+from bench.settings.registry import MethodInfo
+from bench.settings.schema import CamSeeds, RunConfig
+from datasets.splits import GRANTS, Split, batch_sources, find_split
+from datasets.tags import TagTable, load_tags
+
+if TYPE_CHECKING:
+    from bench.contract import Dataset
+
+CLASSIFIER = "classifier"  # the method whose activation maps become seeds
+
+
+@dataclass(frozen=True)
+class Plan:
+    config: RunConfig
+    method: MethodInfo
+    split: Split
+    input_digests: dict[str, str]  # of the split's lists, of CAM seeds and of a weights file
+    run_id: str
+    folder: RunFolder
+    seeds: SeedPlan | None = None  # what the labeled stream has for masks of tagged images
+
+
+@dataclass(frozen=True)
+class SeedPlan:
+    """CAM seeds before they are made; all weak runs of one seed share them."""
+
+    classifier: Plan
+    settings: CamSeeds
+    folder: SeedFolder
+
+
+def data_root(config: RunConfig) -> Path | None:
+    """The configuration's data root, else $BENCH_DATA."""
+    place = config.machine.data_root or os.environ.get("BENCH_DATA")
+    return Path(place).expanduser() if place else None
+
+
+def plan(config: RunConfig, split: Split | None = None) -> Plan:
+    """Everything about a run that can be known and refused before any data is read.
+
+    Args:
+        split: That of the configuration, where it has been read already.
+
+    Raises ConfigError where the split does not grant what the method needs, or grants too few images for a
+    batch.
+    """
+    method = registry.describe_method(config.method["name"])
+    split = split or find_split(config.dataset, config.split, data_root(config))
+    counts = split.counts
+    # Tags stand in for what is missing, see bench.contract.Batch.
+    granted = {
+        "pixel": counts["pixel"] + counts["tags"],
+        "tags": counts["tags"],
+        "none": counts["none"] + counts["tags"],
+    }
+    for kind in sorted(method.needs):
+        if not granted[kind]:
+            has = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name in GRANTS)
+            raise ConfigError(
+                f"method {method.name!r} needs images with supervision {kind!r}, but split {config.split!r} "
+                f"of {config.dataset!r} grants none (it grants {has}). Choose another split or method."
+            )
+    batch_sources(split, method.needs, config.protocol.batch.labeled, config.protocol.batch.unlabeled)
+    inputs = {**split.digests, **_weights_digest(config)}
+    seeds = seed_plan(config, split) if split.tags and "pixel" in method.needs else None
+    if seeds is None:
+        config = config.model_copy(update={"cam_seeds": None})
+    else:
+        inputs["cam_seeds"] = seeds.folder.seed_id
+    run_id = config.run_id(method.version, inputs)
+    folder = RunFolder.of(
+        Path(config.machine.out), config.dataset, config.split, method.name, config.seed, run_id
+    )
+    return Plan(config, method, split, inputs, run_id, folder, seeds)
+
+
+def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
+    """The CAM seeds of a run on a split that grants tags."""
+    settings = config.cam_seeds
+    if settings is None:
+        raise ConfigError("cam_seeds is missing; resolve the configuration of the run anew.")
+    batch = settings.protocol.batch
+    needs = registry.describe_method(CLASSIFIER).needs
+    batch_sources(split, needs, batch.labeled, batch.unlabeled, "cam_seeds.protocol.batch")
+    method = {"name": CLASSIFIER}
+    update = {"method": method, "protocol": settings.protocol, "cam_seeds": None}
+    classifier = plan(config.model_copy(update=update), split)
+    if settings.policy == "heldout" and settings.heldout > len(split.tags):
+        raise ConfigError(
+            f"cam_seeds.heldout is {settings.heldout}, but split {split.name!r} has {len(split.tags)} tagged "
+            "images."
+        )
+    folder = SeedFolder.of(
+        Path(config.machine.out),
+        config.dataset,
+        config.split,
+        config.seed,
+        settings.map_id(classifier.run_id),
+        settings.seed_id(classifier.run_id),
+    )
+    return SeedPlan(classifier, settings, folder)
+
+
+def _weights_digest(config: RunConfig) -> dict[str, str]:
+    """The content of a weights file: its path does not identify it, as a package or the hub does."""
+    path = config.protocol.network.weights_file
+    if path is None:
+        return {}
+    if not path.is_file():
+        raise DataError(
+            f"no weights file {path}; protocol.network.weights is a file, none, hub or package:..."
+        )
+    with open(path, "rb") as file:
+        return {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def granted_tags(plan: Plan, dataset: Dataset) -> TagTable:
+    """The classes each tagged image of a run may hold, as its split grants them or as the control has
+    shuffled them."""
+    return load_tags(dataset, plan.split, plan.config.seed if plan.config.tags == "shuffled" else None)

@@ -1,0 +1,279 @@
+"""The files under runs/ and under a folder of records. Only this room knows their names.
+
+runs/<dataset>/<split>/<method>/<seed>-<id>/
+    config.yaml          the resolved configuration
+    provenance.json      how it was made: versions, hardware, commit, one entry per start
+    metrics.jsonl        one line per logging step and per evaluation
+    tensorboard/         the same as curves
+    checkpoint.pt        all that a bit-exact resume needs
+    counts.npz           per-image confusion counts of every scored module
+    weights.safetensors  the scored module
+    result.json          written last: its presence means "done"
+    scores.json          the same weights scored again: multi-scale + flip, and with the dense CRF on top
+    sweep.log            what the run said on stderr, where a sweep started it
+    failure.txt          why the last start by a sweep failed; the next start removes it
+    sheet.png            a picture sheet, where one was asked for
+
+runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
+    maps/<id>.npz        activation maps of an image's tags
+    <id of seeds>/       seeds/<id>.png, seeds.json (written last: "done"), quality.json
+
+A folder of records holds what is kept of finished runs:
+
+<records>/<dataset>.jsonl    one result a line, by split, method, seed and run id
+<records>/<dataset>/...      as under runs/: the log, counts, provenance and scores of each run, and what is
+                             said of its CAM seeds; no result.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pydantic import ValidationError
+
+from bench.errors import DataError, InUse
+from bench.records.atomic import write_atomic
+
+if TYPE_CHECKING:
+    import numpy as np
+from bench.records.provenance import without_folders
+from bench.records.schema import (
+    Result,
+    Scores,
+    SeedQuality,
+    SeedReport,
+    Start,
+    read_record,
+    read_result,
+    read_scores,
+)
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.provenance = path / "provenance.json"
+        self.metrics = path / "metrics.jsonl"
+        self.tensorboard = path / "tensorboard"
+        self.checkpoint = path / "checkpoint.pt"
+        self.counts = path / "counts.npz"
+        self.weights = path / "weights.safetensors"
+        self.result = path / "result.json"
+        self.scores = path / "scores.json"
+        self.sweep_log = path / "sweep.log"
+        self.failure = path / "failure.txt"  # why the last start by a sweep failed
+        self.sheet = path / "sheet.png"
+        self._lock = path / ".lock"
+
+    @classmethod
+    def of(cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str) -> RunFolder:
+        return cls(root / dataset / split / method / f"{seed}-{run_id}")
+
+    @property
+    def mend(self) -> str:
+        """Repair advice that ends an error message: "remove the folder ..., and run it again."."""
+        return f"remove the folder {self.path}, and run it again."
+
+    @property
+    def root(self) -> Path:
+        """The folder of all runs that holds this one: what `of` was given."""
+        return self.path.resolve().parents[3]
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for this process; a second process is refused.
+
+        The lock dies with its holder, or with the last loader process that a killed holder leaves, which
+        takes torch up to five seconds.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self._lock, "a+") as lock:
+            for again in range(LOOKS, -1, -1):
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if not again:
+                        raise InUse(
+                            f"{self.path} is in use by {_named(lock)}; wait for it or stop it."
+                        ) from error
+                    time.sleep(LOOK_SECONDS)  # one that only looks, see `holder`, is gone by then
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            for torn in self.path.glob(".*.tmp"):  # of a process killed while it wrote
+                torn.unlink()
+            yield
+
+    def holder(self) -> str | None:
+        """Name the other process that holds the folder, such as "process 123 on name"; None where there is
+        none. Also None if the lock file cannot be opened (no folder, no permission). It may have changed by
+        the time of the answer."""
+        try:
+            with open(self._lock) as lock:
+                try:  # shared: two that look do not see each other
+                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return _named(lock)
+        except OSError:
+            pass
+        return None
+
+    def clear(self) -> None:
+        """Remove what an earlier start has left."""
+        made = (
+            self.result,
+            self.scores,
+            self.provenance,
+            self.metrics,
+            self.counts,
+            self.weights,
+            self.sheet,
+            self.failure,
+        )
+        for path in made:
+            path.unlink(missing_ok=True)
+        for path in self.path.glob(f"{self.checkpoint.name}*"):
+            path.unlink()
+        shutil.rmtree(self.tensorboard, ignore_errors=True)
+
+    def read_result(self) -> Result | None:
+        return read_result(self.result) if self.result.exists() else None
+
+    def write_result(self, result: Result) -> None:
+        write_atomic(self.result, (result.model_dump_json(indent=1) + "\n").encode())
+
+    def read_scores(self) -> Scores:
+        """The numbers of `score`; no entries without the file."""
+        return read_scores(self.scores) if self.scores.exists() else Scores(entries=[])
+
+    def write_scores(self, scores: Scores) -> None:
+        write_atomic(self.scores, (scores.model_dump_json(indent=1) + "\n").encode())
+
+    def write_counts(self, ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
+        import numpy as np  # here, because commands that train nothing read this file's schema too
+
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, ids=np.array(ids), **counts)  # type: ignore[arg-type]
+        write_atomic(self.counts, buffer.getvalue())
+
+    def seeds(self, seed: int) -> list[SeedFolder]:
+        """The CAM seeds that lie beside this run, for its split and this seed of its draws."""
+        place = self.path.resolve().parents[1] / "cam_seeds"
+        found = sorted(place.glob(f"{seed}-*/*/seeds.json"))
+        return [SeedFolder(path.parents[1], path.parent.name) for path in found]
+
+    def read_provenance(self) -> list[dict[str, Any]]:
+        """One entry per start; [] without the file. Raises DataError where it holds anything else."""
+        if not self.provenance.exists():
+            return []
+        try:
+            starts = json.loads(self.provenance.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{self.provenance} is damaged ({error}); {self.mend}") from error
+        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+            raise DataError(f"{self.provenance} is damaged: it must list the starts of a run; {self.mend}")
+        return starts
+
+    def read_starts(self) -> list[Start]:
+        """As `read_provenance`, checked."""
+        try:
+            return [Start.model_validate(start) for start in self.read_provenance()]
+        except ValidationError as error:
+            first = error.errors()[0]
+            at = ".".join(map(str, first["loc"]))
+            raise DataError(f"{self.provenance} is damaged ({at}: {first['msg']}); {self.mend}") from error
+
+    def add_provenance(self, entry: dict[str, Any]) -> None:
+        self._write_provenance([*self.read_provenance(), entry])
+
+    def _write_provenance(self, entries: Sequence[dict[str, Any]]) -> None:
+        write_atomic(self.provenance, (json.dumps(entries, indent=1) + "\n").encode())
+
+    def copy_record(self, to: RunFolder) -> None:
+        """Copy what a record keeps beside its result, over what is there; commands lose their folders."""
+        _copy({self.counts: to.counts, self.metrics: to.metrics, self.scores: to.scores})
+        if starts := self.read_provenance():
+            to._write_provenance(
+                [start | {"command": without_folders(start.get("command", ""))} for start in starts]
+            )
+
+
+# Retries before InUse is raised: `holder` takes a shared lock for a moment.
+LOOKS, LOOK_SECONDS = 4, 0.05
+
+
+def _named(lock: TextIO) -> str:
+    """Who wrote that it holds the lock: nobody, between taking it and writing."""
+    lock.seek(0)
+    return lock.read(200).strip() or "another process"
+
+
+class SeedFolder:
+    """The files of CAM seeds: maps, which several settings share, and seeds."""
+
+    def __init__(self, path: Path, seed_id: str) -> None:
+        self.path, self.seed_id = path, seed_id
+        self.report = path / seed_id / "seeds.json"
+        self.quality = path / seed_id / "quality.json"
+
+    @classmethod
+    def of(cls, root: Path, dataset: str, split: str, seed: int, map_id: str, seed_id: str) -> SeedFolder:
+        return cls(root / dataset / split / "cam_seeds" / f"{seed}-{map_id}", seed_id)
+
+    def map(self, id: str) -> Path:
+        return self.path / "maps" / f"{id}.npz"
+
+    def seed(self, id: str) -> Path:
+        return self.path / self.seed_id / "seeds" / f"{id}.png"
+
+    def read_report(self) -> SeedReport | None:
+        mend = "move it away and run `cam-seeds` again."
+        return read_record(SeedReport, self.report, mend) if self.report.exists() else None
+
+    def read_quality(self) -> SeedQuality | None:
+        mend = "move it away and run `cam-seeds --quality` again."
+        return read_record(SeedQuality, self.quality, mend) if self.quality.exists() else None
+
+    def copy_reports(self, run: RunFolder) -> bool:
+        """Copy what is said of the seeds to beside a run, unless it is there; whether anything was copied."""
+        to = SeedFolder(run.path.parents[1] / self.path.parent.name / self.path.name, self.seed_id)
+        files = {self.report: to.report, self.quality: to.quality}
+        return _copy({path: target for path, target in files.items() if not target.exists()})
+
+    @contextmanager
+    def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
+        """Hold the folder for this process. While another process holds it, `wait` is called again and
+        again."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / ".lock", "w") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    wait()
+            for torn in self.path.rglob(".*.tmp"):  # of a process killed while it wrote
+                torn.unlink()
+            yield
+
+
+def _copy(files: Mapping[Path, Path]) -> bool:
+    """Copy those of the files that there are; whether there were any."""
+    there = [path for path in files if path.exists()]
+    for path in there:
+        write_atomic(files[path], path.read_bytes())
+    return bool(there)

@@ -1,0 +1,89 @@
+"""Reads what lies beside a result: the lines of metrics.jsonl, the counts of counts.npz, activation maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+from bench.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def metrics_torn(path: Path) -> bool:
+    """Whether `read_metrics` leaves out a last line that a kill has torn."""
+    lines = _lines(path)
+    return bool(lines) and _metrics_line(lines[-1]) is None
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, [] without the file. A last line torn by a kill is left out.
+
+    Raises DataError where another line is no JSON object with a step.
+    """
+    lines = _lines(path)
+    found = []
+    for number, text in enumerate(lines, 1):
+        line = _metrics_line(text)
+        if line is not None:
+            found.append(line)
+        elif number < len(lines):
+            raise DataError(f"{path}, line {number} is damaged; move the file away.")
+    return found
+
+
+def _lines(path: Path) -> list[bytes]:
+    """Split at line feeds alone, which JSON does not hold; [] without the file or in an empty one."""
+    data = path.read_bytes() if path.exists() else b""
+    return data.removesuffix(b"\n").split(b"\n") if data else []
+
+
+def _metrics_line(text: bytes) -> dict[str, Any] | None:
+    """None where it is no JSON object with a step. Whole numbers beyond int64 are read as float, inf if need
+    be."""
+    try:
+        line = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 19 else float(digits))
+    except (ValueError, RecursionError):
+        return None
+    return line if isinstance(line, dict) and type(line.get("step")) is int else None
+
+
+def read_counts(path: Path) -> dict[str, np.ndarray]:
+    """counts.npz: "ids" (N) and, per scored module, N C C confusion counts (truth in rows).
+
+    Raises DataError where it is damaged or holds anything else.
+    """
+    import numpy as np
+
+    mend = "score the run again, or move the file away."
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+            ids = found["ids"]
+    except Exception as error:  # of a dozen kinds: of zip, of zlib, of the header, of memory it asks for
+        raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); {mend}") from error
+    counts = {name: array for name, array in found.items() if name != "ids"}
+    sound = ids.ndim == 1 and ids.dtype.kind == "U" and len(set(ids.tolist())) == len(ids)
+    for array in counts.values():
+        square = array.ndim == 3 and array.shape == (ids.size, array.shape[1], array.shape[1])
+        sound = sound and square and array.dtype.kind in "iu"
+    if not sound:
+        raise DataError(f"{path} does not hold one confusion matrix of whole numbers per image; {mend}")
+    return found
+
+
+def read_maps(path: Path) -> tuple[list[int], np.ndarray]:
+    """The tags of an image and their activation maps, K h w float32, from maps/<id>.npz.
+
+    Raises DataError where the file is damaged.
+    """
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["classes"].tolist(), file["maps"].astype(np.float32)
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise DataError(f"{path} cannot be read ({error}); remove it, and it is made again.") from error

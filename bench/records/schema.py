@@ -1,0 +1,275 @@
+"""The schemas of result.json and of the files beside it: fields, units, ranges; refuses damaged ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from bench.errors import DataError
+
+if TYPE_CHECKING:
+    pass
+from bench.labels import LABEL_SECONDS
+
+Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a mean of ones may round to more
+Amount = Annotated[float, Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Score(Record):
+    """Scores of one module over the scored list. Shares are 0..1."""
+
+    miou: Share
+    classes_averaged: Count  # classes that occur in the truth or the prediction: the denominator of miou
+    iou: list[Share | None]  # one per class; None where the class occurs in neither
+    pixel_accuracy: Share
+
+
+class Point(Record):
+    """One evaluation of the predictor during training."""
+
+    step: Count
+    miou: Share
+
+
+class _Network(BaseModel):
+    encoder: str | None = None
+    decoder: str | None = None
+    output_stride: int | None = None
+
+
+class _Batch(BaseModel):
+    labeled: Count
+    unlabeled: Count
+
+
+class _Protocol(BaseModel):
+    network: _Network = _Network()
+    batch: _Batch | None = None
+    crop: list[int] = []
+
+
+class _Seeds(BaseModel):
+    protocol: _Protocol = _Protocol()
+
+
+class _Config(BaseModel):
+    """What is read of the settings of a run; the rest may be of any version."""
+
+    method: dict[str, Any] = {}
+    protocol: _Protocol = _Protocol()
+    cam_seeds: _Seeds | None = None
+    tags: str = "given"
+
+
+class Result(Record):
+    """result.json: one finished run."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    dataset: str
+    split: str
+    method: str
+    method_version: Count
+    seed: Count
+    protocol: str
+    protocol_hash: str  # a table never mixes two of these
+    steps: Count
+    # Ids that the split grants "pixel", "tags", "none"; "eval": scored; "opened": whose masks a policy of CAM
+    # seeds has read.
+    images: dict[str, Count]
+    classes: Annotated[list[str], Field(min_length=1)]
+    student: Score
+    predictor: Score  # the headline: last weights of the module that the method names as its predictor
+    curve: list[
+        Point
+    ]  # evaluations during training, the last weights included; its maximum is the oracle column
+    train_seconds: Amount
+    eval_seconds: Amount
+    peak_memory_mib: Amount
+    split_digests: dict[str, str]
+    weights_digest: str | None
+    config: dict[str, Any]  # resolved, without the paths of the machine
+    # What the data set says it takes to label one image by a mask ("pixel") and by its classes ("tags").
+    # Records from before this field have the default.
+    label_seconds: dict[str, Amount] = Field(default_factory=lambda: dict(LABEL_SECONDS))
+
+    @field_validator("config")
+    @classmethod
+    def _config_is_read(cls, config: dict[str, Any]) -> dict[str, Any]:
+        _Config.model_validate(config)
+        return config
+
+    @model_validator(mode="after")
+    def _classes_are_scored(self) -> Self:
+        if {len(self.student.iou), len(self.predictor.iou)} != {len(self.classes)}:
+            raise ValueError(f"{len(self.classes)} classes need as many values of iou")
+        return self
+
+
+class Rescored(Record):
+    """A number of a finished run whose predictor was scored again."""
+
+    name: Literal["multi_scale", "crf"]
+    scales: tuple[float, ...]
+    flip: bool
+    crf: str | None  # of "crf": name of the parameters
+    half_size: bool  # of "crf": whether it ran at half the size
+    score: Score
+    seconds: Amount  # of the pass over the images, which gives both numbers
+
+    @model_validator(mode="after")
+    def _crf_has_parameters(self) -> Self:
+        if (self.name == "crf") != (self.crf is not None):
+            raise ValueError("crf, the name of its parameters, goes with the entry crf and with no other")
+        return self
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """What tells the numbers of a run apart, and what must be equal where runs are averaged."""
+        return self.name, self.scales, self.flip, self.crf, self.half_size
+
+
+class Scores(Record):
+    """scores.json: no two entries have the same setting. The raw number is the result's predictor."""
+
+    schema_version: Literal[1] = 1
+    entries: list[Rescored]
+
+
+class Git(BaseModel):
+    commit: str | None = None
+    dirty: bool = True  # files that no commit holds; assumed where the record does not say
+
+
+class Torch(BaseModel):
+    threads: int | None = None
+    gpus: list[str] = []
+
+
+class Cpu(BaseModel):
+    model: str = ""
+
+
+class Start(BaseModel):
+    """What is read of an entry of provenance.json; the rest may be of any version."""
+
+    time: str = ""
+    command: str = ""
+    python: str | None = None
+    versions: dict[str, str | None] = {}
+    cpu: Cpu = Cpu()
+    torch: Torch | None = None
+    git: Git | None = None  # None outside a checkout
+
+    @property
+    def commit(self) -> str | None:
+        return self.git.commit if self.git else None
+
+
+class SeedReport(Record):
+    """seeds.json: how the CAM seeds of a split were made. It needs no mask, but for a policy that says so."""
+
+    schema_version: Literal[1] = 1
+    seed_id: str
+    classifier: str  # run id
+    images: int
+    tags: int  # tags of all images, background not counted
+    dead_tags: int  # whose map is positive nowhere, so that no pixel can be theirs
+    untagged: int  # images without any tag
+    decided: Share  # of the pixels
+    class_pixels: list[int]  # seed pixels of each class
+    strict: float  # as used: chosen by the policy, where it is not "fixed"
+    loose: float
+    opened: list[str]  # ids whose masks the policy has read
+    map_seconds: Amount  # of the network, for all images made in the last start
+    refine_core_seconds: Amount  # of thresholds and refinement, summed over the processes
+    settings: dict[str, Any]
+
+
+class CurvePoint(Record):
+    """Seeds by one threshold, without refinement. Shares 0..1; means over the classes that occur."""
+
+    threshold: Amount
+    miou: Share
+    precision: Share
+    recall: Share
+    coverage: Share
+
+
+class SeedQuality(Record):
+    """quality.json: CAM seeds against the masks of the tagged images, opened for this alone. Shares 0..1."""
+
+    schema_version: Literal[1] = 1
+    seed_id: str
+    images: int
+    classes: list[str]
+    miou: Share  # undecided pixels count as not found
+    miou_decided: Share  # over the decided pixels alone, as many published tables have it
+    coverage: Share  # share of pixels that are decided
+    iou: list[Share | None]  # per class, as the next three; None where there is nothing to count
+    precision: list[Share | None]
+    recall: list[Share | None]
+    class_coverage: list[Share | None]
+    miou_of_spread_tags: Share  # if each pixel had one of its image's classes at random
+    curve: list[CurvePoint]
+    counts: list[list[int]]  # truth in rows; the last column is undecided
+
+
+class Torn(DataError):
+    """A file that is no JSON: half written, or half copied."""
+
+
+R = TypeVar("R", bound=Record)
+
+
+def parse_record(model: type[R], data: bytes, where: str, mend: str) -> R:
+    """One record from JSON.
+
+    Args:
+        where: The file, and the line where it has several records: each message begins with it.
+        mend: What to do; each message ends with it.
+
+    Raises:
+        Torn: `data` is no JSON.
+        DataError: It is of another schema version, or no such record.
+    """
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            raise Torn(f"{where} is torn, half written or half copied; {mend}") from error
+        found, read = _schema_version(data), model.model_fields["schema_version"].default
+        if found not in (None, read):
+            raise DataError(
+                f"{where} has schema version {found}, and this checkout reads version {read}: read it with "
+                f"the checkout that wrote it, or {mend}"
+            ) from error
+        at = ".".join(map(str, first["loc"]))
+        raise DataError(f"{where} is no {model.__name__} ({at}: {first['msg']}); {mend}") from error
+
+
+def _schema_version(data: bytes) -> Any:
+    """None where the JSON has none."""
+    whole = json.loads(data)
+    return whole.get("schema_version") if isinstance(whole, dict) else None
+
+
+def read_record(model: type[R], path: Path, mend: str) -> R:
+    return parse_record(model, path.read_bytes(), str(path), mend)
+
+
+def read_result(path: Path) -> Result:
+    return read_record(Result, path, "move it away and run it again.")
+
+
+def read_scores(path: Path) -> Scores:
+    return read_record(Scores, path, "move it away and run `score` again.")

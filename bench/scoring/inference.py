@@ -1,0 +1,149 @@
+"""Scoring: inference on images of their own size, confusion counts, mIoU.
+
+mIoU is pooled: the counts of all images are added up, and the mean is taken over the classes that occur in
+the truth or the prediction. A class in neither is not a zero, and the number of classes averaged is kept
+beside the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.contract import IGNORE, Dataset
+from bench.records.schema import Score
+from bench.settings.schema import Evaluation
+
+
+def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
+    """Counts of (truth, prediction) over the pixels whose label is not 255: C C int64, truth in rows.
+
+    Labels are 0..255. Raises ValueError if a class id at or above C is predicted or is a label: 255 may be
+    a label, never a prediction.
+    """
+    # One pass over a table of all 256 truths; leaving the ignored pixels out first takes ten times as long.
+    # The last column gathers the predictions out of range, and narrow integers halve the time again.
+    columns = classes + 1
+    narrow = torch.int16 if 256 * columns <= 2**15 else torch.int32
+    predicted = prediction.flatten().clamp(max=classes).to(narrow)
+    cell = label.flatten().to(narrow) * columns + predicted
+    table = torch.bincount(cell, minlength=256 * columns).view(256, columns)
+    counts = table[:classes, :classes]
+    wrong = table[:IGNORE].sum() - counts.sum()
+    if wrong:  # no wait of its own: bincount has already waited for its largest value
+        raise ValueError(f"{int(wrong)} pixels have a predicted or true class id outside 0..{classes - 1}")
+    return counts
+
+
+def score(counts: np.ndarray) -> Score:
+    """Scores of pooled counts, C C int64 with truth in rows."""
+    hit = np.diag(counts).astype(np.float64)
+    union = counts.sum(0) + counts.sum(1) - np.diag(counts)
+    occurs = union > 0
+    iou = np.divide(hit, union, out=np.zeros_like(hit), where=occurs)
+    return Score(
+        miou=float(iou[occurs].mean()) if occurs.any() else 0.0,
+        classes_averaged=int(occurs.sum()),
+        iou=[float(value) if there else None for value, there in zip(iou, occurs, strict=True)],
+        pixel_accuracy=float(hit.sum() / max(counts.sum(), 1)),
+    )
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a module predicts an image of any size: probabilities averaged over windows, scales and flips."""
+
+    settings: Evaluation
+    crop: tuple[int, int]
+
+    def __call__(self, module: nn.Module, image: Tensor) -> Tensor:
+        """image 1 3 H W -> predicted class ids 1 H W int64."""
+        if self.settings.scales == (1.0,) and not self.settings.flip and self.settings.mode == "whole":
+            return module(image).argmax(1)
+        return self._total(module, image).argmax(1)
+
+    def probability(self, module: nn.Module, image: Tensor) -> Tensor:
+        """image 1 3 H W -> 1 C H W, summing to 1 over the classes: the mean over scales and flips."""
+        return self._total(module, image) / (len(self.settings.scales) * (2 if self.settings.flip else 1))
+
+    def _total(self, module: nn.Module, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        total = image.new_zeros(())
+        for scale in self.settings.scales:
+            size = (max(round(height * scale), 1), max(round(width * scale), 1))
+            scaled = image if scale == 1 else F.interpolate(image, size, mode="bilinear", antialias=True)
+            for flipped in (False, True) if self.settings.flip else (False,):
+                probability = self._of_one_view(module, scaled.flip(-1) if flipped else scaled)
+                probability = probability.flip(-1) if flipped else probability
+                total = total + F.interpolate(
+                    probability, (height, width), mode="bilinear", align_corners=False
+                )
+        return total
+
+    def _of_one_view(self, module: nn.Module, image: Tensor) -> Tensor:
+        if self.settings.mode == "whole":
+            return module(image).softmax(1)
+        total: Tensor | None = None
+        seen = image.new_zeros(image.shape[-2:])
+        for rows, columns in windows(
+            image.shape[-2:], self.settings.window or self.crop, self.settings.stride_share
+        ):
+            part = module(image[..., rows, columns]).softmax(1)
+            if total is None:
+                total = part.new_zeros(1, part.shape[1], *image.shape[-2:])
+            total[..., rows, columns] += part
+            seen[rows, columns] += 1
+        assert total is not None
+        return total / seen
+
+
+def windows(
+    size: Iterable[int], window: tuple[int, int], stride_share: float
+) -> Iterator[tuple[slice, slice]]:
+    """Windows that cover an image: every stride_share of a window, the last shifted inside."""
+
+    def starts(length: int, side: int) -> list[int]:
+        stride = max(int(side * stride_share), 1)
+        last = max(length - side, 0)
+        return [*range(0, last, stride), last]
+
+    height, width = size
+    for top, left in product(starts(height, window[0]), starts(width, window[1])):
+        yield slice(top, min(top + window[0], height)), slice(left, min(left + window[1], width))
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """H W 3 uint8 -> 1 3 H W float in 0..1."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)
+
+
+@torch.no_grad()
+def evaluate(
+    module: nn.Module,
+    dataset: Dataset,
+    ids: Iterable[str],
+    inference: Inference,
+    device: str,
+    on_image: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+    """Confusion counts of each image: N C C int64, truth in rows. The module's mode is put back
+    afterwards."""
+    classes = len(dataset.classes)
+    training = module.training
+    module.eval()
+    counts = []
+    try:
+        for done, id in enumerate(ids, 1):
+            image = to_tensor(dataset.image(id)).to(device, memory_format=torch.channels_last)
+            label = torch.from_numpy(dataset.mask(id)).to(device)
+            counts.append(confusion(inference(module, image)[0], label, classes))
+            on_image(done)
+    finally:
+        module.train(training)
+    return torch.stack(counts).cpu().numpy()

@@ -1,0 +1,281 @@
+"""Scores finished runs again: probabilities averaged over scales and flips, then refined by the dense CRF.
+
+Beside the raw score of result.json these are the numbers that papers report. Windows are those of the run's
+protocol; tags are not looked at. Both numbers come of one pass: this process predicts while others refine.
+
+C classes of the data set, H W the size of an image.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bench.contract import Dataset
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, DataError
+from bench.machine import Stop, choose_device, cores, stoppable
+from bench.networks import exported
+from bench.ops import crf
+from bench.records.folders import RunFolder
+from bench.records.schema import Rescored, Result, Scores
+from bench.scoring.inference import Inference, confusion, score, to_tensor
+from bench.settings import registry
+from bench.settings.reading import read_yaml, suggest, validate
+from bench.settings.schema import Protocol
+from datasets.splits import find_split
+
+# DeepLab's range; beyond it predictions of single scales are too poor to help a mean.
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+# Classes below this probability in every pixel are dropped before the CRF: its time grows with their number.
+PRESENT = 0.05
+PENDING = 2  # images per process that wait for the CRF: none idles, and the probabilities of few are held
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How runs are scored again. Raises ConfigError for what cannot be."""
+
+    scales: tuple[float, ...] = SCALES
+    flip: bool = True
+    crf: str | None = "deeplab"  # a name of bench.ops.crf.PUBLISHED; None: multi-scale alone
+    half_size: bool = False  # the CRF at half the size
+
+    def __post_init__(self) -> None:
+        if not self.scales or not all(0 < scale < float("inf") for scale in self.scales):
+            raise ConfigError("--scales: give one or more positive factors, as in 0.5,1.")
+        if self.crf is not None and self.crf not in crf.PUBLISHED:
+            raise ConfigError(suggest(self.crf, [*crf.PUBLISHED, "none"], "--crf"))
+
+    def entries(self, scores: Scores) -> list[Rescored]:
+        """The numbers of these settings, as far as they are there."""
+        wanted: list[tuple[Any, ...]] = [("multi_scale", self.scales, self.flip, None, False)]
+        if self.crf is not None:
+            wanted.append(("crf", self.scales, self.flip, self.crf, self.half_size))
+        found = {entry.setting: entry for entry in scores.entries}
+        return [found[setting] for setting in wanted if setting in found]
+
+    def met(self, scores: Scores) -> bool:
+        return len(self.entries(scores)) == (1 if self.crf is None else 2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and what it takes to predict with it again."""
+
+    folder: RunFolder
+    result: Result
+    protocol: Protocol
+    dataset: Dataset
+    ids: tuple[str, ...]  # the scored list
+
+
+def rescore(
+    paths: Iterable[Path],
+    settings: Settings,
+    data_root: Path | None,
+    display: Display,
+    device: str = "auto",
+    jobs: int | None = None,
+    overwrite: bool = False,
+) -> list[tuple[Result, Scores]]:
+    """Score finished runs again and write it beside them; what has been scored so before is skipped.
+
+    Args:
+        paths: Folders of runs. All are checked before the first is scored.
+        settings: Numbers of other settings stay beside these.
+        data_root: Default: the one the run was made with.
+        display: Shows progress.
+        device: Of the prediction; the CRF runs on the CPU.
+        jobs: Processes of the CRF, the cores by default. No number depends on it.
+        overwrite: Score again what has been.
+
+    Returns:
+        The result of each run, and its numbers of these settings.
+
+    Raises:
+        ConfigError: The predictor of a run is more than its network, as that of `classifier`, or the CRF is
+            not installed.
+        DataError: A folder holds no finished run, weights or images are missing or others than they were.
+        Interrupted: Stopped by a signal; the runs before the one it was at are done.
+    """
+    runs = [open_run(path, data_root) for path in dict.fromkeys(path.resolve() for path in paths)]
+    jobs, device = jobs or cores(), choose_device(device)
+    _check_crf(settings)
+    pool = crf.processes(jobs)  # it starts none before the first image
+    done = []
+    try:
+        with stoppable() as stop:
+            for run in runs:
+                with run.folder.claimed():
+                    scores = run.folder.read_scores()
+                    if settings.met(scores) and not overwrite:
+                        display.say(f"already scored: {run.folder.path}")
+                    else:
+                        new = _score(run, settings, pool, jobs, device, display, stop)
+                        given = {entry.setting for entry in new}
+                        kept = [entry for entry in scores.entries if entry.setting not in given]
+                        scores = Scores(entries=[*kept, *new])
+                        run.folder.write_scores(scores)
+                done.append((run.result, Scores(entries=settings.entries(scores))))
+    except BrokenProcessPool as error:
+        raise BenchError(
+            "a process of the CRF was killed, for want of memory perhaps; give fewer with --jobs."
+        ) from error
+    finally:
+        display.stop()
+        pool.shutdown(cancel_futures=True)
+    return done
+
+
+def open_run(path: Path, data_root: Path | None) -> Run:
+    """A finished run, refused where its scored list or its predictor are not what its weights file says.
+
+    Raises ConfigError or DataError.
+    """
+    folder = RunFolder(path)
+    result = folder.read_result()
+    if result is None:
+        raise DataError(f"{path} holds no finished run; give the folder of one, or finish it with --resume.")
+    protocol = validate(Protocol, result.config["protocol"], "protocol", folder.result)
+    if data_root is None and folder.config.exists():
+        place = read_yaml(folder.config).get("machine", {}).get("data_root")
+        data_root = Path(place).expanduser() if place else None
+    dataset = registry.load_dataset(result.dataset, data_root)
+    split = find_split(result.dataset, result.split, data_root)
+    if list(dataset.classes) != result.classes or split.eval_digest != result.split_digests["eval"]:
+        raise DataError(
+            f"{path}: the scored list or the classes of {result.dataset} have changed since; its numbers "
+            "would not stand beside its raw score. Give the --data-root it was made with, or run it again."
+        )
+    if not folder.weights.exists():
+        raise DataError(f"no {folder.weights}; put it back, or run it again with --overwrite.")
+    if not registry.load_method(result.method).scored_by_network:
+        raise ConfigError(
+            f"{folder.path}: the predictor of {result.method} is more than its network, so it cannot be "
+            "scored again from the weights alone: its raw score stands; leave this run out."
+        )
+    return Run(folder, result, protocol, dataset, split.eval)
+
+
+def _check_crf(settings: Settings) -> None:
+    """Fail before the pass over the images, not at its first one."""
+    if settings.crf is not None:
+        two, even = np.zeros((1, 2, 3), np.uint8), np.full((2, 1, 2), 0.5)
+        try:
+            crf.refine(two, even, crf.PUBLISHED[settings.crf])
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"{error}. Or leave it out with --crf none.") from error
+
+
+def _score(
+    run: Run,
+    settings: Settings,
+    pool: ProcessPoolExecutor,
+    jobs: int,
+    device: str,
+    display: Display,
+    stop: Stop,
+) -> list[Rescored]:
+    net = exported.read(run.folder.weights).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    evaluation = run.protocol.evaluation.model_copy(update={"scales": settings.scales, "flip": settings.flip})
+    refinement = None
+    if settings.crf is not None:
+        refinement = Refinement(pool, jobs, crf.PUBLISHED[settings.crf], settings.half_size)
+    display.start(f"score {run.result.method} {run.result.split} seed {run.result.seed}", len(run.ids))
+
+    def on_image(done: int) -> None:
+        display.update(done)
+        stop.check()
+
+    started = time.monotonic()
+    inference = Inference(evaluation, run.protocol.crop)
+    plain, refined = count(net, run.dataset, run.ids, inference, device, refinement, on_image)
+    seconds = time.monotonic() - started
+    shared = {"scales": settings.scales, "flip": settings.flip, "seconds": seconds}
+    entries = [Rescored(name="multi_scale", crf=None, half_size=False, score=score(plain), **shared)]
+    if refined is not None:
+        half = settings.half_size
+        entries.append(Rescored(name="crf", crf=settings.crf, half_size=half, score=score(refined), **shared))
+    return entries
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """The CRF of `count`: its processes, their number, and its parameters."""
+
+    pool: ProcessPoolExecutor
+    jobs: int
+    parameters: crf.CrfParameters
+    half_size: bool = False
+
+
+@torch.no_grad()
+def count(
+    net: nn.Module,
+    dataset: Dataset,
+    ids: Sequence[str],
+    inference: Inference,
+    device: str,
+    refinement: Refinement | None,
+    on_image: Callable[[int], None] = lambda done: None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Confusion counts over all images, each C C int64 with truth in rows: of the averaged probabilities, and
+    of the same after the CRF (None without one), which sees the classes that `likely` keeps."""
+    classes = len(dataset.classes)
+    plain, refined = (torch.zeros(classes, classes, dtype=torch.int64) for _ in range(2))
+    pending: deque[tuple[Future[np.ndarray], torch.Tensor]] = deque()
+    done = 0
+
+    def collect(most: int) -> None:
+        nonlocal done
+        while len(pending) > most:
+            future, label = pending.popleft()
+            refined.add_(confusion(torch.from_numpy(future.result()), label, classes))
+            done += 1
+            on_image(done)
+
+    net.eval()
+    for id in ids:
+        image, label = dataset.image(id), torch.from_numpy(dataset.mask(id))
+        on_device = to_tensor(image).to(device, memory_format=torch.channels_last)
+        probability = inference.probability(net, on_device)[0].cpu()
+        plain += confusion(probability.argmax(0), label, classes)
+        if refinement is None:
+            done += 1
+            on_image(done)
+            continue
+        shown, share = likely(probability.numpy())
+        how = refinement.parameters, refinement.half_size
+        pending.append((refinement.pool.submit(crf.likeliest, image, share, shown, *how), label))
+        collect(PENDING * refinement.jobs)
+    collect(0)
+    return plain.numpy(), None if refinement is None else refined.numpy()
+
+
+def likely(probability: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The classes that matter in an image: those more likely than PRESENT somewhere, or else the likeliest.
+
+    Args:
+        probability: C H W float, summing to 1 over the classes.
+
+    Returns:
+        The L ids, ascending, and L H W float32: their probabilities, summing to 1 over them.
+    """
+    highest = probability.max((1, 2))
+    shown = np.flatnonzero(highest > PRESENT)
+    if not len(shown):
+        shown = highest.argmax(keepdims=True)
+    # The floor is the CRF's own; without it a pixel of which nothing is kept would be divided by zero.
+    kept = np.maximum(probability[shown], crf.FLOOR).astype(np.float32)
+    return shown.tolist(), kept / kept.sum(0)

@@ -1,0 +1,130 @@
+"""Which source of a setting wins: the command line, then `--config FILE`, the protocol file, the defaults."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.errors import ConfigError
+from bench.settings import registry
+from bench.settings.reading import (
+    merge,
+    nested,
+    parse_assignment,
+    protocol_names,
+    read_protocol,
+    read_yaml,
+    validate,
+)
+from bench.settings.schema import RunConfig
+
+
+def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
+    """The configuration of a run. `flags` are the command line's own options as nested keys, None where not
+    given; `sets` are texts `key=value`, which beat them."""
+    given: dict[str, Any] = read_yaml(config_file) if config_file else {}
+    if isinstance(given.get("method"), str):
+        given["method"] = {"name": given["method"]}
+    if isinstance(given.get("protocol"), str):
+        given["protocol"] = {"name": given["protocol"]}
+    flags = _without_none(flags)
+    inside, asked = given.get("protocol", {}), flags.get("protocol", {}).get("name")
+    held = inside.get("name") if isinstance(inside, Mapping) and "network" in inside else None
+    if held and asked in protocol_names() and asked != held:
+        raise ConfigError(f"{config_file} holds the whole protocol {held!r}; it cannot be run as {asked!r}.")
+    given = merge(given, flags)
+    for text in sets:
+        path, value = parse_assignment(text)
+        given = merge(given, nested(path, value))
+
+    given.setdefault("dataset", "shapes")
+    given.setdefault("split", "1_16")
+    given["split"] = str(given["split"]).replace("/", "_")
+    for section in ("method", "protocol"):
+        if not isinstance(given.get(section, {}), Mapping):
+            raise ConfigError(f"{section} must hold keys, for example {section}.name.")
+    name = given.get("method", {}).get("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"which method? Give --method, one of: {', '.join(registry.method_names())}")
+
+    protocol = given.get("protocol", {})
+    base = read_protocol(str(protocol.get("name") or "") or registry.default_protocol(str(given["dataset"])))
+    shared, seeds = base.pop("knobs", {}), base.pop("cam_seeds", {})
+    given["protocol"] = merge(base, protocol)
+    if not isinstance(given.get("cam_seeds") or {}, Mapping):
+        raise ConfigError("cam_seeds must hold keys, for example cam_seeds.refine.")
+    classifier = {"protocol": {**base, "name": f"{base['name']}_tags"}}
+    given["cam_seeds"] = _refined(merge(merge(classifier, seeds), given.get("cam_seeds") or {}))
+
+    method = registry.describe_method(name)
+    usual = method.knobs.model_fields.keys() - method.preset
+    knobs = {key: value for key, value in shared.items() if key in usual}
+    knobs |= {key: value for key, value in given["method"].items() if key != "name"}
+    given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
+    given["machine"] = _with_data_root(given.get("machine", {}))
+    return validate(RunConfig, given)
+
+
+def _with_data_root(machine: Any) -> Any:
+    """With $BENCH_DATA where nothing else says the data root, as an absolute path: the saved configuration
+    of a run must find its data from any folder."""
+    if not isinstance(machine, Mapping):
+        return machine
+    place = machine.get("data_root") or os.environ.get("BENCH_DATA")
+    if not isinstance(place, str) or not place:
+        return machine
+    return {**machine, "data_root": str(Path(place).expanduser().absolute())}
+
+
+def _refined(seeds: dict[str, Any]) -> dict[str, Any]:
+    """With `refine` settled, so that the settings of a run say what was done."""
+    if seeds.get("refine", "auto") == "auto":
+        seeds["refine"] = "crf" if importlib.util.find_spec("pydensecrf") else "par"
+    return seeds
+
+
+def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {
+        key: _without_none(value) if isinstance(value, Mapping) else value for key, value in flags.items()
+    }
+    return {key: value for key, value in kept.items() if value is not None and value != {}}
+
+
+def command(config: RunConfig) -> list[str]:
+    """The command line that makes a run again: ["bench", "run", "--method", "u2pl", ...], with `--set` for
+    each setting that is not the default of its method, protocol or machine. Folders are left out."""
+    name, protocol = config.method["name"], config.protocol.name
+    words = ["bench", "run", "--method", name, "--dataset", config.dataset]
+    words += ["--split", config.split, "--seed", str(config.seed)]
+    flags: dict[str, Any] = {"dataset": config.dataset, "method": {"name": name}}
+    if protocol in protocol_names():
+        flags["protocol"] = {"name": protocol}
+        if protocol != registry.default_protocol(config.dataset):
+            words += ["--protocol", protocol]
+    usual = _leaves(resolve(flags).model_dump(mode="json"))
+    for key, value in _leaves(config.model_dump(mode="json")).items():
+        if key not in _SAID and usual.get(key) != value and not (key == "cam_seeds" and value is None):
+            words += ["--set", f"{key}={_as_yaml(value)}"]
+    return words
+
+
+_SAID = {"dataset", "split", "seed", "method.name", "protocol.name", "machine.data_root", "machine.out"}
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"protocol": {"steps": 200}} -> {"protocol.steps": 200}."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        found |= inner
+    return found
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as `--set` reads it back."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if parse_assignment(f"key={text}")[1] == value else json.dumps(value)

@@ -1,0 +1,223 @@
+"""The settings of a run: their names, types, ranges and defaults.
+
+Unknown keys and mistyped values are errors. Field names and defaults are hashed into run ids, see
+`RunConfig.run_id`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    Field,
+    SerializationInfo,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from bench.settings.base import RECORD, Knobs
+
+MAP_KNOBS = {"scales", "flip"}  # of CamSeeds; the others work on the maps
+SEED_VERSION = 1  # raise it when the same knobs would give other seeds
+
+
+class Network(Knobs):
+    encoder: str  # a timm model name, or "tiny"
+    decoder: Literal["deeplabv3plus", "unet", "dpt", "segformer"] = "deeplabv3plus"
+    weights: str = (
+        "none"  # "none", "package:efficientnet_lite0", "hub", or the path of a .safetensors/.pth file
+    )
+    output_stride: Literal[8, 16, 32] = 16  # of the encoder, where the decoder lets it be chosen
+    decoder_channels: int = Field(256, ge=8)
+    representation_channels: int = Field(256, ge=8)
+
+    @property
+    def weights_file(self) -> Path | None:
+        if self.weights in ("none", "hub") or self.weights.startswith("package:"):
+            return None
+        return Path(self.weights).expanduser()
+
+    @field_serializer("weights")
+    def _weights(self, weights: str, info: SerializationInfo) -> str:
+        """What tells one file from another is its digest, which every result has: where it lies does not."""
+        return "file" if info.context == RECORD and self.weights_file else weights
+
+
+class BatchSizes(Knobs):
+    labeled: int = Field(8, ge=1)
+    unlabeled: int = Field(8, ge=1)
+
+
+class Optimizer(Knobs):
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(gt=0)  # of the encoder
+    head_multiple: float = Field(10.0, gt=0)  # decoder and heads learn at lr * head_multiple
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.9, ge=0, lt=1)  # sgd
+    betas: tuple[float, float] = (0.9, 0.999)  # adamw
+
+
+class Schedule(Knobs):
+    power: float = Field(0.9, ge=0)  # lr * (1 - step / steps) ** power
+    warmup_steps: int = Field(0, ge=0)  # linear from lr / warmup_steps
+
+
+class LabeledLoss(Knobs):
+    name: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    ohem_threshold: float = Field(0.7, gt=0, le=1)
+    ohem_min_kept: int = Field(100_000, ge=1)
+
+
+class Evaluation(Knobs):
+    mode: Literal["whole", "slide"] = "whole"
+    window: tuple[int, int] | None = None  # of "slide"; default: the crop
+    stride_share: float = Field(2 / 3, gt=0, le=1)  # window stride as a share of the window
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    every: int = Field(
+        0, ge=0
+    )  # steps between evaluations for the curve and the oracle column; 0: only at the end
+
+
+class Protocol(Knobs):
+    """What is equal for all methods on a data set."""
+
+    name: str
+    network: Network
+    crop: tuple[int, int]
+    resize: tuple[float, float] = (0.5, 2.0)
+    batch: BatchSizes = BatchSizes()
+    steps: int = Field(ge=1)
+    optimizer: Optimizer
+    schedule: Schedule = Schedule()
+    clip: float | None = Field(None, gt=0)  # maximum gradient norm
+    labeled_loss: LabeledLoss = LabeledLoss()
+    evaluation: Evaluation = Evaluation()
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Protocol:
+        if min(self.crop) < 1:
+            raise ValueError("crop must be two positive sizes, height and width")
+        if not 0 < self.resize[0] <= self.resize[1]:
+            raise ValueError("resize must be two positive factors, the smaller first")
+        if not self.evaluation.scales or min(self.evaluation.scales) <= 0:
+            raise ValueError("evaluation.scales must be one or more positive factors")
+        return self
+
+    @property
+    def hash(self) -> str:
+        """Eight hex digits; a table never mixes two. The name is not part of it."""
+        return _digest(self.record(exclude={"name"}))
+
+
+class CamSeeds(Knobs):
+    """From image tags to CAM seeds: a classifier's activation maps (CAM), thresholds, refinement."""
+
+    protocol: Protocol  # of the classifier's run
+    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)  # of the image (IRN, SEAM)
+    flip: Literal["sum", "max", "none"] = "sum"  # how image and mirror image merge: IRN, AFA, no mirror
+    normalise: Literal["max", "min-max", "seam"] = "max"  # a class's map to 0..1 (IRN; AFA and ToCo; SEAM)
+    background: Literal["constant", "power"] = "constant"  # score of the background, where there is one
+    strict: float = Field(0.30, ge=0)  # foreground above it; with "power" its exponent (IRN)
+    loose: float = Field(0.05, ge=0)  # background below it, undecided between the two (IRN)
+    minimum: float = Field(0.05, ge=0, lt=1)  # without background: a best tag no stronger is undecided ...
+    lead: float = Field(0.10, ge=0, lt=1)  # ... and so is one no further ahead of the next tag
+    refine: Literal["auto", "crf", "par", "none"] = (
+        "auto"  # auto: crf where pydensecrf is installed, else par
+    )
+    crf: Literal["irn", "psa", "toco", "deeplab"] = "irn"  # published parameters, see bench.ops.crf
+    unary: Literal["labels", "softmax"] = "labels"  # what the CRF takes: labels (IRN) or soft scores (PSA)
+    half_size: bool = False  # refine at half the size
+    # How strict and loose are chosen. fixed: as given. heldout: from the masks of `heldout` tagged images,
+    # which count as supervision. oracle: from all of their masks, which no real user has.
+    policy: Literal["fixed", "heldout", "oracle"] = "fixed"
+    heldout: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _agree(self) -> CamSeeds:
+        if not self.scales or min(self.scales) <= 0:
+            raise ValueError("scales must be one or more positive factors")
+        # A larger exponent is a lower score.
+        order = (self.strict, self.loose) if self.background == "constant" else (self.loose, self.strict)
+        if order[0] < order[1]:
+            raise ValueError(
+                f"strict ({self.strict}) and loose ({self.loose}) are the wrong way round: the strict "
+                "background score must not be below the loose one"
+            )
+        if self.policy != "fixed" and self.background == "power":
+            raise ValueError(f"policy {self.policy} chooses constant scores; set background to constant")
+        if (self.policy == "heldout") != (self.heldout > 0):
+            raise ValueError("heldout, a number of images, goes with policy heldout and with no other")
+        return self
+
+    def map_id(self, classifier: str) -> str:
+        """Eight hex digits of all that decides the maps of a classifier's run, by its id."""
+        return _digest({"run": classifier, "maps": self.record(include=MAP_KNOBS)})
+
+    def seed_id(self, classifier: str) -> str:
+        """Eight hex digits of all that decides the seeds."""
+        rest = self.record(exclude={"protocol", *MAP_KNOBS})
+        return _digest({"maps": self.map_id(classifier), "seeds": rest, "version": SEED_VERSION})
+
+
+DEVICES = "auto, cpu, cuda or cuda:N"
+
+
+class Machine(Knobs):
+    """How and where it runs. None of it may change a result beyond rounding, so none of it is part of the
+    run's id."""
+
+    device: str = "auto"  # auto: cuda when there is one
+    workers: int = Field(1, ge=0)
+    threads: int | None = Field(None, ge=1)  # of torch on the CPU; default: all cores
+    compile: bool = False
+    deterministic: bool = False  # refuse operations that are not deterministic on CUDA
+    data_root: str | None = None
+    out: str = "runs"
+    log_every: int = Field(20, ge=1)  # steps between log lines
+    checkpoint_every: int = Field(100, ge=1)  # steps between checkpoints
+    tensorboard: bool = True
+    audit: bool = False  # open withheld masks, for health figures only: no loss depends on them
+
+    @field_validator("device")
+    @classmethod
+    def _is_known(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise ValueError(f"unknown device {device!r}; use {DEVICES}.")
+        return device
+
+
+class RunConfig(Knobs):
+    dataset: str
+    split: str
+    seed: int = Field(0, ge=0, le=2**53)  # more is no whole number in every reader of JSON
+    method: dict[str, Any]  # "name" and the method's knobs
+    protocol: Protocol
+    machine: Machine = Machine()
+    tags: Literal["given", "shuffled"] = "given"  # shuffled: dealt out anew among the images, as a control
+    cam_seeds: CamSeeds | None = None  # None where the split grants no tags
+
+    def run_id(self, method_version: int, input_digests: Mapping[str, str]) -> str:
+        """Eight hex digits of all that decides the result: same id, same run.
+
+        `input_digests` are those of the split's lists, of CAM seeds, and of a weights file.
+        """
+        what = self.record(exclude={"machine": True, "protocol": {"name"}, "cam_seeds": True, "tags": True})
+        if self.tags != "given":
+            what["tags"] = self.tags
+        return _digest({"config": what, "method_version": method_version, "splits": dict(input_digests)})
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

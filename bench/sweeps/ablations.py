@@ -1,0 +1,124 @@
+"""Named sweeps: one method in several variants, each a set of knobs, with the published numbers beside them.
+
+A named sweep is bench/sweeps/<name>.yaml or a user's own file of that form. Needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from bench.errors import ConfigError
+from bench.settings import registry
+from bench.settings.base import Knobs
+from bench.settings.reading import read_yaml, suggest, validate
+
+SWEEPS = Path(__file__).parent
+
+
+class Published(Knobs):
+    """Numbers of a paper, in percent, measured elsewhere."""
+
+    source: str
+    dataset: str = ""  # the name it goes by here; runs on it differ from the paper in the protocol alone
+    columns: tuple[str, ...] = Field(min_length=1)
+    values: dict[str, tuple[float | None, ...]]  # a row for each variant; null: not published
+
+
+class SweepFile(Knobs):
+    title: str
+    method: str
+    variants: dict[str, dict[str, Any]] = Field(min_length=2)  # knobs of each; the first is the reference
+    published: Published | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _rows(self) -> SweepFile:
+        if self.published is None:
+            return self
+        rows, wanted = self.published.values, len(self.published.columns)
+        for name in [*self.variants, *rows]:
+            if name not in rows:
+                raise ValueError(f"published.values has no row {name!r}; add it, with null for each column")
+            if name not in self.variants:
+                raise ValueError(suggest(name, self.variants, "variant in published.values"))
+            if len(rows[name]) != wanted:
+                raise ValueError(
+                    f"published.values.{name} has {len(rows[name])} numbers for {wanted} columns"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A named sweep whose variants are written out: each gives every knob that any of them gives."""
+
+    name: str
+    title: str
+    method: str
+    variants: Mapping[str, Mapping[str, Any]]  # the first is the reference
+    published: Published | None
+    note: str
+
+    @property
+    def reference(self) -> str:
+        return next(iter(self.variants))
+
+    @property
+    def varied(self) -> list[str]:
+        """The knobs that the variants give."""
+        return list(self.variants[self.reference])
+
+
+def sweep_names() -> list[str]:
+    return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
+
+
+def sweep_file(name: str) -> Path:
+    """The file of a named sweep; `name` may be the path of a user's own. Raises ConfigError for an unknown
+    one."""
+    if name in sweep_names():
+        return SWEEPS / f"{name}.yaml"
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    raise ConfigError(suggest(name, sweep_names(), "sweep") + "; or give the path of a .yaml file.")
+
+
+def read_sweep(path: Path) -> SweepFile:
+    """Raises ConfigError, with the file's name, for a key or a row that does not belong there."""
+    return validate(SweepFile, read_yaml(path), file=path)
+
+
+def read_ablation(path: Path) -> Ablation:
+    """The sweep with its variants written out.
+
+    A knob that a variant leaves out while another gives it has the method's own default, whatever the
+    protocol says. Raises ConfigError for knobs that the method does not have, and for variants that are one.
+    """
+    file = read_sweep(path)
+    if file.method not in registry.method_names():
+        raise ConfigError(f"{path}: {suggest(file.method, registry.method_names(), 'method')}")
+    model = registry.describe_method(file.method).knobs
+    varied = list(dict.fromkeys(key for knobs in file.variants.values() for key in knobs))
+    whole = {
+        name: validate(model, knobs, f"variants.{name}", path).model_dump(mode="json")
+        for name, knobs in file.variants.items()
+    }
+    variants = {name: {key: knobs[key] for key in varied} for name, knobs in whole.items()}
+    for one, other in combinations(variants, 2):
+        if variants[one] == variants[other]:
+            raise ConfigError(f"{path}: the variants {one!r} and {other!r} are the same; drop one of them.")
+    return Ablation(path.stem, file.title, file.method, variants, file.published, file.note)
+
+
+def sweeps_of(methods: Collection[str]) -> list[Ablation]:
+    """The named sweeps of these methods; a method that is not installed here has none."""
+    known = set(methods) & set(registry.method_names())
+    return [
+        read_ablation(path) for path in map(sweep_file, sweep_names()) if read_sweep(path).method in known
+    ]

@@ -1,0 +1,194 @@
+"""The grid of a sweep: which runs it has, and what has become of each. Starts nothing; needs no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from bench.errors import ConfigError, DataError
+from bench.plan import Plan, data_root, plan
+from bench.records.folders import RunFolder
+from bench.records.logs import read_metrics
+from bench.records.schema import Result
+from bench.settings import registry
+from bench.settings.reading import merge, parse_assignment
+from bench.settings.resolve import resolve
+from bench.settings.schema import RunConfig
+from bench.sweeps.ablations import Ablation
+from datasets.splits import find_split
+
+State = Literal["done", "running", "failed", "interrupted", "unreadable", "to do"]
+STATES: tuple[State, ...] = ("done", "running", "failed", "interrupted", "unreadable", "to do")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    label: str
+    plan: Plan
+
+    @property
+    def folder(self) -> RunFolder:
+        return self.plan.folder
+
+    @property
+    def result(self) -> Result | None:
+        """None too where it cannot be read: the run itself says why, which does not stop the others."""
+        try:
+            return self.folder.read_result()
+        except (DataError, OSError):
+            return None
+
+    @property
+    def done(self) -> bool:
+        return self.result is not None
+
+    @property
+    def state(self) -> State:
+        try:
+            if self.done:
+                return "done"
+            if self.folder.holder():
+                return "running"
+            if self.folder.failure.exists():
+                return "failed"
+            return "interrupted" if self.folder.checkpoint.exists() else "to do"
+        except OSError:
+            return "unreadable"
+
+    @property
+    def said(self) -> str:
+        """What is known of a run that is running or has failed, for a listing."""
+        try:
+            if holder := self.folder.holder():
+                lines = read_metrics(self.folder.metrics)
+                at = f", step {lines[-1]['step']} of {self.plan.config.protocol.steps}" if lines else ""
+                return holder + at
+            return self.failure[0] if self.failure else ""
+        except (DataError, OSError):
+            return ""
+
+    @property
+    def failure(self) -> tuple[str, int] | None:
+        """Why the last start failed, and a number that tells this failure from others."""
+        file = self.folder.failure
+        try:
+            return file.read_text(errors="replace").strip(), file.stat().st_mtime_ns
+        except OSError:
+            return None
+
+
+@dataclass(frozen=True)
+class Failure:
+    label: str
+    reason: str
+    log: Path | None = None  # what the run said; None where it was refused before it started
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a sweep runs over; an empty one is what the configuration or its defaults say."""
+
+    methods: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    splits: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+
+
+def grid(
+    span: Span,
+    ablation: Ablation | None = None,
+    flags: Mapping[str, Any] | None = None,
+    config_file: Path | None = None,
+    sets: Sequence[str] = (),
+) -> tuple[list[Cell], list[Failure]]:
+    """The runs of a sweep, each once, and those that their split or their batch does not allow.
+
+    All methods come before the next split, and all splits before the next seed, so that the first runs
+    already make a table.
+
+    Raises:
+        ConfigError: an unknown name, a setting that does not hold for all runs, or one that the sweep varies.
+        DataError: a split whose lists are damaged or missing.
+    """
+    _refuse_varied(span, ablation, sets)
+    methods: list[tuple[str, dict[str, Any]]] = [(name, {"name": name}) for name in span.methods]
+    if ablation is not None:
+        methods = [
+            (f"{ablation.method} [{name}]", {**knobs, "name": ablation.method})
+            for name, knobs in ablation.variants.items()
+        ]
+    configs: list[tuple[str, RunConfig]] = []
+    places = product(*(values or [None] for values in (span.seeds, span.datasets, span.splits)))
+    for (seed, dataset, split), (named, method) in product(places, methods or [("", {})]):
+        asked = {"dataset": dataset, "split": split, "seed": seed, "method": method}
+        asked = {key: value for key, value in asked.items() if value is not None}
+        try:
+            config = resolve(merge(flags or {}, asked), config_file, sets)
+        except ConfigError as error:
+            raise ConfigError(f"{named}: {error}" if len(methods) > 1 else str(error)) from error
+        name = named or config.method["name"]
+        configs.append((f"{name} on {config.dataset} {config.split}, seed {config.seed}", config))
+    splits = {  # an unknown name stops the sweep at once
+        (dataset, split): find_split(dataset, split, data_root(configs[0][1]))
+        for dataset, split in dict.fromkeys((config.dataset, config.split) for _, config in configs)
+    }
+
+    cells: dict[Path, Cell] = {}
+    refused = []
+    for label, config in configs:
+        try:
+            planned = plan(config, splits[config.dataset, config.split])
+        except ConfigError as error:
+            refused.append(Failure(label, str(error)))
+        else:
+            cells.setdefault(planned.folder.path, Cell(label, planned))
+    return list(cells.values()), refused
+
+
+def _refuse_varied(span: Span, ablation: Ablation | None, sets: Iterable[str]) -> None:
+    """A --set beats all else, so one of what the sweep varies would make its runs one and the same."""
+    varied = {
+        "dataset": span.datasets,
+        "split": span.splits,
+        "seed": span.seeds,
+        "method.name": [*span.methods, *([ablation.method] if ablation else [])],
+        **{f"method.{knob}": [knob] for knob in (ablation.varied if ablation else ())},
+    }
+    for text in sets:
+        key = ".".join(parse_assignment(text)[0])
+        if varied.get(key) or (key == "method" and varied["method.name"]):
+            raise ConfigError(f"--set {key}: the sweep itself gives {key}; leave one of the two out.")
+    if ablation is not None and span.methods:
+        raise ConfigError(f"--method: the sweep {ablation.name} is of {ablation.method}; leave --method out.")
+
+
+def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:
+    """The counts, and one line per run: its state, what it is, and its folder or why it is refused."""
+    states = [(cell.state, cell) for cell in cells]
+    refused = list(refused)
+    counts = Counter(state for state, _ in states)
+    shown = [f"{counts[state]} {state}" for state in STATES if counts[state]]
+    shown += [f"{len(refused)} refused"] if refused else []
+    yield f"{counted(len(states) + len(refused))}: {', '.join(shown)}"
+    for state, cell in states:
+        said = f": {cell.said}" if state in ("running", "failed") and cell.said else ""
+        yield f"{state:<12} {cell.label}{said}  {cell.folder.path}"
+    for failure in refused:
+        yield f"{'refused':<12} {failure.label}: {failure.reason}"
+
+
+def check_data(cells: Iterable[Cell]) -> None:
+    """Raises DataError where the folder of all data sets is not there: every run would say so."""
+    configs = {config.dataset: config for cell in cells if not cell.done for config in [cell.plan.config]}
+    for dataset, config in configs.items():
+        registry.check_data_root(dataset, data_root(config))
+
+
+def counted(runs: int) -> str:
+    return f"{runs} run{'' if runs == 1 else 's'}"

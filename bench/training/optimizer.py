@@ -1,0 +1,47 @@
+"""Optimizer and learning-rate schedule of the protocol."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bench.networks.segmenter import Segmenter
+from bench.settings.schema import Protocol, Schedule
+
+
+def build_optimizer(method: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
+    """Encoders learn at the protocol's rate, everything else that a method trains at `head_multiple` times
+    it."""
+    settings = protocol.optimizer
+    nets = [module for module in method.modules() if isinstance(module, Segmenter)]
+    encoder = {id(parameter) for net in nets for parameter in net.encoder.parameters()}
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if id(p) in encoder], "base_lr": settings.lr},
+        {
+            "params": [p for p in trained if id(p) not in encoder],
+            "base_lr": settings.lr * settings.head_multiple,
+        },
+    ]
+    if settings.name == "adamw":
+        return torch.optim.AdamW(
+            groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+        )
+    return torch.optim.SGD(
+        groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
+    )
+
+
+def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
+    """The factor on every base learning rate at `step` of `steps`, counted from 0: poly decay with linear
+    warm-up.
+
+    Above 0 at the last step.
+    """
+    warmup = min((step + 1) / schedule.warmup_steps, 1.0) if schedule.warmup_steps else 1.0
+    return warmup * (1 - step / steps) ** schedule.power
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

@@ -1,0 +1,142 @@
+"""The start of a run's training: may it go on, what it is made of, and the record of this start."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.contract import Dataset, Knobs, Method, Task
+from bench.display import Display
+from bench.errors import ConfigError, DataError
+from bench.labels import IGNORE
+from bench.machine import Stop, choose_device, cores
+from bench.networks.segmenter import Segmenter
+from bench.networks.weights import Weights, load_weights
+from bench.ops.losses import cross_entropy, ohem_cross_entropy
+from bench.plan import Plan, data_root, granted_tags
+from bench.randomness import torch_seeded
+from bench.records import provenance
+from bench.records.atomic import write_atomic
+from bench.records.folders import SeedFolder
+from bench.settings import registry
+from bench.settings.reading import read_yaml, validate
+from bench.settings.resolve import command
+from bench.settings.schema import Protocol, RunConfig
+from bench.training.trainer import Parts, Trainer
+from datasets.decode import read_mask
+from datasets.loaders import StepBatches
+
+
+def goes_on(plan: Plan, resume: bool, overwrite: bool) -> bool:
+    """Whether the run goes on from a checkpoint in its folder.
+
+    Raises:
+        ConfigError: There is one and neither `resume` nor `overwrite` is given, or it is of another
+            configuration.
+        DataError: The configuration beside it is damaged.
+    """
+    if not plan.folder.checkpoint.exists() or overwrite:
+        return False
+    if not resume:
+        raise ConfigError(
+            f"{plan.folder.path} holds an interrupted run; give --resume to go on or --overwrite."
+        )
+    file = plan.folder.config
+    try:
+        there = validate(RunConfig, read_yaml(file), file=file)
+    except ConfigError as error:
+        raise DataError(f"{error}\nThe run cannot go on without it; {plan.folder.mend}") from error
+    # The folder's name carries the id: another configuration in it is a renamed folder or an edited file.
+    if there.run_id(plan.method.version, plan.input_digests) != plan.run_id:
+        raise ConfigError(f"{file} is another configuration than the one asked for; use another --out.")
+    return True
+
+
+def start(plan: Plan, display: Display, stop: Stop, goes_on: bool = False) -> Trainer:
+    """Build the trainer, restored where the run goes on, and record this start beside the run."""
+    trainer = trainer_of(plan, display, stop)  # refuses what it must before anything is removed
+    if goes_on:
+        trainer.restore()
+    else:
+        plan.folder.clear()
+    write_atomic(plan.folder.config, plan.config.to_yaml().encode())
+    made = provenance.collect(command(plan.config), cores())
+    plan.folder.add_provenance({"first_step": trainer.step, **made})
+    return trainer
+
+
+def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
+    """A trainer at step 0. Raises ConfigError or DataError for what cannot be trained."""
+    return Trainer(plan, parts_of(plan), display, stop)
+
+
+def parts_of(plan: Plan) -> Parts:
+    """What a run trains with: its data, its weights, its method on its device, its batches."""
+    config, protocol, machine = plan.config, plan.config.protocol, plan.config.machine
+    device = choose_device(machine.device)
+    if protocol.precision == "fp16" and device == "cpu":
+        raise ConfigError("protocol.precision fp16 needs a CUDA device; use bf16 or fp32.")
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    torch.use_deterministic_algorithms(machine.deterministic)
+    dataset = registry.load_dataset(config.dataset, data_root(config))
+    weights = load_weights(protocol.network.weights, protocol.network.encoder)
+    method = _method(plan, dataset, weights, device)
+    classes = len(dataset.classes)
+    batches = StepBatches(
+        dataset,
+        plan.split,
+        protocol,
+        needs=plan.method.needs,
+        views=method.views,
+        seed=config.seed,
+        audit=machine.audit,
+        tags=granted_tags(plan, dataset),
+        seed_of=partial(_read_seed, plan.seeds.folder, classes) if plan.seeds else None,
+    )
+    return Parts(dataset, weights, method, batches, device)
+
+
+def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) -> Method:
+    config = plan.config
+    cls = registry.load_method(plan.method.name)
+    task = Task(tuple(dataset.classes), labeled_loss(config.protocol), dataset.background)
+    knobs = {key: value for key, value in config.method.items() if key != "name"}
+    hparams = cls.HParams.model_validate_json(json.dumps(knobs))
+    _check_classes(config.dataset, hparams, len(task.classes))
+    with torch_seeded(config.seed, "init"):
+        net = Segmenter(config.protocol.network, len(dataset.classes), weights)
+        method = cls(net, task, hparams)
+    method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    if config.machine.compile:
+        for module in {method.net, method.predictor()}:
+            module.compile()
+    return method
+
+
+def labeled_loss(protocol: Protocol) -> Any:
+    """The loss on labeled pixels that a protocol sets: logits B C H W and label B H W -> scalar."""
+    settings = protocol.labeled_loss
+    if settings.name == "ohem":
+        return partial(ohem_cross_entropy, threshold=settings.ohem_threshold, min_kept=settings.ohem_min_kept)
+    return cross_entropy
+
+
+def _check_classes(dataset: str, hparams: Knobs, classes: int) -> None:
+    if classes > IGNORE:
+        raise ConfigError(
+            f"{dataset} has {classes} classes, but a mask holds at most {IGNORE}, ids 0..{IGNORE - 1} and "
+            f"{IGNORE} for no label; shorten its classes.txt."
+        )
+    try:
+        hparams.check(classes)
+    except ValueError as error:
+        raise ConfigError(f"method.{error}.") from error
+
+
+def _read_seed(folder: SeedFolder, classes: int, id: str) -> np.ndarray:
+    return read_mask(folder.seed(id), None, classes)

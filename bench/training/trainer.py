@@ -1,0 +1,224 @@
+"""The training loop and its state: everything but the loss is the same for every method.
+
+A run is a pure function of its configuration. Batches, views and dropout of step n are drawn from streams
+named after n, so stopping, resuming, and the number of workers change nothing.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.contract import ABSENT, Batch, Dataset, Method, Progress
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, Interrupted
+from bench.machine import Stop
+from bench.networks.weights import Weights
+from bench.plan import Plan
+from bench.randomness import seed_for, torch_seeded
+from bench.records.schema import Point
+from bench.scoring.inference import Inference, evaluate, score
+from bench.training import checkpoint
+from bench.training.metrics_log import Log
+from bench.training.optimizer import build_optimizer, lr_factor, set_lr
+from datasets.loaders import StepBatches, iterate, worker_failures
+
+NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run trains with; `session.parts_of` builds it from a plan."""
+
+    dataset: Dataset
+    weights: Weights | None  # of the encoder, before training
+    method: Method  # on the device, in train mode
+    batches: StepBatches
+    device: str  # "cpu", "cuda" or "cuda:1"
+
+
+class Trainer:
+    """The state of a run and its loop."""
+
+    def __init__(self, plan: Plan, parts: Parts, display: Display, stop: Stop) -> None:
+        self.plan, self.display, self.stop = plan, display, stop
+        self.config, self.protocol, self.folder = plan.config, plan.config.protocol, plan.folder
+        self.dataset, self.weights, self.device = parts.dataset, parts.weights, parts.device
+        self.method, self.batches = parts.method, parts.batches
+        self.optimizer = build_optimizer(self.method, self.protocol)
+        self.scaler = torch.amp.GradScaler(self.device, enabled=self.protocol.precision == "fp16")
+        self.step = 0
+        self.train_seconds = 0.0
+        self.curve: list[Point] = []
+        self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    # Training -----------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """From the current step to the last one."""
+        machine, steps = self.config.machine, self.protocol.steps
+        log = Log(self.folder, self.step, machine.tensorboard)
+        self.display.start(f"train {self.plan.method.name}", steps, self.step)
+        started = time.monotonic()
+        batches = iterate(self.batches, self.step, machine.workers)
+        with closing(log), worker_failures(), closing(batches):
+            if self._curve_is_due():  # stopped during that evaluation
+                self._evaluate_for_curve(log)
+                self.display.start(f"train {self.plan.method.name}", steps, self.step)
+                started = time.monotonic()
+            for batch in batches:
+                total, terms = self.train_step(
+                    batch, Progress(self.step, steps, self.config.seed, self.device)
+                )
+                self.step += 1
+                log.add({"loss": total, **terms}, self.method.notes)
+                if self.step % machine.log_every == 0 or self.step == steps:
+                    self.train_seconds, started = self._elapsed(started)
+                    self._check_losses()
+                    lr = self.optimizer.param_groups[0]["lr"]
+                    self.display.update(self.step, log.flush({"step": self.step, "lr": lr}))
+                if self._curve_is_due():
+                    self.train_seconds, _ = self._elapsed(started)
+                    self._evaluate_for_curve(log)
+                    self.display.start(f"train {self.plan.method.name}", steps, self.step)
+                    started = time.monotonic()
+                last = self.step == steps
+                if last or self.stop.signal is not None or self.step % machine.checkpoint_every == 0:
+                    self.train_seconds, started = self._elapsed(started)
+                    self.save()
+                if not last:
+                    self.stop.check()
+
+    def _elapsed(self, started: float) -> tuple[float, float]:
+        now = time.monotonic()
+        return self.train_seconds + now - started, now
+
+    def train_step(self, batch: Batch, at: Progress) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses, backward, audits, optimizer, after_step. Nothing here waits for the device."""
+        # Dropout draws from torch's global stream; naming it after the step makes the step a pure function.
+        torch.manual_seed(seed_for(at.seed, "dropout", at.step))
+        set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
+        batch = batch.map(self._to_device)
+        truth, batch = batch.truth, replace(batch, truth=ABSENT)
+        self.method.notes.clear()
+        dtype = DTYPES.get(self.protocol.precision)
+        with torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None):
+            terms = self.method.losses(batch, at)
+        total = torch.stack([term.float() for term in terms.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        self._audit(truth, at)
+        if self.protocol.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            groups = self.optimizer.param_groups
+            nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], self.protocol.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.after_step(at)
+        self.non_finite = torch.where(total.detach().isfinite(), 0, self.non_finite + 1)
+        return total.detach(), {name: term.detach() for name, term in terms.items()}
+
+    def _audit(self, truth: Tensor | None, at: Progress) -> None:
+        """The figures of the truth become notes. Without the truth they are dropped, with all they hold."""
+        audits = dict(self.method.audits)
+        self.method.audits.clear()
+        if truth is not None:
+            # A figure that draws numbers must not move the stream of the step.
+            with torch.no_grad(), torch_seeded(at.seed, "audit", at.step):
+                for name, figure in audits.items():
+                    self.method.note(name, figure(truth))
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
+        return tensor.to(self.device, memory_format=layout, non_blocking=True)
+
+    def _check_losses(self) -> None:
+        if self.non_finite >= NON_FINITE_STEPS:
+            self._refuse_non_finite()
+
+    def _refuse_non_finite(self) -> None:
+        kept = (
+            f"the last good state is in {self.folder.checkpoint}"
+            if self.folder.checkpoint.exists()
+            else "none saved"
+        )
+        raise BenchError(
+            f"the loss or the weights are not finite by step {self.step}; stopped ({kept}). "
+            "Lower protocol.optimizer.lr, set protocol.clip, or use --precision fp32."
+        )
+
+    # State --------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the checkpoint, unless the weights are not finite: then the one before stays."""
+        state = self.method.state_dict()
+        if not all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point()):
+            self._refuse_non_finite()
+        checkpoint.save(
+            self.folder.checkpoint,
+            {
+                "run_id": self.plan.run_id,
+                "step": self.step,
+                "method": state,
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "curve": [point.model_dump() for point in self.curve],
+                "train_seconds": self.train_seconds,
+                "non_finite": self.non_finite,
+            },
+        )
+
+    def restore(self) -> None:
+        """Go on from the folder's checkpoint."""
+        state = checkpoint.load(self.folder.checkpoint, self.device)
+        if state["run_id"] != self.plan.run_id:
+            raise ConfigError(
+                f"{self.folder.checkpoint} belongs to run {state['run_id']}, not {self.plan.run_id}."
+            )
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+        self.train_seconds = state["train_seconds"]
+        self.curve = [Point(**point) for point in state["curve"]]
+        self.non_finite = state["non_finite"]
+        self.display.say(f"resuming at step {self.step} of {self.protocol.steps}")
+
+    # Scoring ------------------------------------------------------------------------------------------------
+
+    def counts(self, module: nn.Module, name: str) -> np.ndarray:
+        ids = self.plan.split.eval
+        self.display.start(f"score {name}", len(ids))
+
+        def on_image(done: int) -> None:
+            self.display.update(done)
+            self.stop.check()
+
+        inference = Inference(self.protocol.evaluation, self.protocol.crop)
+        return evaluate(module, self.dataset, ids, inference, self.device, on_image)
+
+    def _curve_is_due(self) -> bool:
+        every = self.protocol.evaluation.every
+        missing = all(point.step != self.step for point in self.curve)
+        return bool(every) and 0 < self.step < self.protocol.steps and self.step % every == 0 and missing
+
+    def _evaluate_for_curve(self, log: Log) -> None:
+        try:
+            miou = score(self.counts(self.method.predictor(), "curve").sum(0)).miou
+        except Interrupted:
+            self.save()
+            raise
+        self.curve.append(Point(step=self.step, miou=miou))
+        log.write({"step": self.step, "miou": miou})
+
+    def peak_memory_mib(self) -> float:
+        if self.device.startswith("cuda"):
+            return torch.cuda.max_memory_allocated() / 2**20
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

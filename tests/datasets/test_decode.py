@@ -1,0 +1,225 @@
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.errors import DataError, Interrupted
+from datasets import decode
+from datasets.decode import colours, image_size, read_image, read_mask
+
+IDS = np.array([[0, 1, 2], [255, 1, 0]], np.uint8)
+
+
+def save(path: Path, array: np.ndarray, mode: str | None = None) -> Path:
+    Image.fromarray(array).convert(mode).save(path) if mode else Image.fromarray(array).save(path)
+    return path
+
+
+def png(path: Path, bits: int, rows: list[bytes], width: int) -> Path:
+    """A grey PNG of `bits` per pixel, written by hand: Pillow cannot write 2 and 4 bit grey."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
+    body = zlib.compress(b"".join(b"\0" + row for row in rows))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
+    return path
+
+
+def fails(path: Path, function: Callable[[], object], *parts: str) -> None:
+    with pytest.raises(DataError, match=re.escape(str(path))) as caught:
+        function()
+    for part in parts:
+        assert part in str(caught.value)
+
+
+def test_image_is_rgb(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    pixels[0, 0] = (200, 10, 30)
+    path = save(tmp_path / "a.png", pixels)
+    np.testing.assert_array_equal(read_image(path), pixels)
+    assert image_size(path) == (2, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    image = read_image(save(tmp_path / "a.png", np.full((4, 5, 3), 255, np.uint8), mode))
+    assert image.shape == (4, 5, 3) and image.dtype == np.uint8 and image.flags.writeable
+    assert (image == 255).all()
+
+
+def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
+    image = read_image(save(tmp_path / "a.jpg", np.full((8, 8, 3), 255, np.uint8), "CMYK"))
+    assert image.shape == (8, 8, 3) and image.min() > 250
+
+
+def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    pixels = np.zeros((4, 8, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    assert Image.open(tmp_path / "a.jpg").getexif()[0x0112] == 6
+    assert read_image(tmp_path / "a.jpg").shape == (4, 8, 3)
+    assert image_size(tmp_path / "a.jpg") == (4, 8)
+
+
+def test_16_bit_image_is_refused(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", np.full((2, 2), 300, np.uint16))
+    fails(path, lambda: read_image(path), "8 bits")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_mask_values_are_ids(tmp_path: Path, dtype: type) -> None:
+    mask = read_mask(save(tmp_path / "m.png", IDS.astype(dtype)), (2, 3), 3)
+    np.testing.assert_array_equal(mask, IDS)
+    assert mask.dtype == np.uint8
+
+
+def test_palette_mask_gives_indices_not_colours(tmp_path: Path) -> None:
+    picture = Image.fromarray(IDS).convert("L")
+    picture = Image.frombytes("P", picture.size, picture.tobytes())
+    picture.putpalette(colours(256).ravel().tolist())
+    picture.save(tmp_path / "m.png")
+    assert Image.open(tmp_path / "m.png").mode == "P"
+    np.testing.assert_array_equal(read_mask(tmp_path / "m.png", (2, 3), 3), IDS)
+
+
+def test_one_bit_mask(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "m.png")
+    assert Image.open(tmp_path / "m.png").mode == "1"
+    assert read_mask(tmp_path / "m.png", (1, 2), 2).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(("bits", "row", "ids"), [(2, 0b00011011, [0, 1, 2, 3]), (4, 0x0C, [0, 12])])
+def test_grey_of_few_bits_is_not_stretched(tmp_path: Path, bits: int, row: int, ids: list[int]) -> None:
+    path = png(tmp_path / "m.png", bits, [bytes([row])], len(ids))
+    assert read_mask(path, (1, len(ids)), 13).tolist() == [ids]
+
+
+def test_mapping_comes_before_the_range_check(tmp_path: Path) -> None:
+    mapping = np.full(256, 255, np.uint8)
+    mapping[[7, 33]] = (0, 1)
+    path = save(tmp_path / "m.png", np.array([[7, 33, 40, 255]], np.uint8))
+    assert read_mask(path, (1, 4), 2, mapping).tolist() == [[0, 1, 255, 255]]
+    path = save(tmp_path / "m.png", np.array([[7, 300]], np.uint16))
+    fails(path, lambda: read_mask(path, (1, 2), 2, mapping), "300")
+
+
+@pytest.mark.parametrize(
+    ("ids", "classes"), [([3], 3), ([254], 3), ([256], 3), ([65535], 3), ([0, 255, 21], 21)]
+)
+def test_unknown_ids_are_named(tmp_path: Path, ids: list[int], classes: int) -> None:
+    path = save(tmp_path / "m.png", np.array([ids], np.uint8 if max(ids) < 256 else np.uint16))
+    fails(path, lambda: read_mask(path, (1, len(ids)), classes), f"the ids {ids[-1]},", f"{classes} classes")
+
+
+def test_highest_class_and_ignore_are_known(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.png", np.array([[254, 255]], np.uint8))
+    assert read_mask(path, (1, 2), 255).tolist() == [[254, 255]]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colour_mask_is_refused(tmp_path: Path, mode: str) -> None:
+    path = save(tmp_path / "m.png", np.zeros((2, 2, 3), np.uint8), mode)
+    fails(path, lambda: read_mask(path, (2, 2), 3), "colour mask", mode)
+
+
+def test_mask_of_another_size(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.png", IDS)
+    fails(path, lambda: read_mask(path, (3, 2), 3), "3x2", "2x3")
+
+
+def test_jpeg_mask_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "m.jpg", IDS)
+    path = (tmp_path / "m.jpg").rename(tmp_path / "m.png")
+    fails(path, lambda: read_mask(path, (2, 3), 3), "PNG")
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+def test_no_image_at_all(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    for function in (read_image, image_size, lambda p: read_mask(p, (1, 1), 2)):
+        fails(path, partial(function, path), "cannot be decoded")
+
+
+def test_missing_and_folder(tmp_path: Path) -> None:
+    fails(tmp_path / "a.png", lambda: read_image(tmp_path / "a.png"), "does not exist")
+    fails(tmp_path, lambda: read_image(tmp_path), "cannot be decoded")
+
+
+def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", np.zeros((10, 10), np.uint8))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 99)
+    monkeypatch.setattr(np, "array", lambda *_: pytest.fail("decoded"))
+    for function in (read_image, image_size, lambda p: read_mask(p, (10, 10), 2)):
+        fails(path, partial(function, path), "10x10", "99")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [9_000, 20_000, 2**31 - 1])
+def test_bomb_in_the_header(tmp_path: Path, side: int) -> None:
+    path = png(tmp_path / "a.png", 8, [b"\0"], 1)
+    head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    content = path.read_bytes()
+    path.write_bytes(content[:12] + head + struct.pack(">I", zlib.crc32(head)) + content[33:])
+    fails(path, lambda: read_image(path))
+
+
+def test_a_signal_while_decoding_is_no_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", IDS)
+
+    def stop(*_: object) -> None:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr(np, "array", stop)
+    with pytest.raises(Interrupted):
+        read_mask(path, (2, 3), 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("end", ["png", "jpg"])
+def test_damaged_files_raise_data_errors_only(tmp_path: Path, end: str) -> None:
+    random = np.random.default_rng(0)
+    source = save(tmp_path / f"a.{end}", random.integers(0, 255, (24, 20, 3), np.uint8))
+    labels = save(tmp_path / "m.png", random.integers(0, 5, (24, 20), np.uint8)).read_bytes()
+    content = source.read_bytes()
+    refusals = []
+    for trial in range(350):
+        for good, path in ((content, source), (labels, tmp_path / "m.png")):
+            bad = bytearray(good)
+            if trial < 150:
+                del bad[int(random.integers(len(bad))) :]
+            else:
+                for place in random.integers(0, len(bad), random.integers(1, 4)):
+                    bad[place] ^= 1 << int(random.integers(8))
+            path.write_bytes(bad)
+            try:
+                if path is source:
+                    image = read_image(path)
+                    assert image.dtype == np.uint8 and image.shape[2] == 3
+                else:
+                    assert read_mask(path, (24, 20), 5).shape == (24, 20)
+            except DataError as error:
+                refusals.append((str(path), str(error)))
+    assert len(refusals) > 300 and all(path in message for path, message in refusals)
+
+
+@pytest.mark.parametrize("end", ["png", "jpg"])
+def test_a_file_cut_in_half_is_refused(tmp_path: Path, end: str) -> None:
+    path = save(tmp_path / f"a.{end}", np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    fails(path, lambda: read_image(path), "cannot be decoded")
+
+
+def test_colours_are_those_of_voc() -> None:
+    assert colours(4).tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert colours(21)[20].tolist() == [0, 64, 128]
+    assert len({tuple(colour) for colour in colours(256).tolist()}) == 256
