@@ -10,6 +10,7 @@ import subprocess
 import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,13 +49,15 @@ def cpu_model() -> str:
 
 def versions() -> dict[str, str | None]:
     """Installed version of every dependency but those for development; None where it is not installed."""
-    found: dict[str, str | None] = {}
-    for name in dependencies():
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+    return {name: _installed(name) for name in dependencies()}
+
+
+@cache  # each reads a file of mail headers, and a process may start many runs
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def dependencies() -> list[str]:

@@ -647,7 +647,12 @@ def test_a_policy_needs_a_background(weak: Config, edited: Edit) -> None:
 # Runs on seeds ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["supervised", "fixmatch", "u2pl_weak"])
+SLOW = pytest.mark.slow  # where a case of the same kind is among the quick ones
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param("supervised", marks=SLOW), pytest.param("fixmatch", marks=SLOW), "u2pl_weak"]
+)
 def test_a_run_on_seeds_that_decide_nothing(method: str, weak: Config, edited: Edit) -> None:
     root = edited(classes="ground square stripe", tags={f"train_{i:02d}": [1, 2] for i in range(12)})
     sets = ("cam_seeds.minimum=0.99", "cam_seeds.lead=0.9", "protocol.steps=3")
@@ -659,8 +664,14 @@ def test_a_run_on_seeds_that_decide_nothing(method: str, weak: Config, edited: E
     assert len(lines) == 3 and all(np.isfinite(line["loss"]) for line in lines)
 
 
-@pytest.mark.parametrize("split", ["tags", "few+tags"])
-@pytest.mark.parametrize("method", ["supervised", "fixmatch", "u2pl_weak"])
+@pytest.mark.parametrize(
+    ("method", "split"),
+    [
+        pytest.param(method, split, marks=[] if (method, split) == ("fixmatch", "few+tags") else SLOW)
+        for method in ("supervised", "fixmatch", "u2pl_weak")
+        for split in ("tags", "few+tags")
+    ],
+)
 def test_no_mask_is_opened_on_the_way_from_tags_to_weights(
     method: str, split: str, weak: Config, edited: Edit
 ) -> None:

@@ -243,8 +243,17 @@ DAMAGE: dict[str, tuple[str, Callable[[Path], None]]] = {
 }
 
 
-@pytest.mark.parametrize("listing", ["train", "test"])
-@pytest.mark.parametrize("case", DAMAGE)
+QUICK = {("missing mask", "train"), ("truncated image", "test")}  # the slow tests try the others too
+
+
+@pytest.mark.parametrize(
+    ("case", "listing"),
+    [
+        pytest.param(case, listing, marks=[] if (case, listing) in QUICK else pytest.mark.slow)
+        for case in DAMAGE
+        for listing in ("train", "test")
+    ],
+)
 def test_a_damaged_file_is_named_by_run_and_by_verify(
     run: Bench, bench: Bench, own_root: Path, case: str, listing: str
 ) -> None:

@@ -149,45 +149,6 @@ def test_numbers_of_other_settings_are_told_apart(change: dict[str, Any]) -> Non
     assert rescored(seconds=9.0).setting == rescored().setting
 
 
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b"", "is torn"),
-        (b'{"entries": [', "is torn"),
-        (b"{}", "is no Scores (entries: Field required)"),
-        (b"[]", "is no Scores"),
-        (b'{"schema_version": 2, "entries": []}', "has schema version 2, and this checkout reads version 1"),
-    ],
-)
-def test_garbled_scores_are_refused_by_file(folder: RunFolder, data: bytes, said: str) -> None:
-    write_atomic(folder.scores, data)
-    with pytest.raises(DataError) as caught:
-        folder.read_scores()
-    assert str(caught.value).startswith(f"{folder.scores} {said}")
-    assert "run `score` again" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        (b'{"seed_id": ', "is torn"),
-        (b"{}", "is no Seed"),
-        (b'{"schema_version": 0}', "has schema version 0, and this checkout reads version 1"),
-    ],
-)
-def test_garbled_reports_on_cam_seeds_are_refused_by_file(tmp_path: Path, data: bytes, said: str) -> None:
-    seeds = SeedFolder.of(tmp_path, "tinyset", "tags", 0, "maps", "seeds")
-    assert seeds.read_report() is None and seeds.read_quality() is None
-    for path, read, again in (
-        (seeds.report, seeds.read_report, "`cam-seeds`"),
-        (seeds.quality, seeds.read_quality, "`cam-seeds --quality`"),
-    ):
-        write_atomic(path, data)
-        with pytest.raises(DataError) as caught:
-            read()
-        assert str(caught.value).startswith(f"{path} {said}") and again in str(caught.value)
-
-
 def test_clearing_a_folder_leaves_no_record_of_an_earlier_run(folder: RunFolder) -> None:
     for path in (folder.result, folder.scores, folder.weights, folder.counts, folder.checkpoint):
         write_atomic(path, b"x")
@@ -241,46 +202,54 @@ def test_what_is_no_result_is_refused_by_file_and_field(
     assert f"{folder.result} is no Result ({field}: " in str(caught.value)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
-def test_another_schema_version_is_refused_by_file_with_both_numbers(
-    folder: RunFolder, tmp_path: Path, version: Any
-) -> None:
-    """Whatever else has changed in it; it is never passed over as unfinished."""
-    folder.path.mkdir(parents=True)
-    folder.result.write_text(json.dumps({"schema_version": version, "new": 1}))
-    wanted = f"{folder.result} has schema version {version}, and this checkout reads version 1: read it with "
-    if version is None:
-        wanted = f"{folder.result} is no Result ("
-    for read in (folder.read_result, lambda: find_results(tmp_path)):
-        with pytest.raises(DataError) as caught:
-            read()
-        assert str(caught.value).startswith(wanted)
-        assert str(caught.value).endswith("move it away and run it again.")
+# What is no record: every reader says which file, what is wrong with it, and what to do
 
-
+READERS: dict[str, tuple[str, str, str]] = {  # file, reader, what to do
+    "Result": ("result", "read_result", "move it away and run it again."),
+    "Scores": ("scores", "read_scores", "run `score` again"),
+    "SeedReport": ("report", "read_report", "`cam-seeds`"),
+    "SeedQuality": ("quality", "read_quality", "`cam-seeds --quality`"),
+}
 TORN = [b"", b"{", b"\xff\xfe", b"[" * 10_000, bytes(100), result().model_dump_json().encode()[:-1]]
+OTHER = [b"[]", b"null", b"{}", b'{"schema_version": null, "new": 1}']
+VERSIONS = {b'{"schema_version": %d, "new": 1}' % version: str(version) for version in (0, 2)}
+DAMAGED = [
+    *((data, "is torn, half written or half copied; ") for data in TORN),
+    *((data, "is no {name} (") for data in OTHER),
+    *(
+        (data, f"has schema version {found}, and this checkout reads version 1: read it with ")
+        for data, found in {**VERSIONS, b'{"schema_version": "1", "new": 1}': "1"}.items()
+    ),
+]
 
 
-@pytest.mark.parametrize("data", TORN)
-def test_a_torn_result_is_refused_by_file_and_as_good_as_none_among_many(
-    folder: RunFolder, tmp_path: Path, data: bytes
-) -> None:
-    write_atomic(folder.result, data)
-    with pytest.raises(Torn, match=r"result.json is torn, half written or half copied; move it away"):
-        folder.read_result()
-    other = RunFolder.of(tmp_path, "tinyset", "few", "fixmatch", 1, "0123abcd")
+@pytest.mark.parametrize(("data", "said"), DAMAGED)
+@pytest.mark.parametrize("name", READERS)
+def test_what_is_no_record_is_refused_by_file(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+    file, reader, mend = READERS[name]
+    folder: Any = RunFolder(tmp_path / "run")
+    if name.startswith("Seed"):
+        folder = SeedFolder.of(tmp_path, "tinyset", "tags", 0, "maps", "seeds")
+        assert getattr(folder, reader)() is None, "there may be none"
+    path = getattr(folder, file)
+    write_atomic(path, data)
+    with pytest.raises(Torn if data in TORN else DataError) as caught:
+        getattr(folder, reader)()
+    assert str(caught.value).startswith(f"{path} {said.format(name=name)}") and mend in str(caught.value)
+
+
+def test_among_many_a_torn_result_is_as_good_as_none_and_any_other_is_not_passed_over(tmp_path: Path) -> None:
+    torn, other = (RunFolder.of(tmp_path, "tinyset", "few", "fixmatch", seed, "0123abcd") for seed in (0, 1))
     other.write_result(result(seed=1))
-    found = find_results(tmp_path)
-    assert found == {other.path: result(seed=1)}
-    assert find_unfinished(found, tmp_path) == [folder.path]
-
-
-@pytest.mark.parametrize("data", [b"[]", b"null", b"{}"])
-def test_json_that_is_no_result_is_refused_and_not_passed_over(folder: RunFolder, data: bytes) -> None:
-    write_atomic(folder.result, data)
-    for read in (folder.read_result, lambda: find_results(folder.path)):
-        with pytest.raises(DataError, match=r"result.json is no Result"):
-            read()
+    for data in TORN:
+        write_atomic(torn.result, data)
+        found = find_results(tmp_path)
+        assert found == {other.path: result(seed=1)}
+        assert find_unfinished(found, tmp_path) == [torn.path]
+    for data in (*OTHER, *VERSIONS):
+        write_atomic(torn.result, data)
+        with pytest.raises(DataError, match=r"0-0123abcd/result.json (is no Result|has schema version)"):
+            find_results(tmp_path)
 
 
 def test_read_results_leaves_out_unfinished_runs_and_counts_none_twice(tmp_path: Path) -> None:

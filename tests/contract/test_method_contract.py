@@ -42,7 +42,11 @@ NETWORK = Network(encoder="tiny", decoder="unet", decoder_channels=16, represent
 SMALL = {"threshold": 0.0, "rank_low": 1}
 GARBAGE = b"no image at all"
 
-pytestmark = pytest.mark.parametrize("name", METHODS)
+PRESETS = {path.stem for path in (Path(__file__).parents[2] / "methods").glob("*.yaml")}
+pytestmark = pytest.mark.parametrize(
+    "name",  # a preset is a method of ours with other defaults: the slow tests try it too
+    [pytest.param(name, marks=pytest.mark.slow if name in PRESETS else ()) for name in METHODS],
+)
 Config = Callable[..., RunConfig]
 Terms = dict[str, Tensor]
 

@@ -205,6 +205,7 @@ def test_counts_of_any_size_can_be_drawn(counts: list[float | None]) -> None:
     assert len(plots.render(figure)) == 2
 
 
+@pytest.mark.slow
 def test_the_end_of_the_warmup_is_marked_and_explained() -> None:
     figure = health.draw(healthy([lines_of(), lines_of(1)]), "x")
     for ax in by_title(figure).values():
@@ -222,6 +223,7 @@ def test_a_figure_of_one_line_is_a_point() -> None:
     assert ax.lines[0].get_marker() == "o"
 
 
+@pytest.mark.slow
 def test_equal_lines_give_equal_files() -> None:
     first, second = (plots.render(health.draw(healthy([lines_of()]), "x")) for _ in range(2))
     assert first == second
@@ -280,6 +282,7 @@ def test_without_a_line_after_the_warmup_there_is_the_end_only(make: Any, warmup
 # Report
 
 
+@pytest.mark.slow
 def test_the_report_shows_each_method_that_has_figures(make: Any, tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     for seed in (0, 1):
@@ -313,6 +316,7 @@ def test_rows_of_other_knobs_have_figures_of_their_own(make: Any, tmp_path: Path
     assert len(list((tmp_path / "out").glob("health-camvid-*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_text_in_health_too(make: Any, tmp_path: Path) -> None:
     names = {"dataset": "../../evil<b>", "method": "=cmd|x", "split": "[bold]a|b", "protocol": "p\n# q"}
     store(tmp_path / "runs", make(0.4, **names), lines_of())
