@@ -129,13 +129,27 @@ class Progress:
         return generator_for(self.seed, purpose, self.step, device=self.device)
 
 
+def no_second_net() -> Net:
+    """Stand in for `Task.new_net` where whoever builds a task gives none."""
+    raise RuntimeError("this task gives no second network; build it with Task(..., new_net=...)")
+
+
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned, the same for all methods: the classes and the loss on labeled pixels."""
+    """What is to be learned, the same for all methods: the classes and the loss on labeled pixels.
+
+    `new_net()` gives a method another network of the protocol, for example for two students that teach each
+    other. It starts from the same weights file as the first one and draws its heads anew, by the run's seed:
+    the second call differs from the first, and a run that is repeated or resumed gets the same networks. Call
+    it in `__init__` and keep the network as a submodule: then it is trained (encoder and heads at the
+    protocol's rates), moved to the device and saved with the method. It is not scored unless `predictor()`
+    returns it, and the draws of the first network do not depend on it.
+    """
 
     classes: tuple[str, ...]
     labeled_loss: Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
     background: int | None = None  # id of the background class, where there is one
+    new_net: Callable[[], Net] = no_second_net
 
 
 class Net(nn.Module, ABC):
@@ -187,8 +201,9 @@ class Method(nn.Module, ABC):
     scored_by_network: ClassVar[bool] = True
 
     class HParams(Knobs):
-        """Every knob with its published default. The fields may use builtins, typing and pydantic, nothing
-        else: `--dry-run` and `show` read this class from the source without importing torch."""
+        """Every knob: its published default, its range, and a description that says what it does and where
+        the default comes from, for example `threshold: float = Field(0.95, ge=0, le=1,
+        description="confidence from which a pixel trains (UniMatch)")`. May inherit and use constants."""
 
     def __init__(self, net: Net, task: Task, hparams: Knobs) -> None:
         super().__init__()

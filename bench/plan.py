@@ -1,4 +1,4 @@
-"""What a run is before it starts: its split, its id and its folder. Needs no torch."""
+"""What a run is before it starts: its split, its id and its folder."""
 
 from __future__ import annotations
 

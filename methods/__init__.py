@@ -1,1 +1,1 @@
-"""What is compared: one file is one method, read from top to bottom. No method imports another."""
+"""What is compared: one file is one method, read from top to bottom. It inherits within its family alone."""

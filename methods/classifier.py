@@ -24,7 +24,9 @@ class Classifier(Method):
     def __init__(self, net: Net, task: Task, hparams: Knobs) -> None:
         super().__init__(net, task, hparams)
         self.maps = Maps(net, task.background)
-        self.foreground = [c for c in range(len(task.classes)) if c != task.background]
+        foreground = [c for c in range(len(task.classes)) if c != task.background]
+        # On the device, because indexing by a list waits for it; not in the state: it never changes.
+        self.foreground = nn.Buffer(torch.tensor(foreground), persistent=False)
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         tagged = batch.tagged
@@ -46,12 +48,9 @@ class Maps(nn.Module):
     def __init__(self, net: Net, background: int | None) -> None:
         super().__init__()
         self.net = net
-        self.background = background
+        background_ids = torch.tensor([] if background is None else [background], dtype=torch.int64)
+        self.background = nn.Buffer(background_ids, persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        activation = self.net.activate(image)
-        if self.background is not None:
-            activation = activation.index_fill(
-                1, torch.tensor([self.background], device=activation.device), 0
-            )
+        activation = self.net.activate(image).index_fill(1, self.background, 0)
         return self.net.upsample(activation, image)

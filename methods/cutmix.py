@@ -21,9 +21,11 @@ class CutMix(Method):
     views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))
 
     class HParams(Knobs):
-        threshold: float = Field(0.97, ge=0, le=1)  # CutMix-Seg
-        consistency_weight: float = Field(1.0, ge=0)  # CutMix-Seg
-        ema_decay: float = Field(0.99, ge=0, lt=1)  # CutMix-Seg
+        threshold: float = Field(
+            0.97, ge=0, le=1, description="confidence above which the teacher is sure of a pixel (CutMix-Seg)"
+        )
+        consistency_weight: float = Field(1.0, ge=0, description="of the squared difference (CutMix-Seg)")
+        ema_decay: float = Field(0.99, ge=0, lt=1, description="share of the teacher that stays (CutMix-Seg)")
 
     def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)

@@ -18,12 +18,15 @@ class FixedThreshold(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
 
     class HParams(Knobs):
-        threshold: float = Field(0.95, ge=0, le=1)  # as FixMatch, so that the two differ in the views alone
-        unlabeled_weight: float = Field(
-            0.5, ge=0
-        )  # with labeled_weight: the mean of the two terms (UniMatch)
-        labeled_weight: float = Field(0.5, gt=0)
-        ema_decay: float = Field(0.996, ge=0, lt=1)  # UniMatch V2
+        # As in fixmatch, so that the two differ in the views alone.
+        threshold: float = Field(
+            0.95, ge=0, le=1, description="confidence from which a pixel trains (as fixmatch)"
+        )
+        unlabeled_weight: float = Field(0.5, ge=0, description="weight of the pseudo-labels (as fixmatch)")
+        labeled_weight: float = Field(0.5, gt=0, description="weight of the labels (as fixmatch)")
+        ema_decay: float = Field(
+            0.996, ge=0, lt=1, description="share of the teacher that stays (as fixmatch)"
+        )
 
     def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)

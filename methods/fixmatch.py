@@ -21,12 +21,19 @@ class FixMatch(Method):
     views = Views(strong=1, boxes=BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)))
 
     class HParams(Knobs):
-        threshold: float = Field(0.95, ge=0, le=1)  # UniMatch, configs/pascal.yaml
+        threshold: float = Field(
+            0.95,
+            ge=0,
+            le=1,
+            description="confidence from which a pixel trains (UniMatch, configs/pascal.yaml)",
+        )
         unlabeled_weight: float = Field(
-            0.5, ge=0
-        )  # with labeled_weight: the mean of the two terms (UniMatch)
-        labeled_weight: float = Field(0.5, gt=0)
-        ema_decay: float = Field(0.996, ge=0, lt=1)  # UniMatch V2
+            0.5, ge=0, description="with labeled_weight: the mean of both terms (UniMatch)"
+        )
+        labeled_weight: float = Field(0.5, gt=0, description="of the labeled term (UniMatch)")
+        ema_decay: float = Field(
+            0.996, ge=0, lt=1, description="how much of the teacher stays in a step (UniMatch V2)"
+        )
 
     def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)

@@ -17,8 +17,12 @@ class MeanTeacher(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
 
     class HParams(Knobs):
-        consistency_weight: float = Field(100.0, ge=0)  # TorchSemiSeg, mean over pixels and classes
-        ema_decay: float = Field(0.99, ge=0, lt=1)  # TorchSemiSeg
+        consistency_weight: float = Field(
+            100.0, ge=0, description="of the mean over pixels and classes (TorchSemiSeg)"
+        )
+        ema_decay: float = Field(
+            0.99, ge=0, lt=1, description="how much of the teacher stays in a step (TorchSemiSeg)"
+        )
 
     def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)

@@ -20,25 +20,100 @@ Built from the paper; where paper and released code differ, and what was chosen:
 - Every class present counts once, whatever the number of classes of the data set.
 - No auxiliary head; padding is ignored, not background.
 
-The last four knobs are switches of the journal version (U2PL+, IJCV), known from memory only and off here;
+The last three knobs are switches of the journal version (U2PL+, IJCV), known from memory only and off here;
 u2pl_plus sets them.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import IGNORE, Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
-from bench.ops.contrast import Contrast, pixels
-from bench.ops.entropy import Partition, partition, percentile, pixel_entropy
-from bench.ops.health import accuracy, rare_classes, share
+from bench.contract import (
+    IGNORE,
+    Batch,
+    BoxRule,
+    Knobs,
+    Method,
+    Net,
+    Progress,
+    Stream,
+    Supervision,
+    Task,
+    Views,
+)
+from bench.ops.contrast import Contrast, Pixels, Rules, pixels
+from bench.ops.entropy import Partition, partition, pixel_entropy, surest
+from bench.ops.health import accuracy, add_labels, partition_figures, truth_among_negatives
 from bench.ops.losses import masked_cross_entropy, reverse_cross_entropy
 from bench.ops.mixing import mix
-from bench.ops.negatives import labeled_negatives, ranks, unlabeled_negatives
+from bench.ops.negatives import labeled_negatives, unlabeled_negatives
 from bench.ops.teacher import Teacher
+
+
+class Shared(Knobs):
+    """The knobs of all methods of this family."""
+
+    alpha: float = Field(
+        0.2, ge=0, le=1, description="share of unreliable pixels at the start (alpha_0, Tab. A1)"
+    )
+    warmup: float = Field(
+        0.0125, ge=0, lt=1, description="share of the steps on labels alone: 1 epoch of 80 (App. B)"
+    )
+    unlabeled_weight: float = Field(1.0, ge=0, description="weight of the pseudo-labels (eta, Tab. A1)")
+    contrast_weight: float = Field(
+        0.1, ge=0, description="weight of the contrastive loss (lambda_c, Tab. A1)"
+    )
+    cutmix_probability: float = Field(
+        0.5, ge=0, le=1, description="of mixing, one coin for the batch (code, augmentation.py)"
+    )
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="how much of the teacher stays in a step (code)")
+    anchor_confidence: float = Field(
+        0.3, ge=0, le=1, description="probability above which a pixel is an anchor (delta_p, Tab. A1)"
+    )
+    anchors: int = Field(256, ge=1, description="per class and step (code; the paper says 50)")
+    negatives: int = Field(50, ge=1, description="per anchor (code; the paper says 256)")
+    negative_pool: int = Field(
+        512, ge=1, description="keys per class and step from which the anchors choose (ours)"
+    )
+    temperature: float = Field(0.5, gt=0, description="by which the cosines are divided (tau, Tab. A1)")
+    rank_low: int = Field(
+        3, ge=1, description="an unreliable pixel is a key of classes from this rank on (r_l, Tab. A1)"
+    )
+    rank_high: int = Field(
+        20, ge=1, description="... and below this one; above the number of classes: all (r_h, Tab. A1)"
+    )
+    queue_size: int = Field(30_000, ge=1, description="keys kept per class (App. B)")
+    queue_size_first: int = Field(50_000, ge=1, description="of class 0: background, or road (App. B)")
+    queue_keys: int = Field(512, ge=1, description="keys that enter a queue in a step, at most (ours)")
+
+    def model_post_init(self, context: object) -> None:
+        if self.rank_low >= self.rank_high:
+            raise ValueError(
+                f"rank_low ({self.rank_low}) must be below rank_high ({self.rank_high}): a pixel is a "
+                "negative key of the classes ranked rank_low <= rank < rank_high"
+            )
+        for name, size in (("queue_size", self.queue_size), ("queue_size_first", self.queue_size_first)):
+            if size < self.negatives:
+                raise ValueError(f"{name} ({size}) is below negatives ({self.negatives}), an anchor's need")
+
+    def check(self, classes: int) -> None:
+        if self.rank_low >= classes:
+            raise ValueError(
+                f"rank_low={self.rank_low} leaves no rank of {classes} classes, so no unreliable pixel would "
+                f"be a negative key; set it to 1..{classes - 1}"
+            )
+
+
+class Targets(NamedTuple):
+    """What the teacher says of the unlabeled images, mixed as the student's images are."""
+
+    label: Tensor  # B H W int64
+    entropy: Tensor  # B H W, nats
+    valid: Tensor  # B H W bool, False in padding
 
 
 class U2PL(Method):
@@ -47,61 +122,40 @@ class U2PL(Method):
     # uniformly).
     views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))
 
-    class HParams(Knobs):
-        alpha: float = Field(0.2, ge=0, le=1)  # alpha_0, share of unreliable pixels at the start (Tab. A1)
-        dynamic_alpha: bool = True  # alpha falls to 0 (DPA, Eq. 7)
-        warmup: float = Field(
-            0.0125, ge=0, lt=1
-        )  # share of the steps on labels alone: 1 epoch of 80 (App. B)
-        unlabeled_weight: float = Field(1.0, ge=0)  # eta (Tab. A1)
-        contrast_weight: float = Field(0.1, ge=0)  # lambda_c (Tab. A1)
-        cutmix_probability: float = Field(0.5, ge=0, le=1)  # one coin for the batch (code, augmentation.py)
-        ema_decay: float = Field(0.99, ge=0, lt=1)  # code
-        anchor_confidence: float = Field(0.3, ge=0, le=1)  # delta_p (Tab. A1)
-        anchors: int = Field(256, ge=1)  # per class and step (code; the paper says 50)
-        negatives: int = Field(50, ge=1)  # per anchor (code; the paper says 256)
-        negative_pool: int = Field(512, ge=1)  # keys per class and step that the anchors choose from
-        temperature: float = Field(0.5, gt=0)  # tau (Tab. A1)
-        rank_low: int = Field(3, ge=1)  # r_l (Tab. A1)
-        rank_high: int = Field(20, ge=1)  # r_h (Tab. A1); beyond the number of classes it drops none
-        use_ranks: bool = True  # PRT; without it a pixel is a key of every class but its own
-        negatives_from: Literal["unreliable", "reliable", "all"] = (
-            "unreliable"  # "reliable": lowest alpha (Tab. 4)
+    class HParams(Shared):
+        dynamic_alpha: bool = Field(True, description="alpha falls to 0 in the run (DPA, Eq. 7)")
+        use_ranks: bool = Field(
+            True, description="off: an unreliable pixel is a key of every class but its own (PRT, Tab. 6)"
         )
-        use_queue: bool = True  # without it the keys of the step are all there is
-        queue_size: int = Field(30_000, ge=1)  # App. B
-        queue_size_first: int = Field(50_000, ge=1)  # of class 0: background, or road (App. B)
-        queue_keys: int = Field(512, ge=1)  # at most so many keys per class and step; see above
-        symmetric_weight: float = Field(0.0, ge=0)  # reverse cross entropy on pseudo-labels
-        prototype_momentum: float = Field(0.0, ge=0, lt=1)
-        denoise: bool = False  # teacher's probabilities times the softmax similarity to the prototypes
-
-        def model_post_init(self, context: object) -> None:
-            if self.rank_low >= self.rank_high:
-                raise ValueError(
-                    f"rank_low ({self.rank_low}) must be below rank_high ({self.rank_high}): a pixel is a "
-                    "negative key of the classes ranked rank_low <= rank < rank_high"
-                )
-            for name, size in (("queue_size", self.queue_size), ("queue_size_first", self.queue_size_first)):
-                if size < self.negatives:
-                    raise ValueError(
-                        f"{name} ({size}) is below negatives ({self.negatives}), an anchor's need"
-                    )
+        negatives_from: Literal["unreliable", "reliable", "all"] = Field(
+            "unreliable", description="pixels that become keys; reliable: those of lowest entropy (Tab. 4)"
+        )
+        use_queue: bool = Field(True, description="off: the keys of the step are all there is (code)")
+        symmetric_weight: float = Field(
+            0.0, ge=0, description="of the reverse cross entropy on pseudo-labels (U2PL+, from memory)"
+        )
+        prototype_momentum: float = Field(
+            0.0, ge=0, lt=1, description="how much of a prototype stays in a step (U2PL+, from memory)"
+        )
+        denoise: bool = Field(
+            False, description="probabilities times the similarity to prototypes (U2PL+, from memory)"
+        )
 
         def check(self, classes: int) -> None:
-            if self.use_ranks and self.rank_low >= classes:
-                raise ValueError(
-                    f"rank_low={self.rank_low} leaves no rank of {classes} classes, so no pixel would be a "
-                    f"negative key; set it to 1..{classes - 1}"
-                )
+            if self.use_ranks:
+                super().check(classes)
 
-    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
+    def __init__(self, net: Net, task: Task, hparams: Shared) -> None:
         super().__init__(net, task, hparams)
         self.teacher = Teacher(net)
-        classes = len(task.classes)
+        capacities = [self.hp.queue_size_first] + [self.hp.queue_size] * (len(task.classes) - 1)
+        self.build_memory(capacities, net.representation_channels)
+
+    def build_memory(self, capacities: list[int], channels: int) -> None:
+        """Build what is kept from step to step, beside the teacher: the queues and the prototypes."""
         self.contrast = Contrast(
-            [self.hp.queue_size_first] + [self.hp.queue_size] * (classes - 1),
-            net.representation_channels,
+            capacities,
+            channels,
             queue_keys=self.hp.queue_keys,
             use_queue=self.hp.use_queue,
             anchor_confidence=self.hp.anchor_confidence,
@@ -111,49 +165,120 @@ class U2PL(Method):
             temperature=self.hp.temperature,
             prototype_momentum=self.hp.prototype_momentum,
         )
-        self.labeled_pixels = nn.Buffer(torch.zeros(classes, dtype=torch.int64))  # C, for the log
+        self.labeled_pixels = nn.Buffer(torch.zeros(len(capacities), dtype=torch.int64))  # C, for the log
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
         n = len(labeled.image)
-        self.note("warmup_steps", labeled.image.new_full((), self._warmup(at)))
-        if at.step < self._warmup(at):
-            logits, _ = self.net.represent(labeled.image)  # with the other head: its statistics settle too
-            logits = self.net.upsample(logits, labeled.image)
-            return {"labeled": self.task.labeled_loss(logits, labeled.label)}
+        if warm_up := self.warm_up(labeled, at):
+            return warm_up
 
         # The teacher, on unmixed images; what it says is mixed as the student's images are.
-        coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
-        box = unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)  # B H W
+        box = self.draw_box(unlabeled, at)  # B H W
         cells, keys = self.teacher.represent(cat([labeled.image, unlabeled.image]))  # 2B C h w, 2B D h w
         if self.hp.denoise:
             cells = cells.float() + self.contrast.similarity(self.teacher.project(keys.permute(0, 2, 3, 1)))
-        logits_weak = self.net.upsample(cells[n:], unlabeled.image)  # B C H W
-        probability, valid = mix(logits_weak.softmax(1), box), mix(unlabeled.valid, box)
-        entropy, pseudo_label = pixel_entropy(probability), probability.max(1).indices  # B H W
+        probability = self.net.upsample(cells[n:], unlabeled.image).softmax(1)  # B C H W
+        said = self.targets(probability, unlabeled, box)
         alpha = self.hp.alpha * (1 - at.fraction if self.hp.dynamic_alpha else 1)
-        split = partition(entropy, valid, alpha)
-        source = self._source(entropy, valid, split, alpha)
+        split = partition(said.entropy, said.valid, alpha)
+        source = self.source(said, split, alpha)  # B H W
 
         # The student, on labeled and mixed images at once.
         images = cat([labeled.image, mix(unlabeled.image, box)])
         logits, hidden = self.net.represent(images)
         logits_labeled, logits_mixed = self.net.upsample(logits, images).split([n, len(box)])
-        loss = masked_cross_entropy(logits_mixed, pseudo_label, split.reliable, counted=split.reliable)
-        if self.hp.symmetric_weight:
-            reverse = reverse_cross_entropy(logits_mixed, pseudo_label, split.reliable, split.reliable)
-            loss = loss + self.hp.symmetric_weight * reverse
-        weight = valid.sum() / split.reliable.sum().clamp(min=1)  # 1 / reliable share (Eq. 8)
 
         # Contrast, at the decoder's resolution: N = 2B h w, first the labeled pixels, then the mixed ones.
-        target = cat([labeled.label, pseudo_label.where(split.reliable, IGNORE)])  # 2B H W
+        target = cat([labeled.label, said.label.where(split.reliable, IGNORE)])  # 2B H W
         target = self.net.downsample(target, cells, fill=IGNORE).flatten()  # N
         small_box, source = (self.net.downsample(x, cells, fill=False) for x in (box, source))  # B h w
         cells, keys = (cat([x[:n], mix(x[n:], small_box)]) for x in (cells, keys))
         p = pixels(cells.float().softmax(1))  # N C
+        eligible, rules = self.negatives(batch, said, target, source, small_box)
+        contrast, figures = self.contrast(
+            Pixels(pixels(hidden), pixels(keys), p, target, eligible),
+            rules,
+            at.generator,
+            project=self.net.project,
+            project_keys=self.teacher.project,
+        )
+
+        # For the log alone.
+        add_labels(self.labeled_pixels, labeled.label)
+        figures |= partition_figures(split, said.valid, said.label, self.labeled_pixels)
+        (low, high), classes = self._window, len(self.task.classes)
+        figures["alpha"] = p.new_full((), alpha)
+        figures["truth_among_negatives_chance"] = p.new_full((), (min(high, classes) - low) / classes)
+        for name, figure in figures.items():
+            self.note(name, figure)
+
+        def accuracy_where(where: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda truth: accuracy(said.label, mix(truth, box), where)
+
+        wheres = {"teacher": said.valid, "reliable": split.reliable, "unreliable": split.unreliable}
+        for name, where in wheres.items():
+            self.audit(f"accuracy_{name}", accuracy_where(where))
+
+        def among_negatives(truth: Tensor) -> Tensor:
+            truth = self.net.downsample(mix(truth, box), small_box, fill=IGNORE).flatten()
+            return truth_among_negatives(truth, p[-len(truth) :], source.flatten(), self._window)
+
+        self.audit("truth_among_negatives", among_negatives)
+        return {
+            "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
+            "unlabeled": self.unlabeled_loss(logits_mixed, said, split),
+            "contrast": self.hp.contrast_weight * contrast,
+        }
+
+    # Its parts, in the order of the paper -----------------------------------------------------------------
+
+    def warm_up(self, labeled: Stream, at: Progress) -> dict[str, Tensor]:
+        """The terms of a step of the warm-up, on labels alone; empty after it."""
+        self.note("warmup_steps", labeled.image.new_full((), self._warmup(at)))
+        if at.step >= self._warmup(at):
+            return {}
+        logits, _ = self.net.represent(labeled.image)  # with the other head: its statistics settle too
+        logits = self.net.upsample(logits, labeled.image)
+        return {"labeled": self.task.labeled_loss(logits, labeled.label)}
+
+    def draw_box(self, unlabeled: Stream, at: Progress) -> Tensor:
+        """Where the next image of the batch shows, B H W bool: in the boxes of all images or nowhere."""
+        coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
+        return unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)
+
+    def targets(self, probability: Tensor, unlabeled: Stream, box: Tensor) -> Targets:
+        """Pseudo-labels (Eq. 5) and how sure they are: the entropy of the prediction, B C H W."""
+        probability, valid = mix(probability, box), mix(unlabeled.valid, box)
+        return Targets(probability.max(1).indices, pixel_entropy(probability), valid)
+
+    def source(self, said: Targets, split: Partition, alpha: float) -> Tensor:
+        """B H W bool, the pixels that may be negative keys: the unreliable ones, but for an ablation."""
+        if self.hp.negatives_from == "reliable":
+            return surest(said.entropy, said.valid, alpha)
+        return said.valid if self.hp.negatives_from == "all" else split.unreliable
+
+    def unlabeled_loss(self, logits: Tensor, said: Targets, split: Partition) -> Tensor:
+        """Cross entropy of the reliable pixels, over their share of all (Eq. 3 and 8): B C H W -> scalar."""
+        loss = masked_cross_entropy(logits, said.label, split.reliable, counted=split.reliable)
+        if self.hp.symmetric_weight:
+            reverse = reverse_cross_entropy(logits, said.label, split.reliable, split.reliable)
+            loss = loss + self.hp.symmetric_weight * reverse
+        weight = said.valid.sum() / split.reliable.sum().clamp(min=1)
+        return self.hp.unlabeled_weight * weight * loss
+
+    def negatives(
+        self, batch: Batch, said: Targets, target: Tensor, source: Tensor, box: Tensor
+    ) -> tuple[Tensor, Rules]:
+        """Which pixels may be negative keys (N bool), and by which rules of which classes (Eq. 13 to 15).
+
+        Args:
+            target: N int64, first the labels, then the reliable pseudo-labels; 255 where there is none.
+            source, box: B h w bool, of the mixed images: what `source` answers, and the boxes.
+        """
         mixed = source.numel()
-        source = F.pad(source.flatten(), (len(p) - mixed, 0))  # N
         label = F.pad(target[:-mixed], (0, mixed), value=IGNORE)  # N
+        source = F.pad(source.flatten(), (len(target) - mixed, 0))  # N
         labeled_low = self.hp.rank_low if self.hp.use_ranks else len(self.task.classes)
 
         def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
@@ -162,65 +287,12 @@ class U2PL(Method):
                 "unlabeled": unlabeled_negatives(rank, source[pixel], *self._window),
             }
 
-        eligible = source | (label != IGNORE)
-        contrast, figures = self.contrast(
-            pixels(hidden),
-            pixels(keys),
-            p,
-            target,
-            eligible,
-            rules,
-            at.generator,
-            project=self.net.project,
-            project_keys=self.teacher.project,
-        )
-
-        def truth_among_negatives(truth: Tensor) -> Tensor:
-            truth = self.net.downsample(mix(truth, box), cells, fill=IGNORE).flatten()
-            negative = unlabeled_negatives(ranks(p[-mixed:]), source[-mixed:], *self._window)
-            own = negative.gather(1, truth.clamp(max=negative.shape[1] - 1).unsqueeze(1)).squeeze(1)
-            return share(own, source[-mixed:] & (truth != IGNORE))
-
-        self._note_health(labeled.label, pseudo_label, valid, split)
-        for name, figure in figures.items():
-            self.note(name, figure)
-        self.note("alpha", entropy.new_full((), alpha))
-        self.audit("accuracy_teacher", lambda truth: accuracy(pseudo_label, mix(truth, box), valid))
-        self.audit("accuracy_reliable", lambda truth: accuracy(pseudo_label, mix(truth, box), split.reliable))
-        self.audit(
-            "accuracy_unreliable", lambda truth: accuracy(pseudo_label, mix(truth, box), split.unreliable)
-        )
-        self.audit("truth_among_negatives", truth_among_negatives)
-        low, high = self._window
-        chance = (min(high, len(self.task.classes)) - low) / len(self.task.classes)
-        self.note("truth_among_negatives_chance", entropy.new_full((), chance))
-        return {
-            "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
-            "unlabeled": self.hp.unlabeled_weight * weight * loss,
-            "contrast": self.hp.contrast_weight * contrast,
-        }
-
-    def _source(self, entropy: Tensor, valid: Tensor, split: Partition, alpha: float) -> Tensor:
-        """B H W bool, the pixels that may be negative keys: the unreliable ones, but for an ablation."""
-        if self.hp.negatives_from == "reliable":
-            return (entropy.double() <= percentile(entropy, valid, alpha)) & valid
-        return valid if self.hp.negatives_from == "all" else split.unreliable
+        return source | (label != IGNORE), rules
 
     @property
     def _window(self) -> tuple[int, int]:
         """Ranks of the classes that a pixel is a negative key of; without ranks, of all but its own."""
         return (self.hp.rank_low, self.hp.rank_high) if self.hp.use_ranks else (1, len(self.task.classes))
-
-    def _note_health(self, label: Tensor, pseudo_label: Tensor, valid: Tensor, split: Partition) -> None:
-        counts = torch.zeros_like(self.labeled_pixels)
-        known = (label != IGNORE).flatten()
-        self.labeled_pixels.add_(counts.scatter_add_(0, label.flatten().where(known, 0), known.long()))
-        rare = rare_classes(self.labeled_pixels)
-        self.note("threshold", split.threshold.where(split.threshold.isfinite(), torch.nan))
-        self.note("reliable_share", share(split.reliable, valid))
-        self.note("rare_share_labeled", (self.labeled_pixels * rare).sum() / self.labeled_pixels.sum())
-        self.note("rare_share_reliable", share(rare[pseudo_label], split.reliable))
-        self.note("rare_share_unreliable", share(rare[pseudo_label], split.unreliable))
 
     def _warmup(self, at: Progress) -> int:
         return round(self.hp.warmup * at.total)

@@ -22,77 +22,40 @@ those of `u2pl`, so that the two differ in these points only.
 
 import torch
 from pydantic import Field
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bench.contract import IGNORE, Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import IGNORE, Batch, Progress
 from bench.ops.contrast import class_means, draw, info_nce, pixels
-from bench.ops.entropy import percentile, pixel_entropy
+from bench.ops.entropy import partition, pixel_entropy, surest
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.negatives import ranks, unlabeled_negatives
 from bench.ops.queues import Queues, sample_keys
 from bench.ops.teacher import Teacher
+from methods.u2pl import U2PL, Shared
 
 
-class U2PLReleased(Method):
-    needs = frozenset({Supervision.PIXEL, Supervision.NONE})
-    views = Views(
-        boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True)
-    )  # of u2pl
+class U2PLReleased(U2PL):
+    class HParams(Shared):
+        contrast_weight: float = Field(
+            1.0,
+            ge=0,
+            description="weight of the contrastive loss, divided by world_size (configs of the code, A8)",
+        )
+        world_size: int = Field(4, ge=1, description="processes of the released VOC configuration: 4 GPUs")
 
-    class HParams(Knobs):
-        alpha: float = Field(0.2, ge=0, le=1)  # configs of the code, as all that follow
-        warmup: float = Field(0.0125, ge=0, lt=1)  # share of the steps on labels alone: 1 epoch of 80
-        unlabeled_weight: float = Field(1.0, ge=0)
-        contrast_weight: float = Field(1.0, ge=0)  # divided by world_size (A8)
-        world_size: int = Field(4, ge=1)  # of the released VOC configuration: 4 GPUs
-        cutmix_probability: float = Field(0.5, ge=0, le=1)
-        ema_decay: float = Field(0.99, ge=0, lt=1)
-        anchor_confidence: float = Field(0.3, ge=0, le=1)
-        anchors: int = Field(256, ge=1)
-        negatives: int = Field(50, ge=1)
-        negative_pool: int = Field(512, ge=1)  # of u2pl
-        temperature: float = Field(0.5, gt=0)
-        rank_low: int = Field(3, ge=1)
-        rank_high: int = Field(20, ge=1)
-        queue_size: int = Field(30_000, ge=1)
-        queue_size_first: int = Field(50_000, ge=1)
-        queue_keys: int = Field(512, ge=1)  # of u2pl
-
-        def model_post_init(self, context: object) -> None:
-            if self.rank_low >= self.rank_high:
-                raise ValueError(f"rank_low ({self.rank_low}) must be below rank_high ({self.rank_high})")
-            for name, size in (("queue_size", self.queue_size), ("queue_size_first", self.queue_size_first)):
-                if size < self.negatives:
-                    raise ValueError(f"{name} ({size}) is below negatives ({self.negatives})")
-
-        def check(self, classes: int) -> None:
-            if self.rank_low >= classes:
-                raise ValueError(
-                    f"rank_low={self.rank_low} leaves no rank of {classes} classes; set 1..{classes - 1}"
-                )
-
-    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
-        super().__init__(net, task, hparams)
-        self.teacher = Teacher(net)
-        classes = len(task.classes)
-        sizes = [self.hp.queue_size_first] + [self.hp.queue_size] * (classes - 1)
-        self.queues = Queues(sizes, net.representation_channels)
+    def build_memory(self, capacities: list[int], channels: int) -> None:
+        self.queues = Queues(capacities, channels)
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
         n = len(labeled.image)
-        self.note("warmup_steps", labeled.image.new_full((), self._warmup(at)))
-        if at.step < self._warmup(at):
-            logits, _ = self.net.represent(labeled.image)
-            return {
-                "labeled": self.task.labeled_loss(self.net.upsample(logits, labeled.image), labeled.label)
-            }
+        if warm_up := self.warm_up(labeled, at):
+            return warm_up
 
         # Labels of the weak images, mixed with them.
-        coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
-        box = unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)  # B H W
+        box = self.draw_box(unlabeled, at)  # B H W
         pseudo_label = self.teacher(unlabeled.image).argmax(1).where(unlabeled.valid, IGNORE)
         pseudo_label = mix(pseudo_label, box)
         valid = pseudo_label != IGNORE
@@ -104,10 +67,8 @@ class U2PLReleased(Method):
         cells, keys = represent_by_batch(self.teacher, images)  # 2B C h w, 2B D h w
         entropy = pixel_entropy(self.net.upsample(cells[n:], images[n:]).softmax(1))  # B H W
         alpha = self.hp.alpha * (1 - at.fraction)
-        threshold = percentile(entropy, valid, 1 - alpha)
-        unreliable = (entropy.double() >= threshold) & valid
-        reliable = valid & ~unreliable
-        surest = (entropy.double() <= percentile(entropy, valid, alpha)) & valid  # A3
+        reliable, unreliable, threshold = partition(entropy, valid, alpha)
+        sure = surest(entropy, valid, alpha)  # A3
         loss = masked_cross_entropy(logits_mixed, pseudo_label.where(reliable, 0), reliable, counted=reliable)
         weight = valid.sum() / reliable.sum().clamp(min=1)
 
@@ -117,7 +78,7 @@ class U2PLReleased(Method):
         own = cat([one_hot_in_first(x, len(self.task.classes)) for x in (label[:n], label[n:])])  # 2B C h w
         low, high = (
             pixels(own & self.net.downsample(cat([known, x]), cells, fill=False).unsqueeze(1))  # N C
-            for x in (surest, unreliable)
+            for x in (sure, unreliable)
         )
         p = pixels(cells.float().softmax(1))  # N C
         contrast = self._contrast(pixels(hidden), pixels(keys), p, low, high, label[:n].numel(), at)
@@ -170,15 +131,6 @@ class U2PLReleased(Method):
         used = torch.arange(classes, device=p.device) < number
         used = used & mask.any(1) & (self.queues.length[queue] > 0)  # the others count in the denominator
         return torch.where(used, per_place, 0).sum() / number.clamp(min=1) * (number > 1)
-
-    def _warmup(self, at: Progress) -> int:
-        return round(self.hp.warmup * at.total)
-
-    def after_step(self, at: Progress) -> None:
-        self.teacher.update(self.net, self.hp.ema_decay, max(at.step - self._warmup(at), 0))
-
-    def predictor(self) -> nn.Module:
-        return self.teacher
 
 
 def one_hot_in_first(label: Tensor, classes: int) -> Tensor:

@@ -60,6 +60,7 @@ def show(
     import yaml
 
     from bench.settings import registry
+    from bench.settings.base import describe_knobs
     from bench.settings.reading import protocol_names, read_protocol, suggest
 
     wanted = images is not None or to is not None  # a sheet, even where a folder has a method's name
@@ -70,12 +71,10 @@ def show(
         )
         out.print(escape(info.doc), highlight=False)
         table = Table(
-            "knob", "type", "default", title="set with --set method.KNOB=VALUE", title_justify="left"
+            "knob", "default", "allowed", "", title="set with --set method.KNOB=VALUE", title_justify="left"
         )
-        for key, field in info.knobs.model_fields.items():
-            table.add_row(
-                key, getattr(field.annotation, "__name__", str(field.annotation)), escape(str(field.default))
-            )
+        for knob in describe_knobs(info.knobs):
+            table.add_row(*map(escape, knob))
         if info.knobs.model_fields:
             out.print(table)
     elif not wanted and name in protocol_names():

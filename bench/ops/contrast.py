@@ -5,6 +5,7 @@ from.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,20 @@ from bench.ops.negatives import ranks
 from bench.ops.processes import total, world_size
 from bench.ops.queues import Queues, sample_keys
 
+# From P pixel numbers and their P C ranks to, per name of a rule, which pixel is a negative key of which
+# class: P C bool. Pixels that are not eligible may be among them: False for all.
+Rules = Callable[[Tensor, Tensor], dict[str, Tensor]]
 RANKED = 16  # pixels ranked per key wanted: every class finds its keys, at a cost that no crop size raises
+
+
+class Pixels(NamedTuple):
+    """The N pixels of a step that are contrasted, of student and teacher."""
+
+    hidden: Tensor  # N D, the student's hidden vectors
+    keys: Tensor  # N D, the teacher's
+    probability: Tensor  # N C, the teacher's
+    target: Tensor  # N int64, the class that a pixel may be an anchor of, else 255
+    eligible: Tensor  # N bool, which pixels may be a key of any class
 
 
 def pixels(representation: Tensor) -> Tensor:
@@ -155,12 +169,8 @@ class Contrast(nn.Module):
 
     def forward(
         self,
-        z: Tensor,
-        keys: Tensor,
-        p: Tensor,
-        target: Tensor,
-        eligible: Tensor,
-        rules: Callable[[Tensor, Tensor], dict[str, Tensor]],
+        of: Pixels,
+        rules: Rules,
         generator: Callable[[str], torch.Generator],
         *,
         project: Callable[[Tensor], Tensor],
@@ -169,18 +179,15 @@ class Contrast(nn.Module):
         """The loss, in nats, and figures for the log, one per class each.
 
         Args:
-            z, keys: N D, hidden vectors of the student and of the teacher.
-            p: N C, the teacher's probability.
-            target: N int64, the class that a pixel may be an anchor of, else 255.
-            eligible: N bool, which pixels may be a key of any class.
-            rules: From P pixel numbers and their P C ranks to, per name of a rule, which pixel is a negative
-                key of which class: P C bool. Pixels that are not eligible may be among them: False for all.
+            of: The pixels.
+            rules: Which of them are negative keys of which classes.
             generator: Of the step, by purpose.
             project, project_keys: The student's and the teacher's linear map from hidden vectors to
                 representations; it is applied to the pixels that were sampled and to the class means.
         """
+        p = of.probability
         # The eligible pixels in random order, so that the first ones are a fair sample.
-        order = torch.rand(len(p), generator=generator("keys"), device=p.device) + ~eligible
+        order = torch.rand(len(p), generator=generator("keys"), device=p.device) + ~of.eligible
         order = order.argsort()[: RANKED * self.queue_keys]
         negative = rules(order, ranks(p[order]))
         index, meant = sample_keys(
@@ -188,12 +195,12 @@ class Contrast(nn.Module):
         )  # C queue_keys
         if not self.use_queue:
             self.queues.clear()
-        added = self.queues.push(project_keys(keys[order[index]]), meant)
+        added = self.queues.push(project_keys(of.keys[order[index]]), meant)
 
-        mask = anchor_mask(target, p, self.anchor_confidence)  # C N
+        mask = anchor_mask(of.target, p, self.anchor_confidence)  # C N
         candidates = mask.sum(1)
-        self._move_prototypes(project_keys(class_means(keys, mask)), total(candidates) > 0)
-        anchor = project(z[draw(mask, self.anchors, generator("anchors"))])  # C M D
+        self._move_prototypes(project_keys(class_means(of.keys, mask)), total(candidates) > 0)
+        anchor = project(of.hidden[draw(mask, self.anchors, generator("anchors"))])  # C M D
         drawn = self.queues.draw(self.negative_pool, generator("negatives"))  # C S D
         shape = (len(mask), self.anchors, self.negatives)
         chosen = torch.randint(self.negative_pool, shape, generator=generator("choice"), device=p.device)

@@ -39,6 +39,11 @@ def percentile(values: Tensor, valid: Tensor, share: float) -> Tensor:
     return torch.where(weight > 0, low + (high - low) * weight, low).squeeze(0)
 
 
+def surest(entropy: Tensor, valid: Tensor, share: float) -> Tensor:
+    """The valid pixels whose entropy is among the lowest `share` (0..1) of them; shapes as in `partition`."""
+    return (entropy.double() <= percentile(entropy, valid, share)) & valid
+
+
 def partition(entropy: Tensor, valid: Tensor, alpha: float) -> Partition:
     """Reliable where the entropy is below the threshold, unreliable from it on (U2PL, Eq. 6 and 7).
 

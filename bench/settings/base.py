@@ -1,6 +1,7 @@
 """The base of every settings class: frozen, unknown key = error, no silent conversion of text to numbers."""
 
-from typing import Any, Final
+import json
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,3 +21,37 @@ class Knobs(BaseModel):
 
     def check(self, classes: int) -> None:
         """Raise ValueError, beginning with the knob's name, for what so many classes do not allow."""
+
+
+class Knob(NamedTuple):
+    """One setting, for people: `Knob("threshold", "0.95", "number >= 0, <= 1", "confidence that ...")`."""
+
+    name: str
+    default: str
+    allowed: str
+    description: str
+
+
+def describe_knobs(model: type[Knobs]) -> list[Knob]:
+    """Describe the settings of a class, in the order of their definition."""
+    properties = model.model_json_schema().get("properties", {})
+    return [
+        Knob(name, _text(of["default"]) if "default" in of else "", _allowed(of), of.get("description", ""))
+        for name, of in properties.items()
+    ]
+
+
+TYPES = {"number": "number", "integer": "whole number", "boolean": "true, false", "string": "text"}
+BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+
+
+def _allowed(schema: dict[str, Any]) -> str:
+    if "enum" in schema:
+        return ", ".join(map(_text, schema["enum"]))
+    bounds = ", ".join(f"{sign} {schema[key]:g}" for key, sign in BOUNDS.items() if key in schema)
+    kind = TYPES.get(schema.get("type", ""), schema.get("type", "see its class"))
+    return f"{kind} {bounds}".strip()
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -3,23 +3,29 @@
 A method is a file in methods/ (its name is the file's name), or an entry point `name =
 "package.module:Class"` of the group "bench.methods". A preset, methods/<name>.yaml, is a method under a name
 of its own with other defaults. A data set is one of the list below, an entry point of
-"bench.datasets", or any folder `<data root>/<name>` with a classes.txt. Describing a method reads its source
-and imports nothing, so that `--dry-run`, `list` and `show` need no torch.
+"bench.datasets", or any folder `<data root>/<name>` with a classes.txt.
+
+Names are found without importing anything. To describe a method is to import its class, and with it torch;
+this file imports neither before it is asked, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
-from collections.abc import Callable
+import inspect
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
 from importlib.metadata import EntryPoint
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
@@ -52,18 +58,27 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What can be known of a method without importing it."""
+    """A method under its name. All but a preset's name, text and knobs is read from its class."""
 
     name: str
-    module: str
-    cls: str
-    source: Path
-    summary: str
+    cls: type[Method]
+    knobs: type[Knobs]  # HParams of the class; of a preset, the same fields with its own defaults
     doc: str
-    knobs: type[Knobs]
-    needs: frozenset[str]  # of "pixel", "tags", "none"
-    version: int
     preset: frozenset[str] = frozenset()  # the knobs that a preset sets; no protocol changes those
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.doc.partition("\n")[0]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Of "pixel", "tags", "none"."""
+        return frozenset(map(str, self.cls.needs))
+
+    @property
+    def version(self) -> int:
+        return self.cls.version
 
 
 @cache  # reading them takes as long as all else that a run resolves
@@ -101,26 +116,77 @@ def _our_methods() -> set[str]:
 
 
 def method_names() -> list[str]:
-    return sorted(_our_methods() | _plugins("methods").keys())
+    """Ours, those of plug-ins and those that are offered for the moment. Imports none of them."""
+    return sorted(_our_methods() | _plugins("methods").keys() | _offered.keys())
+
+
+def load_method(name: str) -> type[Method]:
+    return describe_method(name).cls
 
 
 def describe_method(name: str) -> MethodInfo:
-    """Raises ConfigError for an unknown name, a file that does not hold one method, or a preset that names no
-    method, or knobs or values that its method does not have."""
+    """Import a method and say what it is.
+
+    Raises ConfigError, with the file at fault, for an unknown name, a module that cannot be imported or holds
+    no method, a class that does not keep the contract, or a preset that names no method, or knobs or values
+    that its method does not have.
+    """
+    if name in _offered:
+        return _offered[name]
     if name not in method_names():
         raise ConfigError(suggest(name, method_names(), "method"))
     if (METHODS / f"{name}.yaml").exists():
         return _read_preset(name, METHODS / f"{name}.yaml")
     point = _plugins("methods").get(name)
-    if point is None:
-        return _read_method(name, f"methods.{name}", None, METHODS / f"{name}.py")
+    if point is not None:
+        return describe_class(name, named_class(point.value, f"method {name!r}"))
+    file = METHODS / f"{name}.py"
+    return describe_class(name, _only_method(_import(f"methods.{name}", f"method {name!r}", file), file))
+
+
+def describe_class(name: str, cls: type[Method]) -> MethodInfo:
+    """What a class says of itself. Raises ConfigError, with its file, where it does not keep the contract.
+
+    The text is the docstring of the class or, where it has none, of its module.
+    """
+    from bench.contract import Method, Supervision, Views
+
+    module = sys.modules.get(cls.__module__)
+    file = getattr(module, "__file__", None) or cls.__module__
+    if not (isinstance(cls, type) and issubclass(cls, Method)):
+        raise ConfigError(f"{file}: {cls.__name__} is no class derived from bench.contract.Method.")
+    where = f"{file}: method {cls.__name__}"
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        raise ConfigError(f"{where} has no `{missing[0]}`; write it.")
+    kinds = cls.needs if isinstance(cls.needs, set | frozenset) else ()
+    if not kinds or not all(isinstance(kind, Supervision) for kind in kinds):
+        raise ConfigError(f"{where}: needs must be a set of Supervision, such as {{Supervision.PIXEL}}.")
+    if type(cls.version) is not int or cls.version < 1:
+        raise ConfigError(f"{where}: version must be a whole number from 1 on (it is {cls.version!r}).")
+    if not isinstance(cls.views, Views):
+        raise ConfigError(f"{where}: views must be a bench.contract.Views.")
+    if not (isinstance(cls.HParams, type) and issubclass(cls.HParams, Knobs)):
+        raise ConfigError(f"{where}: HParams must be a class derived from bench.contract.Knobs.")
+    doc = inspect.cleandoc(cls.__dict__.get("__doc__") or getattr(module, "__doc__", None) or "")
+    return MethodInfo(name, cls, cls.HParams, doc)
+
+
+_offered: dict[str, MethodInfo] = {}
+
+
+@contextmanager
+def offering(info: MethodInfo) -> Iterator[None]:
+    """Let a method go by its name within the block, though no package offers it: for tests."""
+    before = _offered.get(info.name)
+    _offered[info.name] = info
     try:
-        spec = importlib.util.find_spec(point.module)
-    except (ImportError, AttributeError, ValueError):  # its package is gone, or it names no module
-        spec = None
-    if spec is None or spec.origin is None:
-        raise ConfigError(f"method {name!r} of a plug-in: no module {point.value}; reinstall the package.")
-    return _read_method(name, point.module, point.attr, Path(spec.origin))
+        yield
+    finally:
+        if before is None:
+            del _offered[info.name]
+        else:
+            _offered[info.name] = before
 
 
 def _read_preset(name: str, file: Path) -> MethodInfo:
@@ -133,111 +199,74 @@ def _read_preset(name: str, file: Path) -> MethodInfo:
         raise ConfigError(f"{file}: {preset.method!r} is a preset itself; name the method that it presets.")
     base = describe_method(preset.method)
     values = validate(base.knobs, preset.knobs, "knobs", file)
-    changed: dict[str, Any] = {
-        key: (base.knobs.model_fields[key].rebuild_annotation(), getattr(values, key)) for key in preset.knobs
-    }
+    changed: dict[str, Any] = {}
+    for key in preset.knobs:
+        # Of the method's own field, so that it keeps its description and its bounds.
+        field = base.knobs.model_fields[key]
+        default = Field(getattr(values, key), description=field.description)
+        changed[key] = (field.rebuild_annotation(), default)
     shown = ", ".join(f"{key}={getattr(values, key)}" for key in preset.knobs)
     parts = [preset.summary, preset.doc.strip(), f"A preset of {preset.method}: {shown}."]
     return replace(
         base,
         name=name,
-        summary=preset.summary,
         doc="\n\n".join(part for part in parts if part),
         knobs=create_model("HParams", __base__=base.knobs, **changed),
         preset=frozenset(changed),
     )
 
 
-def _read_method(name: str, module: str, wanted: str | None, source: Path) -> MethodInfo:
+# Importing --------------------------------------------------------------------------------------------------
+
+
+def named_class(place: str, what: str) -> Any:
+    """Import `package.module:Class`. Raises ConfigError, with the file at fault where there is one."""
+    module_name, _, attribute = place.partition("[")[0].strip().partition(":")
     try:
-        return _describe(name, module, wanted, source)
-    except ConfigError:
-        raise
-    except Exception as error:  # whatever a broken file brings up, its HParams are run
-        raise ConfigError(
-            f"{source} cannot be read as a method ({type(error).__name__}: {error}); mend the file."
-        ) from error
+        spec = importlib.util.find_spec(module_name)
+    except Exception as error:  # importing its package may bring up anything
+        raise ConfigError(_fault(what, error, None)) from error
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"{what} of a plug-in: no module {place}; reinstall the package.")
+    module = _import(module_name, what, Path(spec.origin))
+    try:
+        found = attrgetter(attribute)(module)
+    except AttributeError:
+        found = None
+    if not isinstance(found, type):
+        raise ConfigError(f"{what}: {spec.origin} has no class {attribute!r}; its entry point is {place!r}.")
+    return found
 
 
-def _describe(name: str, module: str, wanted: str | None, source: Path) -> MethodInfo:
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and _defines_losses(node)]
-    if wanted:
-        classes = [node for node in classes if node.name == wanted]
-    if len(classes) != 1:
-        raise ConfigError(
-            f"{source} must hold exactly one class with a method `losses`; found {len(classes)}."
-        )
-    doc = ast.get_docstring(tree) or ""
-    return MethodInfo(
-        name=name,
-        module=module,
-        cls=classes[0].name,
-        source=source,
-        summary=doc.split("\n")[0],
-        doc=doc,
-        knobs=_knobs(classes[0], source),
-        needs=_needs(classes[0]),
-        version=_version(classes[0]),
-    )
-
-
-def load_method(name: str) -> type[Method]:
-    info = describe_method(name)
-    return getattr(_import(info.module, f"method {name!r}"), info.cls)
-
-
-def _import(module: str, what: str) -> ModuleType:
+def _import(module: str, what: str, file: Path | None = None) -> ModuleType:
     try:
         return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(f"{what} cannot be imported: {error}.") from error
+    except (Exception, SystemExit) as error:  # whatever a broken file brings up
+        raise ConfigError(_fault(what, error, file)) from error
 
 
-def _defines_losses(node: ast.ClassDef) -> bool:
-    return any(isinstance(item, ast.FunctionDef) and item.name == "losses" for item in node.body)
+def _fault(what: str, error: BaseException, file: Path | None) -> str:
+    """Say what cannot be imported and why, with the line of `file` that is at fault."""
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    for frame in traceback.extract_tb(error.__traceback__):
+        if file is not None and frame.filename == str(file):
+            line = frame.lineno
+    place = f" ({file}{f', line {line}' if line else ''})" if file else ""
+    return f"{what} cannot be imported: {type(error).__name__}: {error}{place}."
 
 
-def _assigned(node: ast.ClassDef, name: str) -> ast.expr | None:
-    for item in node.body:
-        if isinstance(item, ast.Assign):
-            targets = item.targets
-        elif isinstance(item, ast.AnnAssign):
-            targets = [item.target]
-        else:
-            continue
-        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
-            return item.value
-    return None
+def _only_method(module: ModuleType, file: Path) -> type[Method]:
+    """The one method that a module defines; what it imports, and what has no `losses` yet, does not count."""
+    from bench.contract import Method
 
-
-def _needs(node: ast.ClassDef) -> frozenset[str]:
-    value = _assigned(node, "needs")
-    if value is None:
-        return frozenset({"pixel"})
-    return frozenset(part.attr.lower() for part in ast.walk(value) if isinstance(part, ast.Attribute))
-
-
-def _version(node: ast.ClassDef) -> int:
-    value = _assigned(node, "version")
-    return ast.literal_eval(value) if value else 1
-
-
-def _knobs(node: ast.ClassDef, source: Path) -> type[Knobs]:
-    inner = [item for item in node.body if isinstance(item, ast.ClassDef) and item.name == "HParams"]
-    if not inner:
-        return Knobs
-    # The class body stands alone by contract: builtins, typing and pydantic's Field are all it may use.
-    names: dict[str, Any] = {"Knobs": Knobs, "Field": Field, "Literal": Literal, "__name__": source.stem}
-    try:
-        body = ast.Module(body=list(inner), type_ignores=[])
-        # Not with this file's `annotations` from the future: pydantic would look the names up in a module.
-        exec(compile(body, str(source), "exec", dont_inherit=True), names)
-    except NameError as error:
-        raise ConfigError(
-            f"{source}: HParams may use builtins, Knobs, Field and Literal only ({error})."
-        ) from error
-    return names["HParams"]
+    classes = [
+        value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Method)
+    ]
+    own = dict.fromkeys(cls for cls in classes if cls.__module__ == module.__name__)  # each once
+    whole = [cls for cls in own if not inspect.isabstract(cls)]
+    if len(whole) != 1:
+        raise ConfigError(f"{file} must hold exactly one class with a method `losses`; found {len(whole)}.")
+    return whole[0]
 
 
 def dataset_names(data_root: Path | None = None) -> list[str]:

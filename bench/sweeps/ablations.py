@@ -1,6 +1,6 @@
 """Named sweeps: one method in several variants, each a set of knobs, with the published numbers beside them.
 
-A named sweep is bench/sweeps/<name>.yaml or a user's own file of that form. Needs no torch.
+A named sweep is bench/sweeps/<name>.yaml or a user's own file of that form.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The grid of a sweep: which runs it has, and what has become of each. Starts nothing; needs no torch."""
+"""The grid of a sweep: which runs it has, and what has become of each. Starts nothing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs a grid minus what is done. Each run is a process of its own, so that none of them stops the others.
 
 Several sweeps may share a grid, on one machine or on several that share the folder of all runs: a run in use
-elsewhere is passed over and looked at again at the end. Needs no torch.
+elsewhere is passed over and looked at again at the end.
 """
 
 from __future__ import annotations

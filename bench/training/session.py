@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.contract import Dataset, Knobs, Method, Task
+from bench.contract import Dataset, Knobs, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
 from bench.labels import IGNORE
@@ -103,19 +105,31 @@ def parts_of(plan: Plan) -> Parts:
 
 def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) -> Method:
     config = plan.config
-    cls = registry.load_method(plan.method.name)
-    task = Task(tuple(dataset.classes), labeled_loss(config.protocol), dataset.background)
+    cls, network, classes = plan.method.cls, config.protocol.network, tuple(dataset.classes)
+    new_net = another_net(config.seed, lambda: Segmenter(network, len(classes), weights))
+    task = Task(classes, labeled_loss(config.protocol), dataset.background, new_net)
     knobs = {key: value for key, value in config.method.items() if key != "name"}
     hparams = cls.HParams.model_validate_json(json.dumps(knobs))
-    _check_classes(config.dataset, hparams, len(task.classes))
+    _check_classes(config.dataset, hparams, len(classes))
     with torch_seeded(config.seed, "init"):
-        net = Segmenter(config.protocol.network, len(dataset.classes), weights)
+        net = Segmenter(network, len(classes), weights)
         method = cls(net, task, hparams)
     method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if config.machine.compile:
         for module in {method.net, method.predictor()}:
             module.compile()
     return method
+
+
+def another_net(seed: int, build: Callable[[], Net]) -> Callable[[], Net]:
+    """What `Task.new_net` calls: `build` with a draw of its own for each call, told apart by a counter."""
+    numbers = count()
+
+    def new_net() -> Net:
+        with torch_seeded(seed, "new_net", next(numbers)):
+            return build()
+
+    return new_net
 
 
 def labeled_loss(protocol: Protocol) -> Any:

@@ -1,4 +1,4 @@
-"""Names of methods and data sets, and what becomes of plug-ins and broken files."""
+"""Names of methods and data sets, what a class says of itself, and what becomes of broken files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+import methods as methods_package
 from bench.cli import app
 from bench.errors import ConfigError, DataError
 from bench.settings import registry
+from bench.settings.base import Knob, describe_knobs
 from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
+from methods.fixmatch import FixMatch
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PLUGIN = '''"""Learns nothing.
@@ -73,14 +76,19 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A methods folder of the test's own, with a sound method `good`."""
     folder = tmp_path / "methods"
     folder.mkdir()
     (folder / "good.py").write_text(PLUGIN)
     (folder / "_helper.py").write_text("")
     monkeypatch.setattr(registry, "METHODS", folder)
-    return folder
+    monkeypatch.setattr(methods_package, "__path__", [str(folder)])
+    for name in [name for name in sys.modules if name.startswith("methods.")]:
+        monkeypatch.delitem(sys.modules, name)
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("methods.")]:
+        del sys.modules[name]
 
 
 def listed(*arguments: str) -> str:
@@ -97,31 +105,39 @@ def test_names_come_from_the_files(methods: Path) -> None:
 
 def test_our_own_methods_are_described() -> None:
     info = registry.describe_method("fixmatch")
-    assert info.cls == "FixMatch" and info.needs == {"pixel", "none"} and info.version == 1
+    assert info.cls is FixMatch and info.needs == {"pixel", "none"} and info.version == 1
     assert info.summary.startswith("FixMatch for segmentation")
     assert info.knobs().model_dump()["threshold"] == 0.95
 
 
 @pytest.mark.parametrize("name", registry.method_names())
-def test_a_description_read_from_the_source_is_that_of_the_class(name: str) -> None:
+def test_a_description_is_that_of_the_class(name: str) -> None:
     info, cls = registry.describe_method(name), registry.load_method(name)
-    assert cls.__name__ == info.cls and cls.version == info.version
-    assert info.needs == {supervision.value for supervision in cls.needs}
-    ours, theirs = (
-        {key: str(field) for key, field in model.model_fields.items() if key not in info.preset}
-        for model in (info.knobs, cls.HParams)
-    )
-    assert ours == theirs
+    assert info.cls is cls and info.version == cls.version and info.needs == cls.needs
+    assert issubclass(info.knobs, cls.HParams) and (info.knobs is cls.HParams) == (not info.preset)
+    assert info.knobs.model_fields.keys() == cls.HParams.model_fields.keys()
+    for key, field in info.knobs.model_fields.items():
+        assert field.description == cls.HParams.model_fields[key].description
+        assert field.metadata == cls.HParams.model_fields[key].metadata, "a preset keeps the bounds"
+    assert info.summary and info.doc.startswith(info.summary)
 
 
-def test_describing_methods_imports_no_torch() -> None:
-    program = (
-        "import sys; from bench import registry, identity; "
-        "assert len([registry.describe_method(name) for name in registry.method_names()]) > 1; "
-        "print(sorted({'torch', 'torchvision', 'timm', 'segmentation_models_pytorch'} & sys.modules.keys()))"
-    )
+def imports_of(statement: str) -> set[str]:
+    """The modules that are imported once the statement has run in a process of its own."""
+    program = f"import sys; from bench import plan; from bench.settings import registry; {statement}; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True)
-    assert found.stdout.strip() == "[]", found.stderr
+    assert found.returncode == 0, found.stderr
+    return set(found.stdout.split())
+
+
+def test_names_are_found_without_importing_anything() -> None:
+    assert not {"torch", "bench.contract", "methods.fixmatch"} & imports_of("registry.method_names()")
+
+
+def test_describing_a_method_imports_no_trainer() -> None:
+    found = imports_of("[registry.describe_method(name) for name in registry.method_names()]")
+    assert "methods.u2pl_weak" in found
+    assert not {"bench.training.trainer", "bench.networks.segmenter", "timm", "segmentation_models_pytorch"} & found
 
 
 def test_unknown_names_are_met_with_a_suggestion(tmp_path: Path) -> None:
@@ -135,10 +151,100 @@ def test_a_method_plug_in_is_found_described_and_loaded(offer: Offer, module: Pa
     offer(methods=[("idle", "my_plugin:Idle")])
     assert "idle" in registry.method_names()
     info = registry.describe_method("idle")
-    assert "my_plugin" not in sys.modules, "describing imports nothing"
     assert (info.summary, info.version, info.needs) == ("Learns nothing.", 3, {"pixel", "tags"})
     assert info.knobs().model_dump() == {"width": 4}
     assert registry.load_method("idle").__module__ == "my_plugin"
+    assert info.doc == "Learns nothing.\n\nAnd says so."
+
+
+def described(offer: Offer, module: Path, source: str) -> registry.MethodInfo:
+    """The class `Mine` of a plug-in."""
+    module.write_text(source)
+    offer(methods=[("mine", "my_plugin:Mine")])
+    return registry.describe_method("mine")
+
+
+def test_a_method_may_inherit_all_but_its_losses(offer: Offer, module: Path) -> None:
+    source = """
+from methods.fixmatch import FixMatch
+
+
+class Mine(FixMatch):
+    \"\"\"FixMatch, but sad.\"\"\"
+
+    def losses(self, batch, at):
+        return {name: 2 * term for name, term in super().losses(batch, at).items()}
+"""
+    info = described(offer, module, source)
+    assert (info.summary, info.needs, info.version) == ("FixMatch, but sad.", {"pixel", "none"}, 1)
+    assert info.knobs is FixMatch.HParams and info.cls.views == FixMatch.views
+    config = resolve({"method": {"name": "mine"}}, None, ["method.threshold=0.5"])
+    # What a protocol says of a knob holds for the inherited one too.
+    assert config.method == {
+        **resolve({"method": {"name": "fixmatch"}}).method,
+        "name": "mine",
+        "threshold": 0.5,
+    }
+
+
+def test_needs_may_be_computed(offer: Offer, module: Path) -> None:
+    source = """
+from bench.contract import Method, Supervision
+
+
+class Mine(Method):
+    needs = frozenset(Supervision) - {Supervision.TAGS}
+    version = len("ab")
+
+    def losses(self, batch, at):
+        return {}
+"""
+    info = described(offer, module, source)
+    assert (info.needs, info.version) == ({"pixel", "none"}, 2)
+
+
+def test_knobs_may_inherit_and_use_constants(offer: Offer, module: Path) -> None:
+    source = """
+from pydantic import Field
+
+from methods.fixmatch import FixMatch
+
+WIDTH = 2 * 3
+
+
+class Mine(FixMatch):
+    class HParams(FixMatch.HParams):
+        threshold: float = Field(0.5, ge=0, le=1, description="lower than FixMatch's")
+        width: int = Field(WIDTH, ge=1, description="how wide")
+"""
+    info = described(offer, module, source)
+    assert info.knobs().model_dump() == {**FixMatch.HParams().model_dump(), "threshold": 0.5, "width": 6}
+    assert describe_knobs(info.knobs)[-1] == Knob("width", "6", "whole number >= 1", "how wide")
+    with pytest.raises(ConfigError, match=r"method\.width"):
+        resolve({"method": {"name": "mine"}}, None, ["method.width=0"])
+
+
+def test_knobs_are_described_for_people() -> None:
+    of = {knob.name: knob for knob in describe_knobs(registry.describe_method("u2pl").knobs)}
+    assert (
+        of["anchor_confidence"].allowed == "number >= 0, <= 1" and of["temperature"].allowed == "number > 0"
+    )
+    assert of["warmup"] == Knob(
+        "warmup", "0.0125", "number >= 0, < 1", "share of the steps on labels alone: 1 epoch of 80 (App. B)"
+    )
+    assert (of["use_ranks"].default, of["use_ranks"].allowed) == ("true", "true, false")
+    assert of["negatives_from"].allowed == "unreliable, reliable, all"
+    preset = {knob.name: knob for knob in describe_knobs(registry.describe_method("u2pl_plus").knobs)}
+    assert preset["denoise"] == of["denoise"]._replace(default="true")
+
+
+def test_show_prints_what_a_knob_is() -> None:
+    from typer.testing import CliRunner
+
+    result = CliRunner().invoke(app, ["show", "fixmatch"], env={"COLUMNS": "400"})
+    line = next(line for line in result.output.splitlines() if "threshold" in line)
+    for word in ("0.95", "number >= 0, <= 1", "confidence from which a pixel trains (UniMatch"):
+        assert word in line
 
 
 def test_a_data_set_plug_in_is_found_and_loaded(offer: Offer, tiny_root: Path) -> None:
@@ -164,28 +270,62 @@ def test_a_plug_in_cannot_take_a_name_of_ours(offer: Offer, group: str, name: st
         names()
 
 
-BROKEN = {
-    "not_python": "class (",
-    "not_text": b"\xff\xfe\x00",
-    "no_class": "x = 1\n",
-    "two_classes": PLUGIN + PLUGIN.split("\n\n\n", 2)[2].replace("Idle", "Other"),
-    "a_name_from_outside": PLUGIN.replace("width: int = 4", "width: int = np.int64(4)"),
-    "an_error_in_hparams": PLUGIN.replace("width: int = 4", "width: int = 4 / 0"),
-    "a_version_not_written_out": PLUGIN.replace("version = 3", "version = 1 + len('ab')"),
-    "a_knob_without_type": PLUGIN.replace("width: int = 4", "width = 4"),
+BROKEN = {  # the file, and what is said of it
+    "not_python": ("class (", "SyntaxError"),
+    "not_text": (b"\xff\xfe\x00", "SyntaxError"),
+    "an_error_on_import": (PLUGIN + "\n1 / 0\n", "ZeroDivisionError"),
+    "an_exit": (PLUGIN + "\nraise SystemExit(3)\n", "SystemExit: 3"),
+    "no_class": ("x = 1\n", "exactly one class with a method `losses`; found 0"),
+    "two_classes": (PLUGIN + PLUGIN.split("\n\n\n", 2)[2].replace("Idle", "Other"), "found 2"),
+    "a_method_of_another_file": ("from methods.good import Idle\n", "found 0"),
+    "a_name_that_is_not_there": (PLUGIN.replace("int = 4", "int = np.int64(4)"), "NameError: name 'np'"),
+    "an_error_in_hparams": (PLUGIN.replace("int = 4", "int = 4 / 0"), "ZeroDivisionError"),
+    "a_knob_without_type": (PLUGIN.replace("width: int = 4", "width = 4"), "width = 4"),
+    "hparams_of_another_kind": (
+        PLUGIN.replace("HParams(Knobs)", "HParams"),
+        "derived from bench.contract.Knobs",
+    ),
+    "a_version_that_is_no_number": (PLUGIN.replace("version = 3", "version = '3'"), "it is '3'"),
+    "needs_that_are_text": (PLUGIN.replace("Supervision.PIXEL", "'pixel'"), "Supervision.PIXEL"),
+    "needs_that_are_no_set": (
+        PLUGIN.replace("frozenset({Supervision.PIXEL, Supervision.TAGS})", "5"),
+        "needs must be a set of Supervision",
+    ),
+    "views_that_are_none": (PLUGIN.replace("version = 3", "views = 2"), "must be a bench.contract.Views"),
+}
+LINES = {
+    "not_python": 1,
+    "an_error_on_import": PLUGIN.count("\n") + 2,
+    "an_error_in_hparams": PLUGIN.split("width")[0].count("\n") + 1,
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_method_file_is_reported_and_does_not_stop_the_list(methods: Path, case: str) -> None:
-    text = BROKEN[case]
+def test_a_broken_method_file_is_reported_and_does_not_stop_the_others(methods: Path, case: str) -> None:
+    text, words = BROKEN[case]
     (methods / "bad.py").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
         registry.describe_method("bad")
-    assert str(methods / "bad.py") in str(caught.value)
+    assert str(methods / "bad.py") in str(caught.value) and words in str(caught.value)
+    if case in LINES:
+        assert f"bad.py, line {LINES[case]}" in str(caught.value)
     lines = listed().splitlines()
     assert any("bad" in line and "broken: " in line for line in lines)
     assert any("good" in line and "pixel + tags" in line and "Learns nothing." in line for line in lines)
+    assert resolve({"method": {"name": "good"}}).method == {"name": "good", "width": 4}
+
+
+@pytest.mark.parametrize("broken", ["import package_that_is_gone\n", "1 / 0\n", "class Idle: pass\n"])
+def test_a_broken_plug_in_hides_no_method_of_ours(offer: Offer, module: Path, broken: str) -> None:
+    module.write_text(broken)
+    offer(methods=[("idle", "my_plugin:Idle")])
+    with pytest.raises(ConfigError) as caught:
+        registry.describe_method("idle")
+    assert str(module) in str(caught.value)
+    assert resolve({"method": {"name": "fixmatch"}}).method["threshold"] == 0.95
+    lines = listed().splitlines()
+    assert any("idle" in line and "broken: " in line for line in lines)
+    assert any("fixmatch" in line and "none + pixel" in line for line in lines)
 
 
 @pytest.mark.parametrize("place", ["gone_module:Class", "gone_package.inner:Class", "my_plugin:Missing", "?"])
@@ -241,7 +381,7 @@ def test_a_preset_is_a_method_with_other_defaults(methods: Path) -> None:
     assert wide.doc.split("\n\n")[1:] == ["Why it is wide.", "A preset of good: width=8."]
     assert (good.knobs().model_dump(), wide.knobs().model_dump()) == ({"width": 4}, {"width": 8})
     assert (good.preset, wide.preset) == (set(), {"width"})
-    for same in ("module", "cls", "source", "needs", "version"):
+    for same in ("cls", "needs", "version"):
         assert getattr(wide, same) == getattr(good, same)
     assert any("wide" in line and "Learns nothing, but wider." in line for line in listed().splitlines())
 

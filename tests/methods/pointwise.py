@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -153,6 +154,39 @@ def batch_of(labeled: Stream | None = None, unlabeled: Stream | None = None, cla
         labeled=no_labels(classes, width) if labeled is None else labeled,
         unlabeled=nothing(classes, width) if unlabeled is None else unlabeled,
     )
+
+
+# Steps ----------------------------------------------------------------------------------------------------
+
+EVEN = [1 / 3] * 3
+
+
+def step(method: Method, batch: Batch, number: int = 0, total: int = 1000, seed: int = 0) -> dict[str, float]:
+    return {name: term.item() for name, term in method.losses(batch, at(number, total, seed)).items()}
+
+
+def contrast_gradient(method: Method, batch: Batch) -> tuple[float, Tensor]:
+    """The contrastive term, and its gradient by the representations that all images hold: 2B D 1 W."""
+    streams = {
+        name: replace(getattr(batch, name), image=getattr(batch, name).image.clone().requires_grad_())
+        for name in ("labeled", "unlabeled")
+    }
+    term = method.losses(replace(batch, **streams), at())["contrast"]
+    term.backward()
+    classes = len(method.task.classes)
+    gradients = [stream.image.grad for stream in streams.values()]
+    return term.item(), torch.cat([g if g is not None else torch.zeros(0) for g in gradients])[:, classes:]
+
+
+def ladder(number: int, classes: int = 3) -> list[list[float]]:
+    """So many pixels, each less sure than the one before, numbered from 1; class 0 is always the first."""
+    top = [0.95 - 0.5 * i / number for i in range(number)]
+    return [pixel([p, *[(1 - p) / (classes - 1)] * (classes - 1)], i + 1) for i, p in enumerate(top)]
+
+
+def two_images(pixels: Sequence[Any]) -> list[list[Any]]:
+    half = len(pixels) // 2
+    return [list(pixels[:half]), list(pixels[half:])]
 
 
 # What a method holds --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from pointwise import at, batch_of, buffer_of, build, fill, labeled, pixel, sure, unlabeled
+from pointwise import at, batch_of, buffer_of, build, fill, labeled, pixel, step, sure, unlabeled
 from torch import Tensor
 
 from bench import pipeline
@@ -23,10 +23,6 @@ from methods.u2pl import U2PL
 Config = Callable[..., RunConfig]
 A = -math.log(1e-4)  # what the logarithm of 0 stands for
 SWITCHES = {"symmetric_weight": 0.5, "prototype_momentum": 0.999, "denoise": True}
-
-
-def step(method: U2PL, batch: Batch, number: int = 0) -> dict[str, float]:
-    return {name: term.item() for name, term in method.losses(batch, at(number)).items()}
 
 
 def test_the_preset_is_u2pl_with_three_other_defaults() -> None:

@@ -21,6 +21,7 @@ from pointwise import (
     labeled,
     pixel,
     queues_of,
+    step,
     sure,
     unlabeled,
 )
@@ -40,10 +41,6 @@ from methods.u2pl_weak import U2PLWeak
 NETWORK = Network(encoder="tiny", decoder="unet", decoder_channels=16, representation_channels=8)
 ORIGINS = ("certain", "labeled", "unlabeled")
 Tags = Sequence[Sequence[int]]  # the classes that each image may hold
-
-
-def step(method: Method, batch: Batch, number: int = 0, total: int = 1000) -> dict[str, float]:
-    return {name: term.item() for name, term in method.losses(batch, at(number, total)).items()}
 
 
 def with_tags(batch: Batch, classes: int, of_labeled: Tags = (), of_unlabeled: Tags = ()) -> Batch:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.ops.contrast import Contrast, pixels
+from bench.ops.contrast import Contrast, Pixels, pixels
 from bench.ops.entropy import partition, pixel_entropy
 from bench.ops.negatives import labeled_negatives, unlabeled_negatives
 from bench.randomness import generator_for
@@ -167,11 +167,7 @@ def run_vectorised(
 
     eligible = source | (known != IGNORE)
     loss, figures = contrast(
-        pixels(z),
-        pixels(keys),
-        pixels(probability),
-        target,
-        eligible,
+        Pixels(pixels(z), pixels(keys), pixels(probability), target, eligible),
         rules,
         lambda purpose: generator_for(0, purpose, step),
         project=torch.nn.Identity(),

@@ -1,0 +1,39 @@
+"""What every method must prove, for ours and for those of other packages. Needs no test framework.
+
+In the tests of your own package, with pytest:
+
+    @pytest.mark.parametrize(("name", "check"), method_checks(MyMethod))
+    def test_my_method(name, check):
+        check()
+
+Without any, from the command line: `python -m bench.testing my_package.my_module:MyMethod`.
+
+A check builds the method on a small real network and a data set of 20 small images, and raises AssertionError
+with a sentence where the method breaks its promise. The whole suite takes about a minute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from bench.contract import Method
+from bench.settings.registry import MethodInfo, describe_class
+from bench.testing import runs, steps
+from bench.testing.case import Case
+
+__all__ = ["method_checks"]
+
+
+def method_checks(method: type[Method] | MethodInfo) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The checks of one method, each with a name such as "same seed same bits".
+
+    Args:
+        method: The class, or what the registry says of a name (a preset has knobs of its own).
+
+    Raises:
+        ConfigError: the class does not keep the contract, for example has no `losses`.
+    """
+    info = method if isinstance(method, MethodInfo) else describe_class(method.__name__.lower(), method)
+    for check in [*steps.CHECKS, *runs.CHECKS]:
+        yield check.__name__.replace("_", " "), partial(check, Case(info))

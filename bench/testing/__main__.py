@@ -1,0 +1,47 @@
+"""`python -m bench.testing package.module:Class` checks one method and says which promises it keeps."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+from bench.errors import BenchError
+from bench.settings.registry import describe_method, method_names, named_class
+from bench.testing import method_checks
+
+
+def main(arguments: list[str]) -> int:
+    """Print a line for each check; answer the exit code: 0 all hold, 1 one fails, 2 no method is given."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print(
+            "usage: python -m bench.testing package.module:Class (or the name of a method)", file=sys.stderr
+        )
+        return 2
+    place = arguments[0]
+    torch.set_num_threads(1)
+    try:
+        method = describe_method(place) if place in method_names() else named_class(place, f"method {place}")
+        checks = list(method_checks(method))
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    failed = 0
+    for name, check in checks:
+        started = time.monotonic()
+        try:
+            check()
+        except Exception as error:  # of the method that is checked
+            failed += 1
+            what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            print(f"FAILED  {name}: {what or 'no reason given'}", flush=True)
+        else:
+            print(f"ok      {name} ({time.monotonic() - started:.1f} s)", flush=True)
+    print(f"{len(checks) - failed} of {len(checks)} checks hold")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, "")  # a module in the folder that the user stands in
+    sys.exit(main(sys.argv[1:]))
