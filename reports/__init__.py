@@ -1,1 +1,5 @@
-"""What is said about finished runs: statistics, tables, plots. Never trains, never imports torch."""
+"""Says what finished runs show: statistics, tables, plots. Never trains, never imports torch.
+
+What may be compared is decided in `groups`, what lies beside a result is read in `evidence`. `published/` and
+`ablations/` hold records and no code.
+"""

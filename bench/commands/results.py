@@ -46,18 +46,20 @@ def score(
         raise ConfigError(f"--scales {scales}: give factors with commas between, as in 0.5,1.") from error
     from bench.display import Display
     from bench.scoring.multi_scale_crf import SCALES, Settings, rescore
-    from reports import evaluation, sheets
-    from reports.tables import comparable
+    from reports.groups import comparable
+    from reports.sheets import text
+    from reports.sheets.rescored import rescored_tables
 
     settings = Settings(factors or SCALES, flip, None if crf == "none" else crf, half_size)
     try:
         done = rescore(runs, settings, data_root, Display(), device, jobs, overwrite)
     except Interrupted as error:
         raise Interrupted(f"{error}; the same command goes on with the runs not scored yet.") from error
-    scores = {id(result): found for result, found in done}
-    for group in comparable(result for result, _ in done):
-        for table in evaluation.evaluation_tables(group, scores):
-            out.print(sheets.to_rich(table.sheet))
+    found = dict(zip(dict.fromkeys(path.resolve() for path in runs), done, strict=True))
+    scores = {folder: entries for folder, (_, entries) in found.items()}
+    for group in comparable({folder: result for folder, (result, _) in found.items()}):
+        for table in rescored_tables(group, scores):
+            out.print(text.to_rich(table.sheet))
 
 
 @app.command(epilog="Example: python -m bench report runs/ --out report/")
@@ -76,17 +78,17 @@ def report(
     """
     import gc
 
-    from reports import sheets
     from reports.report import write_report
+    from reports.sheets import text
 
-    # Figures are full of cycles and all are kept to the end: looking for garbage is a seventh of the time.
+    # Figures are full of cycles: looking for garbage is a seventh of the time.
     gc.disable()
     try:
         written = write_report(runs, out_dir, baseline)
     finally:
         gc.enable()
     for sheet in written.sheets:
-        out.print(sheets.to_rich(sheet))
+        out.print(text.to_rich(sheet))
     for warning in written.warnings:
         say(f"warning: {warning}")
     page, *others = written.paths
@@ -116,24 +118,24 @@ def publish(
     beside it; weights and checkpoints stay where they are. A table stands between two lines of the README,
     <!-- table: NAME --> and <!-- end of table -->.
     """
-    from reports import leaderboard
+    from reports import publish as records
 
     if check and runs:
         raise ConfigError("--check writes nothing; leave out the runs.")
     if allow_dirty and not runs:
         raise ConfigError("--allow-dirty is about runs; give their folder, or leave it out.")
     if runs:
-        done = leaderboard.publish(runs, to, allow_dirty, readme)
+        done = records.publish(runs, to, allow_dirty, readme)
         for what, labels in (("added", done.added), ("added scores or CAM seeds of", done.completed)):
             for label in labels:
                 say(f"{what} {label}")
         before = len(done.completed) + len(done.known)
         say(f"{to}: {len(done.added)} records are new, {before} were there already")
-    written, unplaced = leaderboard.refresh(readme, to, check)
+    written, unplaced = records.refresh(readme, to, check)
     for name in written:
         say(f"{readme}: wrote the table {name!r}")
     if not written:
         say(f"{readme} shows the records as they are")
     for name in unplaced:
         say(f"{readme} has no place for the table {name!r}: add the lines <!-- table: {name} --> and "
-             f"{leaderboard.END}")  # fmt: skip
+             f"{records.END}")  # fmt: skip

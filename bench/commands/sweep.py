@@ -132,16 +132,17 @@ def _list_failures(failures: Any) -> None:
 
 def _print_tables(cells: Any, ablation: Any) -> None:
     """The tables of those runs of a sweep that are done."""
-    from reports import ablation as ablations
-    from reports import overview, sheets, tables
+    from reports.groups import comparable
+    from reports.sheets import text
+    from reports.sheets.ablation import ablation_tables
+    from reports.sheets.headline import headline
 
-    results = [cell.result for cell in cells if cell.result]
-    if ablation is not None:
-        for found in ablations.ablation_tables(results, ablation):
-            out.print(sheets.to_rich(found.sheet))
-    else:
-        for group in tables.comparable(results):
-            out.print(sheets.to_rich(overview.headline(group)))
+    for group in comparable({cell.folder.path: cell.result for cell in cells if cell.result}):
+        if ablation is None:
+            out.print(text.to_rich(headline(group)))
+        else:
+            for found in ablation_tables(group, ablation):
+                out.print(text.to_rich(found.sheet))
 
 
 def sweeps_table() -> Table:

@@ -28,8 +28,8 @@ from datasets.decode import colours, read_mask
 from datasets.folder import Folder
 from datasets.splits import Split
 from datasets.splits_make import regenerate
-from reports import picture_sheet
-from reports.picture_sheet import Column, Panel, coloured, hatched, heated, named_places
+from reports.plots import predictions
+from reports.plots.predictions import Column, Panel, coloured, hatched, heated, named_places
 
 Config = Callable[..., RunConfig]
 SEEDS = {
@@ -89,13 +89,13 @@ class Drawn:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
-    seen, draw = Drawn(), picture_sheet.draw
+    seen, draw = Drawn(), predictions.draw
 
     def spy(title: str, headings: list[str], columns: list[Column], *rest: Any) -> bytes:
         seen.headings, seen.columns = headings, columns
         return draw(title, headings, columns, *rest)
 
-    monkeypatch.setattr(picture_sheet, "draw", spy)
+    monkeypatch.setattr(predictions, "draw", spy)
     return seen
 
 
@@ -333,9 +333,9 @@ def test_unreliable_pixels_are_the_least_sure_of_all_images_together() -> None:
 
 
 def test_text_is_broken_into_lines_that_fit() -> None:
-    lines = picture_sheet.wrapped("tags: one, two, three, and_a_long_word", 11, len)
+    lines = predictions.wrapped("tags: one, two, three, and_a_long_word", 11, len)
     assert lines == ["tags: one,", "two, three,", "and_a_long_word"]
-    assert picture_sheet.wrapped("", 10, len) == []
+    assert predictions.wrapped("", 10, len) == []
 
 
 def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,21 +345,21 @@ def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: p
         label[10 * stripe : 10 * stripe + 10] = stripe % 5
     label[:, :8] = 5
     boxes: list[Any] = []
-    write = picture_sheet._write_names
+    write = predictions._write_names
 
     def spy(ax: Any, *rest: Any) -> None:
         before = len(ax.texts)
         write(ax, *rest)
         boxes.extend(text.get_window_extent() for text in ax.texts[before:])
 
-    monkeypatch.setattr(picture_sheet, "_write_names", spy)
+    monkeypatch.setattr(predictions, "_write_names", spy)
     names = ["[$one$]", "two", "three", "four", "five", "a name that is longer than its stripe"]
     columns = [Column("seed", "", [Panel(coloured(label, colours(6)), label)])]
-    picture = picture_sheet.draw("title", ["an id"], columns, colours(6), names)
+    picture = predictions.draw("title", ["an id"], columns, colours(6), names)
     assert picture[:4] == b"\x89PNG" and 2 <= len(boxes) < 23
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
-    texts = [name for _, name in picture_sheet.legend_of(columns, colours(6), names)]
+    texts = [name for _, name in predictions.legend_of(columns, colours(6), names)]
     assert texts == [*names, "unreliable pseudo-label"]
     label[0] = IGNORE
-    assert "no label, or undecided" in [n for _, n in picture_sheet.legend_of(columns, colours(6), names)]
+    assert "no label, or undecided" in [n for _, n in predictions.legend_of(columns, colours(6), names)]

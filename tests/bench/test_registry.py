@@ -124,7 +124,8 @@ def test_a_description_is_that_of_the_class(name: str) -> None:
 
 def imports_of(statement: str) -> set[str]:
     """The modules that are imported once the statement has run in a process of its own."""
-    program = f"import sys; from bench import plan; from bench.settings import registry; {statement}; print(*sys.modules)"
+    program = "import sys; from bench import plan; from bench.settings import registry; "
+    program += f"{statement}; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr
     return set(found.stdout.split())
@@ -137,7 +138,10 @@ def test_names_are_found_without_importing_anything() -> None:
 def test_describing_a_method_imports_no_trainer() -> None:
     found = imports_of("[registry.describe_method(name) for name in registry.method_names()]")
     assert "methods.u2pl_weak" in found
-    assert not {"bench.training.trainer", "bench.networks.segmenter", "timm", "segmentation_models_pytorch"} & found
+    assert (
+        not {"bench.training.trainer", "bench.networks.segmenter", "timm", "segmentation_models_pytorch"}
+        & found
+    )
 
 
 def test_unknown_names_are_met_with_a_suggestion(tmp_path: Path) -> None:

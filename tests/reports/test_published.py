@@ -12,7 +12,7 @@ from bench.records.index import find_results, find_unfinished, records_file
 from bench.records.logs import read_counts
 from bench.records.schema import Result
 from bench.settings.resolve import resolve
-from reports.leaderboard import refresh
+from reports.publish import refresh
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "reports" / "published"

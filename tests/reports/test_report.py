@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from grouping import grouped
 from PIL import Image
 
 from bench.errors import ConfigError, DataError
 from bench.records.folders import RunFolder
 from bench.records.schema import Result, Score
-from reports import plots
+from reports.plots import figure
 from reports.report import Report, titles, write_report
-from reports.sheets import Sheet
+from reports.sheets.sheet import Sheet
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,7 +42,7 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
         make(0.50, method="fixmatch", split="full", knobs={"threshold": 0.95}),
     )
     report = write_report([runs], out)
-    assert [table.column for table in report.tables] == ["last"]
+    assert len(report.groups) == 1
     assert {path.name for path in report.paths} == {path.name for path in out.iterdir()}
     assert {path.suffix for path in report.paths} == {".html", ".md", ".csv", ".tex", ".png", ".svg"}
     assert report.paths[0] == out / "index.html"
@@ -98,7 +99,7 @@ def test_groups_get_tables_and_files_of_their_own(make: Any, tmp_path: Path) -> 
     # The last two share data set and protocol hash, so that their plots want one name.
     store(tmp_path / "runs", make(0.4, protocol_hash="1" * 16), make(0.5), make(0.6, eval_digest="d" * 64))
     report = write_report([tmp_path / "runs"], tmp_path / "out")
-    assert sorted(table.rows[0].cells[0].mean for table in report.tables if table.rows[0].cells[0]) == [
+    assert sorted(group.rows[0].cells[0].mean for group in report.groups if group.rows[0].cells[0]) == [
         0.4,
         0.5,
         0.6,
@@ -109,8 +110,8 @@ def test_groups_get_tables_and_files_of_their_own(make: Any, tmp_path: Path) -> 
 def test_several_roots_are_one_report(make: Any, tmp_path: Path) -> None:
     store(tmp_path / "a", make(0.4))
     store(tmp_path / "b", make(0.5, seed=1), make(0.4))
-    (table,) = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out").tables
-    assert table.rows[0].cells[0] is not None and table.rows[0].cells[0].n == 2
+    (group,) = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "out").groups
+    assert group.rows[0].cells[0] is not None and group.rows[0].cells[0].n == 2
 
 
 def test_hostile_names_cannot_leave_the_folder_or_inject(make: Any, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_hostile_names_cannot_leave_the_folder_or_inject(make: Any, tmp_path: Pa
 
 @pytest.fixture
 def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plots, "render", lambda figure: {"png": b"", "svg": b""})
+    monkeypatch.setattr(figure, "render", lambda drawn: {"png": b"", "svg": b""})
 
 
 @pytest.mark.usefixtures("no_plots")
@@ -222,7 +223,7 @@ def test_a_record_without_a_section_is_said_by_name(make: Any, tmp_path: Path, s
     record["config"] = {section: None}
     file.write_text(json.dumps(record))
     if section == "cam_seeds":  # of a run that has none
-        assert write_report([tmp_path / "runs"], tmp_path / "out").tables
+        assert write_report([tmp_path / "runs"], tmp_path / "out").groups
     else:
         with pytest.raises(DataError, match=f"{file} is no Result .config"):
             write_report([tmp_path / "runs"], tmp_path / "out")
@@ -257,7 +258,6 @@ def test_lists_of_one_name_are_said_to_differ(make: Any, tmp_path: Path) -> None
     assert warning.startswith("camvid: 2 splits of different lists go by the name 1_8; each has a column")
 
 
-@pytest.mark.slow
 def test_many_cells_have_no_health_of_every_class(make: Any, tmp_path: Path) -> None:
     for count, pictures in ((6, 6), (7, 0)):
         runs, out = tmp_path / f"runs{count}", tmp_path / f"out{count}"
@@ -276,12 +276,12 @@ def test_many_cells_have_no_health_of_every_class(make: Any, tmp_path: Path) -> 
 def test_groups_that_share_a_name_are_told_apart_by_what_differs(make: Any, tmp_path: Path) -> None:
     groups = [[make(0.4)], [make(0.5, weights_digest=None)], [make(0.5, dataset="other")]]
     first = "camvid, protocol camvid_small, 100 steps"
-    assert titles(groups) == [
+    assert titles([grouped(group) for group in groups]) == [
         f"{first}, weights ffffffff",
         f"{first}, weights none",
         "other, protocol camvid_small, 100 steps",
     ]
-    more = [[make(0.4)], [make(0.4, classes=["a", "b", "c"], eval_digest="d" * 64)]]
+    more = [grouped([make(0.4)]), grouped([make(0.4, classes=["a", "b", "c"], eval_digest="d" * 64)])]
     assert len(set(titles(more))) == 2 and all("list" in t and "classes" in t for t in titles(more))
     store(tmp_path / "runs", *(run for group in groups for run in group))
     said = write_report([tmp_path / "runs"], tmp_path / "out").warnings

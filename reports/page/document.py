@@ -1,0 +1,150 @@
+"""What a report says, in order. report.md and index.html are two renderings of the same document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.records.atomic import write_atomic
+from reports.plots import figure
+from reports.plots.picture import Picture
+from reports.sheets import text
+from reports.sheets.sheet import GROUP_COLUMNS, Sheet
+from reports.sheets.text import markdown_text
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Sentences that stand beside each other."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture that is a file already."""
+
+    name: str  # of its file, without the ending
+    title: str
+    alt: str
+    data: bytes  # JPEG
+
+
+Part = str | Listing | Sheet | Picture | Photo  # a text is one paragraph
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    parts: tuple[Part, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+
+@dataclass(frozen=True)
+class Filed:
+    """A part with its files, by their endings: a table's CSV and LaTeX, a picture's PNG and SVG."""
+
+    part: Part
+    stem: str = ""
+    files: tuple[tuple[str, bytes], ...] = ()
+    size: tuple[float, float] = (0, 0)  # inches of a picture, width and height
+
+    def file(self, ending: str) -> bytes:
+        return dict(self.files)[ending]
+
+
+@dataclass(frozen=True)
+class FiledSection:
+    title: str
+    anchor: str  # unique in the document
+    parts: tuple[Filed, ...]
+    sections: tuple[FiledSection, ...]
+
+    def walk(self) -> Iterator[Filed]:
+        yield from self.parts
+        for section in self.sections:
+            yield from section.walk()
+
+
+def file(document: Section) -> FiledSection:
+    """The document with every figure drawn and every table's files made; no two have one name."""
+    taken: set[str] = {"report", "index"}
+    anchors: set[str] = set()
+
+    def filed(part: Part) -> Filed:
+        if isinstance(part, Sheet):
+            stem = _unique(_stem(part), taken)
+            files = {"csv": text.to_csv(part), "tex": text.to_latex(part)}
+            return Filed(part, stem, tuple((ending, said.encode()) for ending, said in files.items()))
+        if isinstance(part, Picture):
+            drawn = figure.draw(part)
+            size = (drawn.get_figwidth(), drawn.get_figheight())
+            return Filed(part, _unique(part.name, taken), tuple(figure.render(drawn).items()), size)
+        if isinstance(part, Photo):
+            return Filed(part, _unique(part.name, taken), (("jpg", part.data),))
+        return Filed(part)
+
+    def walk(section: Section) -> FiledSection:
+        anchor = _unique(section.title, anchors)
+        return FiledSection(
+            title=section.title,
+            anchor=anchor,
+            parts=tuple(map(filed, section.parts)),
+            sections=tuple(map(walk, section.sections)),
+        )
+
+    return walk(document)
+
+
+def write_files(document: FiledSection, destination: Path) -> list[Path]:
+    """Write the files of all parts. Returns their paths."""
+    written = []
+    for filed in document.walk():
+        for ending, content in filed.files:
+            path = destination / f"{filed.stem}.{ending}"
+            write_atomic(path, content)
+            written.append(path)
+    return written
+
+
+def _stem(sheet: Sheet) -> str:
+    """A sheet of a group is named by its data set and protocol too."""
+    if not sheet.group or len(sheet.records) == 1:
+        return sheet.name
+    group = dict(zip(GROUP_COLUMNS, sheet.records[1], strict=False))
+    return "-".join([sheet.name, group["dataset"], group["protocol_hash"][:8]])
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """A file name for any name of a data set or method; a number tells apart those that come out alike."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80]
+    number, unique = 1, stem
+    while unique.lower() in taken:  # some file systems do not tell cases apart
+        number += 1
+        unique = f"{stem}-{number}"
+    taken.add(unique.lower())
+    return unique
+
+
+def to_markdown(document: FiledSection, level: int = 1) -> str:
+    """The document in GitHub's Markdown; pictures and files are links to the files beside it."""
+    said = [f"{'#' * level} {markdown_text(document.title)}\n"]
+    said += [_markdown(filed) for filed in document.parts]
+    said += [to_markdown(section, min(level + 1, 6)) for section in document.sections]
+    return "\n".join(said)
+
+
+def _markdown(filed: Filed) -> str:
+    part = filed.part
+    if isinstance(part, str):
+        return f"{markdown_text(part)}\n"
+    if isinstance(part, Listing):
+        return "".join(f"- {markdown_text(item)}\n" for item in part.items)
+    if isinstance(part, Sheet):
+        files = [f"{filed.stem}.{ending}" for ending, _ in filed.files]
+        links = ", ".join(f"[{markdown_text(file)}]({file})" for file in files)
+        return f"{markdown_text(part.title)}:\n\n{text.to_markdown(part)}\nFiles: {links}\n"
+    shown = next(ending for ending in ("png", "jpg") if ending in dict(filed.files))
+    return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n"

@@ -1,0 +1,66 @@
+"""The report as one HTML page that holds all it shows: it loads nothing, so it works from a disk too."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+
+import jinja2
+
+from bench.errors import plain
+from reports.page.document import Filed, FiledSection, Listing, Photo
+from reports.plots.picture import Picture
+from reports.sheets.sheet import MISSING, Sheet
+
+TYPES = {"csv": "text/csv", "tex": "text/plain", "svg": "image/svg+xml", "jpg": "image/jpeg"}
+
+
+def to_html(document: FiledSection) -> str:
+    """The page. Every name in it is text: the template escapes all that it is given, and the browser is told
+    to run and to load nothing but what the page itself was made with."""
+    style, script = _asset("page.css"), _asset("page.js")
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            document=document,
+            style=style,
+            script=script,
+            style_digest=_digest(style),
+            script_digest=_digest(script),
+            MISSING=MISSING,
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports.page", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain, "kind": _kind, "data_uri": _data_uri}
+    return environment
+
+
+def _asset(name: str) -> str:
+    return resources.files("reports.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    """Of an inline style or script, as a content security policy names it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def _data_uri(filed: Filed, ending: str) -> str:
+    return f"data:{TYPES[ending]};base64,{base64.b64encode(filed.file(ending)).decode()}"
+
+
+def _kind(filed: Filed) -> str:
+    kinds = {str: "text", Listing: "listing", Sheet: "sheet", Picture: "picture", Photo: "photo"}
+    return kinds[type(filed.part)]

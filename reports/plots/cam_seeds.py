@@ -1,0 +1,152 @@
+"""How good CAM seeds are, by the threshold that makes them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.records.schema import CurvePoint, SeedQuality
+from reports.groups import Group, Split
+from reports.plots.picture import (
+    COLOURS,
+    LINES,
+    Axis,
+    Line,
+    Panel,
+    Picture,
+    Values,
+    batches,
+    file_name,
+    numbered,
+)
+
+FIGURES = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "decided pixels"}
+LOOKS: dict[str, dict[str, Any]] = {
+    name: {"color": COLOURS[i], "linestyle": LINES[i], "linewidth": 2.0 if name == "miou" else 1.4}
+    for i, name in enumerate(FIGURES)
+}
+BEST: dict[str, Any] = {"color": "#000000", "marker": "*", "linestyle": "none", "markersize": 11}
+PANELS = 4  # of one picture
+CAPTION = (
+    "Seeds by one threshold, without refinement, against the withheld masks of the tagged images, which are "
+    "opened for this measurement alone. mIoU, precision and recall are means over the classes; line: mean "
+    "over the classifiers, whose number n is in the title; band: smallest to largest."
+)
+Points = tuple[CurvePoint, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The curves of the CAM seeds of one split and one setting: those of n classifiers."""
+
+    said: str
+    points: tuple[Points, ...]  # n T, at the same thresholds
+
+    @property
+    def thresholds(self) -> Values:
+        return np.array([point.threshold for point in self.points[0]])
+
+    def values(self, figure: str) -> Values:
+        """n T in percent."""
+        return 100 * np.array([[getattr(point, figure) for point in curve] for curve in self.points])
+
+
+def quality(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Picture]:
+    """mIoU, precision, recall and coverage of the seeds over the threshold, a panel for each split.
+
+    Args:
+        qualities: What `quality.json` says of the seeds of a run, by the folder of the run, where measured.
+    """
+    found = gather(group, qualities)
+    title = "CAM seeds by threshold"
+    pictures = []
+    pages = batches(len(found), PANELS)
+    for page, places in enumerate(pages):
+        shown = [found[place] for place in places]
+        said = numbered(title, page, len(pages))
+        columns = 2 if len(shown) > 1 else 1
+        words = [text for curves in shown if (text := _best(curves))]
+        pictures.append(
+            Picture(
+                name=file_name("seeds", group),
+                title=said,
+                alt=f"{said}: {'; '.join(words) or 'no mIoU is known'}.",
+                heading=f"{group.title}: {said}",
+                caption=CAPTION,
+                panels=tuple(
+                    _panel(curves, 2.1 if columns > 1 else 2.9, place % columns == 0)
+                    for place, curves in enumerate(shown)
+                ),
+                columns=columns,
+                keys=(*((FIGURES[name], LOOKS[name]) for name in FIGURES), ("best mIoU", BEST)),
+            )
+        )
+    return pictures
+
+
+def _panel(curves: Curves, height: float, first: bool) -> Panel:
+    x = curves.thresholds
+    lines = []
+    for name in FIGURES:
+        values = curves.values(name)
+        low, high = (values.min(0), values.max(0)) if len(values) > 1 else (None, None)
+        lines.append(Line(name, x, values.mean(0), LOOKS[name], low, high, band=True))
+    mean = curves.values("miou").mean(0)
+    if np.isfinite(mean).any():
+        at = int(np.nanargmax(mean))
+        lines.append(Line("best", x[[at]], mean[[at]], BEST))
+    return Panel(
+        title=curves.said,
+        x=Axis("threshold of the class activation"),
+        y=Axis("share (%)" if first else "", limits=(0, 100)),
+        lines=tuple(lines),
+        height=height,
+    )
+
+
+def _best(curves: Curves) -> str:
+    mean = curves.values("miou").mean(0)
+    if not np.isfinite(mean).any():
+        return ""
+    at = int(np.nanargmax(mean))
+    return f"on {curves.said} the best mIoU is {mean[at]:.1f} % at {curves.thresholds[at]:.2g}"
+
+
+def gather(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Curves]:
+    """The measured curves by split and setting of the seeds; runs that share seeds count once."""
+    found: dict[tuple[Split, str], dict[str, Points]] = defaultdict(dict)
+    first: dict[tuple[Split, str], str] = {}
+    for run in group.runs:
+        measured, config = qualities.get(run.folder), run.result.config
+        if measured is None or not measured.curve:
+            continue
+        settings = [config.get("cam_seeds"), config.get("tags", "given")]
+        key = group.split_of[run.folder], json.dumps(settings, sort_keys=True)
+        found[key][measured.seed_id] = tuple(measured.curve)
+        first.setdefault(key, group.labels[run.folder])
+    several = [split for split, _ in found]
+    panels = []
+    for split in group.splits:
+        for key, curves in found.items():
+            if key[0] != split:
+                continue
+            # What the first run with these seeds is named by beside its method, such as tags=shuffled.
+            knobs = first[key].partition(" (")[2].removesuffix(")")
+            said = f"{split.label}, {knobs}" if knobs and several.count(split) > 1 else split.heading
+            same = [points for points in curves.values() if _thresholds(points) == _thresholds(_any(curves))]
+            panels.append(Curves(f"{said}, n = {len(same)}", tuple(same)))
+    return panels
+
+
+def _any(curves: Mapping[str, Points]) -> Points:
+    return next(iter(curves.values()))
+
+
+def _thresholds(points: Points) -> tuple[float, ...]:
+    return tuple(point.threshold for point in points)

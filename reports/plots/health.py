@@ -1,0 +1,193 @@
+"""Health figures over the steps: of one row class by class, and of all methods beside each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reports.groups import Group, Split
+from reports.plots import steps
+from reports.plots.picture import COLOURS, LINES, Axis, Line, Map, Panel, Picture
+from reports.sheets.health import LINE_PANELS, MAP_PANELS, PERCENT, Health, Values
+from reports.sheets.health import Panel as Figures
+
+WIDTH = 11.8  # inches of a picture of two columns
+
+
+def _over_runs(values: Values) -> tuple[Values, Values, Values]:
+    """Mean, smallest and largest over the runs that have a value."""
+    known = np.ma.masked_invalid(values)
+    mean, low, high = (np.ma.filled(part, math.nan) for part in (known.mean(0), known.min(0), known.max(0)))
+    return mean, low, high
+
+
+# One row ----------------------------------------------------------------------------------------------------
+
+
+def detail(group: Group, row: str, split: Split, health: Health) -> Picture:
+    """A picture of the figures of one row on one split."""
+    name = f"{row} on {split.heading}"
+    return picture(
+        health,
+        name=f"health-{group.dataset}-{group.protocol_hash[:8]}-{split.label}-{row}",
+        title=f"health of {name}, class by class",
+        alt=f"What {name} noted over its training steps; the table has the last values.",
+        heading=f"{group.title}: {name}",
+    )
+
+
+def picture(health: Health, *, name: str, title: str, alt: str, heading: str) -> Picture:
+    """A panel per kind of figure, over the steps: lines with their bands, and maps class by step."""
+    lines: list[Panel | None] = [_lines(figures, health) for figures in LINE_PANELS if health.of(figures)]
+    maps = [(figures, of) for figures in MAP_PANELS for of in health.of(figures)]
+    columns = 2 if max(len(lines), len(maps)) > 1 else 1
+    if len(lines) % columns:
+        lines.append(None)
+    return Picture(
+        name=name,
+        title=title,
+        alt=alt,
+        heading=heading,
+        caption=_caption(health, bool(maps)),
+        panels=(*lines, *(_map(*of, health, named=at % columns == 0) for at, of in enumerate(maps))),
+        columns=columns,
+        width=WIDTH if columns == 2 else WIDTH / 2,
+    )
+
+
+def _caption(health: Health, maps: bool) -> str:
+    said = ["training step; every point is the mean since the one before"]
+    if health.runs > 1:
+        # An audit is optional, so that some runs may lack some figures.
+        whole = all(np.isfinite(run).any() for values in health.figures.values() for run in values)
+        few = "" if whole else "up to "
+        said.append(f"mean of {few}{health.runs} seeds, band: smallest to largest")
+    if health.warmup is not None:
+        said.append(f"dashed: the warm-up ends at step {health.warmup:.0f}")
+    if maps:
+        said.append("white: 0, hatched: no value")
+    return "; ".join(said)
+
+
+def _lines(figures: Figures, health: Health) -> Panel:
+    factor = 100 if figures.unit == PERCENT else 1
+    lines = []
+    for number, (name, said) in enumerate(figures.figures.items()):
+        if name not in health.figures:
+            continue
+        mean, *ends = _over_runs(factor * health.figures[name])
+        look = {
+            "color": COLOURS[number % len(COLOURS)],
+            "linestyle": LINES[number % len(LINES)],
+            "linewidth": 1.6,
+            "marker": "o" if len(health.steps) == 1 or np.isfinite(mean).sum() == 1 else "",
+            "markersize": 4,
+        }
+        low, high = ends if health.runs > 1 else (None, None)
+        lines.append(Line(said, health.steps, mean, look, low, high, band=True))
+    return Panel(
+        title=figures.title,
+        x=Axis(limits=(0, health.steps[-1])),
+        y=Axis(figures.unit, zero=True),
+        lines=tuple(lines),
+        height=1.7,
+        named=len(figures.figures) > 1,
+        dashed=health.warmup,
+    )
+
+
+def _map(figures: Figures, name: str, health: Health, named: bool) -> Panel:
+    """Class by step; a column reaches back to the line before, as its mean does."""
+    share = figures.unit == PERCENT
+    factor = 100 if share else 1
+    together = np.concatenate([(factor * health.figures[other]).ravel() for other in health.of(figures)])
+    return Panel(
+        title=figures.figures[name].capitalize(),
+        map=Map(
+            factor * _over_runs(health.figures[name])[0].T,  # classes T
+            rows=health.classes if named else (),
+            bar=figures.unit,
+            edges=np.concatenate([[0.0], health.steps]),
+            scale="even" if share else "decades",
+            ends=(0.0, 100.0) if share else _decades(together),
+            white=True,
+        ),
+        height=min(8.5, 0.5 + 0.18 * len(health.classes)),
+        dashed=health.warmup,
+    )
+
+
+def _decades(values: Values) -> tuple[float, float]:
+    """Ends of colours for counts, whole powers of ten."""
+    positive = values[np.isfinite(values) & (values > 0)]
+    if not len(positive):
+        return 1.0, 10.0
+    low, high = math.floor(math.log10(positive.min())), math.ceil(math.log10(positive.max()))
+    return 10.0 ** max(low, high - 6), 10.0 ** max(high, low + 1)
+
+
+# All methods ------------------------------------------------------------------------------------------------
+
+
+# What each panel shows: the first of these figures that a method notes.
+OVERVIEWS = {
+    steps.Figure("Reliable or kept pixels", PERCENT): ("reliable_share", "mask_ratio"),
+    steps.Figure("Their accuracy", PERCENT): ("accuracy_reliable", "accuracy_kept"),
+    steps.Figure("Accuracy of all pixels", PERCENT): ("accuracy_teacher",),
+    steps.Figure("Entropy threshold", "nats"): ("threshold",),
+    steps.Figure("Queue fill", PERCENT): ("queue_fill",),
+    steps.Figure("Negatives: absent tags", "pixels a step"): ("negatives_certain",),
+    steps.Figure("Negatives: labeled pixels", "pixels a step"): ("negatives_labeled",),
+    steps.Figure("Negatives: unlabeled pixels", "pixels a step"): ("negatives_unlabeled",),
+}
+
+
+def _over_classes(line: Mapping[str, Any], name: str, total: bool) -> float:
+    """Sum or mean over the classes that have a value, or the scalar of this name."""
+    value = line.get(name)
+    if not isinstance(value, list):
+        return steps.drawable(value)
+    numbers = [number for one in value if (number := steps.drawable(one)) == number]
+    return sum(numbers) / (1 if total else len(numbers)) if numbers else math.nan
+
+
+def overview(group: Group, logs: Mapping[Path, Sequence[steps.LogLine]]) -> list[Picture]:
+    """Pseudo-label health over the steps with all methods beside each other, a few splits in each picture.
+
+    Args:
+        logs: Lines of the log by the folder of the run; a run may lack them.
+    """
+    found = []
+    for split in group.splits:
+        traces = {}
+        for number, row in enumerate(group.rows):
+            lines = [logs.get(run.folder, ()) for run in row.on(split)]
+            for panel, figures in OVERVIEWS.items():
+                if (seen := _first_noted(figures, panel, lines)) is not None:
+                    traces[panel, number] = seen
+        found.append((split, traces))
+    return steps.pictures(
+        group,
+        found,
+        list(OVERVIEWS),
+        kind="pseudo-labels",
+        title="Pseudo-labels while training",
+        caption="Every point is the mean since the one before; of queues the mean of the classes, of "
+        "negatives their sum.",
+    )
+
+
+def _first_noted(
+    figures: Sequence[str], panel: steps.Figure, logs: Sequence[Sequence[steps.LogLine]]
+) -> steps.Trace | None:
+    """The first of the figures that runs have noted, shares in percent."""
+    for name in figures:
+        seen = steps.trace(logs, partial(_over_classes, name=name, total=name.startswith("negatives_")))
+        if seen is not None:
+            return (seen[0], 100 * seen[1]) if panel.unit == PERCENT else seen
+    return None

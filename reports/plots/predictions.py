@@ -1,0 +1,314 @@
+"""A picture sheet of a finished run, as a PNG: a row for each image, a column for each thing said of it.
+
+Sizes: h w of a picture, C classes of the data set. Label maps hold class ids and 255.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
+from scipy import ndimage
+
+from bench.labels import IGNORE
+from bench.records.schema import Result
+
+DPI = 100
+NARROWEST = 150  # pixels of a column, so that its heading has room
+GAP, LINE = 10, 14  # pixels between panels, of a line of text
+NAMED = 0.03  # share of a panel from which on a region bears its name
+SIZES = {"title": 10.0, "heading": 8.0, "name": 7.0}  # points
+
+
+class Looked(Protocol):
+    """What is drawn of an image: see bench.scoring.looks.Looked, which this room may not import."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def tags(self) -> tuple[int, ...] | None: ...
+    @property
+    def image(self) -> np.ndarray: ...
+    @property
+    def truth(self) -> np.ndarray | None: ...
+    @property
+    def heat(self) -> np.ndarray | None: ...
+    @property
+    def seed(self) -> np.ndarray | None: ...
+    @property
+    def pseudo_label(self) -> np.ndarray: ...
+    @property
+    def unreliable(self) -> np.ndarray | None: ...
+    @property
+    def prediction(self) -> np.ndarray: ...
+
+
+class Looks(Protocol):
+    """What is drawn of a run: see bench.scoring.looks.Looks."""
+
+    @property
+    def result(self) -> Result: ...
+    @property
+    def palette(self) -> np.ndarray: ...
+    @property
+    def background(self) -> int | None: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def seeds(self) -> bool: ...
+    @property
+    def withheld(self) -> bool: ...
+    @property
+    def images(self) -> Sequence[Looked]: ...
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture; without it, a note in its place."""
+
+    picture: np.ndarray | None  # h w 3 uint8
+    label: np.ndarray | None = None  # h w uint8, of which large regions bear their names
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    caption: str
+    panels: list[Panel]
+
+
+def coloured(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """A label map h w in the colours of the classes, C 3 uint8: h w 3. 255 is a grey checkerboard, which is
+    no class whatever the palette."""
+    y, x = np.indices(label.shape)
+    board = np.where((y // 5 + x // 5) % 2, 225, 180).astype(np.uint8)[..., None]
+    return np.where((label == IGNORE)[..., None], board, palette[np.where(label == IGNORE, 0, label)])
+
+
+def hatched(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """A picture h w 3 with slanted lines, white beside black to be seen on any colour, where h w is true."""
+    y, x = np.indices(where.shape)
+    place = (y + x) % 6
+    lines = np.select([place == 0, place == 1], [255, 0], -1)[..., None]
+    return np.where(where[..., None] & (lines >= 0), lines, picture).astype(np.uint8)
+
+
+def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """A map h w in 0..1 as colours over the grey image h w 3."""
+    grey = image.mean(2, keepdims=True)
+    colour = 255 * matplotlib.colormaps["inferno"](heat)[..., :3]
+    share = 0.2 + 0.5 * heat[..., None]  # the weaker the map, the more of the image
+    return ((1 - share) * grey + share * colour).round().astype(np.uint8)
+
+
+def named_places(label: np.ndarray) -> list[tuple[int, int, int]]:
+    """Class, row and column of each connected region that is large enough to bear its name, the largest
+    first. None of 255. The place is the region's pixel nearest to its centre, of those well inside it."""
+    found = []
+    for value in np.unique(label[label != IGNORE]).tolist():
+        regions, count = ndimage.label(label == value)
+        for number in range(1, count + 1):
+            region = regions == number
+            if region.sum() < NAMED * label.size:
+                continue
+            depth = ndimage.distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+            rows, columns = np.nonzero(depth >= depth.max() / 2)
+            centre = np.argwhere(region).mean(0)
+            middle = np.hypot(rows - centre[0], columns - centre[1]).argmin()
+            found.append((-int(region.sum()), value, int(rows[middle]), int(columns[middle])))
+    return [(value, row, column) for _, value, row, column in sorted(found)]
+
+
+def columns_of(looks: Looks) -> list[Column]:
+    """The columns of a sheet, with those of seeds where the run has them."""
+    seen, palette = looks.images, looks.palette
+
+    def labels(maps: Sequence[np.ndarray | None], note: str = "") -> list[Panel]:
+        return [Panel(None, note=note) if one is None else Panel(coloured(one, palette), one) for one in maps]
+
+    def heat(one: Looked) -> Panel:
+        return Panel(None, note="no tags") if one.heat is None else Panel(heated(one.image, one.heat))
+
+    def pseudo(one: Looked) -> Panel:
+        picture = coloured(one.pseudo_label, palette)
+        marked = picture if one.unreliable is None else hatched(picture, one.unreliable)
+        return Panel(marked, one.pseudo_label)
+
+    of_seeds = [
+        Column("activation maps", "of the strongest tag: dark 0, bright 1", [heat(one) for one in seen]),
+        Column("seed", "learned in place of a mask", labels([one.seed for one in seen], "no tags")),
+    ]
+    among = "among the tags; " if looks.seeds else ""
+    least_sure = f"{among}hatched: the {100 * looks.alpha:.3g} % least sure pixels"
+    whose = "masks opened for this sheet" if looks.withheld else "masks that it learned from"
+    return [
+        Column("image", "", [Panel(one.image) for one in seen]),
+        Column("truth", whose, labels([one.truth for one in seen], "no mask")),
+        *(of_seeds if looks.seeds else []),
+        Column("pseudo-label", least_sure, [pseudo(one) for one in seen]),
+        Column("prediction", "as scored, without tags", labels([one.prediction for one in seen])),
+    ]
+
+
+def heading(one: Looked, classes: Sequence[str], background: int | None) -> str:
+    """What stands over the row of an image."""
+    if one.tags is None:
+        return one.id
+    names = [classes[c] for c in one.tags if c != background]
+    return f"{one.id}   tags: {', '.join(names) or 'none'}"
+
+
+def picture_sheet(looks: Looks) -> bytes:
+    """The PNG of a run's picture sheet: the same looks give the same bytes."""
+    result = looks.result
+    title = (
+        f"{result.method} on {result.dataset} {result.split}, seed {result.seed}: {result.steps} steps, "
+        f"mIoU {100 * result.predictor.miou:.1f} %"
+    )
+    headings = [heading(one, result.classes, looks.background) for one in looks.images]
+    return draw(title, headings, columns_of(looks), looks.palette, result.classes)
+
+
+def draw(
+    title: str,
+    headings: Sequence[str],
+    columns: Sequence[Column],
+    palette: np.ndarray,
+    classes: Sequence[str],
+) -> bytes:
+    """The PNG of a sheet: a row for each heading, and below them the classes that occur."""
+    measured = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
+
+    def width_of(text: str, kind: str = "heading") -> float:
+        font = FontProperties(size=SIZES[kind], weight="bold" if kind == "title" else "normal")
+        return measured.get_text_width_height_descent(text, font, ismath=False)[0]
+
+    by_row = [
+        [panel.picture for panel in panels if panel.picture is not None]
+        for panels in zip(*(column.panels for column in columns), strict=True)
+    ]
+    wide = max(NARROWEST, *(picture.shape[1] for of_row in by_row for picture in of_row))
+    total = GAP + len(columns) * (wide + GAP)
+    captions = [wrapped(column.caption, wide, width_of) for column in columns]
+    titles = wrapped(title, total - 2 * GAP, partial(width_of, kind="title"))
+    rows = [wrapped(text, total - 2 * GAP, width_of) for text in headings]
+
+    entries = legend_of(columns, palette, classes)
+    patch = entries[0][0].shape[1]
+    entry_width = patch + 6 + max(width_of(name) for _, name in entries) + 2 * GAP
+    beside = max(int((total - GAP) // entry_width), 1)
+
+    start = GAP + (LINE + 4) * len(titles) + 4  # of the headings of columns
+    top = start + LINE + LINE * max(len(caption) for caption in captions) + 6
+    heights = [max(picture.shape[0] for picture in of_row) for of_row in by_row]
+    tops = []
+    below = top
+    for lines, high in zip(rows, heights, strict=True):
+        below += LINE * len(lines) + 4
+        tops.append(below)
+        below += high + GAP
+    legend = below + GAP
+    height = legend + (LINE + 6) * -(-len(entries) // beside) + GAP
+
+    canvas = np.full((height, total, 3), 255, np.uint8)
+    # A hair more than the pixels, which inches would round down.
+    figure = Figure(figsize=((total + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI)
+    FigureCanvasAgg(figure)
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, total), ylim=(height, 0))  # data are pixels
+    ax.set_axis_off()
+    write = partial(ax.text, va="top", fontsize=SIZES["heading"], parse_math=False)
+
+    for number, line in enumerate(titles):
+        write(GAP, GAP + (LINE + 4) * number, line, fontsize=SIZES["title"], weight="bold")
+    for number, lines in enumerate(rows):
+        for place, line in enumerate(lines):
+            write(GAP, tops[number] - 2 - LINE * (len(lines) - place), line)
+    for number, (column, caption) in enumerate(zip(columns, captions, strict=True)):
+        left = GAP + number * (wide + GAP)
+        write(left, start, column.title, weight="bold")
+        for place, line in enumerate(caption, 1):
+            write(left, start + LINE * place, line, color="#444444")
+        for panel, y, high in zip(column.panels, tops, heights, strict=True):
+            if panel.picture is None:
+                write(left + wide / 2, y + high / 2, panel.note, ha="center", color="#444444")
+                continue
+            h, w = panel.picture.shape[:2]
+            canvas[y : y + h, left : left + w] = panel.picture
+            if panel.label is not None:
+                _write_names(ax, panel.label, classes, left, y)
+    for number, (picture, name) in enumerate(entries):
+        y = legend + (LINE + 6) * (number // beside)
+        left = GAP + round(entry_width * (number % beside))
+        canvas[y : y + picture.shape[0], left : left + patch] = picture
+        write(left + patch + 6, y + picture.shape[0] / 2, name, va="center")
+    figure.figimage(canvas, origin="upper", zorder=-1)  # below the text
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def wrapped(text: str, width: float, width_of: Callable[[str], float]) -> list[str]:
+    """The lines of a text, none wider than `width` unless a single word is."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and width_of(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [line for line in lines if line]
+
+
+def legend_of(
+    columns: Sequence[Column], palette: np.ndarray, classes: Sequence[str]
+) -> list[tuple[np.ndarray, str]]:
+    """A patch of colour and a name for each class that occurs in a panel, for 255 and for the hatching."""
+    labels = [panel.label for column in columns for panel in column.panels if panel.label is not None]
+    occurring = sorted({value for label in labels for value in np.unique(label).tolist()})
+    entries = []
+    for value in occurring:
+        patch = coloured(np.full((LINE, 24), value, np.uint8), palette)
+        patch[[0, -1]] = patch[:, [0, -1]] = 0  # a frame, for a class that is white
+        entries.append((patch, "no label, or undecided" if value == IGNORE else classes[value]))
+    grey = np.full((LINE, 24, 3), 128, np.uint8)
+    return [*entries, (hatched(grey, np.ones(grey.shape[:2], bool)), "unreliable pseudo-label")]
+
+
+def _write_names(ax: Axes, label: np.ndarray, classes: Sequence[str], left: int, top: int) -> None:
+    """The names of the large regions of a panel; one that would cover another's or leave the panel is left
+    out."""
+    w = label.shape[1]
+    taken: list[Bbox] = []
+    for value, row, column in named_places(label):
+        text = ax.text(
+            left + column + 0.5,
+            top + row + 0.5,
+            classes[value],
+            ha="center",
+            va="center",
+            color="white",
+            fontsize=SIZES["name"],
+            path_effects=[withStroke(linewidth=2, foreground="black")],
+            parse_math=False,
+        )
+        box = text.get_window_extent().transformed(ax.transData.inverted())  # in pixels from the top left
+        # Into the panel, where a region at its edge would have its name cut.
+        shift = max(left + 2 - box.x0, 0) - max(box.x1 - (left + w - 2), 0)
+        text.set_x(left + column + 0.5 + shift)
+        box = text.get_window_extent().transformed(ax.transData.inverted())
+        inside = left <= box.x0 and box.x1 <= left + w
+        if not inside or any(box.overlaps(other) for other in taken):
+            text.remove()
+        else:
+            taken.append(box)

@@ -1,0 +1,128 @@
+"""A table as text in every format: terminal, Markdown, CSV, LaTeX. Names come out as nothing but text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from rich.console import Group as Printed
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bench.errors import plain
+from reports.sheets.sheet import MISSING, Sheet
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """The table in GitHub's Markdown, with its notes below."""
+    return aligned(sheet.lines) + "".join(f"\n{markdown_text(note)}\n" for note in sheet.notes)
+
+
+def to_csv(sheet: Sheet) -> str:
+    """The records, one a line."""
+    return csv_lines(sheet.records)
+
+
+def to_rich(sheet: Sheet) -> Printed:
+    """The table for the terminal, with its notes below."""
+    heading, *rows = sheet.lines
+    drawn = RichTable()
+    for number, name in enumerate(heading):
+        justify: Literal["left", "right"] = "right" if sheet.is_number(number) else "left"
+        drawn.add_column(
+            Text(plain(name)), justify=justify, overflow="fold"
+        )  # a name cut short names nothing
+    for row in rows:
+        drawn.add_row(*(Text(plain(cell), style="dim" if cell == MISSING else "") for cell in row))
+    # Not rich's own title and caption: those are wrapped to the width of the table, however narrow it is.
+    title, group = Text(plain(sheet.title), "bold"), Text(plain(sheet.group), "dim")
+    return Printed(title, drawn, group, *(Text(plain(note)) for note in sheet.notes), Text())
+
+
+def to_latex(sheet: Sheet) -> str:
+    """The table as a LaTeX float; the document needs booktabs and graphicx, and UTF-8 as is usual
+    by now."""
+    heading, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in sheet.lines)
+    columns = "".join("r" if sheet.is_number(i) else "l" for i in range(len(sheet.lines[0])))
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{latex_text(f'{sheet.title}: {sheet.group}')}}}",
+            # No wider than the page, and never made larger.
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            rf"\begin{{tabular}}{{{columns}}}",
+            *(r"\toprule", heading, r"\midrule", *rows, r"\bottomrule"),
+            r"\end{tabular}}",
+            *(rf"\par{{\footnotesize {latex_text(note)}\par}}" for note in sheet.notes),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    # Behind the \\ that ends a row these two would be taken for its arguments.
+    "[": "{[}",
+    "*": "{*}",
+    "±": r"$\pm$",
+    "\N{REPLACEMENT CHARACTER}": "?",
+    **{sign: f"\\{sign}" for sign in "{}$&#_%"},
+}
+
+
+def latex_text(text: str) -> str:
+    """The text with the characters that mean something in LaTeX replaced by commands that print them."""
+    return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], plain(text))
+
+
+# Names come from users and packages: each sink gets them in a form in which they are only text.
+
+
+# With their full-width forms, which some spreadsheets take for the same.
+FORMULA_SIGNS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+
+
+def markdown_text(text: str) -> str:
+    """The text with the characters that mean something in Markdown or HTML escaped."""
+    escaped = re.sub(r"([\\`*<>\[\]|&~$#!])", r"\\\1", plain(text).lstrip())
+    # At the start of a line these begin a list; elsewhere GitHub makes links of these by itself.
+    escaped = re.sub(r"^([-+]|\d+[.)])(?=\s)", lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", escaped)
+    escaped = re.sub(r":(?=//)|\.(?<=www\.)", r"\\\g<0>", escaped, flags=re.IGNORECASE)
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", escaped)
+
+
+def csv_text(text: str) -> str:
+    """The text with a quote in front where a spreadsheet would take it for a formula."""
+    text = plain(text)
+    return f"'{text}" if text.lstrip()[:1] in FORMULA_SIGNS else text
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """The lines, the first of them the heading, as a Markdown table."""
+    lines = [[markdown_text(cell) for cell in line] for line in lines]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    text = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    ]
+    text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(text) + "\n"
+
+
+def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
+    """The lines as CSV, every text made harmless for spreadsheets."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    for line in lines:
+        writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in line])
+    return file.getvalue()
