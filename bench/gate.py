@@ -27,7 +27,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from bench.errors import ConfigError, DataError, Regression
 from bench.records.atomic import write_atomic
@@ -68,6 +68,14 @@ class Key(Record):
     weights: str | None  # digest of pretrained ones
     tags: str  # "given", or "shuffled" as a control
     cam_seeds: str | None  # eight hex digits of their settings
+    method_version: int = 1  # written from 2 on: baselines of before this field are of version 1
+
+    @model_serializer(mode="wrap")
+    def _without_first_version(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = dump(self)
+        if self.method_version == 1:
+            del fields["method_version"]
+        return fields
 
     @property
     def id(self) -> str:
@@ -195,6 +203,7 @@ def key_of(result: Result) -> Key:
         weights=result.weights_digest,
         tags=config.get("tags", "given"),
         cam_seeds=_digest(seeds) if seeds else None,
+        method_version=result.method_version,
     )
 
 

@@ -124,7 +124,11 @@ def _weights_digest(config: RunConfig) -> dict[str, str]:
             f"no weights file {path}; protocol.network.weights is a file, none, hub or package:..."
         )
     with open(path, "rb") as file:
-        return {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
+        digests = {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
+    beside = config.protocol.network.normalisation_file
+    if beside is not None and beside.is_file():  # it decides the result as the weights do
+        digests["normalisation"] = hashlib.sha256(beside.read_bytes()).hexdigest()
+    return digests
 
 
 def granted_tags(plan: Plan, dataset: Dataset) -> TagTable:

@@ -177,8 +177,11 @@ def load_encoder(encoder: Any, weights: Weights) -> None:
     ):
         from timm.layers import resample_abs_pos_embed
 
-        grid = int(math.sqrt(model.pos_embed.shape[1] - model.num_prefix_tokens))
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [grid, grid], num_prefix_tokens=1)
+        # The class token and registers (DINOv2) have places of their own in front, or none.
+        prefix = 0 if getattr(model, "no_embed_class", False) else model.num_prefix_tokens
+        grid = int(math.sqrt(model.pos_embed.shape[1] - prefix))
+        embedding = resample_abs_pos_embed(state["pos_embed"], [grid, grid], num_prefix_tokens=prefix)
+        state["pos_embed"] = embedding
     own = model.state_dict()
     wrong = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
     if wrong:

@@ -8,20 +8,33 @@ the usual ImageNet mean and std its top-1 on MSRC falls from .838 to .778.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, ValidationError
 from torch import Tensor
 
 from bench.errors import ConfigError, DataError
+from bench.settings.base import Knobs
+
+Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
 class Weights:
     state: dict[str, Tensor]  # in timm's names
     digest: str  # SHA-256 of the file
+    own: Normalisation | None = None  # what a file of the user's says of its images
+    said: str = ""  # what the user should know of them
+
+
+class Normalisation(Knobs):
+    """NAME.json beside a weights file, for example {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}."""
+
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
 
 
 def load_weights(source: str, encoder: str) -> Weights | None:
@@ -37,15 +50,15 @@ def load_weights(source: str, encoder: str) -> Weights | None:
         return _from_package(source, encoder)
     if source == "hub":
         return _from_hub(encoder)
-    return _from_file(Path(source).expanduser())
+    return _of_the_user(Path(source).expanduser(), encoder)
 
 
 def normalisation(encoder: str, weights: Weights | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that the weights were trained with, by their own record; centred for a net from
-    scratch."""
+    """Mean and std that the weights were trained with: of a file, those of the NAME.json beside it, else
+    timm's record of the encoder; centred for a net from scratch."""
     if weights is None:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    record = _record(encoder)
+    record = weights.own or _record(encoder)
     return record.mean, record.std
 
 
@@ -113,6 +126,24 @@ def _from_hub(encoder: str) -> Weights:
             "fetch the file elsewhere and give its path with --set protocol.network.weights=PATH."
         ) from error
     return _from_file(path)
+
+
+def _of_the_user(path: Path, encoder: str) -> Weights:
+    """A file that says what its images were normalised with, or else is taken to be like timm's own."""
+    weights, beside = _from_file(path), path.with_suffix(".json")
+    if not beside.is_file():
+        return replace(
+            weights,
+            said=f"{path} is taken to be trained with timm's mean and std for {encoder}; if it was not, say "
+            f'{{"mean": [...], "std": [...]}} in {beside}.',
+        )
+    try:
+        own = Normalisation.model_validate_json(beside.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise DataError(
+            f'{beside} must hold {{"mean": [three numbers], "std": [three positive numbers]}}: {error}'
+        ) from error
+    return replace(weights, own=own)
 
 
 def _from_file(path: Path) -> Weights:

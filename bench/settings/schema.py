@@ -44,6 +44,13 @@ class Network(Knobs):
             return None
         return Path(self.weights).expanduser()
 
+    @property
+    def normalisation_file(self) -> Path | None:
+        """{"mean": [...], "std": [...]} beside a weights file, NAME.json beside NAME.safetensors: what its
+        images were normalised with, where that is not timm's record of the encoder."""
+        file = self.weights_file
+        return file.with_suffix(".json") if file else None
+
     @field_serializer("weights")
     def _weights(self, weights: str, info: SerializationInfo) -> str:
         """What tells one file from another is its digest, which every result has: where it lies does not."""

@@ -73,7 +73,10 @@ def start(plan: Plan, display: Display, stop: Stop, goes_on: bool = False) -> Tr
 
 def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
     """A trainer at step 0. Raises ConfigError or DataError for what cannot be trained."""
-    return Trainer(plan, parts_of(plan), display, stop)
+    parts = parts_of(plan)
+    if parts.weights and parts.weights.said:
+        display.say(parts.weights.said)
+    return Trainer(plan, parts, display, stop)
 
 
 def parts_of(plan: Plan) -> Parts:

@@ -261,6 +261,20 @@ def test_runs_without_a_baseline_are_listed_and_alone_compare_nothing(old: Basel
     judge(rows, tmp_path)
 
 
+def test_another_version_of_a_method_is_another_key_and_the_first_is_not_written(tmp_path: Path) -> None:
+    """Baselines of before the field keep their keys and their bytes."""
+    three(tmp_path / "one")
+    three(tmp_path / "two", method_version=2)
+    old, new = (find_groups([tmp_path / name]) for name in ("one", "two"))
+    (one,), (two,) = old.values(), new.values()
+    assert one.key.id != two.key.id and one.key.label == two.key.label
+    assert "method_version" not in one.key.model_dump() and two.key.model_dump()["method_version"] == 2
+    assert type(one.key).model_validate(one.key.model_dump()) == one.key
+    baselines = updated(None, old, "first numbers", allow_dirty=False, prune=False)
+    verdicts = {row.verdict for row in compare(baselines, new)}
+    assert verdicts == {"missing", "no baseline"}
+
+
 def test_labels_tell_keys_of_one_name_apart(tmp_path: Path) -> None:
     three(tmp_path / "a")
     three(tmp_path / "a", protocol_hash="feedbeef", run_id="89abcdef")

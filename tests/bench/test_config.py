@@ -12,7 +12,7 @@ import torch
 from bench.errors import ConfigError
 from bench.settings import reading, registry, schema
 from bench.settings.reading import parse_assignment, protocol_names, read_yaml
-from bench.settings.resolve import resolve
+from bench.settings.resolve import command, resolve
 from bench.settings.schema import RunConfig
 
 SPLITS = {"pixel": "a", "tags": "b", "none": "c", "eval": "d"}
@@ -348,3 +348,51 @@ def test_a_whole_protocol_of_a_file_cannot_run_under_another_name(tmp_path: Path
     assert resolve(again, resolved).protocol.name == "shapes"
     with pytest.raises(ConfigError, match="whole protocol 'shapes'.*'camvid'"):
         resolve({**again, "protocol": {"name": "camvid"}}, resolved)
+
+
+# The folder of all data ------------------------------------------------------------------------------------
+
+
+def test_the_environment_is_the_last_to_say_where_the_data_are(
+    protocols: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_DATA", "of_the_environment")
+    monkeypatch.chdir(tmp_path)
+    file = yaml_file(tmp_path, "machine: {data_root: /of_the_file}\n")
+    assert make().machine.data_root == str(tmp_path / "of_the_environment"), "a saved path holds anywhere"
+    assert make(file=file).machine.data_root == "/of_the_file"
+    assert make(file=file, machine={"data_root": "/of_the_flag"}).machine.data_root == "/of_the_flag"
+    assert make("machine.data_root=/of_set", file=file).machine.data_root == "/of_set"
+
+
+# The command that makes a run again ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        [],
+        ["method.threshold=0.5", "protocol.steps=7", "protocol.evaluation.scales=[0.5, 1.0]"],
+        ["machine.device=cpu", "machine.threads=1", "protocol.clip=2.5", "tags=shuffled"],
+        ["cam_seeds.protocol.steps=3", "cam_seeds.refine=none", "seed=4", "split=1_8+tags"],
+    ],
+)
+def test_the_recorded_command_makes_the_same_settings(sets: list[str]) -> None:
+    config = resolve({"method": {"name": "fixmatch"}}, None, sets)
+    words = command(config)
+    assert words[:4] == ["bench", "run", "--method", "fixmatch"]
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    flags = {"dataset": given["--dataset"], "split": given["--split"], "seed": int(given["--seed"])}
+    said = [value for key, value in zip(words[2::2], words[3::2], strict=True) if key == "--set"]
+    assert len(said) == len([text for text in sets if not text.startswith(("seed=", "split="))])
+    assert resolve({**flags, "method": {"name": given["--method"]}}, None, said) == config
+
+
+def test_the_recorded_command_names_a_protocol_and_no_folder() -> None:
+    config = resolve(
+        {"method": {"name": "fixmatch"}, "protocol": {"name": "folder"}},
+        None,
+        ["machine.out=/somewhere", "machine.data_root=/elsewhere"],
+    )
+    text = " ".join(command(config))
+    assert "--protocol folder" in text and "/" not in text

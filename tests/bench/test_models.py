@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from bench.errors import BenchError, ConfigError, DataError
-from bench.networks.segmenter import Segmenter, build_encoder
-from bench.networks.weights import load_weights, normalisation
+from bench.networks.segmenter import Segmenter, build_encoder, load_encoder
+from bench.networks.weights import Weights, load_weights, normalisation
 from bench.settings.schema import Network
 
 LITE0 = Network(
@@ -143,3 +143,42 @@ def test_weights_from_a_file_must_fit(tmp_path: Path) -> None:
 def test_an_unknown_encoder_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="resnet5000"):
         build_encoder(Network(encoder="resnet5000"))
+
+
+def test_a_users_weights_may_say_their_own_normalisation(tmp_path: Path) -> None:
+    good = {name: value.contiguous() for name, value in build_encoder(TINY).state_dict().items()}
+    file, beside = tmp_path / "mine.safetensors", tmp_path / "mine.json"
+    save_file(good, file)
+    loaded = load_weights(str(file), "resnet50c")
+    assert (
+        loaded is not None
+        and "timm's mean and std for resnet50c" in loaded.said
+        and str(beside) in loaded.said
+    )
+    assert normalisation("resnet50c", loaded)[0] == pytest.approx((0.485, 0.456, 0.406))
+    beside.write_text('{"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}')
+    loaded = load_weights(str(file), "resnet50c")
+    assert loaded is not None and not loaded.said
+    assert normalisation("resnet50c", loaded) == ((0.1, 0.2, 0.3), (1, 2, 3))
+    for wrong in ('{"mean": [0.1, 0.2, 0.3]}', '{"mean": [0, 0, 0], "std": [1, 1, 0]}', "no JSON"):
+        beside.write_text(wrong)
+        with pytest.raises(DataError, match=r"mine.json must hold"):
+            load_weights(str(file), "resnet50c")
+
+
+@pytest.mark.parametrize(("registers", "no_embed_class"), [(0, False), (4, False), (4, True)])
+def test_a_position_embedding_is_laid_out_anew_behind_its_prefix(
+    registers: int, no_embed_class: bool
+) -> None:
+    """Class token and registers (DINOv2 reg4) keep their places; with no_embed_class they have none."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    def transformer(size: int) -> VisionTransformer:
+        shape = {"patch_size": 14, "embed_dim": 8, "depth": 1, "num_heads": 1, "reg_tokens": registers}
+        return VisionTransformer(img_size=size, no_embed_class=no_embed_class, num_classes=0, **shape)
+
+    small, large = transformer(28), transformer(56)
+    load_encoder(large, Weights(small.state_dict(), ""))
+    prefix = 0 if no_embed_class else 1 + registers
+    assert large.pos_embed.shape[1] == prefix + 16
+    assert torch.equal(large.pos_embed[:, :prefix], small.pos_embed[:, :prefix])
