@@ -41,7 +41,7 @@ class Interrupted(BenchError):
 
 
 def plain(text: str) -> str:
-    """The text without control, bidirectional and line-breaking characters: a name drives no terminal."""
+    """Replace control, bidirectional and line-breaking characters: a name drives no terminal."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] == "C" or c in "\u2028\u2029" else c
         for c in text
@@ -49,7 +49,7 @@ def plain(text: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence about a name that is not known: the closest one, and all."""
+    """End a sentence about an unknown name: "; did you mean 'u2pl'? Known: fixmatch, u2pl"."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     meant = f"; did you mean {close[0]!r}?" if close else "."

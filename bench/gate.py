@@ -2,7 +2,7 @@
 
 A baseline is a set of runs that differ in their seed alone. Of each run it keeps the figures of `figures_of`:
 the mIoU of predictor and student, by how much the predictor leads, and the mean of every note over the second
-half of the training, a signature that moves where a fault is too small for the mIoU of a short run.
+half of the training. A note often shows a fault that is too small for the mIoU of a short run.
 
 The tolerance of a figure's mean over n seeds is the largest of
 - 5 * spread / sqrt(n), where spread is the sample standard deviation over the seeds: five standard errors,
@@ -12,7 +12,7 @@ The tolerance of a figure's mean over n seeds is the largest of
   one came out beyond five standard errors, by 5.3 of them and 17 % of its mean: a note on few pixels.
 On one machine with one thread the same runs give the same bits, and every difference is 0. The tolerance is
 wide enough for another machine, where rounding grows over the steps, at most to what another seed does.
-A single seed has sqrt(n) times the tolerance of the mean.
+Where only k of the n seeds have runs, their mean has sqrt(n / k) times the tolerance.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Baselines(Record):
 
 
 def read_baselines(path: Path) -> Baselines:
-    """Raises DataError, with the file's name and what to do, for anything else than a file of baselines."""
+    """Read a file of baselines. Raises DataError, with its name and what to do, for anything else."""
     how = "make one from finished runs with `check --update --reason ...`"
     try:
         data = json.loads(path.read_bytes())
@@ -164,7 +164,7 @@ def read_baselines(path: Path) -> Baselines:
 
 
 def write_baselines(path: Path, baselines: Baselines) -> None:
-    """The same baselines are always the same bytes."""
+    """Write baselines: the same ones are always the same bytes."""
     entries = sorted(baselines.entries, key=lambda entry: (entry.key.label, entry.key.id))
     data = baselines.model_copy(update={"entries": entries}).model_dump(mode="json")
     write_atomic(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
@@ -208,10 +208,12 @@ def key_of(result: Result) -> Key:
 
 
 def figures_of(result: Result, folder: RunFolder) -> dict[str, float]:
-    """The figures of a run: "miou" and "student", shares 0..1; "lead", the first less the second, where they
-    are two modules; and "note.<name>", the mean of a note or loss over the lines of the second half of the
-    training, each line's values per class summed. Six significant digits. A loss that is not finite in one of
-    these lines is left out: it differs from any that is.
+    """Collect the figures of a run.
+
+    "miou" and "student" are shares 0..1; "lead" is the first less the second, where they are two modules;
+    "note.<name>" is the mean of a note or loss over the lines of the second half of the training, each line's
+    values per class summed. Six significant digits. A loss that is not finite in one of these lines is left
+    out: it differs from any that is.
 
     Raises DataError where the metrics are damaged.
     """
@@ -286,7 +288,7 @@ class Row:
 
 
 def compare(baselines: Baselines, groups: Mapping[str, Group]) -> list[Row]:
-    """A row for the mIoU of every key, one for its student, and one for every other figure that differs.
+    """Give a row for the mIoU of every key, one for its student, and one for every other figure that differs.
 
     Means over the baseline's seeds are compared; where some have no run, the seeds that have one are compared
     one by one.
@@ -347,14 +349,14 @@ def _unknown(label: str, seeds: Sequence[int], runs: Mapping[int, Run]) -> list[
 
 
 def _labels(keys: Iterable[Key]) -> dict[str, str]:
-    """A label for each id, with the id behind it where several keys share one."""
+    """Give a label for each id, with the id behind it where several keys share one."""
     plain = {key.id: key.label for key in keys}
     count = Counter(plain.values())
     return {id: f"{label} [{id}]" if count[label] > 1 else label for id, label in plain.items()}
 
 
 def judge(rows: Sequence[Row], path: Path, allow_missing: bool = False) -> None:
-    """Raises Regression where a figure is beyond its tolerance, up or down, and DataError where runs are
+    """Raise Regression where a figure is beyond its tolerance, up or down, and DataError where runs are
     missing (unless that is allowed) or nothing could be compared."""
     bad = [row for row in rows if row.verdict in FAULTS]
     missing = [row for row in rows if row.verdict == "missing"]
@@ -384,7 +386,7 @@ def updated(
     allow_dirty: bool = False,
     prune: bool = False,
 ) -> Baselines:
-    """The baselines with those of the runs made anew. An entry whose figures stay is kept with its reason.
+    """Make the baselines of the runs anew. An entry whose figures stay is kept with its reason.
 
     Args:
         allow_dirty: Take runs of files that no commit holds, or of several commits, too.
@@ -412,7 +414,7 @@ def updated(
 
 
 def entry_of(group: Group, reason: str, allow_dirty: bool = False) -> Entry:
-    """The baseline of the runs. Raises as `updated`."""
+    """Make the baseline of the runs. Raises as `updated`."""
     if len(group.runs) < 2:
         raise DataError(
             f"{group.key.label} has one seed, {next(iter(group.runs))}; a tolerance needs two or "

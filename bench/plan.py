@@ -30,7 +30,7 @@ class Plan:
     input_digests: dict[str, str]  # of the split's lists, of CAM seeds and of a weights file
     run_id: str
     folder: RunFolder
-    seeds: SeedPlan | None = None  # what the labeled stream has for masks of tagged images
+    seeds: SeedPlan | None = None  # the CAM seeds to make first; None if the split grants no tags
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class SeedPlan:
 
 
 def data_root(config: RunConfig) -> Path | None:
-    """The configuration's data root, else $BENCH_DATA."""
+    """Give the configuration's data root, else $BENCH_DATA, else None."""
     place = config.machine.data_root or os.environ.get("BENCH_DATA")
     return Path(place).expanduser() if place else None
 
 
 def plan(config: RunConfig, split: Split | None = None) -> Plan:
-    """Everything about a run that can be known and refused before any data is read.
+    """Settle all of a run that can be known before any data is read, and refuse what cannot run.
 
     Args:
         split: That of the configuration, where it has been read already.
@@ -60,7 +60,7 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
     method = registry.describe_method(config.method["name"])
     split = split or find_split(config.dataset, config.split, data_root(config))
     counts = split.counts
-    # Tags stand in for what is missing, see bench.contract.Batch.
+    # A tagged image counts twice: as labeled (by its CAM seed) and as unlabeled (with its tags).
     granted = {
         "pixel": counts["pixel"] + counts["tags"],
         "tags": counts["tags"],
@@ -88,7 +88,7 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
 
 
 def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
-    """The CAM seeds of a run on a split that grants tags."""
+    """Plan the CAM seeds of a run on a split that grants tags."""
     settings = config.cam_seeds
     if settings is None:
         raise ConfigError("cam_seeds is missing; resolve the configuration of the run anew.")
@@ -115,7 +115,7 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
 
 
 def _weights_digest(config: RunConfig) -> dict[str, str]:
-    """The content of a weights file: its path does not identify it, as a package or the hub does."""
+    """Digest the content of a weights file: its path does not identify it, as a package or the hub does."""
     path = config.protocol.network.weights_file
     if path is None:
         return {}
@@ -132,6 +132,6 @@ def _weights_digest(config: RunConfig) -> dict[str, str]:
 
 
 def granted_tags(plan: Plan, dataset: Dataset) -> TagTable:
-    """The classes each tagged image of a run may hold, as its split grants them or as the control has
+    """List the classes each tagged image of a run may hold, as its split grants them or as the control has
     shuffled them."""
     return load_tags(dataset, plan.split, plan.config.seed if plan.config.tags == "shuffled" else None)

@@ -205,7 +205,7 @@ def _both(records: Path) -> tuple[Path, Path]:
 
 
 def publish(
-    roots: Sequence[Path], records: Path, allow_dirty: bool = False, readme: Path | None = None
+    roots: Sequence[Path], records: Path, allow_dirty: bool = False, readmes: Sequence[Path] = ()
 ) -> Addition:
     """Add the finished runs below `roots` to a folder of records; with several processes, one at a time.
 
@@ -215,11 +215,11 @@ def publish(
     Args:
         records: The folder, called `published` or `ablations`.
         allow_dirty: Take runs of uncommitted files and unknown commits too.
-        readme: The file that will show the tables: refused here where it could not.
+        readmes: The files that will show the tables: refused here where one could not.
 
     Raises:
         DataError: there is no finished run; one does not say how it was made, has a damaged log, counts or
-            scores, or other scores than its record; the readme has a marker that is not as it should be.
+            scores, or other scores than its record; a readme has a marker that is not as it should be.
             Nothing is written then.
     """
     both = _both(records)
@@ -235,9 +235,11 @@ def publish(
             counts_of(RunFolder(path), result)
         scores = {entry.path: _merged(entry) for entry in entries}
         seeds = seed_folders(found)
-        if readme is not None:
+        if readmes:
             published, others = (read_records(root) | (fresh if root == records else {}) for root in both)
-            blocks(read_readme(readme), tables(published, others), str(readme))
+            names = tables(published, others)
+            for readme in readmes:
+                blocks(read_readme(readme), names, str(readme))
 
         added: list[str] = []
         completed: list[str] = []

@@ -9,9 +9,11 @@ import typer
 from rich.markup import escape
 
 from bench.commands.options import DataRoot, items, out, say
-from bench.errors import ConfigError, Interrupted
+from bench.errors import ConfigError, Interrupted, Regression
 
 app = typer.Typer()
+
+READMES = (Path("README.md"), Path("reports/README.md"))  # the short tables, and all of them
 
 
 @app.command(epilog="Example: python -m bench score runs/camvid/1_8/fixmatch/* --data-root DIR")
@@ -104,7 +106,13 @@ def publish(
         Path,
         typer.Option(help="Folder of records: published, or ablations beside it for runs with other knobs."),
     ] = Path("reports/published"),
-    readme: Annotated[Path, typer.Option(help="File that shows the tables.")] = Path("README.md"),
+    readme: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File that shows tables; may be given several times.",
+            show_default=" and ".join(map(str, READMES)),
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Write nothing; exit code 4 if a table is stale.")
     ] = False,
@@ -112,10 +120,10 @@ def publish(
         bool, typer.Option("--allow-dirty", help="Publish runs of uncommitted files too.")
     ] = False,
 ) -> None:
-    """Add finished runs to the suite's own records, and write the tables of the records into the README.
+    """Add finished runs to the suite's own records, and write the tables of the records into the READMEs.
 
     A record is a line in <data set>.jsonl, and the log, counts, scores and provenance of the run in a folder
-    beside it; weights and checkpoints stay where they are. A table stands between two lines of the README,
+    beside it; weights and checkpoints stay where they are. A table stands between two lines of a README,
     <!-- table: NAME --> and <!-- end of table -->.
     """
     from reports import publish as records
@@ -124,18 +132,31 @@ def publish(
         raise ConfigError("--check writes nothing; leave out the runs.")
     if allow_dirty and not runs:
         raise ConfigError("--allow-dirty is about runs; give their folder, or leave it out.")
+    readmes = readme or list(READMES)
     if runs:
-        done = records.publish(runs, to, allow_dirty, readme)
+        done = records.publish(runs, to, allow_dirty, readmes)
         for what, labels in (("added", done.added), ("added scores or CAM seeds of", done.completed)):
             for label in labels:
                 say(f"{what} {label}")
         before = len(done.completed) + len(done.known)
         say(f"{to}: {len(done.added)} records are new, {before} were there already")
-    written, unplaced = records.refresh(readme, to, check)
-    for name in written:
-        say(f"{readme}: wrote the table {name!r}")
-    if not written:
-        say(f"{readme} shows the records as they are")
-    for name in unplaced:
-        say(f"{readme} has no place for the table {name!r}: add the lines <!-- table: {name} --> and "
-             f"{records.END}")  # fmt: skip
+    stale: list[str] = []
+    nowhere: list[list[str]] = []  # for each file the tables that it has no place for
+    for file in readmes:
+        try:
+            written, unplaced = records.refresh(file, to, check)
+        except Regression as error:
+            stale.append(str(error))
+            continue
+        nowhere.append(unplaced)
+        for name in written:
+            say(f"{file}: wrote the table {name!r}")
+        if not written:
+            say(f"{file} shows the records as they are")
+    if stale:
+        raise Regression("\n".join(stale))
+    for name in nowhere[0]:
+        if all(name in unplaced for unplaced in nowhere):
+            where = " and ".join(map(str, readmes))
+            say(f"{where} {'has' if len(readmes) == 1 else 'have'} no place for the table {name!r}: "
+                f"add the lines <!-- table: {name} --> and {records.END}")  # fmt: skip

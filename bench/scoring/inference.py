@@ -22,7 +22,7 @@ from bench.settings.schema import Evaluation
 
 
 def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Counts of (truth, prediction) over the pixels whose label is not 255: C C int64, truth in rows.
+    """Count pairs of (truth, prediction) over the pixels whose label is not 255: C C int64, truth in rows.
 
     Labels are 0..255. Raises ValueError if a class id at or above C is predicted or is a label: 255 may be
     a label, never a prediction.
@@ -36,7 +36,7 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
     table = torch.bincount(cell, minlength=256 * columns).view(256, columns)
     counts = table[:classes, :classes]
     wrong = table[:IGNORE].sum() - counts.sum()
-    if wrong:  # no wait of its own: bincount has already waited for its largest value
+    if wrong:  # no extra wait for the GPU: bincount has waited already
         raise ValueError(f"{int(wrong)} pixels have a predicted or true class id outside 0..{classes - 1}")
     return counts
 

@@ -24,8 +24,13 @@ from bench.settings.schema import RunConfig
 
 
 def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
-    """The configuration of a run. `flags` are the command line's own options as nested keys, None where not
-    given; `sets` are texts `key=value`, which beat them."""
+    """Settle the configuration of a run.
+
+    Args:
+        flags: The command line's own options as nested keys, None where not given.
+        config_file: A YAML file of settings.
+        sets: Texts `key=value`, which beat both.
+    """
     given: dict[str, Any] = read_yaml(config_file) if config_file else {}
     if isinstance(given.get("method"), str):
         given["method"] = {"name": given["method"]}
@@ -81,7 +86,7 @@ def _with_data_root(machine: Any) -> Any:
 
 
 def _refined(seeds: dict[str, Any]) -> dict[str, Any]:
-    """With `refine` settled, so that the settings of a run say what was done."""
+    """Replace refine=auto by crf, or by par where pydensecrf is not installed: settings say what was done."""
     if seeds.get("refine", "auto") == "auto":
         seeds["refine"] = "crf" if importlib.util.find_spec("pydensecrf") else "par"
     return seeds
@@ -95,8 +100,11 @@ def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def command(config: RunConfig) -> list[str]:
-    """The command line that makes a run again: ["bench", "run", "--method", "u2pl", ...], with `--set` for
-    each setting that is not the default of its method, protocol or machine. Folders are left out."""
+    """Give the command line that makes a run again: ["bench", "run", "--method", "u2pl", ...].
+
+    It has `--set` for each setting that is not the default of its method, protocol or machine. Folders are
+    left out.
+    """
     name, protocol = config.method["name"], config.protocol.name
     words = ["bench", "run", "--method", name, "--dataset", config.dataset]
     words += ["--split", config.split, "--seed", str(config.seed)]
@@ -125,6 +133,6 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _as_yaml(value: Any) -> str:
-    """A value as `--set` reads it back."""
+    """Write a value as `--set` reads it back."""
     text = value if isinstance(value, str) else json.dumps(value)
     return text if parse_assignment(f"key={text}")[1] == value else json.dumps(value)

@@ -75,7 +75,10 @@ class Cell:
 
     @property
     def failure(self) -> tuple[str, int] | None:
-        """Why the last start failed, and a number that tells this failure from others."""
+        """Say why the last start failed, and when, in ns: ("out of memory ...", 1732742400000000000).
+
+        The time tells a new failure from an old one.
+        """
         file = self.folder.failure
         try:
             return file.read_text(errors="replace").strip(), file.stat().st_mtime_ns
@@ -107,7 +110,7 @@ def grid(
     config_file: Path | None = None,
     sets: Sequence[str] = (),
 ) -> tuple[list[Cell], list[Failure]]:
-    """The runs of a sweep, each once, and those that their split or their batch does not allow.
+    """Give the runs of a sweep, each once, and those that their split or their batch does not allow.
 
     All methods come before the next split, and all splits before the next seed, so that the first runs
     already make a table.
@@ -152,7 +155,7 @@ def grid(
 
 
 def _refuse_varied(span: Span, ablation: Ablation | None, sets: Iterable[str]) -> None:
-    """A --set beats all else, so one of what the sweep varies would make its runs one and the same."""
+    """Refuse a --set of what the sweep varies: it beats all else and would make all runs one."""
     varied = {
         "dataset": span.datasets,
         "split": span.splits,
@@ -169,7 +172,7 @@ def _refuse_varied(span: Span, ablation: Ablation | None, sets: Iterable[str]) -
 
 
 def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:
-    """The counts, and one line per run: its state, what it is, and its folder or why it is refused."""
+    """Say the counts, and one line per run: its state, what it is, and its folder or why it is refused."""
     states = [(cell.state, cell) for cell in cells]
     refused = list(refused)
     counts = Counter(state for state, _ in states)
@@ -184,7 +187,7 @@ def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:
 
 
 def check_data(cells: Iterable[Cell]) -> None:
-    """Raises DataError where the folder of all data sets is not there: every run would say so."""
+    """Raise DataError where the folder of all data sets is not there: every run would say so."""
     configs = {config.dataset: config for cell in cells if not cell.done for config in [cell.plan.config]}
     for dataset, config in configs.items():
         registry.check_data_root(dataset, data_root(config))

@@ -67,7 +67,7 @@ class _Launcher:
         self.stopping = self.killing = False
 
     def say(self, line: str) -> None:
-        """Print it. Where nobody listens any more, as behind a closed pipe, the runs go on all the same."""
+        """Print a line. If stdout is a closed pipe, the runs go on all the same."""
         with suppress(OSError, SystemExit):  # rich answers a broken pipe with SystemExit
             self._say(line)
 
@@ -96,7 +96,7 @@ class _Launcher:
                 worker.process.wait()
 
     def _next(self) -> Cell | None:
-        """A run that nobody holds."""
+        """Find a run that nobody holds."""
         now = time.monotonic()
         if not self.todo and now >= self.look_again:
             self.todo.extend(self.held)
@@ -194,7 +194,7 @@ class _Launcher:
         self.say(f"[{self.ended}/{self.total}] {cell.label}: {what}; {duration(spent)} so far{eta}")
 
 
-# Of a run that was asked to stop: it has saved, or was hit before or after it listens, or was killed.
+# Exit codes of a run that was asked to stop: it saved (75), was signalled outside its handler, or was killed.
 STOPPED = (
     Interrupted.exit_code,
     *(128 + number for number in (signal.SIGTERM, signal.SIGINT)),
@@ -203,7 +203,7 @@ STOPPED = (
 
 
 def gpus(device: str) -> list[str]:
-    """The CUDA devices to spread runs over: those of CUDA_VISIBLE_DEVICES, else all that the driver lists.
+    """List the CUDA devices to spread runs over: CUDA_VISIBLE_DEVICES, else all that the driver lists.
 
     None where the device is the CPU or one that the settings name.
     """
@@ -221,7 +221,7 @@ def gpus(device: str) -> list[str]:
 
 
 def said(log: Path, start: int) -> str:
-    """The last error that a run wrote to its log after `start`, in one line; without any, its last line."""
+    """Find the last error in a run's log after `start`, as one line; without any, the last line."""
     try:
         with open(log, "rb") as file:
             file.seek(start)

@@ -31,10 +31,10 @@ class Log:
             self.writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
 
     def add(self, terms: dict[str, Tensor], notes: dict[str, Tensor]) -> None:
-        """The figures of one step, each a scalar or C, one value per class.
+        """Add the figures of one step, each a scalar or C, one value per class.
 
-        A term that is not finite in one step spoils the mean of its line, as it should: it is a fault. A note
-        is NaN where there was nothing to count, and such a step is left out of its mean.
+        A loss that is NaN makes the mean of its line NaN: it is a fault. A note is NaN where there was
+        nothing to count, and such a step is left out of its mean.
         """
         for name, value in (terms | notes).items():
             counted = value.isfinite() if name in notes else torch.ones_like(value, dtype=torch.bool)

@@ -72,7 +72,7 @@ def start(plan: Plan, display: Display, stop: Stop, goes_on: bool = False) -> Tr
 
 
 def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
-    """A trainer at step 0. Raises ConfigError or DataError for what cannot be trained."""
+    """Give a trainer at step 0. Raises ConfigError or DataError for what cannot be trained."""
     parts = parts_of(plan)
     if parts.weights and parts.weights.said:
         display.say(parts.weights.said)
@@ -80,7 +80,7 @@ def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
 
 
 def parts_of(plan: Plan) -> Parts:
-    """What a run trains with: its data, its weights, its method on its device, its batches."""
+    """Make what a run trains with: its data, its weights, its method on its device, its batches."""
     config, protocol, machine = plan.config, plan.config.protocol, plan.config.machine
     device = choose_device(machine.device)
     if protocol.precision == "fp16" and device == "cpu":
@@ -136,7 +136,7 @@ def another_net(seed: int, build: Callable[[], Net]) -> Callable[[], Net]:
 
 
 def labeled_loss(protocol: Protocol) -> Any:
-    """The loss on labeled pixels that a protocol sets: logits B C H W and label B H W -> scalar."""
+    """Give the loss on labeled pixels that a protocol sets: logits B C H W and label B H W -> scalar."""
     settings = protocol.labeled_loss
     if settings.name == "ohem":
         return partial(ohem_cross_entropy, threshold=settings.ohem_threshold, min_kept=settings.ohem_min_kept)
@@ -146,8 +146,8 @@ def labeled_loss(protocol: Protocol) -> Any:
 def _check_classes(dataset: str, hparams: Knobs, classes: int) -> None:
     if classes > IGNORE:
         raise ConfigError(
-            f"{dataset} has {classes} classes, but a mask holds at most {IGNORE}, ids 0..{IGNORE - 1} and "
-            f"{IGNORE} for no label; shorten its classes.txt."
+            f"{dataset} has {classes} classes, but a mask holds at most {IGNORE} classes: ids "
+            f"0..{IGNORE - 1}, and {IGNORE} for no label; shorten its classes.txt."
         )
     try:
         hparams.check(classes)

@@ -27,6 +27,7 @@ from bench.records.schema import Result
 DPI = 100
 NARROWEST = 150  # pixels of a column, so that its heading has room
 GAP, LINE = 10, 14  # pixels between panels, of a line of text
+PATCH = 24  # width of a patch of colour in the legend
 NAMED = 0.03  # share of a panel from which on a region bears its name
 SIZES = {"title": 10.0, "heading": 8.0, "name": 7.0}  # points
 
@@ -181,14 +182,30 @@ def picture_sheet(looks: Looks) -> bytes:
     return draw(title, headings, columns_of(looks), looks.palette, result.classes)
 
 
-def draw(
-    title: str,
-    headings: Sequence[str],
-    columns: Sequence[Column],
-    palette: np.ndarray,
-    classes: Sequence[str],
-) -> bytes:
-    """The PNG of a sheet: a row for each heading, and below them the classes that occur."""
+@dataclass(frozen=True)
+class Layout:
+    """Where everything of a sheet goes, in pixels from its top left."""
+
+    width: int
+    height: int
+    column: int  # width of a column
+    titles: list[str]  # lines of the title
+    rows: list[list[str]]  # lines of each row's heading
+    captions: list[list[str]]  # lines of each column's caption
+    headings: int  # top of the headings of columns
+    tops: list[int]  # of each row's panels
+    heights: list[int]
+    legend: int
+    entry: float  # width of an entry of the legend
+    beside: int  # entries beside each other
+
+
+def layout(title: str, headings: Sequence[str], columns: Sequence[Column], names: Sequence[str]) -> Layout:
+    """Lay out a sheet by the sizes of its pictures and of its text.
+
+    Args:
+        names: Of the legend's entries.
+    """
     measured = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
 
     def width_of(text: str, kind: str = "heading") -> float:
@@ -204,55 +221,65 @@ def draw(
     captions = [wrapped(column.caption, wide, width_of) for column in columns]
     titles = wrapped(title, total - 2 * GAP, partial(width_of, kind="title"))
     rows = [wrapped(text, total - 2 * GAP, width_of) for text in headings]
+    entry = PATCH + 6 + max(map(width_of, names)) + 2 * GAP
+    beside = max(int((total - GAP) // entry), 1)
 
-    entries = legend_of(columns, palette, classes)
-    patch = entries[0][0].shape[1]
-    entry_width = patch + 6 + max(width_of(name) for _, name in entries) + 2 * GAP
-    beside = max(int((total - GAP) // entry_width), 1)
-
-    start = GAP + (LINE + 4) * len(titles) + 4  # of the headings of columns
-    top = start + LINE + LINE * max(len(caption) for caption in captions) + 6
+    start = GAP + (LINE + 4) * len(titles) + 4
+    below = start + LINE + LINE * max(len(caption) for caption in captions) + 6
     heights = [max(picture.shape[0] for picture in of_row) for of_row in by_row]
     tops = []
-    below = top
     for lines, high in zip(rows, heights, strict=True):
         below += LINE * len(lines) + 4
         tops.append(below)
         below += high + GAP
     legend = below + GAP
-    height = legend + (LINE + 6) * -(-len(entries) // beside) + GAP
+    height = legend + (LINE + 6) * -(-len(names) // beside) + GAP
+    return Layout(
+        total, height, wide, titles, rows, captions, start, tops, heights, legend, entry, beside
+    )  # fmt: skip
 
-    canvas = np.full((height, total, 3), 255, np.uint8)
+
+def draw(
+    title: str,
+    headings: Sequence[str],
+    columns: Sequence[Column],
+    palette: np.ndarray,
+    classes: Sequence[str],
+) -> bytes:
+    """The PNG of a sheet: a row for each heading, and below them the classes that occur."""
+    entries = legend_of(columns, palette, classes)
+    at = layout(title, headings, columns, [name for _, name in entries])
+    canvas = np.full((at.height, at.width, 3), 255, np.uint8)
     # A hair more than the pixels, which inches would round down.
-    figure = Figure(figsize=((total + 0.01) / DPI, (height + 0.01) / DPI), dpi=DPI)
+    figure = Figure(figsize=((at.width + 0.01) / DPI, (at.height + 0.01) / DPI), dpi=DPI)
     FigureCanvasAgg(figure)
-    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, total), ylim=(height, 0))  # data are pixels
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, at.width), ylim=(at.height, 0))  # data are pixels
     ax.set_axis_off()
     write = partial(ax.text, va="top", fontsize=SIZES["heading"], parse_math=False)
 
-    for number, line in enumerate(titles):
+    for number, line in enumerate(at.titles):
         write(GAP, GAP + (LINE + 4) * number, line, fontsize=SIZES["title"], weight="bold")
-    for number, lines in enumerate(rows):
+    for top, lines in zip(at.tops, at.rows, strict=True):
         for place, line in enumerate(lines):
-            write(GAP, tops[number] - 2 - LINE * (len(lines) - place), line)
-    for number, (column, caption) in enumerate(zip(columns, captions, strict=True)):
-        left = GAP + number * (wide + GAP)
-        write(left, start, column.title, weight="bold")
+            write(GAP, top - 2 - LINE * (len(lines) - place), line)
+    for number, (column, caption) in enumerate(zip(columns, at.captions, strict=True)):
+        left = GAP + number * (at.column + GAP)
+        write(left, at.headings, column.title, weight="bold")
         for place, line in enumerate(caption, 1):
-            write(left, start + LINE * place, line, color="#444444")
-        for panel, y, high in zip(column.panels, tops, heights, strict=True):
+            write(left, at.headings + LINE * place, line, color="#444444")
+        for panel, y, high in zip(column.panels, at.tops, at.heights, strict=True):
             if panel.picture is None:
-                write(left + wide / 2, y + high / 2, panel.note, ha="center", color="#444444")
+                write(left + at.column / 2, y + high / 2, panel.note, ha="center", color="#444444")
                 continue
             h, w = panel.picture.shape[:2]
             canvas[y : y + h, left : left + w] = panel.picture
             if panel.label is not None:
                 _write_names(ax, panel.label, classes, left, y)
     for number, (picture, name) in enumerate(entries):
-        y = legend + (LINE + 6) * (number // beside)
-        left = GAP + round(entry_width * (number % beside))
-        canvas[y : y + picture.shape[0], left : left + patch] = picture
-        write(left + patch + 6, y + picture.shape[0] / 2, name, va="center")
+        y = at.legend + (LINE + 6) * (number // at.beside)
+        left = GAP + round(at.entry * (number % at.beside))
+        canvas[y : y + picture.shape[0], left : left + PATCH] = picture
+        write(left + PATCH + 6, y + picture.shape[0] / 2, name, va="center")
     figure.figimage(canvas, origin="upper", zorder=-1)  # below the text
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
@@ -278,10 +305,10 @@ def legend_of(
     occurring = sorted({value for label in labels for value in np.unique(label).tolist()})
     entries = []
     for value in occurring:
-        patch = coloured(np.full((LINE, 24), value, np.uint8), palette)
+        patch = coloured(np.full((LINE, PATCH), value, np.uint8), palette)
         patch[[0, -1]] = patch[:, [0, -1]] = 0  # a frame, for a class that is white
         entries.append((patch, "no label, or undecided" if value == IGNORE else classes[value]))
-    grey = np.full((LINE, 24, 3), 128, np.uint8)
+    grey = np.full((LINE, PATCH, 3), 128, np.uint8)
     return [*entries, (hatched(grey, np.ones(grey.shape[:2], bool)), "unreliable pseudo-label")]
 
 

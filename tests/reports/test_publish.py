@@ -215,10 +215,10 @@ def test_a_readme_that_cannot_show_the_tables_is_refused_before_anything_is_writ
     readme = tmp_path / "README.md"
     readme.write_text("<!-- table: of nothing -->\n")
     with pytest.raises(DataError, match="there is no table 'of nothing'"):
-        publish([runs], records, readme=readme)
+        publish([runs], records, readmes=[readme])
     assert tree(records.parent) == {}
     readme.write_text(README)  # a table that this call makes is known
-    assert len(publish([runs], records, readme=readme).added) == 1
+    assert len(publish([runs], records, readmes=[readme]).added) == 1
 
 
 def test_a_run_of_the_ablations_is_not_published_a_second_time(make: Make, runs: Path, records: Path) -> None:
@@ -524,6 +524,36 @@ def test_the_command_publishes_and_checks(
     assert (
         code == 0 and f"has no place for the table '{CAMVID}': add the lines <!-- table: {CAMVID} -->" in said
     )
+
+
+def test_the_command_writes_every_readme_and_misses_a_table_only_where_none_has_a_place(
+    make: Make, bench: Bench, runs: Path, records: Path, tmp_path: Path
+) -> None:
+    short, long = tmp_path / "README.md", tmp_path / "long.md"
+    short.write_text("no markers")
+    long.write_text(README)
+    places = ("--to", records, "--readme", short, "--readme", long)
+    store(runs, make(0.4))
+    code, said, _ = bench(runs, *places)
+    assert code == 0 and f"{long}: wrote the table '{CAMVID}'" in said
+    assert f"{short} shows the records as they are" in said and "no place for" not in said
+
+    short.write_text(README)
+    assert bench(*places)[0] == 0 and "40.0 (1)" in short.read_text()
+    for file in (short, long):
+        file.write_text(file.read_text().replace("40.0", "99.9"))
+    code, _, error = bench("--check", *places)
+    assert code == 4 and f"{short} does not show" in error and f"{long} does not show" in error
+
+    for file in (short, long):
+        file.write_text("no markers")
+    code, said, _ = bench("--check", *places)
+    assert code == 0 and said.count(f"{short} and {long} have no place for the table '{CAMVID}'") == 1
+
+    long.write_text(f"{END}\n")  # refused before anything is written
+    store(runs, make(0.5, seed=1))
+    code, _, error = bench(runs, *places)
+    assert code == 3 and f"{long}, line 1" in error and len(read_results(records)) == 1
 
 
 def test_the_command_refuses_what_makes_no_sense(
