@@ -17,9 +17,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from rich.console import Console
 
 from bench import cli
+from bench.commands import options
 from bench.display import Display
 from bench.errors import ConfigError, DataError, Regression
 from bench.gate import (
@@ -461,7 +461,7 @@ def bench(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> Callable[..., tuple[int, str, str]]:
     """`python -m bench check --baseline FILE ...` in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(cli, "out", Console(width=200))
+    monkeypatch.setattr(options.out, "width", 200)
 
     def call(*arguments: object) -> tuple[int, str, str]:
         words = ["bench", "check", "--baseline", tmp_path / "baselines.json", *arguments]

@@ -20,6 +20,7 @@ from PIL import Image
 from rich.console import Console
 
 from bench import __version__, cli
+from bench.commands import options
 from bench.settings.reading import read_yaml
 from bench.settings.schema import RunConfig
 from datasets.splits import Split, digest
@@ -49,7 +50,7 @@ Bench = Callable[..., Outcome]
 def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
     """`python -m bench ...` in this process, with its exit code."""
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(cli, "out", Console(width=200))
+    monkeypatch.setattr(options.out, "width", 200)
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])

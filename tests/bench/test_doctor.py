@@ -78,7 +78,7 @@ def test_torchvision_of_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("threads", "state"), [(2, "ok"), (3, "warn")])
 def test_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch, threads: int, state: str) -> None:
-    monkeypatch.setattr(doctor, "_allowed_cores", lambda: 2.0)
+    monkeypatch.setattr(doctor, "core_share", lambda: 2.0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     check = doctor._threads()
     assert check.state == state
@@ -107,14 +107,6 @@ def test_memory_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 64 * GIB // 4096))
     check = doctor._memory()
     assert (check.state, check.detail) == ("warn", "2.0 GiB free of 8.0 GiB")
-
-
-def test_cores_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "cores", lambda: 8)
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "150000 100000\n")
-    assert doctor._allowed_cores() == 1.5
-    monkeypatch.setattr(Path, "read_text", lambda *_, **__: "max 100000\n")
-    assert doctor._allowed_cores() == 8
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.4, "fail"), (1, "warn"), (6, "ok")])

@@ -242,10 +242,13 @@ def test_knobs_are_described_for_people() -> None:
     assert preset["denoise"] == of["denoise"]._replace(default="true")
 
 
-def test_show_prints_what_a_knob_is() -> None:
+def test_show_prints_what_a_knob_is(monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    result = CliRunner().invoke(app, ["show", "fixmatch"], env={"COLUMNS": "400"})
+    from bench.commands import options
+
+    monkeypatch.setattr(options.out, "width", 400)
+    result = CliRunner().invoke(app, ["show", "fixmatch"])
     line = next(line for line in result.output.splitlines() if "threshold" in line)
     for word in ("0.95", "number >= 0, <= 1", "confidence from which a pixel trains (UniMatch"):
         assert word in line

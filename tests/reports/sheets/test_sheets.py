@@ -346,7 +346,7 @@ def test_lists_of_the_published_numbers_are_the_known_ones() -> None:
         labeled, unlabeled = (digests[of.known_as.replace("/labeled", f"/{r}labeled")] for r in ("", "un"))
         assert (of.pixel, of.none) == (labeled["sha256"], unlabeled["sha256"])
         assert labeled["dataset"] == known.dataset and labeled["ids"] == int(name.split()[-1])
-    files = (ROOT / "bench" / "protocols").glob("voc_*.yaml")
+    files = (ROOT / "bench" / "settings" / "protocols").glob("voc_*.yaml")
     networks = [yaml.safe_load(path.read_text())["network"] for path in files]
     for entry in known.entries:
         assert any((n["encoder"], n["decoder"]) == tuple(dict(entry.network).values()) for n in networks)
