@@ -1,9 +1,25 @@
-"""FrugalSeg: one harness, identical splits, honest tables. Run it as `python -m bench`."""
+"""FrugalSeg: one harness, identical splits, honest tables. On a command line `python -m bench`; in Python:
+
+import bench
+results = [bench.run(method=name, dataset="shapes", seed=0) for name in ("supervised", "fixmatch")]
+bench.compare(results)["miou"]
+"""
+
+from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# What a function needs is imported inside it, so that `import bench` and `--help` are quick.
+if TYPE_CHECKING:
+    import pandas
+
+    from bench.records.schema import Result
 
 __version__ = "0.1.0"
+__all__ = ["compare", "load", "run"]
 
 # `datasets` is also the name of a popular package. Python takes whichever comes first on the path, and a
 # mix-up would show up far from its cause, so look once, here, without importing anything.
@@ -14,3 +30,93 @@ if _spec is None or _spec.origin is None or Path(_spec.origin).resolve().parent 
         f"`import datasets` finds {_spec.origin if _spec else 'nothing'}, not {_ours} beside this package. "
         "Run from the checkout's root, or in an environment without the other `datasets` package."
     )
+
+
+def run(
+    method: str,
+    dataset: str | None = None,
+    split: str | None = None,
+    seed: int | None = None,
+    *,
+    protocol: Path | str | None = None,
+    config: Path | str | None = None,
+    set: Mapping[str, Any] | None = None,
+    data_root: Path | str | None = None,
+    out: Path | str | None = None,
+    device: str | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> Result:
+    """Train one method on one split with one seed, score it, and give its result: `python -m bench run`.
+
+    Each argument is the option of that name, and None is its default. A finished run is read, not repeated.
+
+        result = bench.run(method="fixmatch", dataset="shapes", seed=0)
+        result.predictor.miou                        # 0..1
+        bench.run(method="fixmatch", set={"protocol.steps": 200, "method.threshold": 0.9})
+
+    Args:
+        split: Such as "1_16" or "tags".
+        protocol: A name, such as "camvid", or the path of a YAML file.
+        config: A YAML file of settings, such as a run's config.yaml.
+        set: Any knob, keys as `--set` has them: {"protocol.batch.labeled": 4, "protocol.clip": None}.
+        data_root: Folder that holds one folder per data set; default: $BENCH_DATA.
+        out: Folder of all runs; default: "runs".
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        resume: Go on with an interrupted run.
+        overwrite: Start again, even if it is done.
+        options: precision="bf16", workers=2, threads=4, compile=True, audit=True.
+
+    Raises:
+        ConfigError: An unknown name or setting, or an interrupted run without `resume`. Errors are those of
+            bench.errors, and say what to do.
+        DataError: Data is missing or invalid.
+        Interrupted: Stopped by a signal, such as Ctrl-C; what is trained is saved.
+        BenchError: The run failed.
+    """
+    from bench.display import Display
+    from bench.pipeline import announced_run
+    from bench.plan import plan
+    from bench.settings.resolve import as_flags, assignments, resolve
+
+    texts = {
+        key: None if value is None else str(value)
+        for key, value in {"protocol": protocol, "data_root": data_root, "out": out}.items()
+    }
+    flags = as_flags(
+        method=method, dataset=dataset, split=split, seed=seed, device=device, **texts, **options
+    )
+    planned = plan(resolve(flags, Path(config) if config else None, assignments(set or {})))
+    return announced_run(planned, Display(), resume, overwrite)
+
+
+def load(*folders: Path | str) -> list[Result]:
+    """Read the results of all finished runs below folders: `bench.load("runs", "reports/published")`.
+
+    Returns them in the order of their folders; interrupted runs are left out.
+
+    Raises DataError where a folder is not there or a result is damaged.
+    """
+    from bench.records.index import read_results
+
+    return read_results(*map(Path, folders))
+
+
+def compare(results: Iterable[Result], baseline: str = "supervised") -> dict[str, pandas.DataFrame]:
+    """Give the tables of results as data frames: `bench.compare(bench.load("runs"))["miou"]`.
+
+    Numbers are percent, unrounded, and missing where there is no run. The first columns name what the runs of
+    a row have in common; rows that differ there are not to be compared.
+
+    Args:
+        results: What `run` and `load` give, of any data sets and protocols.
+        baseline: The method, or row, that all others are compared to in "differences".
+
+    Returns:
+        Frames by name: "miou", "modules" (student, predictor, oracle), "classes", "cost"; "differences" where
+        others stand beside the baseline, and "ranks" where rows have cells in common.
+    """
+    from reports.sheets.frames import frames
+
+    return frames(results, baseline)

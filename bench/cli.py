@@ -1,9 +1,8 @@
 """The command line. What a command needs is imported inside it, so that `--help` answers at once."""
 
-from __future__ import annotations
-
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,14 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from bench import __version__
-from bench.commands import cam_seeds, check, data, look, results, run, sweep
-from bench.commands.options import out
+from bench.commands import cam_seeds, check, data, look, new_method, results, run, sweep
+from bench.commands.options import Commands, out
 from bench.errors import BenchError, Interrupted, plain
+
+# Completion belongs to a command that is one word. For `python -m bench` its script would bind `python`, `-m`
+# and `bench`, and Tab would then complete nothing else of Python.
+INSTALLED = Path(sys.argv[0]).name == "bench"
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    add_completion=True,
+    cls=Commands,
+    add_completion=INSTALLED,
     pretty_exceptions_enable=False,
     help="Compare weakly- and semi-supervised segmentation methods: one harness, identical splits.\n\n"
     "Start with [bold]python -m bench run --method u2pl[/bold], which needs no data.",
@@ -27,7 +31,7 @@ app = typer.Typer(
     "75 stopped by a signal and resumable. "
     "--debug anywhere shows a traceback.",
 )
-for room in (run, sweep, cam_seeds, results, check, look):  # the order of `--help`
+for room in (run, sweep, cam_seeds, results, check, look, new_method):  # the order of `--help`
     app.add_typer(room.app)
 app.add_typer(data.app, name="data")
 
@@ -38,7 +42,7 @@ def main() -> None:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     try:
-        app(prog_name="python -m bench")
+        app(prog_name="bench" if INSTALLED else "python -m bench")
     except (BenchError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 PLAIN_SECONDS = 15.0  # between plain lines, so that a log file stays short
+SHORT = ("loss",)  # the figures that a line has room for; metrics.jsonl has all
 
 
 class Display:
-    """Shows one activity at a time ("train", "score student"), with count, rate, ETA and figures."""
+    """Shows one activity at a time ("train", "score student"), with count, rate, ETA and the loss.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        verbose: Show every figure of a method, not the loss alone.
+    """
+
+    def __init__(self, console: Console | None = None, verbose: bool = False) -> None:
+        self.verbose = verbose
         self.console = console or Console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -44,7 +50,7 @@ class Display:
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         now = time.monotonic()
         rate = (done - self._first) / max(now - self._began, 1e-9)
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in (figures or {}).items())
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in self._chosen(figures or {}))
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, rate=f"{rate:.2f}/s")
             if figures:
@@ -53,6 +59,9 @@ class Display:
             self._said = now
             eta = (self._total - done) / max(rate, 1e-9)
             self.say(f"{self._name} {done}/{self._total}  {rate:.2f}/s  ETA {eta:.0f} s  {shown}".rstrip())
+
+    def _chosen(self, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+        yield from (item for item in figures.items() if self.verbose or item[0] in SHORT)
 
     def stop(self) -> None:
         if self._bar is not None:

@@ -13,16 +13,26 @@ import numpy as np
 import torch
 
 from bench.cam_seeds.make import make
+from bench.cam_seeds.warnings import warnings
 from bench.display import Display
 from bench.errors import BenchError
-from bench.machine import stoppable
+from bench.machine import choose_device, stoppable
 from bench.networks import exported
-from bench.plan import Plan, SeedPlan
+from bench.outlook import outlook
+from bench.plan import Plan, SeedPlan, data_root
 from bench.records.atomic import write_atomic
 from bench.records.schema import Point, Result, SeedReport
 from bench.scoring.inference import score
+from bench.settings import registry
 from bench.training import checkpoint, session
 from bench.training.trainer import Trainer
+
+
+def announced_run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = False) -> Result:
+    """Say what a run will do, and do it; raises as `run` does."""
+    for line in outlook(plan, choose_device(plan.config.machine.device), overwrite):
+        display.say(line)
+    return run(plan, display, resume, overwrite)
 
 
 def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = False) -> Result:
@@ -61,9 +71,15 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
 def make_seeds(plan: SeedPlan, display: Display, jobs: int | None = None) -> SeedReport:
     """Make the CAM seeds of a split where they are missing, and the classifier's run before them.
 
+    Says whether they are of use.
+
     Raises as `bench.cam_seeds.make.make` and `run` do.
     """
-    return make(plan, display, partial(run, plan.classifier, display, resume=True), jobs)
+    report = make(plan, display, partial(run, plan.classifier, display, resume=True), jobs)
+    config = plan.classifier.config
+    for line in warnings(report, registry.load_dataset(config.dataset, data_root(config)).classes):
+        display.say(line)
+    return report
 
 
 def _score_and_record(trainer: Trainer) -> Result:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, DataError
 from bench.records.folders import RunFolder, SeedFolder
 from bench.settings import registry
+from bench.settings.base import Knobs
+from bench.settings.reading import merge, validate
 from bench.settings.registry import MethodInfo
+from bench.settings.resolve import resolve
 from bench.settings.schema import CamSeeds, RunConfig
 from datasets.splits import GRANTS, Split, batch_sources, find_split
 from datasets.tags import TagTable, load_tags
@@ -24,6 +29,8 @@ CLASSIFIER = "classifier"  # the method whose activation maps become seeds
 
 @dataclass(frozen=True)
 class Plan:
+    """All that a run is, before it starts."""
+
     config: RunConfig
     method: MethodInfo
     split: Split
@@ -31,6 +38,12 @@ class Plan:
     run_id: str
     folder: RunFolder
     seeds: SeedPlan | None = None  # the CAM seeds to make first; None if the split grants no tags
+
+    @cached_property
+    def hparams(self) -> Knobs:
+        """The method's hyperparameters, as its class reads them from the configuration."""
+        given = {key: value for key, value in self.config.method.items() if key != "name"}
+        return validate(self.method.cls.HParams, given, "method")
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,39 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
         Path(config.machine.out), config.dataset, config.split, method.name, config.seed, run_id
     )
     return Plan(config, method, split, inputs, run_id, folder, seeds)
+
+
+def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
+    """The plan of a run that was begun, from the settings in its folder; it goes on in that folder.
+
+    Args:
+        run: Such as runs/shapes/1_16/fixmatch/0-1234abcd.
+        flags: What a command line adds, as `resolve` takes it.
+
+    Raises:
+        DataError: The folder holds no run.
+        ConfigError: The run is done, or its settings are those of another folder.
+    """
+    folder = RunFolder(run)
+    if folder.result.exists():
+        raise ConfigError(
+            f"{run} is done; `show {run}` draws its pictures, and `run --config {folder.config} --overwrite` "
+            "starts it again."
+        )
+    if not folder.config.exists():
+        raise DataError(
+            f"{run} holds no run that can go on: there is no {folder.config.name}. Give the folder of a run, "
+            "such as runs/shapes/1_16/fixmatch/0-1234abcd, or start it with `run`."
+        )
+    deep = len(run.resolve().parents) > 3
+    out = str(folder.root if deep else run)
+    planned = plan(resolve(merge(flags, {"machine": {"out": out}}), folder.config))
+    if planned.folder.path.resolve() != run.resolve():
+        raise ConfigError(
+            f"{folder.config} is of the run {planned.folder.path}, not of this folder: one of them was "
+            f"renamed or edited. Undo that, or start anew with `run --config {folder.config}`."
+        )
+    return planned
 
 
 def seed_plan(config: RunConfig, split: Split) -> SeedPlan:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shlex
@@ -14,14 +13,12 @@ from pathlib import Path
 import pytest
 import typer
 
-import bench
 from bench import cli
 from bench.settings import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "bench/README.md", "methods/README.md", "datasets/README.md", "reports/README.md")
 TEXTS = {file: (ROOT / file).read_text() for file in FILES}
-PENDING = {"new-method", "--json"}  # written of, not there yet; a test fails as soon as they are
 
 
 def blocks(language: str) -> Iterator[object]:
@@ -40,8 +37,7 @@ def commands() -> Iterator[object]:
         for number, line in enumerate(text.splitlines(), 1):
             for found in re.finditer(r"python -m bench ([^`&|]+)", line):
                 words = shlex.split(found[1], comments=True)
-                marks = [pytest.mark.xfail(strict=True)] if PENDING & set(words) else []
-                yield pytest.param(words, id=f"{file}:{number} {words[0]}", marks=marks)
+                yield pytest.param(words, id=f"{file}:{number} {words[0]}")
 
 
 def first_column(file: str, heading: str) -> set[str]:
@@ -67,9 +63,7 @@ def test_a_shell_block_is_one(block: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("python"))
-def test_a_python_block_runs(block: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if "bench.run(" in block and not hasattr(bench, "run"):
-        request.applymarker(pytest.mark.xfail(strict=True, reason="bench.run is not there yet"))
+def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -77,7 +71,6 @@ def test_a_python_block_runs(block: str, tmp_path: Path, request: pytest.Fixture
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(not importlib.util.find_spec("bench.testing"), reason="not there yet", strict=True)
 def test_the_example_of_a_method_keeps_the_contract(tmp_path: Path) -> None:
     (example,) = re.findall(r"^```python\n(.*?)^```", TEXTS["methods/README.md"], re.DOTALL | re.MULTILINE)
     (tmp_path / "example_method.py").write_text(example)
@@ -119,7 +112,7 @@ def test_the_front_page_is_short_and_its_picture_small() -> None:
 
 def test_the_tables_of_names_are_complete() -> None:
     known = set(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
-    assert first_column("bench/README.md", "command") - PENDING == known - PENDING
+    assert first_column("bench/README.md", "command") == known
     # A method that somebody adds needs no line here.
     assert first_column("methods/README.md", "method") <= set(registry.method_names())
     assert len(first_column("methods/README.md", "method")) == 10

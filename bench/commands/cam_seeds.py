@@ -1,7 +1,5 @@
 """`cam-seeds`: from image tags to CAM seeds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,29 +46,31 @@ def cam_seeds(
     `run` does this by itself where a split grants tags; runs of one seed share them. Stopped, it goes on from
     where it was.
     """
-    flags = {
-        "dataset": dataset,
-        "split": split,
-        "seed": seed,
-        "method": {"name": "supervised"},  # any that learns from seeds: they do not depend on it
-        "machine": {
-            "data_root": str(data_root) if data_root else None,
-            "out": out_dir,
-            "device": device,
-            "workers": workers,
-        },
-    }
     from bench.plan import plan
-    from bench.settings.resolve import resolve
+    from bench.settings.resolve import as_flags, resolve
 
+    flags = as_flags(
+        method="supervised",  # any that learns from seeds: they do not depend on it
+        dataset=dataset,
+        split=split,
+        seed=seed,
+        data_root=data_root,
+        out=out_dir,
+        device=device,
+        workers=workers,
+    )
     planned = plan(resolve(flags, config, sets or [])).seeds
     if planned is None:
         raise ConfigError(f"split {split!r} grants no tags; choose one that does, such as tags or 1_8+tags.")
-    from bench.cam_seeds.quality import measure
     from bench.display import Display
-    from bench.pipeline import make_seeds
+    from bench.outlook import seed_outlook
 
     display = Display()
+    for line in seed_outlook(planned):  # said before torch is loaded, which takes seconds
+        display.say(line)
+    from bench.cam_seeds.quality import measure
+    from bench.pipeline import make_seeds
+
     report = make_seeds(planned, display, jobs)
     measured = (planned.folder.read_quality() or measure(planned, display)) if quality else None
     out.print(_seed_table(report, measured))

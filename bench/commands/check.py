@@ -1,7 +1,5 @@
 """`check`: the regression gate."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """`data`: look at data sets and their splits, make and import splits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +7,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import DataRoot, DatasetName, out
+from bench.commands.options import Commands, DataRoot, DatasetName, out
 from bench.errors import ConfigError, DataError
 
-app = typer.Typer(no_args_is_help=True, help="Look at data sets and their splits.")
+app = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at data sets and their splits.")
 
 
 @app.command(epilog="Example: python -m bench data verify --dataset camvid --data-root DIR")

@@ -1,24 +1,34 @@
 """`list`, `show`, `doctor`: look at what there is, and change nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import DataRoot, out
-from bench.commands.sweep import sweeps_table
+from bench.commands.options import DataRoot, json_option, out, print_json
+from bench.commands.sweep import sweeps_json, sweeps_table
 from bench.errors import BenchError, ConfigError
 
 app = typer.Typer()
 
 
 @app.command("list", epilog="Example: python -m bench list --data-root DIR")
-def list_(data_root: DataRoot = None) -> None:
+def list_(
+    data_root: DataRoot = None,
+    json_: Annotated[
+        bool,
+        json_option(
+            "methods (name, needs, summary, broken), datasets (name, splits, protocol), "
+            "sweeps (name, method, title), protocols"
+        ),
+    ] = False,
+) -> None:
     """List methods, data sets with their splits, and protocols."""
+    if json_:
+        print_json(_listed(data_root))
+        return
     from bench.settings import registry
     from bench.settings.reading import protocol_names
     from datasets.splits import known_splits
@@ -38,6 +48,31 @@ def list_(data_root: DataRoot = None) -> None:
     out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
 
 
+def _listed(data_root: Path | None) -> dict[str, Any]:
+    """What `list` says, for `--json`."""
+    from bench.settings import registry
+    from bench.settings.reading import protocol_names
+    from datasets.splits import known_splits
+
+    methods = []
+    for name in registry.method_names():
+        try:
+            info = registry.describe_method(name)
+            said = {"needs": sorted(info.needs), "summary": info.summary, "broken": None}
+        except BenchError as error:
+            said = {"needs": None, "summary": None, "broken": str(error)}
+        methods.append({"name": name, **said})
+    sets = [
+        {
+            "name": name,
+            "splits": list(known_splits(name, data_root)),
+            "protocol": registry.default_protocol(name),
+        }
+        for name in registry.dataset_names(data_root)
+    ]
+    return {"methods": methods, "datasets": sets, "sweeps": sweeps_json(), "protocols": protocol_names()}
+
+
 @app.command(epilog="Example: python -m bench show runs/shapes/tags/u2pl/0-1234abcd --images 8")
 def show(
     name: Annotated[
@@ -50,6 +85,13 @@ def show(
         Path | None, typer.Option(help="Of a run: the PNG to write; default: sheet.png in its folder.")
     ] = None,
     data_root: DataRoot = None,
+    json_: Annotated[
+        bool,
+        json_option(
+            "kind, which is method (name, version, needs, summary, doc, knobs), protocol (settings) or run "
+            "(folder, sheet)"
+        ),
+    ] = False,
 ) -> None:
     """Show what a method is and every knob it has, what a protocol fixes, or pictures of a finished run.
 
@@ -60,30 +102,69 @@ def show(
     import yaml
 
     from bench.settings import registry
-    from bench.settings.base import describe_knobs
     from bench.settings.reading import protocol_names, read_protocol, suggest
 
     wanted = images is not None or to is not None  # a sheet, even where a folder has a method's name
     if not wanted and name in registry.method_names():
         info = registry.describe_method(name)
-        out.print(
-            f"[bold]{escape(name)}[/bold] (version {info.version}), needs {' + '.join(sorted(info.needs))}"
-        )
-        out.print(escape(info.doc), highlight=False)
-        table = Table(
-            "knob", "default", "allowed", "", title="set with --set method.KNOB=VALUE", title_justify="left"
-        )
-        for knob in describe_knobs(info.knobs):
-            table.add_row(*map(escape, knob))
-        if info.knobs.model_fields:
-            out.print(table)
+        if json_:
+            print_json(_method(info))
+        else:
+            _print_method(info)
     elif not wanted and name in protocol_names():
-        print(yaml.safe_dump(read_protocol(name), sort_keys=False), end="")
+        settings = read_protocol(name)
+        if json_:
+            print_json({"kind": "protocol", "settings": settings})
+            return
+        print(yaml.safe_dump(settings, sort_keys=False), end="")
     elif wanted or Path(name).is_dir():
         written = draw_sheet(Path(name), data_root, 4 if images is None else images, to)
+        if json_:
+            print_json({"kind": "run", "folder": name, "sheet": str(written)})
+            return
         out.print(f"wrote {escape(str(written))}", highlight=False, soft_wrap=True)
     else:
         raise ConfigError(suggest(name, [*registry.method_names(), *protocol_names()], "method or protocol"))
+
+
+def _print_method(info: Any) -> None:
+    from bench.settings.base import describe_knobs
+
+    out.print(
+        f"[bold]{escape(info.name)}[/bold] (version {info.version}), needs {' + '.join(sorted(info.needs))}"
+    )
+    out.print(escape(info.doc), highlight=False)
+    table = Table(
+        "knob", "default", "allowed", "", title="set with --set method.KNOB=VALUE", title_justify="left"
+    )
+    for knob in describe_knobs(info.knobs):
+        table.add_row(*map(escape, knob))
+    if info.knobs.model_fields:
+        out.print(table)
+
+
+def _method(info: Any) -> dict[str, Any]:
+    """What `show METHOD` says, for `--json`."""
+    defaults = info.knobs.model_construct().model_dump(mode="json")
+    knobs = [
+        {
+            "name": key,
+            "type": getattr(field.annotation, "__name__", str(field.annotation)),
+            "default": defaults.get(key),
+            "description": field.description,
+        }
+        for key, field in info.knobs.model_fields.items()
+    ]
+    needs = sorted(info.needs)
+    return {
+        "kind": "method",
+        "name": info.name,
+        "version": info.version,
+        "needs": needs,
+        "summary": info.summary,
+        "doc": info.doc,
+        "knobs": knobs,
+    }
 
 
 def draw_sheet(run: Path, data_root: Path | None, images: int, to: Path | None) -> Path:
@@ -104,18 +185,24 @@ def draw_sheet(run: Path, data_root: Path | None, images: int, to: Path | None) 
 def doctor(
     data_root: DataRoot = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of all runs.")] = Path("runs"),
+    json_: Annotated[bool, json_option("fit, checks (name, state, detail, fix)")] = False,
 ) -> None:
     """Check that this machine is fit to run; exit code 5 if it is not."""
+    from dataclasses import asdict
+
     from bench.doctor import examine
 
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
     checks = examine(data_root, out_dir)
-    for check in checks:
+    unfit = any(check.state == "fail" for check in checks)
+    if json_:
+        print_json({"fit": not unfit, "checks": [asdict(check) for check in checks]})
+    for check in checks if not json_ else ():
         fix = f" -> {check.fix}" if check.state != "ok" and check.fix else ""
         out.print(
             f"[{colours[check.state]}]{check.state:4}[/] {escape(check.name)}: {escape(check.detail + fix)}",
             highlight=False,
             soft_wrap=True,
         )
-    if any(check.state == "fail" for check in checks):
+    if unfit:
         raise typer.Exit(5)

@@ -1,19 +1,39 @@
 """What several commands share: their options, and how they print."""
 
-from __future__ import annotations
-
+import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from bench.errors import ConfigError, plain
+from bench.errors import ConfigError, nearest, plain
 
 out = Console()
 if not out.is_terminal and "COLUMNS" not in os.environ:
     out.width = 160  # a file or a pipe has no edge that a table must be squeezed to
+
+
+class Commands(TyperGroup):
+    """A group that knows which command was meant: `rn`, `train` and `trian` mean `run`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        self.suggest_commands = False  # typer's own hint, which knows no other words
+        if (
+            args
+            and args[0] not in self.commands
+            and not args[0].startswith("-")
+            and not ctx.resilient_parsing
+        ):
+            meant = {name: name for name in self.commands} | (
+                {"train": "run"} if "run" in self.commands else {}
+            )
+            near = nearest(args[0], meant)
+            hint = f" Did you mean {meant[near]!r}?" if near else ""
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
 
 def _or_environment(data_root: Path | None) -> Path | None:
@@ -30,16 +50,38 @@ DataRoot = Annotated[
 DataRootOfRun = Annotated[
     Path | None, typer.Option("--data-root", help=_FOLDER_OF_ALL, show_default="$BENCH_DATA")
 ]
-ProtocolName = Annotated[str | None, typer.Option("--protocol", help="Default: the data set's own.")]
-OutDir = Annotated[str | None, typer.Option("--out", help="Folder of all runs.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.")]
-Precision = Annotated[str | None, typer.Option(help="fp32, bf16, fp16; part of the protocol.")]
-Workers = Annotated[int | None, typer.Option(help="Loader processes of a run.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file with settings, such as a run's config.yaml.")
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any knob: method.threshold=0.9, protocol.steps=200."),
+]
+ProtocolName = Annotated[
+    str | None,
+    typer.Option(
+        "--protocol",
+        metavar="NAME|FILE",
+        help="Name, see `list`, or a YAML file of that form, such as mine.yaml.",
+        show_default="the data set's own",
+    ),
+]
+OutDir = Annotated[str | None, typer.Option("--out", help="Folder of all runs.", show_default="runs")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.", show_default="auto")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, bf16, fp16; part of the protocol.", show_default="the protocol's"),
+]
+Workers = Annotated[int | None, typer.Option(help="Loader processes of a run.", show_default="1")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Show all figures of a method as it trains, such as mask_ratio.")
+]
 Audit = Annotated[
     bool | None,
     typer.Option(
         "--audit/--no-audit",
         help="Open the withheld masks to log how good pseudo-labels are; no result changes.",
+        show_default="no-audit",
     ),
 ]
 DatasetName = Annotated[
@@ -50,6 +92,34 @@ DatasetName = Annotated[
 def say(line: str) -> None:
     """Print one plain line: a name in it drives no terminal."""
     out.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+
+
+def json_option(keys: str) -> Any:
+    """Make the option `--json` of a command whose document has these keys."""
+    return typer.Option(
+        "--json", help=f"Print one JSON document and nothing else; sentences go to stderr. Keys: {keys}."
+    )
+
+
+def print_json(document: Any) -> None:
+    """Print the one document of `--json`: plain ASCII, and null for what is missing or no number."""
+    print(json.dumps(_finite(document), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """With None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and value - value != 0 else value
+
+
+def table_json(sheet: Any) -> dict[str, Any]:
+    """A table of reports for `--json`: its rows are objects with unrounded numbers."""
+    heading, *records = sheet.records
+    rows = [dict(zip(heading, record, strict=True)) for record in records]
+    return {"name": sheet.name, "title": sheet.title, "group": sheet.group, "rows": rows}
 
 
 def items(option: str, texts: list[str] | None) -> list[str]:

@@ -1,14 +1,12 @@
 """`score`, `report`, `publish`: what is made of finished runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from bench.commands.options import DataRoot, items, out, say
+from bench.commands.options import DataRoot, items, json_option, out, print_json, say, table_json
 from bench.errors import ConfigError, Interrupted, Regression
 
 app = typer.Typer()
@@ -72,6 +70,7 @@ def report(
         str,
         typer.Option(metavar="NAME", help="Method, or row of the tables, that all others are compared to."),
     ] = "supervised",
+    json_: Annotated[bool, json_option("page, files, warnings, tables (name, title, group, rows)")] = False,
 ) -> None:
     """Print the tables of finished runs, and write them with plots as one HTML page.
 
@@ -89,11 +88,21 @@ def report(
         written = write_report(runs, out_dir, baseline)
     finally:
         gc.enable()
+    page, *others = written.paths
+    if json_:
+        print_json(
+            {
+                "page": str(page),
+                "files": list(map(str, others)),
+                "warnings": written.warnings,
+                "tables": list(map(table_json, written.sheets)),
+            }
+        )
+        return
     for sheet in written.sheets:
         out.print(text.to_rich(sheet))
     for warning in written.warnings:
         say(f"warning: {warning}")
-    page, *others = written.paths
     out.print(f"wrote {escape(str(page))} and {len(others)} files beside it", highlight=False, soft_wrap=True)
 
 

@@ -1,6 +1,4 @@
-"""`run`: one method on one split with one seed."""
-
-from __future__ import annotations
+"""`run` and `resume`: one method on one split with one seed."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,76 +7,157 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import Audit, DataRootOfRun, Device, OutDir, Precision, ProtocolName, Workers, out
+from bench.commands.options import (
+    Audit,
+    ConfigFile,
+    DataRootOfRun,
+    Device,
+    OutDir,
+    Precision,
+    ProtocolName,
+    Sets,
+    Verbose,
+    Workers,
+    json_option,
+    out,
+    print_json,
+)
 from bench.errors import Interrupted
 
 app = typer.Typer()
+KEYS = (
+    "folder, and those of the run's record; with --dry-run folder, run_id, protocol_hash, steps, images, "
+    "before, config"
+)
 
 
 @app.command(epilog="Example: python -m bench run --method u2pl --dataset camvid --split 1_8 --data-root DIR")
 def run(
-    method: Annotated[str | None, typer.Option(help="Method; see `list`.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split, such as 1_16, 1_8, full.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="Method; see `list`.", show_default="none: give one")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Data set; `shapes` is generated.", show_default="shapes")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split, such as 1_16, 1_8, full.", show_default="1_16")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random draw.", show_default="0")] = None,
     protocol: ProtocolName = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with settings, such as a run's config.yaml.")
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any knob: method.threshold=0.9, protocol.steps=200."
-        ),
-    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
     data_root: DataRootOfRun = None,
     out_dir: OutDir = None,
     device: Device = None,
     precision: Precision = None,
     workers: Workers = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of torch.")] = None,
-    compile_: Annotated[bool | None, typer.Option("--compile", help="Use torch.compile.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of torch.", show_default="the cores")
+    ] = None,
+    compile_: Annotated[
+        bool | None, typer.Option("--compile", help="Use torch.compile.", show_default="off")
+    ] = None,
     audit: Audit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, even if done.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    verbose: Verbose = False,
+    json_: Annotated[bool, json_option(KEYS)] = False,
 ) -> None:
     """Train one method on one split with one seed, score it, and print its mIoU table."""
-    flags = {
-        "dataset": dataset,
-        "split": split,
-        "seed": seed,
-        "method": {"name": method},
-        "protocol": {"name": protocol, "precision": precision},
-        "machine": {
-            "data_root": str(data_root) if data_root else None,
-            "out": out_dir,
-            "device": device,
-            "workers": workers,
-            "threads": threads,
-            "compile": compile_,
-            "audit": audit,
-        },
-    }
     from bench.plan import plan
-    from bench.settings.resolve import resolve
+    from bench.settings.resolve import as_flags, resolve
 
+    flags = as_flags(
+        method=method,
+        dataset=dataset,
+        split=split,
+        seed=seed,
+        protocol=protocol,
+        precision=precision,
+        data_root=data_root,
+        out=out_dir,
+        device=device,
+        workers=workers,
+        threads=threads,
+        compile=compile_,
+        audit=audit,
+    )
     planned = plan(resolve(flags, config, sets or []))
-    if dry_run:
-        print(planned.config.to_yaml(), end="")
-        granted = ", ".join(f"{count} {kind}" for kind, count in planned.split.counts.items())
-        print(f"# run {planned.run_id}, protocol {planned.config.protocol.hash}, in {planned.folder.path}")
-        print(f"# split {planned.split.name}: {granted}; {planned.config.protocol.steps} steps")
+    if dry_run and json_:
+        print_json(_planned(planned))
         return
+    if dry_run:
+        _print_plan(planned)
+        return
+    _run_and_print(planned, verbose, json_, resume, overwrite)
+
+
+@app.command(epilog="Example: python -m bench resume runs/shapes/1_16/fixmatch/0-1234abcd")
+def resume(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Folder, such as runs/shapes/1_16/fixmatch/0-1234abcd."),
+    ],
+    data_root: DataRootOfRun = None,
+    device: Device = None,
+    workers: Workers = None,
+    verbose: Verbose = False,
+    json_: Annotated[bool, json_option("folder, and those of the run's record")] = False,
+) -> None:
+    """Go on with an interrupted run from the settings and the checkpoint in its folder."""
+    from bench.plan import saved_plan
+    from bench.settings.resolve import as_flags
+
+    flags = as_flags(data_root=data_root, device=device, workers=workers)
+    _run_and_print(saved_plan(run, flags), verbose, json_, resume=True)
+
+
+def _run_and_print(
+    plan: Any, verbose: bool, json_: bool, resume: bool = False, overwrite: bool = False
+) -> None:
     from bench.display import Display
-    from bench.pipeline import run as run_plan
+    from bench.pipeline import announced_run
 
     try:
-        result = run_plan(planned, Display(), resume=resume, overwrite=overwrite)
+        result = announced_run(plan, Display(verbose=verbose), resume, overwrite)
     except Interrupted as error:
-        raise Interrupted(f"{error}; {planned.folder.path} is saved, go on with --resume.") from error
+        raise Interrupted(
+            f"{error}; {plan.folder.path} is saved, go on with --resume or `resume {plan.folder.path}`."
+        ) from error
+    if json_:
+        print_json({"folder": str(plan.folder.path), **result.model_dump(mode="json")})
+        return
     _print_result(result)
-    out.print(f"records: {escape(str(planned.folder.path))}", highlight=False, soft_wrap=True)
+    out.print(f"records: {escape(str(plan.folder.path))}", highlight=False, soft_wrap=True)
+
+
+def _print_plan(plan: Any) -> None:
+    """The resolved settings, and as comments what they come to."""
+    from bench.outlook import seed_outlook
+
+    steps = plan.config.protocol.steps
+    granted = ", ".join(f"{count} {kind}" for kind, count in plan.split.counts.items())
+    print(plan.config.to_yaml(), end="")
+    for line in seed_outlook(plan.seeds) if plan.seeds else ():
+        print(f"# {line}")
+    print(f"# run {plan.run_id}, protocol {plan.config.protocol.hash}, in {plan.folder.path}")
+    print(f"# split {plan.split.name}: {granted}; {steps} steps")
+
+
+def _planned(plan: Any) -> dict[str, Any]:
+    """What a dry run says, for `--json`."""
+    from bench.outlook import seed_outlook
+
+    return {
+        "folder": str(plan.folder.path),
+        "run_id": plan.run_id,
+        "protocol_hash": plan.config.protocol.hash,
+        "steps": plan.config.protocol.steps,
+        "images": plan.split.counts,
+        "before": seed_outlook(plan.seeds) if plan.seeds else [],
+        "config": plan.config.model_dump(mode="json"),
+    }
 
 
 def _print_result(result: Any) -> None:

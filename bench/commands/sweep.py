@@ -1,9 +1,7 @@
 """`sweep`: a grid of runs."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,19 +9,31 @@ from rich.table import Table
 
 from bench.commands.options import (
     Audit,
+    ConfigFile,
     DataRootOfRun,
     Device,
     OutDir,
     Precision,
     ProtocolName,
+    Sets,
     Workers,
     items,
+    json_option,
     out,
+    print_json,
     say,
+    table_json,
 )
 from bench.errors import BenchError, ConfigError, Interrupted
 
+if TYPE_CHECKING:
+    from bench.sweeps.ablations import Ablation
+    from bench.sweeps.grid import Cell, Failure
+
 app = typer.Typer()
+KEYS = "runs (state, label, said, folder, run_id, miou), refused, tables; with --status"
+SHARE = "the cores / jobs"
+MOST_SEEDS = 1000  # of a range: more is a slip of the finger, such as 0-20260101
 
 
 @app.command(
@@ -37,16 +47,12 @@ def sweep(
     method: Annotated[list[str] | None, typer.Option(help="Methods, with commas between.")] = None,
     dataset: Annotated[list[str] | None, typer.Option(help="Data sets, with commas between.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits, with commas between.")] = None,
-    seed: Annotated[list[str] | None, typer.Option(help="Seeds, with commas between.")] = None,
+    seed: Annotated[list[str] | None, typer.Option(help="Seeds: 0,1,2 or 0-4 or 0-2,7.")] = None,
     protocol: ProtocolName = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with settings of all runs.")] = None,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any knob, for all runs.")
-    ] = None,
+    config: ConfigFile = None,
+    sets: Sets = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, spread over the CUDA devices.")] = 1,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads of each run; default: the cores / jobs.")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each run.", show_default=SHARE)] = None,
     data_root: DataRootOfRun = None,
     out_dir: OutDir = None,
     device: Device = None,
@@ -55,50 +61,83 @@ def sweep(
     audit: Audit = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and stop.")] = False,
     status: Annotated[bool, typer.Option("--status", help="... and the tables so far.")] = False,
+    json_: Annotated[bool, json_option(KEYS)] = False,
     list_names: Annotated[bool, typer.Option("--list", help="Print the named sweeps and stop.")] = False,
 ) -> None:
     """Run a grid minus what is done, each run in a process of its own, and print its tables.
 
     The same command goes on with what was stopped or has failed. A run that another sweep holds is its own.
-    Stopped by Ctrl-C, the runs save what they have; a second one, after a second, kills them.
+    Stopped by Ctrl-C, the runs save what they have; a second one, after two seconds, kills them.
     """
-    from bench.sweeps.ablations import read_ablation, sweep_file
-    from bench.sweeps.grid import Span, check_data, counted, grid, listing
-    from bench.sweeps.launch import run_grid
+    from bench.settings.resolve import as_flags
+    from bench.sweeps.grid import Span, grid
 
     if list_names:
         out.print(sweeps_table())
         return
-    if name and name.isdecimal():
-        raise ConfigError(f"{name}: numbers of one option stand together, with commas between: --seed 0,1,2.")
-    ablation = read_ablation(sweep_file(name)) if name else None
-    flags = {
-        "protocol": {"name": protocol, "precision": precision},
-        "machine": {
-            "data_root": str(data_root) if data_root else None,
-            "out": out_dir,
-            "device": device,
-            "workers": workers,
-            "threads": threads,
-            "audit": audit,
-        },
-    }
-    seeds = items("--seed", seed)
-    if not all(item.isdecimal() for item in seeds):
-        raise ConfigError(f"--seed {','.join(seeds)}: give whole numbers with commas between, such as 0,1,2.")
+    if json_ and not (status or dry_run):
+        raise ConfigError("--json says how the runs of a sweep stand; give it with --status or --dry-run.")
+    ablation = _ablation(name)
+    flags = as_flags(
+        protocol=protocol,
+        precision=precision,
+        data_root=data_root,
+        out=out_dir,
+        device=device,
+        workers=workers,
+        threads=threads,
+        audit=audit,
+    )
     span = Span(
         methods=items("--method", method),
         datasets=items("--dataset", dataset),
         splits=items("--split", split),
-        seeds=[int(item) for item in seeds],
+        seeds=seeds_of(items("--seed", seed)),
     )
     cells, refused = grid(span, ablation, flags, config, sets or [])
     if dry_run or status:
-        for line in listing(cells, refused):
-            say(line)
-        if status:
-            _print_tables(cells, ablation)
+        _print_status(cells, refused, ablation, status, json_)
+    else:
+        _run(cells, refused, ablation, jobs)
+
+
+def _ablation(name: str | None) -> "Ablation | None":
+    from bench.sweeps.ablations import read_ablation, sweep_file
+
+    if name and name.isdecimal():
+        raise ConfigError(f"{name}: numbers of one option stand together, with commas between: --seed 0,1,2.")
+    return read_ablation(sweep_file(name)) if name else None
+
+
+def _print_status(
+    cells: "Sequence[Cell]",
+    refused: "Sequence[Failure]",
+    ablation: "Ablation | None",
+    tables: bool,
+    json_: bool,
+) -> None:
+    from bench.sweeps.grid import listing
+
+    if json_:
+        document = {
+            "runs": [_cell(cell) for cell in cells],
+            "refused": [{"label": failure.label, "reason": failure.reason} for failure in refused],
+            "tables": [table_json(sheet) for sheet in _tables(cells, ablation)] if tables else [],
+        }
+        print_json(document)
         return
+    for line in listing(cells, refused):
+        say(line)
+    if tables:
+        _print_tables(cells, ablation)
+
+
+def _run(
+    cells: "Sequence[Cell]", refused: "Sequence[Failure]", ablation: "Ablation | None", jobs: int
+) -> None:
+    """Run what is not done, say what has failed, and print the tables. Raises where a run has failed."""
+    from bench.sweeps.grid import check_data, counted
+    from bench.sweeps.launch import run_grid
 
     for failure in refused:
         say(f"refused: {failure.label}: {failure.reason}")
@@ -125,24 +164,58 @@ def sweep(
         )
 
 
-def _list_failures(failures: Any) -> None:
+def seeds_of(texts: list[str]) -> list[int]:
+    """Read seeds: ["0-2", "7"] -> 0, 1, 2, 7, each once."""
+    found: list[int] = []
+    for text in texts:
+        first, dash, last = text.partition("-")
+        if not all(end.isascii() and end.isdecimal() for end in ([first, last] if dash else [first])):
+            raise ConfigError(
+                f"--seed {','.join(texts)}: give whole numbers with commas between, such as 0,1,2, or "
+                "a range, such as 0-4."
+            )
+        ends = (int(first), int(last) if dash else int(first))
+        if not 0 <= ends[1] - ends[0] < MOST_SEEDS:
+            raise ConfigError(f"--seed {text}: a range goes up, such as 0-4, to at most {MOST_SEEDS} seeds.")
+        found += range(ends[0], ends[1] + 1)
+    return list(dict.fromkeys(found))
+
+
+def _list_failures(failures: "Sequence[Failure]") -> None:
     for failure in failures:
         say(f"failed: {failure.label}: {failure.reason}" + (f"  ({failure.log})" if failure.log else ""))
 
 
-def _print_tables(cells: Any, ablation: Any) -> None:
+def _cell(cell: "Cell") -> dict[str, Any]:
+    """One run of the grid, for `--json`."""
+    result = cell.result
+    return {
+        "state": cell.state,
+        "label": cell.label,
+        "said": cell.said if cell.state in ("running", "failed") else "",
+        "folder": str(cell.folder.path),
+        "run_id": cell.plan.run_id,
+        "miou": result.predictor.miou if result else None,
+    }
+
+
+def _print_tables(cells: "Sequence[Cell]", ablation: "Ablation | None") -> None:
+    from reports.sheets import text
+
+    for sheet in _tables(cells, ablation):
+        out.print(text.to_rich(sheet))
+
+
+def _tables(cells: "Sequence[Cell]", ablation: "Ablation | None") -> list[Any]:
     """The tables of those runs of a sweep that are done."""
     from reports.groups import comparable
-    from reports.sheets import text
     from reports.sheets.ablation import ablation_tables
     from reports.sheets.headline import headline
 
-    for group in comparable({cell.folder.path: cell.result for cell in cells if cell.result}):
-        if ablation is None:
-            out.print(text.to_rich(headline(group)))
-        else:
-            for found in ablation_tables(group, ablation):
-                out.print(text.to_rich(found.sheet))
+    groups = comparable({cell.folder.path: cell.result for cell in cells if cell.result})
+    if ablation is None:
+        return [headline(group) for group in groups]
+    return [found.sheet for group in groups for found in ablation_tables(group, ablation)]
 
 
 def sweeps_table() -> Table:
@@ -153,3 +226,11 @@ def sweeps_table() -> Table:
         file = read_sweep(sweep_file(name))
         table.add_row(escape(name), escape(file.method), escape(file.title))
     return table
+
+
+def sweeps_json() -> list[dict[str, str]]:
+    """The named sweeps, for `list --json`."""
+    from bench.sweeps.ablations import read_sweep, sweep_file, sweep_names
+
+    files = {name: read_sweep(sweep_file(name)) for name in sweep_names()}
+    return [{"name": name, "method": file.method, "title": file.title} for name, file in files.items()]

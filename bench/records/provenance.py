@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("bench", "methods", "datasets", "reports")
 VARIABLES = ("OMP_NUM_THREADS", "CUBLAS_WORKSPACE_CONFIG", "PYTHONHASHSEED")
 
 
@@ -80,7 +81,10 @@ def dependencies() -> list[str]:
 
 
 def commit(root: Path) -> dict[str, Any] | None:
-    """Commit of the checkout at `root` and whether anything differs from it; None outside a git checkout."""
+    """Commit of the checkout at `root`, and whether a run may differ from it; None outside a git checkout.
+
+    It may where a file of the commit has changed, and where a new one lies in one of `PACKAGES`.
+    """
     # A hook or an outer git command sets GIT_DIR and friends, which would name another repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
@@ -99,8 +103,15 @@ def commit(root: Path) -> dict[str, Any] | None:
     name = next((line.split()[-1] for line in lines if line.startswith("# branch.oid ")), None)
     return {
         "commit": None if name == "(initial)" else name,
-        "dirty": any(not line.startswith("#") for line in lines),
+        "dirty": any(_matters(line) for line in lines),
     }
+
+
+def _matters(line: str) -> bool:
+    """Of a line of `git status`: "? notes.txt" names a new file, which no code of ours reads."""
+    if not line.startswith("? "):
+        return not line.startswith("#")
+    return line[2:].strip('"').partition("/")[0] in PACKAGES
 
 
 def _torch() -> dict[str, Any] | None:

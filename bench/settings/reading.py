@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -89,12 +89,31 @@ def protocol_names() -> list[str]:
 
 
 def read_protocol(name: str) -> dict[str, Any]:
-    """A protocol file. Its section `knobs` sets, in every method that has a knob of that name, another
-    default; its section `cam_seeds` does so for CAM seeds, whose classifier's protocol is the file's own but
-    for what it says there."""
+    """Read a protocol: "camvid" of the suite, or a file of the user's, "my/own.yaml", whose name is "own".
+
+    Its section `knobs` sets, in every method that has a knob of that name, another default; its section
+    `cam_seeds` does so for CAM seeds, whose classifier's protocol is the file's own but for what it says
+    there.
+    """
+    if is_file(name):
+        file = Path(name).expanduser()
+        if file.stem in protocol_names():
+            raise ConfigError(f"{file} has the name of a protocol that is there already; rename the file.")
+        return {"name": file.stem, **_without_name(read_yaml(file), file)}
     if name not in protocol_names():
         raise ConfigError(suggest(name, protocol_names(), "protocol"))
     return {"name": name, **read_yaml(PROTOCOLS / f"{name}.yaml")}
+
+
+def is_file(protocol: str) -> bool:
+    """Whether `--protocol` names a file of the user's: "mine.yaml", not "camvid"."""
+    return protocol.endswith((".yaml", ".yml"))
+
+
+def _without_name(settings: dict[str, Any], file: Path) -> dict[str, Any]:
+    if "name" in settings:
+        raise ConfigError(f"{file}: leave name out; the protocol is called {file.stem}, as its file is.")
+    return settings
 
 
 def validate(model: type[K], data: Mapping[str, Any], prefix: str = "", file: Path | None = None) -> K:
@@ -132,6 +151,7 @@ def _keys(model: type[Knobs], prefix: str) -> list[str]:
     keys: list[str] = []
     for name, info in model.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
-        inner = info.annotation
-        keys += _keys(inner, key) if isinstance(inner, type) and issubclass(inner, Knobs) else [key]
+        parts = [*get_args(info.annotation), info.annotation]  # `CamSeeds | None` holds keys too
+        inner = next((part for part in parts if isinstance(part, type) and issubclass(part, Knobs)), None)
+        keys += _keys(inner, key) if inner else [key]
     return keys

@@ -20,7 +20,7 @@ from bench.settings.reading import (
     read_yaml,
     validate,
 )
-from bench.settings.schema import RunConfig
+from bench.settings.schema import Protocol, RunConfig
 
 
 def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
@@ -39,7 +39,8 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     flags = _without_none(flags)
     inside, asked = given.get("protocol", {}), flags.get("protocol", {}).get("name")
     held = inside.get("name") if isinstance(inside, Mapping) and "network" in inside else None
-    if held and asked in protocol_names() and asked != held:
+    if held and asked and asked != held:
+        read_protocol(asked)  # refuses a name that is not known
         raise ConfigError(f"{config_file} holds the whole protocol {held!r}; it cannot be run as {asked!r}.")
     given = merge(given, flags)
     for text in sets:
@@ -57,9 +58,9 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
         raise ConfigError(f"which method? Give --method, one of: {', '.join(registry.method_names())}")
 
     protocol = given.get("protocol", {})
-    base = read_protocol(str(protocol.get("name") or "") or registry.default_protocol(str(given["dataset"])))
+    base = _protocol(protocol, held, str(given["dataset"]))
     shared, seeds = base.pop("knobs", {}), base.pop("cam_seeds", {})
-    given["protocol"] = merge(base, protocol)
+    given["protocol"] = {**merge(base, protocol), "name": base["name"]}
     if not isinstance(given.get("cam_seeds") or {}, Mapping):
         raise ConfigError("cam_seeds must hold keys, for example cam_seeds.refine.")
     classifier = {"protocol": {**base, "name": f"{base['name']}_tags"}}
@@ -72,6 +73,55 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
     given["machine"] = _with_data_root(given.get("machine", {}))
     return validate(RunConfig, given)
+
+
+def _protocol(given: Mapping[str, Any], held: str | None, dataset: str) -> dict[str, Any]:
+    """The protocol that the settings build on. A saved configuration holds the whole of one that came from a
+    file, which may be gone by now: `held` is its name."""
+    name = str(given.get("name") or "") or registry.default_protocol(dataset)
+    whole = given.keys() >= {key for key, field in Protocol.model_fields.items() if field.is_required()}
+    if whole and name == held and name not in protocol_names():
+        return dict(given)
+    return read_protocol(name)
+
+
+def as_flags(
+    *,
+    method: str | None = None,
+    dataset: str | None = None,
+    split: str | None = None,
+    seed: int | None = None,
+    protocol: str | None = None,
+    precision: str | None = None,
+    data_root: Path | str | None = None,
+    **machine: Any,
+) -> dict[str, Any]:
+    """Put the options of a command where `resolve` looks for them: `as_flags(seed=0, device="cpu")` gives
+    {"seed": 0, "machine": {"device": "cpu"}, ...}. What is None was not given."""
+    return {
+        "dataset": dataset,
+        "split": split,
+        "seed": seed,
+        "method": {"name": method},
+        "protocol": {"name": protocol, "precision": precision},
+        "machine": {"data_root": str(data_root) if data_root else None, **machine},
+    }
+
+
+def assignments(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings as `--set` takes them: {"protocol.steps": 200} -> ["protocol.steps=200"].
+
+    Raises ConfigError for a value that JSON cannot hold.
+    """
+    texts = []
+    for key, value in settings.items():
+        try:
+            texts.append(f"{key}={json.dumps(value, ensure_ascii=False, allow_nan=False)}")
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"{key}: {value!r} is no setting ({error}); give a number, a text, a list or None."
+            ) from error
+    return texts
 
 
 def _with_data_root(machine: Any) -> Any:

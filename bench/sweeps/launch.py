@@ -21,6 +21,7 @@ from tempfile import TemporaryFile
 
 from bench.errors import Interrupted, InUse
 from bench.machine import cores, stop_signals
+from bench.outlook import duration
 from bench.records.atomic import write_atomic
 from bench.sweeps.grid import Cell, Failure, counted
 
@@ -241,9 +242,3 @@ def reason(code: int, last_words: str) -> str:
     if code == Interrupted.exit_code:
         return "stopped by a signal from elsewhere, and saved; the same command goes on with it"
     return last_words.removeprefix("error: ") or f"ended with code {code} and without a result"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -111,12 +110,10 @@ def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) 
     cls, network, classes = plan.method.cls, config.protocol.network, tuple(dataset.classes)
     new_net = another_net(config.seed, lambda: Segmenter(network, len(classes), weights))
     task = Task(classes, labeled_loss(config.protocol), dataset.background, new_net)
-    knobs = {key: value for key, value in config.method.items() if key != "name"}
-    hparams = cls.HParams.model_validate_json(json.dumps(knobs))
-    _check_classes(config.dataset, hparams, len(classes))
+    _check_classes(config.dataset, plan.hparams, len(classes))
     with torch_seeded(config.seed, "init"):
         net = Segmenter(network, len(classes), weights)
-        method = cls(net, task, hparams)
+        method = cls(net, task, plan.hparams)
     method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     if config.machine.compile:
         for module in {method.net, method.predictor()}:

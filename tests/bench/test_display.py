@@ -15,7 +15,7 @@ HOSTILE = "[bold red]x[/] [/] [link=http://a]b[/link] :warning:"
 
 def shown(terminal: bool) -> tuple[Display, io.StringIO]:
     file = io.StringIO()
-    return Display(Console(file=file, force_terminal=terminal, width=200)), file
+    return Display(Console(file=file, force_terminal=terminal, width=200), verbose=True), file
 
 
 @pytest.fixture
@@ -97,3 +97,13 @@ def test_stop_may_be_repeated_and_a_new_start_ends_the_old_bar() -> None:
     screen.start("two", 1)
     screen.stop()
     screen.stop()
+
+
+def test_a_line_has_the_loss_alone_unless_all_figures_are_asked_for(clock: list[float]) -> None:
+    file = io.StringIO()
+    for verbose in (False, True):
+        screen = Display(Console(file=file, width=200), verbose)
+        screen.start("train fixmatch", 4)
+        screen.update(4, {"loss": 1.5, "labeled": 1.0, "mask_ratio": 0.5})
+    short, long = file.getvalue().splitlines()
+    assert short.endswith("  loss 1.500") and long.endswith("loss 1.500  labeled 1.000  mask_ratio 0.500")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -14,12 +14,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # The option is unknown where pytest was not started on this folder.
     asked = metafunc.config.getoption("--method", default=None)
     if "check" in metafunc.fixturenames:
-        cases = {
-            f"{method}: {name}": check
-            for method in ([asked] if asked else registry.method_names())
-            for name, check in method_checks(registry.describe_method(method))
-        }
-        metafunc.parametrize("check", cases.values(), ids=cases)
+        metafunc.parametrize(
+            "check",
+            [
+                pytest.param(check, id=f"{method}: {name}", marks=_slow(info))
+                for method in ([asked] if asked else registry.method_names())
+                for info in [registry.describe_method(method)]
+                for name, check in method_checks(info)
+            ],
+        )
+
+
+def _slow(info: registry.MethodInfo) -> Sequence[pytest.MarkDecorator]:
+    """A preset is a method of ours with other defaults: the slow tests try it too."""
+    return [pytest.mark.slow] if info.preset else []
 
 
 def test_contract(check: Callable[[], None]) -> None:

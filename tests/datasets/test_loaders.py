@@ -420,6 +420,7 @@ def test_no_worker_outlives_its_loop() -> None:
     assert active_children() == []
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_stuck_worker_is_a_bench_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders, "TIMEOUT", 1)

@@ -138,6 +138,7 @@ def test_padding_is_no_key_no_anchor_and_counted_nowhere() -> None:
     assert notes["reliable_share"].item() == pytest.approx(6 / 8)
 
 
+@pytest.mark.slow
 def test_sampled_keys_are_a_fair_choice_among_the_wanted_pixels() -> None:
     """One key per class and step, of 40 labeled pixels among 80: beyond the 16 that are ranked at all."""
     rows = [[pixel(sure(1, 3), 40 * i + x) for x in range(40)] for i in range(2)]

@@ -25,7 +25,7 @@ LIBRARIES = (
     "from pydantic import BaseModel, Field\n"
     "class Settings(BaseModel):\n    steps: int = Field(1, ge=1)\n"
 )
-BARE_HELP = ["-c", LIBRARIES + "import typer.rich_utils, rich.markdown"]
+BARE_HELP = ["-c", "import typer, typer.rich_utils, rich.table"]
 ROUNDS, LIMIT = 9, 1.5
 
 

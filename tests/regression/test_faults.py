@@ -21,7 +21,7 @@ def test_the_gate_runs_every_method_with_settings_that_hold() -> None:
     asked = {method for of in gate.grid()["sweeps"] for method in of["methods"]}
     assert asked | {"classifier"} == set(registry.method_names()), "classifier: by its runs for CAM seeds"
     for name in faults.CASES:
-        for job in faults.jobs_of(name):
+        for job in (job for job in faults.jobs_of(name) if job.seed == gate.grid()["seeds"][0]):
             words = job.arguments(Path("out"))
             sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
             flags = {"method": {"name": job.method}, "split": job.split, "seed": job.seed}

@@ -416,7 +416,7 @@ def test_only_what_is_between_the_markers_is_written() -> None:
     ("text", "said"),
     [
         (f"<!-- table: y -->\n{END}", "R.md, line 1: there is no table 'y'"),
-        (f"\n<!-- table: xy -->\n{END}", "R.md, line 2: there is no table 'xy'; did you mean 'x'?"),
+        (f"\n<!-- table: xy -->\n{END}", "R.md, line 2: there is no table 'xy'. Known: x"),
         ("\n<!-- table: x -->\nold", "R.md, line 2: the table 'x' has no end"),
         (f"<!-- table: x -->\n<!-- table: x -->\n{END}", "R.md, line 1: the table 'x' has no end"),
         (f"a\n{END}", "R.md, line 2: '<!-- end of table -->' ends no table"),

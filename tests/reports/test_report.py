@@ -258,6 +258,7 @@ def test_lists_of_one_name_are_said_to_differ(make: Any, tmp_path: Path) -> None
     assert warning.startswith("camvid: 2 splits of different lists go by the name 1_8; each has a column")
 
 
+@pytest.mark.slow
 def test_many_cells_have_no_health_of_every_class(make: Any, tmp_path: Path) -> None:
     for count, pictures in ((6, 6), (7, 0)):
         runs, out = tmp_path / f"runs{count}", tmp_path / f"out{count}"

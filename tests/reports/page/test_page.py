@@ -153,7 +153,9 @@ def test_downloads_are_the_files_beside_the_page(written: Path) -> None:
         assert content == written.with_name(str(link["download"])).read_bytes()
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [HOSTILE[0], *(pytest.param(n, marks=pytest.mark.slow) for n in HOSTILE[1:])]
+)
 def test_names_are_nothing_but_text(make: Any, tmp_path: Path, name: str) -> None:
     result = make(0.4, dataset=name, method=name, split=name, protocol=name, knobs={"k": name})
     plain_one = make(0.4)
@@ -171,6 +173,7 @@ def test_names_are_nothing_but_text(make: Any, tmp_path: Path, name: str) -> Non
     assert not any("49" in text for text in hostile.text("th"))
 
 
+@pytest.mark.slow
 def test_equal_records_give_equal_pages(make: Any, tmp_path: Path) -> None:
     store(tmp_path / "runs", *runs(make))
     for name in ("a", "b"):

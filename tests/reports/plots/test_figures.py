@@ -183,7 +183,9 @@ def test_seeds_that_runs_share_count_once(make: Any) -> None:
 # All of them ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "name", [HOSTILE[0], *(pytest.param(n, marks=pytest.mark.slow) for n in HOSTILE[1:])]
+)
 def test_hostile_and_long_names_can_be_drawn(make: Any, name: str) -> None:
     runs = [make(0.4, method=name, split=name, dataset=name, protocol=name, classes=[name, "b", "c"])]
     lines = {folder(runs[0]): [{"step": s, "loss": 1.0, "reliable_share": 0.5, name: 1.0} for s in (1, 2)]}

@@ -230,6 +230,7 @@ def test_a_figure_of_one_line_is_a_point() -> None:
     assert ax.lines[0].get_marker() == "o"
 
 
+@pytest.mark.slow
 def test_equal_lines_give_equal_files() -> None:
     first, second = (figure.render(draw(healthy([lines_of()]))) for _ in range(2))
     assert first == second
@@ -288,6 +289,7 @@ def test_without_a_line_after_the_warmup_there_is_the_end_only(make: Any, warmup
 # Report
 
 
+@pytest.mark.slow
 def test_the_report_shows_each_method_that_has_figures(make: Any, tmp_path: Path) -> None:
     runs, out = tmp_path / "runs", tmp_path / "out"
     for seed in (0, 1):
@@ -309,6 +311,7 @@ def test_the_report_shows_each_method_that_has_figures(make: Any, tmp_path: Path
     assert len(rows) == 1 and "1_8 (46)" in rows[0]
 
 
+@pytest.mark.slow
 def test_rows_of_other_knobs_have_figures_of_their_own(make: Any, tmp_path: Path) -> None:
     for number, knobs in enumerate(({"anchors": 50}, {"anchors": 256})):
         store(tmp_path / "runs" / str(number), make(0.5, method="u2pl", knobs=knobs), lines_of(number))
@@ -321,6 +324,7 @@ def test_rows_of_other_knobs_have_figures_of_their_own(make: Any, tmp_path: Path
     assert len(list((tmp_path / "out").glob("health-camvid-*.png"))) == 2
 
 
+@pytest.mark.slow
 def test_hostile_names_are_only_text_in_health_too(make: Any, tmp_path: Path) -> None:
     names = {"dataset": "../../evil<b>", "method": "=cmd|x", "split": "[bold]a|b", "protocol": "p\n# q"}
     store(tmp_path / "runs", make(0.4, **names), lines_of())
@@ -331,6 +335,7 @@ def test_hostile_names_are_only_text_in_health_too(make: Any, tmp_path: Path) ->
     assert "health of =cmd\\|x on \\[bold\\]a\\|b (46), class by class" in text
 
 
+@pytest.mark.slow
 def test_a_torn_last_line_is_left_out_of_the_report(make: Any, tmp_path: Path) -> None:
     store(tmp_path / "runs", make(0.5), lines_of())
     with RunFolder(tmp_path / "runs").metrics.open("a") as file:

@@ -73,7 +73,12 @@ def drawn(runs: list[Result]) -> list[Picture]:
 
 
 @pytest.mark.parametrize(
-    ("methods", "splits", "count", "classes"), [(1, 1, 1, 1), (12, 2, 2, 21), (2, 10, 1, 5), (3, 1, 2, 150)]
+    ("methods", "splits", "count", "classes"),
+    [
+        (1, 1, 1, 1),
+        *(pytest.param(*size, marks=pytest.mark.slow) for size in [(12, 2, 2, 21), (2, 10, 1, 5)]),
+        (3, 1, 2, 150),
+    ],
 )
 def test_any_number_of_methods_splits_seeds_and_classes(
     make: Any, methods: int, splits: int, count: int, classes: int
@@ -106,6 +111,7 @@ def is_shown_text(artist: Any) -> bool:
     return hasattr(artist, "get_fontsize") and bool(getattr(artist, "get_text", str)())
 
 
+@pytest.mark.slow
 def test_equal_results_give_equal_files(make: Any) -> None:
     first, second = (
         [figure.render(figure.draw(picture)) for picture in drawn(group(make, 2, 4, 2, 4))] for _ in range(2)

@@ -38,7 +38,7 @@ from bench.settings.base import Knobs
 from bench.settings.schema import Network, RunConfig
 from bench.training import checkpoint, session, trainer
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 FILES = {
     "config.yaml",
     "provenance.json",

@@ -25,7 +25,7 @@ from datasets import loaders, splits
 from datasets.folder import Folder
 from datasets.tags import load_tags
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 Config = Callable[..., RunConfig]
 QUICK = ("cam_seeds.refine=none", "cam_seeds.scales=[1.0]", "cam_seeds.protocol.steps=2", "protocol.steps=4")
 

@@ -21,7 +21,7 @@ from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
 from methods.fixmatch import FixMatch
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 PLUGIN = '''"""Learns nothing.
 
 And says so.

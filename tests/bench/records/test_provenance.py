@@ -91,7 +91,9 @@ def test_clean_commit(checkout: Path) -> None:
     assert provenance.commit(checkout) == {"commit": git(checkout, "rev-parse", "HEAD"), "dirty": False}
 
 
-@pytest.mark.parametrize(("name", "dirty"), [("a.py", True), ("new.py", True), ("runs/result.json", False)])
+@pytest.mark.parametrize(
+    ("name", "dirty"), [("a.py", True), ("bench/new.py", True), ("runs/result.json", False)]
+)
 def test_dirty_is_a_change_or_a_new_file_but_not_an_ignored_one(
     checkout: Path, name: str, dirty: bool
 ) -> None:

@@ -26,7 +26,7 @@ from bench.records.logs import metrics_torn, read_counts, read_metrics
 from bench.records.provenance import without_folders
 from bench.records.schema import Git, Point, Rescored, Result, Score, Scores, Start, Torn, read_result
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 def result(**changes: Any) -> Result:

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bench import machine
+from bench.cli import main
 from bench.errors import ConfigError, InUse
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder
@@ -26,7 +28,7 @@ from bench.settings import registry
 from bench.settings.schema import RunConfig
 from bench.sweeps import ablations, grid, launch
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 Config = Callable[..., RunConfig]
 LONG = "protocol.steps=80"
 THRESHOLDS = """\
@@ -104,6 +106,26 @@ def sweep(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Outcome]
     return lambda *arguments: finished(start(*arguments))
 
 
+@pytest.fixture
+def here(
+    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """here("--method", "fixmach"): the same command in this process, for what starts no run."""
+
+    def call(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["bench", "sweep", *arguments, "--config", str(settings)])
+        monkeypatch.setattr("bench.commands.options.out.width", 200)
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return call
+
+
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
     for _ in range(6000):
         if found := what():
@@ -158,23 +180,17 @@ def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome
     assert set(map(tuple, starts(runs).values())) == {(0,)}, "nothing was started"
 
 
-def test_a_dry_run_runs_nothing(settings: Path, runs: Path) -> None:
-    program = (
-        "import sys; from bench.cli import main\n"
-        f"sys.argv = ['bench', 'sweep', '--config', {str(settings)!r}, *'--method supervised,fixmatch "
-        "--split few,full --seed 0,1'.split(), sys.argv[1]]\nmain()"
-    )
+def test_a_dry_run_runs_nothing(here: Callable[..., Outcome], runs: Path) -> None:
+    asked = ("--method", "supervised,fixmatch", "--split", "few,full", "--seed", "0,1")
     for option in ("--dry-run", "--status"):
-        found = subprocess.run(
-            [sys.executable, "-c", program, option], cwd=CHECKOUT, capture_output=True, text=True
-        )
-        assert found.returncode == 0, found.stderr
-        counts, *lines = found.stdout.splitlines()
+        found = here(*asked, option)
+        assert found.code == 0, found.err
+        counts, *lines = found.out.splitlines()
         assert counts == "8 runs: 6 to do, 2 refused" and len(lines) == 8
         assert re.match(
             rf"to do +supervised on tinyset few, seed 0  {runs}/tinyset/few/supervised/0-", lines[0]
         )
-        assert "refused      fixmatch on tinyset full, seed 0: method 'fixmatch' needs" in found.stdout
+        assert "refused      fixmatch on tinyset full, seed 0: method 'fixmatch' needs" in found.out
         assert not runs.exists()
 
 
@@ -338,7 +354,7 @@ def test_a_named_sweep_from_a_file_of_the_users(sweep: Callable[..., Outcome], t
     assert "A paper; another data set" in outcome.out
 
 
-def test_unknown_names_stop_the_sweep_before_it_starts(sweep: Callable[..., Outcome], runs: Path) -> None:
+def test_unknown_names_stop_the_sweep_before_it_starts(here: Callable[..., Outcome], runs: Path) -> None:
     for arguments, words in [
         (["--method", "fixmach,supervised", "--split", "few"], "did you mean 'fixmatch'"),
         (["--method", "supervised", "--split", "few,fulll"], "no split 'fulll'; did you mean 'full'"),
@@ -352,10 +368,10 @@ def test_unknown_names_stop_the_sweep_before_it_starts(sweep: Callable[..., Outc
         (["--method", "fixmatch", "--split", "full"], "no run of this grid can be made"),
         (["--split", "few"], "which method?"),
     ]:
-        outcome = sweep(*arguments)
+        outcome = here(*arguments)
         assert outcome.code == 2 and words in outcome.err, outcome
     place = ("--dataset", "camvid", "--split", "1_8", "--data-root", "/gone")
-    gone = sweep("--method", "supervised", "--seed", "0,1", *place)
+    gone = here("--method", "supervised", "--seed", "0,1", *place)
     assert gone.code == 3 and gone.err.count("/gone does not exist") == 1, gone
     assert not runs.exists()
 
@@ -468,8 +484,8 @@ def test_a_folder_that_may_not_be_read_is_said(tiny_config: Config, monkeypatch:
     assert next(grid.listing(cells, [])) == "1 run: 1 unreadable"
 
 
-def test_options_may_be_repeated(sweep: Callable[..., Outcome]) -> None:
-    outcome = sweep(
+def test_options_may_be_repeated(here: Callable[..., Outcome]) -> None:
+    outcome = here(
         *("--method", "supervised", "--method", "fixmatch", "--split", "few", "--seed", "0", "--seed", "1,2"),
         "--dry-run",
     )
@@ -486,7 +502,7 @@ def test_a_second_signal_kills_runs_that_hang(
     (child,) = children(process)
     os.kill(child, signal.SIGSTOP)
     process.send_signal(signal.SIGTERM)
-    time.sleep(launch.REPEAT_SECONDS + 0.5)
+    time.sleep(machine.REPEAT_SECONDS + 0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     outcome = finished(process)

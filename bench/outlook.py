@@ -1,0 +1,72 @@
+"""Says before a run what it will do: where it writes, on which device, about how long. Needs no torch."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from bench.errors import DataError
+from bench.plan import Plan, SeedPlan
+from bench.records.schema import Result, read_result
+
+LOOKS = 20  # at so many of the newest results; a folder of all runs may hold thousands
+
+
+def outlook(plan: Plan, device: str, overwrite: bool = False) -> list[str]:
+    """The sentences at the start of a run, what its CAM seeds cost first among them; none where it is done.
+
+    Args:
+        device: Such as "cpu" or "cuda:1".
+        overwrite: Whether a run that is done starts again.
+    """
+    if plan.folder.result.exists() and not overwrite:
+        return []
+    steps, seeds = plan.config.protocol.steps, seed_outlook(plan.seeds) if plan.seeds else []
+    return [*seeds, f"{plan.method.name}: {steps} steps on {device}, to {plan.folder.path}; {_time(plan)}"]
+
+
+def seed_outlook(plan: SeedPlan) -> list[str]:
+    """What the CAM seeds of a run cost before it can train; nothing where they are made already.
+
+    Says the steps of the classifier and how to shorten them.
+    """
+    if plan.folder.report.exists():
+        return []
+    run, images = plan.classifier, len(plan.classifier.split.tags)
+    maps = f"{images} images get activation maps, and seeds refined by {plan.settings.refine}"
+    if run.folder.result.exists():
+        return [f"CAM seeds first: {maps}; the tag classifier is trained already"]
+    protocol = run.config.protocol
+    return [
+        f"CAM seeds first: a tag classifier trains {protocol.steps} steps of {protocol.batch.labeled} "
+        f"images, then {maps}; {_time(run)}",
+        "shorten it with --set cam_seeds.protocol.steps=200 (other seeds, and another run)",
+    ]
+
+
+def _time(plan: Plan) -> str:
+    """How long the newest run of the same method and protocol took here, in words."""
+    last = last_like(plan)
+    if last is None:
+        return "no such run is finished here, so wait for the ETA after the first steps"
+    spent = duration(last.train_seconds + last.eval_seconds)
+    return f"the last {last.method} of this protocol here took {spent}"
+
+
+def last_like(plan: Plan) -> Result | None:
+    """The newest finished run of the plan's method and protocol on its data set, below the same folder."""
+    own = plan.folder
+    files = own.root.glob(f"{plan.config.dataset}/*/{plan.method.name}/*/{own.result.name}")
+    newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)[:LOOKS]
+    for file in newest:
+        with suppress(DataError):
+            result = read_result(file)
+            if result.protocol_hash == plan.config.protocol.hash:
+                return result
+    return None
+
+
+def duration(seconds: float) -> str:
+    """80 -> "80 s", 300 -> "5 min", 7200 -> "2.0 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
