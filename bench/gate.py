@@ -399,7 +399,13 @@ def updated(
     if not reason.strip():
         raise ConfigError("an update needs --reason TEXT: why the numbers may change.")
     before = {entry.key.id: entry for entry in old.entries} if old else {}
-    entries = {} if prune else dict(before)
+    versions = {_of_any_version(group.key) for group in groups.values()}
+    kept = {
+        id: entry
+        for id, entry in before.items()
+        if id in groups or _of_any_version(entry.key) not in versions
+    }
+    entries = {} if prune else kept
     for id, group in groups.items():
         entry = entry_of(group, reason.strip(), allow_dirty)
         known = before.get(id)
@@ -411,6 +417,11 @@ def updated(
         cleaner = known is not None and known.provenance.dirty and not entry.provenance.dirty
         entries[id] = known if known and known.seeds == entry.seeds and not cleaner else entry
     return Baselines(entries=list(entries.values()))
+
+
+def _of_any_version(key: Key) -> str:
+    """What the baselines of all versions of a method share: a newer one takes the place of an older."""
+    return key.model_copy(update={"method_version": 1}).id
 
 
 def entry_of(group: Group, reason: str, allow_dirty: bool = False) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 
 from bench.errors import DataError
 from bench.plan import Plan, SeedPlan
@@ -11,15 +12,12 @@ from bench.records.schema import Result, read_result
 LOOKS = 20  # at so many of the newest results; a folder of all runs may hold thousands
 
 
-def outlook(plan: Plan, device: str, overwrite: bool = False) -> list[str]:
-    """The sentences at the start of a run, what its CAM seeds cost first among them; none where it is done.
+def outlook(plan: Plan, device: str) -> list[str]:
+    """The sentences at the start of a run, what its CAM seeds cost first among them.
 
     Args:
         device: Such as "cpu" or "cuda:1".
-        overwrite: Whether a run that is done starts again.
     """
-    if plan.folder.result.exists() and not overwrite:
-        return []
     steps, seeds = plan.config.protocol.steps, seed_outlook(plan.seeds) if plan.seeds else []
     return [*seeds, f"{plan.method.name}: {steps} steps on {device}, to {plan.folder.path}; {_time(plan)}"]
 
@@ -56,13 +54,19 @@ def last_like(plan: Plan) -> Result | None:
     """The newest finished run of the plan's method and protocol on its data set, below the same folder."""
     own = plan.folder
     files = own.root.glob(f"{plan.config.dataset}/*/{plan.method.name}/*/{own.result.name}")
-    newest = sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)[:LOOKS]
-    for file in newest:
-        with suppress(DataError):
+    for file in sorted(files, key=_when, reverse=True)[:LOOKS]:
+        with suppress(DataError, OSError):
             result = read_result(file)
             if result.protocol_hash == plan.config.protocol.hash:
                 return result
     return None
+
+
+def _when(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:  # removed meanwhile, by a run that starts again
+        return 0.0
 
 
 def duration(seconds: float) -> str:

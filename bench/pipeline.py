@@ -30,8 +30,9 @@ from bench.training.trainer import Trainer
 
 def announced_run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = False) -> Result:
     """Say what a run will do, and do it; raises as `run` does."""
-    for line in outlook(plan, choose_device(plan.config.machine.device), overwrite):
-        display.say(line)
+    if overwrite or not plan.folder.result.exists():
+        for line in outlook(plan, choose_device(plan.config.machine.device)):
+            display.say(line)
     return run(plan, display, resume, overwrite)
 
 

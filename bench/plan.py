@@ -124,7 +124,11 @@ def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
         )
     deep = len(run.resolve().parents) > 3
     out = str(folder.root if deep else run)
-    planned = plan(resolve(merge(flags, {"machine": {"out": out}}), folder.config))
+    try:
+        config = resolve(merge(flags, {"machine": {"out": out}}), folder.config)
+    except ConfigError as error:
+        raise DataError(f"{error}\nThe run cannot go on without it; {folder.mend}") from error
+    planned = plan(config)
     if planned.folder.path.resolve() != run.resolve():
         raise ConfigError(
             f"{folder.config} is of the run {planned.folder.path}, not of this folder: one of them was "

@@ -4,7 +4,7 @@ A split is a folder <place>/<dataset>/<split>/, for example datasets/splits/shap
 tags.txt, none.txt and MANIFEST.json. The scored images are in eval.txt, which all splits of a data set share.
 
 This module reads splits and never opens an image or a mask: `splits_make` and `splits_import` write them, and
-nothing here imports those two. Nothing here imports torch either, so that `--dry-run` can check a split.
+nothing here imports those two, nor torch.
 """
 
 from __future__ import annotations

@@ -62,15 +62,14 @@ def cam_seeds(
     planned = plan(resolve(flags, config, sets or [])).seeds
     if planned is None:
         raise ConfigError(f"split {split!r} grants no tags; choose one that does, such as tags or 1_8+tags.")
+    from bench.cam_seeds.quality import measure
     from bench.display import Display
     from bench.outlook import seed_outlook
-
-    display = Display()
-    for line in seed_outlook(planned):  # said before torch is loaded, which takes seconds
-        display.say(line)
-    from bench.cam_seeds.quality import measure
     from bench.pipeline import make_seeds
 
+    display = Display()
+    for line in seed_outlook(planned):
+        display.say(line)
     report = make_seeds(planned, display, jobs)
     measured = (planned.folder.read_quality() or measure(planned, display)) if quality else None
     out.print(_seed_table(report, measured))

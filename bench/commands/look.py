@@ -1,4 +1,4 @@
-"""`list`, `show`, `doctor`: look at what there is, and change nothing."""
+"""`list`, `show`, `doctor`: look at what there is; `show RUN` draws its pictures."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import DataRoot, json_option, out, print_json
+from bench.commands.options import DataRoot, DataRootOfRun, json_option, out, print_json
 from bench.commands.sweep import sweeps_json, sweeps_table
 from bench.errors import BenchError, ConfigError
 
@@ -84,7 +84,7 @@ def show(
     to: Annotated[
         Path | None, typer.Option(help="Of a run: the PNG to write; default: sheet.png in its folder.")
     ] = None,
-    data_root: DataRoot = None,
+    data_root: DataRootOfRun = None,
     json_: Annotated[
         bool,
         json_option(
@@ -145,15 +145,19 @@ def _print_method(info: Any) -> None:
 
 def _method(info: Any) -> dict[str, Any]:
     """What `show METHOD` says, for `--json`."""
+    from bench.settings.base import describe_knobs
+
     defaults = info.knobs.model_construct().model_dump(mode="json")
     knobs = [
         {
-            "name": key,
+            "name": knob.name,
             "type": getattr(field.annotation, "__name__", str(field.annotation)),
-            "default": defaults.get(key),
-            "description": field.description,
+            "default": defaults.get(knob.name),
+            "allowed": knob.allowed,
+            "description": knob.description,
         }
-        for key, field in info.knobs.model_fields.items()
+        for knob in describe_knobs(info.knobs)
+        for field in [info.knobs.model_fields[knob.name]]
     ]
     needs = sorted(info.needs)
     return {

@@ -28,6 +28,10 @@ def new_method(
         )
     if name in registry.method_names():
         raise ConfigError(f"there is a method {name!r} already, see `show {name}`; give another name.")
+    if re.search(rf"import .*\b{class_name(name)}\b", template(name)):
+        raise ConfigError(
+            f"{name!r} would hide what the template imports; give another name, such as my_{name}."
+        )
     file = registry.METHODS / f"{name}.py"
     with open(file, "x", encoding="utf-8") as written:  # never over a file that is there
         written.write(template(name))
@@ -38,5 +42,10 @@ def new_method(
 
 def template(name: str) -> str:
     """The source of a new method; its class is MyMethod where it is called my_method."""
-    camel = "".join(part.capitalize() for part in name.split("_"))
-    return TEMPLATE.read_text(encoding="utf-8").replace("NAME", name).replace("CLASS", camel)
+    source = TEMPLATE.read_text(encoding="utf-8")
+    return source.replace("NAME", name).replace("CLASS", class_name(name))
+
+
+def class_name(name: str) -> str:
+    """my_method -> MyMethod"""
+    return "".join(part.capitalize() for part in name.split("_"))

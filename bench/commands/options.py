@@ -37,8 +37,8 @@ class Commands(TyperGroup):
 
 
 def _or_environment(data_root: Path | None) -> Path | None:
-    place = os.environ.get("BENCH_DATA")
-    return data_root or (Path(place).expanduser() if place else None)
+    place = data_root or os.environ.get("BENCH_DATA")
+    return Path(place).expanduser() if place else None
 
 
 _FOLDER_OF_ALL = "Folder that holds one folder per data set."

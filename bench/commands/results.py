@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from bench.commands.options import DataRoot, items, json_option, out, print_json, say, table_json
+from bench.commands.options import DataRootOfRun, items, json_option, out, print_json, say, table_json
 from bench.errors import ConfigError, Interrupted, Regression
 
 app = typer.Typer()
@@ -17,7 +17,7 @@ READMES = (Path("README.md"), Path("reports/README.md"))  # the short tables, an
 @app.command(epilog="Example: python -m bench score runs/camvid/1_8/fixmatch/* --data-root DIR")
 def score(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
-    data_root: DataRoot = None,
+    data_root: DataRootOfRun = None,
     scales: Annotated[
         str | None, typer.Option(help="Factors, with commas between.", show_default="0.5 to 1.75 by 0.25")
     ] = None,

@@ -52,7 +52,7 @@ def run(
     precision: Precision = None,
     workers: Workers = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of torch.", show_default="the cores")
+        int | None, typer.Option(help="CPU threads of torch.", show_default="torch's own")
     ] = None,
     compile_: Annotated[
         bool | None, typer.Option("--compile", help="Use torch.compile.", show_default="off")
@@ -122,9 +122,9 @@ def _run_and_print(
     try:
         result = announced_run(plan, Display(verbose=verbose), resume, overwrite)
     except Interrupted as error:
-        raise Interrupted(
-            f"{error}; {plan.folder.path} is saved, go on with --resume or `resume {plan.folder.path}`."
-        ) from error
+        path = plan.folder.path
+        again = f" or `resume {path}`" if plan.folder.config.exists() else ""
+        raise Interrupted(f"{error}; {path} is saved, go on with --resume{again}.") from error
     if json_:
         print_json({"folder": str(plan.folder.path), **result.model_dump(mode="json")})
         return

@@ -73,7 +73,7 @@ def sweep(
     from bench.sweeps.grid import Span, grid
 
     if list_names:
-        out.print(sweeps_table())
+        print_json({"sweeps": sweeps_json()}) if json_ else out.print(sweeps_table())
         return
     if json_ and not (status or dry_run):
         raise ConfigError("--json says how the runs of a sweep stand; give it with --status or --dry-run.")

@@ -41,7 +41,8 @@ def read(path: Path) -> Segmenter:
         network, classes = validate(Network, about["network"]), len(about["classes"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
         raise DataError(
-            f"{path} is damaged or not of this version ({error}); run it again with --overwrite."
+            f"{path} is damaged or not of this version ({error}); run it again with --overwrite, or remove "
+            "its folder."
         ) from error
     net = Segmenter(network, classes)
     own = net.state_dict()
@@ -52,7 +53,7 @@ def read(path: Path) -> Segmenter:
     if wrong:
         raise DataError(
             f"{path} does not fit the network of this version: {len(wrong)} tensors are missing or others, "
-            f"the first is {wrong[0]}; run it again with --overwrite."
+            f"the first is {wrong[0]}; run it again with --overwrite, or remove its folder."
         )
     net.load_state_dict(state, strict=False)
     return net

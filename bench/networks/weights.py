@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bench.errors import ConfigError, DataError
 from bench.settings.base import Knobs
+from bench.settings.schema import normalisation_beside
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -31,7 +32,7 @@ class Weights:
 
 
 class Normalisation(Knobs):
-    """NAME.json beside a weights file, for example {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}."""
+    """NAME.normalisation.json beside a weights file, {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}."""
 
     mean: tuple[float, float, float]
     std: tuple[Positive, Positive, Positive]
@@ -54,8 +55,8 @@ def load_weights(source: str, encoder: str) -> Weights | None:
 
 
 def normalisation(encoder: str, weights: Weights | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that the weights were trained with: of a file, those of the NAME.json beside it, else
-    timm's record of the encoder; centred for a net from scratch."""
+    """Mean and std that the weights were trained with: of a file, those of the NAME.normalisation.json beside
+    it, else timm's record of the encoder; centred for a net from scratch."""
     if weights is None:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
     record = weights.own or _record(encoder)
@@ -130,7 +131,7 @@ def _from_hub(encoder: str) -> Weights:
 
 def _of_the_user(path: Path, encoder: str) -> Weights:
     """A file that says what its images were normalised with, or else is taken to be like timm's own."""
-    weights, beside = _from_file(path), path.with_suffix(".json")
+    weights, beside = _from_file(path), normalisation_beside(path)
     if not beside.is_file():
         return replace(
             weights,

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bench.errors import DataError
 from bench.records.atomic import write_atomic
-
-if TYPE_CHECKING:
-    pass
 from bench.records.folders import RunFolder
 from bench.records.schema import Result, Torn, parse_record, read_result
 

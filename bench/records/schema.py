@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.errors import DataError
-
-if TYPE_CHECKING:
-    pass
 from bench.labels import LABEL_SECONDS
 
 Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a mean of ones may round to more

@@ -8,6 +8,7 @@ C classes of the data set, H W the size of an image.
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -148,8 +149,9 @@ def open_run(path: Path, data_root: Path | None) -> Run:
     if result is None:
         raise DataError(f"{path} holds no finished run; give the folder of one, or finish it with --resume.")
     protocol = validate(Protocol, result.config["protocol"], "protocol", folder.result)
-    if data_root is None and folder.config.exists():
-        place = read_yaml(folder.config).get("machine", {}).get("data_root")
+    if data_root is None:
+        machine = read_yaml(folder.config).get("machine") if folder.config.exists() else None
+        place = (machine or {}).get("data_root") or os.environ.get("BENCH_DATA")
         data_root = Path(place).expanduser() if place else None
     dataset = registry.load_dataset(result.dataset, data_root)
     split = find_split(result.dataset, result.split, data_root)

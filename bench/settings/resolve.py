@@ -152,18 +152,21 @@ def _without_none(flags: Mapping[str, Any]) -> dict[str, Any]:
 def command(config: RunConfig) -> list[str]:
     """Give the command line that makes a run again: ["bench", "run", "--method", "u2pl", ...].
 
-    It has `--set` for each setting that is not the default of its method, protocol or machine. Folders are
-    left out.
+    It has `--set` for each setting that is not the default of its method, protocol or machine. The data root
+    and the folder of all runs are left out.
     """
     name, protocol = config.method["name"], config.protocol.name
     words = ["bench", "run", "--method", name, "--dataset", config.dataset]
     words += ["--split", config.split, "--seed", str(config.seed)]
-    flags: dict[str, Any] = {"dataset": config.dataset, "method": {"name": name}}
+    fields = registry.describe_method(name).knobs.model_fields
+    needed = {key: config.method[key] for key, field in fields.items() if field.is_required()}
+    flags: dict[str, Any] = {"dataset": config.dataset, "method": {"name": name, **needed}}
     if protocol in protocol_names():
         flags["protocol"] = {"name": protocol}
         if protocol != registry.default_protocol(config.dataset):
             words += ["--protocol", protocol]
     usual = _leaves(resolve(flags).model_dump(mode="json"))
+    usual = {key: value for key, value in usual.items() if key.split(".")[:2][-1] not in needed}
     for key, value in _leaves(config.model_dump(mode="json")).items():
         if key not in _SAID and usual.get(key) != value and not (key == "cam_seeds" and value is None):
             words += ["--set", f"{key}={_as_yaml(value)}"]

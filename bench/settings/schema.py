@@ -28,6 +28,11 @@ MAP_KNOBS = {"scales", "flip"}  # of CamSeeds; the others work on the maps
 SEED_VERSION = 1  # raise it when the same knobs would give other seeds
 
 
+def normalisation_beside(weights: Path) -> Path:
+    """mine.safetensors -> mine.normalisation.json"""
+    return weights.with_suffix(".normalisation.json")
+
+
 class Network(Knobs):
     encoder: str  # a timm model name, or "tiny"
     decoder: Literal["deeplabv3plus", "unet", "dpt", "segformer"] = "deeplabv3plus"
@@ -46,10 +51,10 @@ class Network(Knobs):
 
     @property
     def normalisation_file(self) -> Path | None:
-        """{"mean": [...], "std": [...]} beside a weights file, NAME.json beside NAME.safetensors: what its
-        images were normalised with, where that is not timm's record of the encoder."""
+        """NAME.normalisation.json beside NAME.safetensors: {"mean": [...], "std": [...]} of its images, where
+        that is not timm's record of the encoder."""
         file = self.weights_file
-        return file.with_suffix(".json") if file else None
+        return normalisation_beside(file) if file else None
 
     @field_serializer("weights")
     def _weights(self, weights: str, info: SerializationInfo) -> str:
@@ -184,7 +189,7 @@ class Machine(Knobs):
 
     device: str = "auto"  # auto: cuda when there is one
     workers: int = Field(1, ge=0)
-    threads: int | None = Field(None, ge=1)  # of torch on the CPU; default: all cores
+    threads: int | None = Field(None, ge=1)  # of torch on the CPU; default: torch's own
     compile: bool = False
     deterministic: bool = False  # refuse operations that are not deterministic on CUDA
     data_root: str | None = None

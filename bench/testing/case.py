@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from bench.randomness import torch_seeded
 from bench.settings.registry import MethodInfo, offering
 from bench.settings.schema import BatchSizes, Network, Optimizer, Protocol, RunConfig
 from bench.testing import tiny
+from bench.training.session import another_net
 from datasets.folder import Folder
 from datasets.loaders import StepBatches
 from datasets.splits import Split
@@ -46,12 +46,7 @@ class Case:
         """The method on a small real network."""
         knobs = self.info.knobs().model_dump()  # a preset's defaults are not its class's
         knobs |= {key: value for key, value in SMALL.items() if key in knobs}
-        numbers = count()
-
-        def new_net() -> Segmenter:
-            with torch_seeded(seed, "new_net", next(numbers)):
-                return Segmenter(NETWORK, len(classes))
-
+        new_net = another_net(seed, lambda: Segmenter(NETWORK, len(classes)))
         with torch_seeded(seed, "init"):
             net = Segmenter(NETWORK, len(classes))
             task = Task(classes, cross_entropy, background=0, new_net=new_net)

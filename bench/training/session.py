@@ -59,13 +59,13 @@ def goes_on(plan: Plan, resume: bool, overwrite: bool) -> bool:
 
 def start(plan: Plan, display: Display, stop: Stop, goes_on: bool = False) -> Trainer:
     """Build the trainer, restored where the run goes on, and record this start beside the run."""
-    trainer = trainer_of(plan, display, stop)  # refuses what it must before anything is removed
+    # Both refuse what they must before anything is removed.
+    trainer, made = trainer_of(plan, display, stop), provenance.collect(command(plan.config), cores())
     if goes_on:
         trainer.restore()
     else:
         plan.folder.clear()
     write_atomic(plan.folder.config, plan.config.to_yaml().encode())
-    made = provenance.collect(command(plan.config), cores())
     plan.folder.add_provenance({"first_step": trainer.step, **made})
     return trainer
 

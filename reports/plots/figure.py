@@ -1,4 +1,4 @@
-"""Draws every picture. The only file that places and draws; panels are laid out by matplotlib.
+"""Draws every picture of the report, and is the only file that does; panels are laid out by matplotlib.
 
 Heading, legend and caption are stacked by their numbers of lines, with the panels between them.
 """

@@ -273,6 +273,8 @@ def test_another_version_of_a_method_is_another_key_and_the_first_is_not_written
     baselines = updated(None, old, "first numbers", allow_dirty=False, prune=False)
     verdicts = {row.verdict for row in compare(baselines, new)}
     assert verdicts == {"missing", "no baseline"}
+    (entry,) = updated(baselines, new, "version 2").entries
+    assert entry.key == two.key, "it takes the place of the older version"
 
 
 def test_labels_tell_keys_of_one_name_apart(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def test_list_names_what_there_is(read: Read, tiny_root: Path) -> None:
     assert tiny == {"name": "tinyset", "splits": ["few", "few+tags", "full", "tags"], "protocol": "folder"}
     assert "camvid" in found["protocols"]
     assert {"name", "method", "title"} == set(found["sweeps"][0])
+    assert read("sweep", "--list")["sweeps"] == found["sweeps"]
 
 
 def test_show_tells_methods_protocols_and_runs_apart(read: Read, settings: Path) -> None:

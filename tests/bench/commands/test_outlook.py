@@ -235,6 +235,20 @@ def test_a_new_method_is_written_once(bench: Bench, methods: Path) -> None:
     assert code == 2 and "there is a method 'my_method' already" in err and file.read_text() == "mine"
 
 
+def test_a_name_that_hides_what_the_template_imports_is_refused(bench: Bench, methods: Path) -> None:
+    code, _, err = bench("new-method", "teacher")
+    assert code == 2 and "'teacher' would hide" in err and not list(methods.rglob("*.py"))
+
+
+def test_a_finished_run_is_shown_whatever_the_device(
+    bench: Bench, tiny_config: Config, tmp_path: Path
+) -> None:
+    file = saved(tiny_config("supervised", "machine.device=cpu"), tmp_path)
+    assert bench("run", "--config", file)[0] == 0
+    code, out, err = bench("run", "--config", file, "--device", "cuda")
+    assert code == 0 and "mIoU" in out and "already done" in err
+
+
 @pytest.mark.parametrize("name", ["My", "1st", "_hidden", "a-b", "class", "", "../x", "ü"])
 def test_a_name_that_is_none_is_refused(bench: Bench, methods: Path, name: str) -> None:
     code, _, err = bench("new-method", "--", name)

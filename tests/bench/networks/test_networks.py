@@ -147,7 +147,7 @@ def test_an_unknown_encoder_is_refused_by_name() -> None:
 
 def test_a_users_weights_may_say_their_own_normalisation(tmp_path: Path) -> None:
     good = {name: value.contiguous() for name, value in build_encoder(TINY).state_dict().items()}
-    file, beside = tmp_path / "mine.safetensors", tmp_path / "mine.json"
+    file, beside = tmp_path / "mine.safetensors", tmp_path / "mine.normalisation.json"
     save_file(good, file)
     loaded = load_weights(str(file), "resnet50c")
     assert (
@@ -162,7 +162,7 @@ def test_a_users_weights_may_say_their_own_normalisation(tmp_path: Path) -> None
     assert normalisation("resnet50c", loaded) == ((0.1, 0.2, 0.3), (1, 2, 3))
     for wrong in ('{"mean": [0.1, 0.2, 0.3]}', '{"mean": [0, 0, 0], "std": [1, 1, 0]}', "no JSON"):
         beside.write_text(wrong)
-        with pytest.raises(DataError, match=r"mine.json must hold"):
+        with pytest.raises(DataError, match=r"mine.normalisation.json must hold"):
             load_weights(str(file), "resnet50c")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import Field, create_model
 
 from bench.errors import ConfigError
 from bench.settings import reading, registry, schema
@@ -396,3 +397,13 @@ def test_the_recorded_command_names_a_protocol_and_no_folder() -> None:
     )
     text = " ".join(command(config))
     assert "--protocol folder" in text and "/" not in text
+
+
+def test_the_recorded_command_says_a_knob_without_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in may have one, and nothing may stop a run that could go on."""
+    fixmatch = registry.load_method("fixmatch")
+    knobs = create_model("HParams", __base__=fixmatch.HParams, weight=(float, Field(gt=0)))
+    cls = type("Needy", (fixmatch,), {"HParams": knobs, "__doc__": "Needs a weight."})
+    with registry.offering(registry.describe_class("needy", cls)):
+        config = resolve({"method": {"name": "needy"}}, None, ["method.weight=2.0"])
+        assert command(config)[-2:] == ["--set", "method.weight=2.0"]
