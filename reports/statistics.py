@@ -95,21 +95,21 @@ def resamples(images: int, draws: int = DRAWS) -> np.ndarray:
 
 
 def pooled_miou(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """mIoU (0..1) of the added counts of each draw, over the classes that occur in its truth or prediction.
+    """mIoU (0..1) of the added counts of each draw, over the classes that its truth holds.
 
     Args:
         sums: 3 N C, as in `ImageSums`.
         weights: D N, how often each image is in a draw.
 
     Returns:
-        D values; a draw in which no class occurs has 0.
+        D values; a draw whose truth holds no class has 0.
     """
     images, classes = sums.shape[1:]
     pooled = weights @ sums.transpose(1, 0, 2).reshape(images, 3 * classes)
     hit, predicted, true = pooled.reshape(-1, 3, classes).transpose(1, 0, 2)
     union = predicted + true - hit
-    iou = np.divide(hit, union, out=np.zeros_like(hit), where=union > 0)
-    return iou.sum(1) / np.maximum((union > 0).sum(1), 1)
+    iou = np.divide(hit, union, out=np.zeros_like(hit), where=true > 0)
+    return iou.sum(1) / np.maximum((true > 0).sum(1), 1)
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def _print_result(result: Any) -> None:
     table = Table("class")
     table.add_column("IoU %", justify="right")
     for name, iou in zip(result.classes, score.iou, strict=True):
-        table.add_row(escape(name), "does not occur" if iou is None else f"{100 * iou:.1f}")
+        table.add_row(escape(name), "in no scored mask" if iou is None else f"{100 * iou:.1f}")
     table.add_section()
     table.add_row(f"mIoU over {score.classes_averaged} classes", f"{100 * score.miou:.1f}", style="bold")
     if result.student != score:

@@ -24,8 +24,8 @@ class Score(Record):
     """Scores of one module over the scored list. Shares are 0..1."""
 
     miou: Share
-    classes_averaged: Count  # classes that occur in the truth or the prediction: the denominator of miou
-    iou: list[Share | None]  # one per class; None where the class occurs in neither
+    classes_averaged: Count  # classes that the scored truth holds: the denominator of miou
+    iou: list[Share | None]  # one per class; None where no scored mask holds the class
     pixel_accuracy: Share
 
 

@@ -1,8 +1,8 @@
 """Scoring: inference on images of their own size, confusion counts, mIoU.
 
-mIoU is pooled: the counts of all images are added up, and the mean is taken over the classes that occur in
-the truth or the prediction. A class in neither is not a zero, and the number of classes averaged is kept
-beside the score.
+mIoU is pooled: the counts of all images are added up, and the mean is taken over the classes that the truth
+holds. So all runs on one scored list average over the same classes. A class that no scored mask holds is not a
+zero: pixels predicted as that class already count as misses of the others.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def score(counts: np.ndarray) -> Score:
     """Scores of pooled counts, C C int64 with truth in rows."""
     hit = np.diag(counts).astype(np.float64)
     union = counts.sum(0) + counts.sum(1) - np.diag(counts)
-    occurs = union > 0
+    occurs = counts.sum(1) > 0
     iou = np.divide(hit, union, out=np.zeros_like(hit), where=occurs)
     return Score(
         miou=float(iou[occurs].mean()) if occurs.any() else 0.0,

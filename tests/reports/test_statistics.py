@@ -105,6 +105,15 @@ def test_sums_are_hit_predicted_and_true() -> None:
     assert pooled_miou(sums.sums, np.array([[2.0, 0.0]])) == pytest.approx([1.0])
 
 
+def test_a_class_that_no_drawn_mask_holds_is_averaged_for_nobody() -> None:
+    # Image a holds class 0 alone: one method predicts class 1 on a pixel of it, the other does not.
+    trap = image_sums(["a", "b"], np.array([[[3, 1], [0, 0]], [[2, 0], [0, 2]]]))
+    plain = image_sums(["a", "b"], np.array([[[4, 0], [0, 0]], [[2, 0], [0, 2]]]))
+    draws = np.array([[2.0, 0.0], [1.0, 1.0]])
+    assert pooled_miou(trap.sums, draws) == pytest.approx([3 / 4, (5 / 6 + 2 / 3) / 2])
+    assert pooled_miou(plain.sums, draws) == pytest.approx([1.0, 1.0])
+
+
 def test_a_wrong_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="N C C"):
         image_sums(["a"], np.zeros((2, 3, 3)))
