@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -266,6 +267,7 @@ class Dataset(ABC):
     background: int | None = None
     scored: str = "test"  # the list that is scored
     palette: np.ndarray | None = None  # C 3 uint8 colours for pictures
+    mask_colours: np.ndarray | None = None  # C 3 uint8: the class of each colour in the palettes of its masks
     # Seconds it takes to label one image by a mask ("pixel") and by its classes ("tags"); for reports alone.
     label_seconds: Mapping[str, float] = LABEL_SECONDS
 
@@ -284,4 +286,12 @@ class Dataset(ABC):
     def tags(self, id: str) -> tuple[int, ...] | None:
         """The sorted ids of the classes in an image, from a record of tags and never from its mask; None
         where there is no record. Background may be left out."""
+        return None
+
+    def files(self, id: str, what: Literal["image", "mask"]) -> tuple[Path, ...] | None:
+        """The files that `image(id)` or `mask(id)` reads, which need not be there; () where it reads none.
+
+        Their digests tell one state of the data from another. None: not said, and the decoded image or mask
+        is hashed instead, which takes longer.
+        """
         return None

@@ -74,11 +74,15 @@ class Cityscapes(Dataset):
         return ids
 
     def image(self, id: str) -> np.ndarray:
-        return read_image(self._path("leftImg8bit", id, "leftImg8bit"))
+        return read_image(self.files(id, "image")[0])
 
     def mask(self, id: str) -> np.ndarray:
-        size = image_size(self._path("leftImg8bit", id, "leftImg8bit"))
-        return read_mask(self._path("gtFine", id, "gtFine_labelIds"), size, len(self.classes), TRAIN_IDS)
+        size = image_size(self.files(id, "image")[0])
+        return read_mask(self.files(id, "mask")[0], size, len(self.classes), TRAIN_IDS)
+
+    def files(self, id: str, what: str) -> tuple[Path, ...]:
+        place = ("leftImg8bit", "leftImg8bit") if what == "image" else ("gtFine", "gtFine_labelIds")
+        return (self._path(place[0], id, place[1]),)
 
     def _path(self, folder: str, id: str, end: str) -> Path:
         if not re.fullmatch(r"[A-Za-z-]+_\d{6}_\d{6}", id):

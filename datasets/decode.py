@@ -1,72 +1,99 @@
-"""Decodes images and masks. Whatever is wrong with a file ends in a DataError that names it."""
+"""Decodes images and masks. Whatever is wrong with a file ends in a DataError that names it.
+
+A mask is read by its meaning, not by its bytes: datasets.encodings says what a palette may mean.
+"""
 
 from __future__ import annotations
 
+import stat
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from bench.contract import IGNORE
 from bench.errors import BenchError, DataError
+from datasets.encodings import ids_of_palette
 
 MAX_PIXELS = 80_000_000  # below the size at which Pillow itself starts to warn
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read a JPEG or PNG as RGB, H W 3 uint8; grey, palette, CMYK and alpha pictures are converted.
+    """Read a JPEG or PNG as RGB, H W 3 uint8. Grey, palette and CMYK are converted, alpha is dropped.
 
-    An EXIF orientation tag is not applied: masks are drawn on the stored pixels and carry no such tag, so an
-    image that was turned on reading would no longer lie under its mask.
+    The image is turned as its EXIF tag says, for people draw masks on what they see.
 
-    Raises DataError for a file that is missing, cannot be decoded, is too large or has more than 8 bits a
-    channel.
+    Raises DataError for a file that is missing, cannot be decoded, fails its check sums, is too large or has
+    more than 8 bits a channel.
     """
     with _opened(path, ("JPEG", "PNG")) as picture:
-        if picture.mode.startswith(("I", "F")):
+        # Pillow cuts colours of 16 bits to 8 without a word; only the raw mode tells.
+        if picture.mode.startswith(("I", "F")) or ";16" in _raw_mode(picture):
             raise DataError(f"{path} has more than 8 bits a channel; convert the image to 8 bits.")
-        return np.array(picture.convert("RGB"))
+        return np.array(_upright(picture).convert("RGB"))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Read height and width of a JPEG or PNG from its header, e.g. (375, 500).
+    """Read height and width of a JPEG or PNG as `read_image` gives it, e.g. (375, 500), without decoding it.
 
     Raises DataError as `read_image` does.
     """
     with _opened(path, ("JPEG", "PNG")) as picture:
-        return picture.height, picture.width
+        size = picture.height, picture.width
+        return (size[1], size[0]) if _orientation(picture) >= 5 else size
+
+
+def is_turned(path: Path) -> bool:
+    """Whether an EXIF tag says that a JPEG or PNG is to be shown turned or mirrored."""
+    with _opened(path, ("JPEG", "PNG")) as picture:
+        return _orientation(picture) > 1
 
 
 def read_mask(
-    path: Path, size: tuple[int, int] | None, classes: int, mapping: np.ndarray | None = None
+    path: Path,
+    size: tuple[int, int] | None,
+    classes: int,
+    mapping: np.ndarray | None = None,
+    palette: np.ndarray | None = None,
 ) -> np.ndarray:
     """Read the class ids of a PNG mask, H W uint8, each below `classes` or 255 (no label).
 
-    A palette mask gives its indices, never its colours. `size` is the height and width of the image,
-    None where the caller compares the two.
-    `mapping`, 256 uint8 entries, translates the stored ids before they are checked.
+    A mask of greys gives their values. A palette mask gives its indices where the palette allows it, see
+    `datasets.encodings.ids_of_palette`. It is turned where it has an EXIF tag of its own.
 
-    Raises DataError for a file that is missing or cannot be decoded, a colour mask, another size, an unknown
-    id.
+    Args:
+        size: Height and width of the image; None where the caller compares the two.
+        mapping: 256 uint8 entries, which translate the stored ids before they are checked.
+        palette: C 3 uint8, the colours that the data set defines for its classes.
+
+    Raises DataError for a file that is missing, cannot be decoded or fails its check sums, a colour mask,
+    a palette whose indices are no ids, another size, an unknown id.
     """
     with _opened(path, ("PNG",)) as picture:
-        if size is not None and (picture.height, picture.width) != size:
-            raise DataError(
-                f"{path} is {picture.width}x{picture.height} but its image is {size[1]}x{size[0]} pixels; "
-                "a mask must have its image's size."
-            )
         if picture.mode not in ("1", "L", "P", "I", "I;16"):
             raise DataError(
                 f"{path} is a colour mask (mode {picture.mode}); a mask is a PNG of one channel whose values "
                 "are class ids: translate the colours to ids first."
             )
         # Pillow stretches 2 and 4 bit grey to 0..255, which turns id 1 into 85 or 17.
-        stretch = {"L;2": 85, "L;4": 17}.get(str(picture.tile[0][3]) if picture.tile else "", 1)
-        ids: np.ndarray = np.array(picture, np.int32 if picture.mode.startswith("I") else np.uint8)
+        stretch = {"L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
+        entries = picture.getpalette("RGB") if picture.mode == "P" else None
+        upright = _upright(picture)
+        if size is not None and (upright.height, upright.width) != size:
+            raise DataError(_of_another_size(path, (upright.height, upright.width), size))
+        ids: np.ndarray = np.array(upright, np.int32 if picture.mode.startswith("I") else np.uint8)
     if stretch > 1:
         ids //= stretch
+    if entries is not None:
+        shown = np.array(entries, np.uint8).reshape(-1, 3)
+        if (meant := ids_of_palette(path, shown, ids, classes, palette)) is not None:
+            ids = meant[ids]
     if mapping is not None and ids.min() >= 0 and ids.max() < len(mapping):
         ids = mapping[ids]
     unknown = np.unique(ids[((ids < 0) | (ids >= classes)) & (ids != IGNORE)])
@@ -79,21 +106,43 @@ def read_mask(
     return ids.astype(np.uint8)
 
 
-def colours(classes: int) -> np.ndarray:
-    """Give the VOC colour map, C 3 uint8: distinct colours, the same in every run; class 0 is black."""
-    ids = np.arange(classes)
-    table = np.zeros((classes, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            table[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    return table
+def _of_another_size(path: Path, mask: tuple[int, int], image: tuple[int, int]) -> str:
+    said = f"{path} is {mask[1]}x{mask[0]} but its image is {image[1]}x{image[0]} pixels; "
+    if mask == image[::-1]:
+        return (
+            f"{said}if an EXIF tag turns the image, the mask lies on the image as it is stored: turn the "
+            "mask, or remove the tag."
+        )
+    return f"{said}a mask must have its image's size."
+
+
+# Files ------------------------------------------------------------------------------------------------------
+
+
+def refuse_no_file(path: Path) -> None:
+    """Raise DataError for what is missing or is no file: a named pipe or a device would never answer."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"{path} does not exist; restore the file or remove it from the lists.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); make it readable or fetch it again.") from error
+    if not regular:
+        raise DataError(f"{path} is a folder, a pipe or a device; put the file itself there.")
 
 
 @contextmanager
 def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
+    refuse_no_file(path)
     kind = " or ".join(formats)
     try:
-        with Image.open(path, formats=formats) as picture:
+        with path.open("rb") as file:
+            data = file.read(len(PNG))
+            if data == PNG:
+                data += file.read()
+                _check_sums(data)
+        # A JPEG has no check sums, and is opened where it lies.
+        with Image.open(BytesIO(data) if data.startswith(PNG) else path, formats=formats) as picture:
             if not 0 < picture.width * picture.height <= MAX_PIXELS:
                 raise DataError(
                     f"{path} claims {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS:,} "
@@ -102,10 +151,50 @@ def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFil
             yield picture
     except BenchError:
         raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} does not exist; restore the file or remove it from the lists.") from None
     except Exception as error:
         # A damaged file makes Pillow raise nearly anything, struct.error and IndexError included.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "empty or of another format" if unknown else str(error) or type(error).__name__
         raise DataError(f"{path} cannot be decoded as {kind} ({reason}); fetch the file again.") from error
+
+
+def _check_sums(data: bytes) -> None:
+    """Raise ValueError unless the check sum of every chunk of a PNG is right. Pillow passes over those of the
+    pixels, so that a flipped bit would be read as other labels."""
+    place = len(PNG)
+    while place + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        end = place + 8 + length
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(memoryview(data)[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise ValueError("a check sum is wrong: the file is damaged")
+        if data[place + 4 : place + 8] == b"IEND":
+            return
+        place = end + 4
+    raise ValueError("the file is cut short")
+
+
+def _raw_mode(picture: ImageFile.ImageFile) -> str:
+    """How the pixels are stored, for example "RGB;16B" or "L;2"."""
+    return str(picture.tile[0][3]) if picture.tile else ""
+
+
+def _orientation(picture: ImageFile.ImageFile) -> int:
+    """The EXIF orientation 1..8; 1: as stored, from 5 on height and width change places."""
+    # A tag may stand behind the pixels of a PNG; its own getexif decodes them to find it.
+    if picture.format == "PNG" and not _tag_is_behind(picture):
+        exif = Image.Image.getexif(picture)
+    else:
+        exif = picture.getexif()
+    found = exif.get(ExifTags.Base.Orientation, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _tag_is_behind(picture: ImageFile.ImageFile) -> bool:
+    file = picture.fp
+    return isinstance(file, BytesIO) and b"eXIf" in file.getvalue() and "exif" not in picture.info
+
+
+def _upright(picture: ImageFile.ImageFile) -> Image.Image:
+    return ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture

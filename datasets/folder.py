@@ -10,7 +10,8 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
-from datasets.decode import colours, image_size, read_image, read_mask
+from datasets.decode import image_size, read_image, read_mask
+from datasets.encodings import colours
 from datasets.splits import TAGS_FILE, check_id, read_lines, read_list
 from datasets.tags import TagTable, read_tags
 
@@ -73,7 +74,10 @@ class Folder(Dataset):
 
     def mask(self, id: str) -> np.ndarray:
         size = image_size(self._image_path(id))
-        return read_mask(self.root / self.labels / f"{id}.png", size, len(self.classes))
+        return read_mask(self._mask_path(id), size, len(self.classes))
+
+    def files(self, id: str, what: str) -> tuple[Path, ...]:
+        return (self._image_path(id) if what == "image" else self._mask_path(id),)
 
     def tags(self, id: str) -> tuple[int, ...] | None:
         if self._tags is None:
@@ -88,6 +92,9 @@ class Folder(Dataset):
     def _tags(self) -> TagTable | None:
         path = self._tags_path
         return read_tags(path, self.classes) if path.is_file() else None
+
+    def _mask_path(self, id: str) -> Path:
+        return self.root / self.labels / f"{id}.png"
 
     def _image_path(self, id: str) -> Path:
         check_id(id, self.root)

@@ -126,6 +126,9 @@ class Shapes(Dataset):
     def mask(self, id: str) -> np.ndarray:
         return _scene(id)[1].copy()
 
+    def files(self, id: str, what: str) -> tuple[()]:
+        return ()
+
 
 def _listed(listing: str) -> tuple[str, ...]:
     return tuple(f"{listing}_{number:04d}" for number in range(1, COUNTS[listing] + 1))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bench.errors import DataError
 from bench.records.atomic import write_atomic
 from datasets import tags
+from datasets.encodings import refuse_disagreement
 from datasets.splits import COMMITTED, GRANTS, MANIFEST, TAGS_FILE, Split, check_split, digest, read_list
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def regenerate(
     `make_splits` does. Raises DataError for invalid data and where eval.txt is there with other ids.
     """
     train = dataset.ids("train")
+    refuse_disagreement(dataset, [*train, *dataset.ids(dataset.scored)])
     classes_by_id: dict[str, set[int]] = {}
 
     def classes_of(id: str) -> set[int]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
+from datasets.encodings import disagreement, refuse_disagreement
 from datasets.splits import LISTS, Split
 
 OnItem = Callable[[int, int], None]
@@ -47,6 +48,8 @@ def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = N
     masked = {id for split in splits for id in (*split.pixel, *split.eval)}
     # A dict for its order: an unreadable image also fails the size check of its mask, with the same sentence.
     problems: dict[str, None] = {}
+    if said := disagreement(dataset, sorted(masked)):
+        problems[said] = None
     for done, id in enumerate(ids, 1):
         for read in (dataset.image, dataset.mask) if id in masked else (dataset.image,):
             try:
@@ -61,6 +64,7 @@ def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = N
 def stats(dataset: Dataset, listing: str, on_item: OnItem | None = None) -> Stats:
     """Count the masks of a list ("train", "val", "test"). Raises DataError for a missing or invalid file."""
     ids = dataset.ids(listing)
+    refuse_disagreement(dataset, ids)
     pixels, images = np.zeros(IGNORE + 1, np.int64), np.zeros(IGNORE + 1, np.int64)
     sizes: Counter[tuple[int, int]] = Counter()
     for done, id in enumerate(ids, 1):

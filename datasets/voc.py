@@ -13,7 +13,8 @@ from PIL import Image
 
 from bench.contract import Dataset
 from bench.errors import ConfigError, DataError
-from datasets.decode import colours, image_size, read_image, read_mask
+from datasets.decode import image_size, read_image, read_mask
+from datasets.encodings import colours
 from datasets.splits import TAGS_FILE, check_id, read_list
 from datasets.tags import TagTable, read_tags
 
@@ -72,7 +73,7 @@ class Voc(Dataset):
             )
         self.root = found[0]
         self._tags_path = root / "voc" / TAGS_FILE
-        self.palette = colours(len(CLASSES))
+        self.palette = self.mask_colours = colours(len(CLASSES))
 
     def ids(self, listing: str) -> tuple[str, ...]:
         if listing not in LISTS:
@@ -87,11 +88,10 @@ class Voc(Dataset):
 
     def mask(self, id: str) -> np.ndarray:
         size = image_size(self._image_path(id))
-        official = self.root / "SegmentationClass" / f"{id}.png"
-        extra = self.root / "SegmentationClassAug" / f"{id}.png"
-        return read_mask(
-            extra if extra.is_file() and not official.is_file() else official, size, len(self.classes)
-        )
+        return read_mask(self._mask_path(id), size, len(self.classes), palette=self.mask_colours)
+
+    def files(self, id: str, what: str) -> tuple[Path, ...]:
+        return (self._image_path(id) if what == "image" else self._mask_path(id),)
 
     def tags(self, id: str) -> tuple[int, ...] | None:
         if self._tags is None:
@@ -103,6 +103,11 @@ class Voc(Dataset):
     @cached_property
     def _tags(self) -> TagTable | None:
         return read_tags(self._tags_path, self.classes) if self._tags_path.is_file() else None
+
+    def _mask_path(self, id: str) -> Path:
+        official = self.root / "SegmentationClass" / f"{id}.png"
+        extra = self.root / "SegmentationClassAug" / f"{id}.png"
+        return extra if extra.is_file() and not official.is_file() else official
 
     def _image_path(self, id: str) -> Path:
         check_id(id, self.root)

@@ -1,7 +1,7 @@
 """Scoring: inference on images of their own size, confusion counts, mIoU.
 
 mIoU is pooled: the counts of all images are added up, and the mean is taken over the classes that the truth
-holds. So all runs on one scored list average over the same classes. A class that no scored mask holds is not a
+holds. So all runs on one scored list average over the same classes. A class that no scored mask holds is no
 zero: pixels predicted as that class already count as misses of the others.
 """
 

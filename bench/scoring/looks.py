@@ -31,7 +31,8 @@ from bench.scoring.inference import Inference, to_tensor
 from bench.settings import registry
 from bench.settings.reading import read_yaml, validate
 from bench.settings.schema import RunConfig
-from datasets.decode import colours, read_mask
+from datasets.decode import read_mask
+from datasets.encodings import colours
 from datasets.splits import Split
 from datasets.tags import TagTable
 

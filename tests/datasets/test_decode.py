@@ -1,3 +1,4 @@
+import os
 import re
 import struct
 import zlib
@@ -11,7 +12,8 @@ from PIL import Image
 
 from bench.errors import DataError, Interrupted
 from datasets import decode
-from datasets.decode import colours, image_size, read_image, read_mask
+from datasets.decode import image_size, is_turned, read_image, read_mask
+from datasets.encodings import colours
 
 IDS = np.array([[0, 1, 2], [255, 1, 0]], np.uint8)
 
@@ -21,13 +23,13 @@ def save(path: Path, array: np.ndarray, mode: str | None = None) -> Path:
     return path
 
 
-def png(path: Path, bits: int, rows: list[bytes], width: int) -> Path:
-    """A grey PNG of `bits` per pixel, written by hand: Pillow cannot write 2 and 4 bit grey."""
+def png(path: Path, bits: int, rows: list[bytes], width: int, kind: int = 0) -> Path:
+    """A PNG of `bits` per sample, grey by default, written by hand: Pillow cannot write all of them."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    head = struct.pack(">IIBBBBB", width, len(rows), bits, 0, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, len(rows), bits, kind, 0, 0, 0)
     body = zlib.compress(b"".join(b"\0" + row for row in rows))
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b""))
     return path
@@ -60,19 +62,77 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
     assert image.shape == (8, 8, 3) and image.min() > 250
 
 
-def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
+UPRIGHT = np.arange(8 * 16, dtype=np.uint8).reshape(8, 16)
+# How the upright picture is stored under each orientation.
+STORED = {
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.T,
+    6: np.rot90(UPRIGHT),
+    7: UPRIGHT[::-1, ::-1].T,
+    8: np.rot90(UPRIGHT, -1),
+}
+
+
+def tagged(path: Path, array: np.ndarray, orientation: int) -> Path:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    pixels = np.zeros((4, 8, 3), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
-    assert Image.open(tmp_path / "a.jpg").getexif()[0x0112] == 6
-    assert read_image(tmp_path / "a.jpg").shape == (4, 8, 3)
-    assert image_size(tmp_path / "a.jpg") == (4, 8)
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(array)).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_an_image_is_turned_as_its_tag_says(tmp_path: Path, orientation: int) -> None:
+    path = tagged(tmp_path / "a.png", STORED[orientation], orientation)
+    np.testing.assert_array_equal(read_image(path)[..., 0], UPRIGHT)
+    assert image_size(path) == UPRIGHT.shape
+    assert is_turned(path) == (orientation > 1)
+
+
+def test_a_tag_of_a_jpeg_turns_it_too(tmp_path: Path) -> None:
+    path = tagged(tmp_path / "a.jpg", np.zeros((4, 8, 3), np.uint8), 6)
+    assert read_image(path).shape == (8, 4, 3)
+    assert image_size(path) == (8, 4) and is_turned(path)
+
+
+def test_a_tag_behind_the_pixels_counts(tmp_path: Path) -> None:
+    content = tagged(tmp_path / "a.png", STORED[6], 6).read_bytes()
+    start = content.index(b"eXIf") - 4
+    end = start + 12 + struct.unpack(">I", content[start : start + 4])[0]
+    bare, last = content[:start] + content[end:], content.index(b"IEND") - 4 - (end - start)
+    (tmp_path / "a.png").write_bytes(bare[:last] + content[start:end] + bare[last:])
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[..., 0], UPRIGHT)
+    assert image_size(tmp_path / "a.png") == UPRIGHT.shape
+
+
+def test_a_mask_is_turned_by_its_own_tag_alone(tmp_path: Path) -> None:
+    upright = UPRIGHT % 3
+    path = tagged(tmp_path / "m.png", np.rot90(upright), 6)
+    np.testing.assert_array_equal(read_mask(path, upright.shape, 3), upright)
+    plain = save(tmp_path / "p.png", upright)
+    np.testing.assert_array_equal(read_mask(plain, upright.shape, 3), upright)
+    fails(plain, lambda: read_mask(plain, upright.shape[::-1], 3), "EXIF tag", "turn the mask")
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_a_tag_that_says_nothing_turns_nothing(tmp_path: Path, orientation: int) -> None:
+    path = tagged(tmp_path / "a.png", UPRIGHT, orientation)
+    np.testing.assert_array_equal(read_image(path)[..., 0], UPRIGHT)
+    assert not is_turned(path)
 
 
 def test_16_bit_image_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", np.full((2, 2), 300, np.uint16))
     fails(path, lambda: read_image(path), "8 bits")
+
+
+@pytest.mark.parametrize(("kind", "samples"), [(2, 3), (4, 2), (6, 4)])
+def test_16_bit_colours_are_refused_not_cut(tmp_path: Path, kind: int, samples: int) -> None:
+    path = png(tmp_path / "a.png", 16, [b"\x12\x34" * samples], 1, kind)
+    fails(path, lambda: read_image(path), "8 bits")
+    fails(path, lambda: read_mask(path, (1, 1), 256), "colour mask")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -152,7 +212,26 @@ def test_no_image_at_all(tmp_path: Path, content: bytes) -> None:
 
 def test_missing_and_folder(tmp_path: Path) -> None:
     fails(tmp_path / "a.png", lambda: read_image(tmp_path / "a.png"), "does not exist")
-    fails(tmp_path, lambda: read_image(tmp_path), "cannot be decoded")
+    fails(tmp_path, lambda: read_image(tmp_path), "is a folder")
+
+
+@pytest.mark.timeout(20)
+def test_a_named_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    os.mkfifo(path)
+    for function in (read_image, image_size, lambda p: read_mask(p, (1, 1), 2)):
+        fails(path, partial(function, path), "a pipe")
+    fails(Path("/dev/null"), lambda: read_mask(Path("/dev/null"), (1, 1), 2), "a device")
+
+
+def test_no_flipped_bit_of_a_mask_is_read(tmp_path: Path) -> None:
+    content = save(tmp_path / "m.png", np.arange(400, dtype=np.uint8).reshape(20, 20) % 4).read_bytes()
+    path = tmp_path / "flipped.png"
+    for bit in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(flipped)
+        fails(path, lambda: read_mask(path, None, 4))
 
 
 def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import scipy.io
 from PIL import Image
 
 from bench.errors import ConfigError, DataError
-from datasets.decode import colours
+from datasets.encodings import colours
 from datasets.splits import find_split
 from datasets.splits_make import regenerate
 from datasets.tags import load_tags, read_tags

@@ -24,7 +24,8 @@ from bench.records.folders import RunFolder
 from bench.scoring import looks
 from bench.scoring.looks import fitted, pseudo_labels
 from bench.settings.schema import RunConfig
-from datasets.decode import colours, read_mask
+from datasets.decode import read_mask
+from datasets.encodings import colours
 from datasets.folder import Folder
 from datasets.splits import Split
 from datasets.splits_make import regenerate

@@ -1,0 +1,211 @@
+"""What the stored numbers of a mask mean: palettes, and grey of fewer than 8 bits.
+
+A palette mask holds indices, and by custom index = class id. Two kinds of programs break that custom: paint
+programs number the colours of each file anew, and lossless optimisers turn 8-bit greys into a short palette.
+Then the index says nothing, and what the eye sees is what is meant.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bench.contract import IGNORE, Dataset
+from bench.errors import DataError
+
+GREY, PALETTE = 0, 3  # colour types of PNG
+MOST_DECODED = 500  # files, two seconds
+GREYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+BORDER = (224, 224, 192)  # of 255 in the palettes of VOC
+SAVE_AS_GREY = "save the masks as 8-bit grey PNG whose values are the class ids"
+
+
+def colours(classes: int) -> np.ndarray:
+    """Give the VOC colour map, C 3 uint8: distinct colours, the same in every run; class 0 is black."""
+    ids = np.arange(classes)
+    table = np.zeros((classes, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            table[:, channel] |= ((ids >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
+    return table
+
+
+def ids_of_palette(
+    path: Path, shown: np.ndarray, indices: np.ndarray, classes: int, table: np.ndarray | None
+) -> np.ndarray | None:
+    """What each index of a palette mask means, 256 uint8; None where the index is the class id.
+
+    - Entry k is grey k: the index is the id.
+    - A palette of greys in another order: the grey value is the id, as before an optimiser made it a palette.
+    - `table` is given: a colour of the table at another place means the class that the table gives it.
+    - The colours of VOC in another order, without a table: refused.
+    - Other colours: the index is the id. `disagreement` compares the palettes of all files.
+
+    Args:
+        path: For the sentence of an error.
+        shown: N 3 uint8, the palette.
+        indices: H W uint8, the pixels.
+        classes: How many there are.
+        table: C 3 uint8, the colours that the data set defines, or None.
+
+    Raises DataError where the palette says that the indices are no ids, and not what the ids are.
+    """
+    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+    used = used[used < len(shown)]
+    seen = shown[used]
+    if len(used) > 1 and (seen == seen[0]).all():
+        return None  # a palette of one colour says nothing
+    if (seen == seen[:, :1]).all():
+        return _ids_of_greys(path, used, seen[:, 0], classes)
+    voc = _numbered(table if table is not None else colours(classes))
+    places = np.array([voc.get(tuple(colour), -1) for colour in seen.tolist()])
+    moved = (places >= 0) & (places != used)
+    if not moved.any():
+        return None
+    if table is not None and (places >= 0).all():
+        return _translated(used, places)
+    # A palette of somebody's own may share a colour with VOC, but not all of them by chance.
+    stored = [tuple(c) for k, c in enumerate(shown[:classes].tolist()) if k == 0 or any(c)]
+    if table is not None or ((places >= 0).all() and all(colour in voc for colour in stored)):
+        index = int(used[moved][0])
+        raise DataError(
+            f"{path} shows the colour of class {places[moved][0]} at index {index} of its palette, so its "
+            f"indices are no class ids; {SAVE_AS_GREY}."
+        )
+    return None
+
+
+def _ids_of_greys(path: Path, used: np.ndarray, values: np.ndarray, classes: int) -> np.ndarray | None:
+    """What the indices `used` mean, which show the greys `values`; None where these are the same numbers."""
+    if (values == used).all():
+        return None
+    known = (values < classes) | (values == IGNORE)
+    # Black and white alone may be classes 0 and 1, or class 0 and no label.
+    told = ((values != 0) & (values != IGNORE)).any() or not values.any()
+    if known.all() and told and len(set(values.tolist())) == len(values):
+        return _translated(used, values)
+    k = int(np.flatnonzero(used != values)[0])
+    raise DataError(
+        f"{path} has a palette of greys that are out of order (index {used[k]} shows grey {values[k]}), "
+        f"so nobody can tell which of the two is the class id; {SAVE_AS_GREY}."
+    )
+
+
+def _numbered(table: np.ndarray) -> dict[tuple[int, ...], int]:
+    """The class of each colour, 255 of the border."""
+    return {BORDER: IGNORE} | {tuple(colour): k for k, colour in enumerate(table.tolist())}
+
+
+def _translated(used: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    meant = np.arange(256, dtype=np.uint8)
+    meant[used] = ids
+    return meant
+
+
+# All masks of a data set ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a PNG stores its pixels, from its header."""
+
+    path: Path
+    kind: int  # colour type of PNG, `GREY` or `PALETTE` or one with colours
+    bits: int  # a sample
+    palette: bytes  # RGB RGB ...; empty without one
+
+    @cached_property
+    def used(self) -> frozenset[int]:
+        """The stored samples that occur. Decodes the file."""
+        from PIL import Image
+
+        with Image.open(self.path, formats=("PNG",)) as picture:
+            if self.kind == GREY:  # Pillow stretches few bits to 0..255
+                stretch = {1: 255, 2: 85, 4: 17}.get(self.bits, 1)
+                return frozenset(value // stretch for value in picture.convert("L").tobytes())
+            return frozenset(picture.tobytes())
+
+    @cached_property
+    def entries(self) -> list[bytes]:
+        return [self.palette[k : k + 3] for k in range(0, len(self.palette), 3)]
+
+
+def encoding(path: Path) -> Encoding | None:
+    """Read the header of a PNG; None for what is none, which reading it says better."""
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            head = file.read(33)
+            if len(head) < 33 or head[12:16] != b"IHDR":
+                return None
+            bits, kind = head[24], head[25]
+            palette = b""
+            while kind == PALETTE and len(start := file.read(8)) == 8:
+                (length,), name = struct.unpack(">I", start[:4]), start[4:]
+                if name == b"PLTE" and length <= 768:
+                    palette = file.read(length)
+                if name in (b"PLTE", b"IDAT", b"IEND"):
+                    break
+                file.seek(length + 4, 1)
+            return Encoding(path, kind, bits, palette)
+    except OSError:
+        return None
+
+
+def disagreement(dataset: Dataset, ids: Iterable[str]) -> str | None:
+    """A sentence on two masks of one data set that cannot both be read by their stored numbers, or None.
+
+    Reads the headers of the masks of `ids`. Decodes only files that look as if they disagreed, and
+    `MOST_DECODED` of them at most. What is missing or no PNG is passed over: reading it says so better.
+    """
+    paths = [path for id in ids for path in dataset.files(id, "mask") or ()]
+    found = [known for path in paths if (known := encoding(path)) is not None]
+    return _depths(found) or _palettes(found, dataset.mask_colours)
+
+
+def refuse_disagreement(dataset: Dataset, ids: Iterable[str]) -> None:
+    """Raise DataError where two masks cannot both be read by their stored numbers, see `disagreement`."""
+    if said := disagreement(dataset, ids):
+        raise DataError(said)
+
+
+def _depths(found: list[Encoding]) -> str | None:
+    """Grey of 1, 2 or 4 bits beside 8: an optimiser stores grey 255 as 1 of 1 bit, other programs class 1."""
+    whole = next((one for one in found if one.kind == GREY and one.bits >= 8), None)
+    few = [one for one in found if one.kind == GREY and one.bits < 8] if whole else []
+    for one in few[:MOST_DECODED]:
+        if whole and one.used - {0}:
+            return (
+                f"{one.path} is grey of {one.bits} bits and {whole.path} of {whole.bits}, so nobody can tell "
+                f"whether its numbers are class ids or shades of grey; {SAVE_AS_GREY}."
+            )
+    return None
+
+
+def _palettes(found: list[Encoding], table: np.ndarray | None) -> str | None:
+    """One index with two colours, or one colour with two indices."""
+    known = {bytes(colour) for colour in table} | {bytes(BORDER)} if table is not None else set()
+    files = [one for one in found if one.kind == PALETTE]
+    if len({one.palette for one in files}) < 2:
+        return None
+    first: dict[int | bytes, tuple[int | bytes, Path]] = {}  # index -> colour, and colour -> index
+    for one in files[:MOST_DECODED]:
+        shown = {k: one.entries[k] for k in sorted(one.used) if k < len(one.entries)}
+        if all(colour in known or len(set(colour)) == 1 for colour in shown.values()):
+            continue  # `ids_of_palette` reads these by their colours or greys, or refuses them
+        for k, colour in shown.items():
+            pairs: tuple[tuple[int | bytes, int | bytes], ...] = ((k, colour), (colour, k))
+            for key, value in pairs:
+                before, there = first.setdefault(key, (value, one.path))
+                if before != value:
+                    return (
+                        f"the palettes of {there} and {one.path} contradict each other (index {k} of the "
+                        f"second), so their indices are no class ids; {SAVE_AS_GREY}."
+                    )
+    return None
