@@ -46,6 +46,7 @@ def run(
     device: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    anyway: bool = False,
     **options: Any,
 ) -> Result:
     """Train one method on one split with one seed, score it, and give its result: `python -m bench run`.
@@ -66,11 +67,12 @@ def run(
         device: "auto", "cpu", "cuda" or "cuda:1".
         resume: Go on with an interrupted run.
         overwrite: Start again, even if it is done.
+        anyway: With `resume`: go on though code or data have changed; the record says so.
         options: precision="bf16", workers=2, threads=4, compile=True, audit=True.
 
     Raises:
-        ConfigError: An unknown name or setting, or an interrupted run without `resume`. Errors are those of
-            bench.errors, and say what to do.
+        ConfigError: An unknown name or setting, an interrupted run without `resume`, or a run of other code
+            or data. Errors are those of bench.errors, and say what to do.
         DataError: Data is missing or invalid.
         Interrupted: Stopped by a signal, such as Ctrl-C; what is trained is saved.
         BenchError: The run failed.
@@ -88,7 +90,7 @@ def run(
         method=method, dataset=dataset, split=split, seed=seed, device=device, **texts, **options
     )
     planned = plan(resolve(flags, Path(config) if config else None, assignments(set or {})))
-    return announced_run(planned, Display(), resume, overwrite)
+    return announced_run(planned, Display(), resume, overwrite, anyway)
 
 
 def load(*folders: Path | str) -> list[Result]:

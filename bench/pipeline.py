@@ -7,13 +7,14 @@ bench/scoring, bench/records.
 from __future__ import annotations
 
 import time
-from functools import partial
+from hashlib import sha256
 
 import numpy as np
 import torch
 
 from bench.cam_seeds.make import make
 from bench.cam_seeds.warnings import warnings
+from bench.contents import changes
 from bench.display import Display
 from bench.errors import BenchError
 from bench.machine import choose_device, stoppable
@@ -21,42 +22,53 @@ from bench.networks import exported
 from bench.outlook import outlook
 from bench.plan import Plan, SeedPlan, data_root
 from bench.records.atomic import write_atomic
-from bench.records.schema import Point, Result, SeedReport
+from bench.records.schema import Contents, Point, Result, SeedReport
 from bench.scoring.inference import score
 from bench.settings import registry
 from bench.training import checkpoint, session
 from bench.training.trainer import Trainer
 
 
-def announced_run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = False) -> Result:
+def announced_run(
+    plan: Plan, display: Display, resume: bool = False, overwrite: bool = False, anyway: bool = False
+) -> Result:
     """Say what a run will do, and do it; raises as `run` does."""
     if overwrite or not plan.folder.result.exists():
         for line in outlook(plan, choose_device(plan.config.machine.device)):
             display.say(line)
-    return run(plan, display, resume, overwrite)
+    return run(plan, display, resume, overwrite, anyway)
 
 
-def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = False) -> Result:
-    """Train and score one run; a finished run is returned as it is.
+def run(
+    plan: Plan, display: Display, resume: bool = False, overwrite: bool = False, anyway: bool = False
+) -> Result:
+    """Train and score one run; a finished run is returned as it is, where it is of this code and these data.
+
+    Args:
+        resume: Go on with an interrupted run.
+        overwrite: Start again; its CAM seeds too, where they are of other code or data.
+        anyway: Go on though the code or the data have changed since; the record says so.
 
     Raises:
-        ConfigError: The folder holds an interrupted run and neither `resume` nor `overwrite` is given.
+        ConfigError: The folder holds an interrupted run and neither `resume` nor `overwrite` is given; or a
+            run, done or not, of other code or data.
         DataError: Data missing or invalid.
         Interrupted: Stopped by a signal; the state is saved.
         BenchError: The loss is not finite; the last good checkpoint is kept.
     """
     folder = plan.folder
+    if not overwrite and (done := _done(plan, display)):  # before it is claimed: a record may be read-only
+        return done
     with folder.claimed():
-        done = folder.read_result()
-        if done and not overwrite:
-            display.say(f"already done: {folder.path}")
+        if not overwrite and (done := _done(plan, display)):
             return done
         goes_on = session.goes_on(plan, resume, overwrite)
+        changed = session.changed(plan, anyway) if goes_on else []
         folder.failure.unlink(missing_ok=True)
         if plan.seeds is not None:
-            make_seeds(plan.seeds, display)
+            make_seeds(plan.seeds, display, None, overwrite, anyway)
         with stoppable() as stop:
-            trainer = session.start(plan, display, stop, goes_on)
+            trainer = session.start(plan, display, stop, goes_on, changed, anyway)
             try:
                 trainer.train()
                 return _score_and_record(trainer)
@@ -69,14 +81,48 @@ def run(plan: Plan, display: Display, resume: bool = False, overwrite: bool = Fa
                 display.stop()
 
 
-def make_seeds(plan: SeedPlan, display: Display, jobs: int | None = None) -> SeedReport:
+def _done(plan: Plan, display: Display) -> Result | None:
+    """The result of a finished run that is of this code and these data; None where it is not finished.
+
+    Raises ConfigError where it is of others.
+    """
+    done = plan.folder.read_result()
+    if done is None:
+        return None
+    changes.refuse_changed(plan, done)
+    display.say(f"already done: {plan.folder.path}")
+    if done.contents is None:
+        display.say(
+            "it is from before runs kept digests of what they were made of, so nobody can tell whether its "
+            "code and data are those of today"
+        )
+    return done
+
+
+def make_seeds(
+    plan: SeedPlan,
+    display: Display,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    anyway: bool = False,
+) -> SeedReport:
     """Make the CAM seeds of a split where they are missing, and the classifier's run before them.
 
     Says whether they are of use.
 
+    Args:
+        overwrite: Make them anew where they, or the classifier, are of other code or data.
+        anyway: Take them as they are.
+
     Raises as `bench.cam_seeds.make.make` and `run` do.
     """
-    report = make(plan, display, partial(run, plan.classifier, display, resume=True), jobs)
+
+    def classifier() -> Result:
+        lost = plan.classifier.folder.result.exists() and not plan.classifier.folder.weights.exists()
+        again = overwrite and bool(lost or changes.since_any(plan.classifier))
+        return run(plan.classifier, display, resume=not again, overwrite=again, anyway=anyway)
+
+    report = make(plan, display, classifier, jobs, overwrite, anyway)
     config = plan.classifier.config
     for line in warnings(report, registry.load_dataset(config.dataset, data_root(config)).classes):
         display.say(line)
@@ -91,18 +137,20 @@ def _score_and_record(trainer: Trainer) -> Result:
     counts = {"predictor": trainer.counts(predictor, "predictor")}
     same = predictor is method.net
     counts["student"] = counts["predictor"] if same else trainer.counts(method.net, "student")
-    result = _result(trainer, counts, eval_seconds=time.monotonic() - started)
+    eval_seconds = time.monotonic() - started
+    weights = exported.to_bytes(exported.network_of(predictor), dataset.classes, plan.config.protocol.network)
+    contents = session.contents_at_end(trainer).model_copy(update={"weights": sha256(weights).hexdigest()})
+    result = _result(trainer, counts, eval_seconds, contents)
     plan.folder.write_counts(plan.split.eval, counts)
-    network = exported.network_of(predictor)
-    write_atomic(
-        plan.folder.weights, exported.to_bytes(network, dataset.classes, plan.config.protocol.network)
-    )
+    write_atomic(plan.folder.weights, weights)
     plan.folder.write_result(result)
     checkpoint.remove(plan.folder.checkpoint)  # result and weights hold all that is needed from here on
     return result
 
 
-def _result(trainer: Trainer, counts: dict[str, np.ndarray], eval_seconds: float) -> Result:
+def _result(
+    trainer: Trainer, counts: dict[str, np.ndarray], eval_seconds: float, contents: Contents
+) -> Result:
     plan, config, dataset = trainer.plan, trainer.plan.config, trainer.dataset
     scores = {name: score(value.sum(0)) for name, value in counts.items()}
     return Result(
@@ -127,6 +175,7 @@ def _result(trainer: Trainer, counts: dict[str, np.ndarray], eval_seconds: float
         weights_digest=trainer.weights.digest if trainer.weights else None,
         config=config.record(exclude={"machine": {"data_root", "out"}}),
         label_seconds=dict(dataset.label_seconds),
+        contents=contents,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, DataError
+from bench.randomness import numpy_for
 from bench.records.folders import RunFolder, SeedFolder
 from bench.settings import registry
 from bench.settings.base import Knobs
@@ -53,6 +54,15 @@ class SeedPlan:
     classifier: Plan
     settings: CamSeeds
     folder: SeedFolder
+
+    @property
+    def opened(self) -> tuple[str, ...]:
+        """The tagged images whose masks the policy opens to choose background scores."""
+        ids = self.classifier.split.tags
+        if self.settings.policy == "heldout":
+            order = numpy_for(self.classifier.config.seed, "heldout").permutation(len(ids))
+            return tuple(sorted(ids[i] for i in order[: self.settings.heldout]))
+        return ids if self.settings.policy == "oracle" else ()
 
 
 def data_root(config: RunConfig) -> Path | None:

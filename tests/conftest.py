@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,14 @@ def _no_data_root(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
     """Tests must not depend on what the caller's environment points to, unless they ask for it."""
     if "real_data" not in request.fixturenames:
         monkeypatch.delenv("BENCH_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Digests of files that tests make are no business of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FRUGALSEG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -94,25 +94,31 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
     "bench/machine": {"bench.errors", "bench.settings.schema"},
     "bench/plan": {*EVERYBODY, "bench.settings", "bench.records", "datasets"},
     "bench/networks": {*EVERYBODY, "bench.settings"},
+    "bench/contents": {
+        *EVERYBODY,
+        *("bench.settings", "bench.records", "bench.plan", "bench.networks.weights", "datasets"),
+    },
     "bench/scoring": {
         *EVERYBODY,
         *("bench.settings", "bench.records", "bench.plan", "bench.machine", "bench.networks", "bench.ops"),
+        "bench.contents",
         "datasets",
     },
     "bench/training": {
         *EVERYBODY,
         *("bench.settings", "bench.records", "bench.plan", "bench.machine", "bench.networks", "bench.ops"),
-        *("bench.scoring", "datasets"),
+        *("bench.scoring", "bench.contents", "datasets"),
     },
     "bench/cam_seeds": {
         *EVERYBODY,
         *("bench.settings", "bench.records", "bench.plan", "bench.machine", "bench.networks", "bench.ops"),
-        *("bench.scoring", "datasets"),
+        *("bench.scoring", "bench.contents", "datasets"),
     },
     "bench/pipeline": {
         *EVERYBODY,
         *(
             "bench.records",
+            "bench.contents",
             "bench.outlook",
             "bench.plan",
             "bench.machine",
@@ -126,6 +132,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
     "bench/outlook": {"bench.errors", "bench.plan", "bench.records"},
     "bench/sweeps": {
         *EVERYBODY,
+        "bench.contents",
         "bench.outlook",
         "bench.settings",
         "bench.records",

@@ -9,20 +9,25 @@ C classes of the data set, K tags of an image (background not counted), H W its 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.cam_seeds.refine import Made, SeedMaker, in_processes
+from bench.cam_seeds.refine import Made, Scores, SeedMaker, in_processes
 from bench.cam_seeds.thresholds import choose_scores
+from bench.contents import changes
+from bench.contents.files import combined
+from bench.contents.gather import Gathered, of_seeds
 from bench.contract import Dataset
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
@@ -32,7 +37,8 @@ from bench.networks.segmenter import Segmenter
 from bench.ops import cam
 from bench.plan import SeedPlan, data_root, granted_tags
 from bench.records.atomic import write_atomic
-from bench.records.schema import SeedReport
+from bench.records.ledger import Ledger
+from bench.records.schema import Result, SeedReport
 from bench.scoring.inference import to_tensor
 from bench.settings import registry
 from bench.settings.schema import CamSeeds
@@ -42,34 +48,44 @@ MAP_STRIDE = 4  # maps are stored at a quarter of the image's height and width (
 
 
 def make(
-    plan: SeedPlan, display: Display, train_classifier: Callable[[], object], jobs: int | None = None
+    plan: SeedPlan,
+    display: Display,
+    train_classifier: Callable[[], Result],
+    jobs: int | None = None,
+    overwrite: bool = False,
+    anyway: bool = False,
 ) -> SeedReport:
-    """Write activation maps, refine them to seeds, and skip what exists. A second process waits.
+    """Write activation maps, refine them to seeds, and skip what is sound: a file that is gone, damaged or
+    not the one that was made is made again. A second process waits.
 
     Args:
         train_classifier: Finishes the run `plan.classifier`, unless it is done.
         jobs: Processes that threshold and refine; default: machine.threads, else the cores. No bit of a seed
             depends on it.
+        overwrite: Make seeds of other code or data anew.
+        anyway: Take seeds of other code or data as they are.
 
     Raises:
-        ConfigError: Settings that cannot work.
+        ConfigError: Settings that cannot work; or seeds of other code or data.
         DataError: Tags or images are missing or invalid. Every other image has its seed by then.
         Interrupted: Stopped by a signal; what is made is kept.
     """
     config, folder = plan.classifier.config, plan.folder
     with stoppable() as stop, folder.claimed(_waiter(display, stop)):
         report = folder.read_report()
-        if report is not None:
+        if report is not None and _usable(plan, report, display, overwrite, anyway):
             return report
         dataset = registry.load_dataset(config.dataset, data_root(config))
         _check_settings(plan.settings, dataset)
         tags = granted_tags(plan.classifier, dataset)
-        train_classifier()
+        classifier = train_classifier()
         if config.machine.threads:
             torch.set_num_threads(config.machine.threads)
         jobs = jobs or config.machine.threads or cores()
+        gathered = of_seeds(plan)
+        work = Work(plan, dataset, tags, gathered, classifier.weights_file_digest, display, stop.check)
         try:
-            report = _make(plan, dataset, tags, jobs, display, stop.check)
+            report = _make(work, jobs)
         except BrokenProcessPool as error:
             stop.check()  # a signal to all processes kills those of the pool: stopped, not failed
             raise BenchError(
@@ -78,39 +94,105 @@ def make(
             ) from error
         finally:
             display.stop()
-        write_atomic(folder.report, (report.model_dump_json(indent=1) + "\n").encode())
+        folder.write_report(report, gathered.listing)
         return report
 
 
-def _make(
-    plan: SeedPlan, dataset: Dataset, tags: TagTable, jobs: int, display: Display, check: Callable[[], None]
-) -> SeedReport:
+@dataclass(frozen=True)
+class Work:
+    """What seeds are made of."""
+
+    plan: SeedPlan
+    dataset: Dataset
+    tags: TagTable
+    gathered: Gathered
+    weights: str | None  # digest of the classifier's weights; None where its run has kept none
+    display: Display
+    check: Callable[[], None]
+
+    def inputs(self, id: str, *others: object) -> str:
+        """One digest of all that an image's map or seed is made of."""
+        image = self.gathered.files["images"][f"image {id}"]
+        what = [self.gathered.contents.program, image, self.tags[id], *others]
+        return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _usable(plan: SeedPlan, report: SeedReport, display: Display, overwrite: bool, anyway: bool) -> bool:
+    """Whether finished seeds can be taken as they are; says why not, where they are to be made again.
+
+    Raises ConfigError where they are of other code or data.
+    """
+    folder, ids = plan.folder, plan.classifier.split.tags
+    if report.contents is None:  # of before digests: all that can be told is whether one is gone
+        gone = [id for id in ids if not folder.seed(id).exists()]
+    else:
+        now = of_seeds(plan)
+        found = changes.changes(report.contents, now, folder.read_listing())
+        if found and overwrite:
+            display.say(f"made anew: the CAM seeds in {folder.path} are of others: {changes.listed(found)}")
+            return False
+        if found and not anyway:
+            raise ConfigError(
+                f"the CAM seeds in {folder.path} are done, but this has changed since: "
+                f"{changes.listed(found)}; make them anew with --overwrite, or keep both with another --out."
+            )
+        sound = Ledger(folder.seed_ledger).sound({id: folder.seed(id) for id in ids})
+        gone = [id for id in ids if id not in sound]
+        if not gone and combined(sound) != report.contents.seeds:
+            gone = [*ids]  # each is as its line says, but the lines are not those of the report
+    if gone:
+        display.say(
+            f"made again: {len(gone)} of {len(ids)} CAM seeds are gone or damaged, for example "
+            f"{folder.seed(gone[0])}"
+        )
+    return not gone
+
+
+def _make(work: Work, jobs: int) -> SeedReport:
+    plan, tags, display = work.plan, work.tags, work.display
     started = time.monotonic()
-    failures = _make_maps(plan, dataset, tags, display, check)
+    maps, failures = _make_maps(work)
     map_seconds = time.monotonic() - started
-    sound = [id for id in tags if id not in failures]
+    ids = [id for id in tags if id not in failures]
     if failures and plan.settings.policy != "fixed":
-        sound = []  # scores chosen without an image are not those of the next start
-    scores = choose_scores(plan, dataset, sound)
-    maker = SeedMaker(dataset, plan.folder, plan.settings, scores)
+        ids = []  # scores chosen without an image are not those of the next start
+    scores = choose_scores(plan, work.dataset, ids)
+    ledger, folder = Ledger(plan.folder.seed_ledger), plan.folder
+    inputs = {id: work.inputs(id, maps[id], scores.strict, scores.loose) for id in ids}
+    seeds = ledger.sound({id: folder.seed(id) for id in ids}, inputs)
+    maker = SeedMaker(work.dataset, folder, plan.settings, scores, frozenset(seeds))
     made: dict[str, Made] = {}
-    display.start(f"seeds ({plan.settings.refine})", len(sound))
-    with closing(in_processes(maker, sound, jobs)) as outcomes:
+    display.start(f"seeds ({plan.settings.refine})", len(ids))
+    with closing(in_processes(maker, ids, jobs)) as outcomes:
         for done, (id, outcome) in enumerate(outcomes, 1):
             if isinstance(outcome, Made):
                 made[id] = outcome
+                if id not in seeds:
+                    ledger.add(id, outcome.digest, inputs[id])
             else:
                 failures[id] = outcome
             display.update(done)
-            check()
+            work.check()
     if failures:
         shown = "\n".join(f"{id}: {reason}" for id, reason in sorted(failures.items())[:10])
         raise DataError(
             f"{len(failures)} of {len(tags)} images have no CAM seed; what is made of the others is kept in "
-            f"{plan.folder.path}. Mend what is named here and start again:\n{shown}"
+            f"{folder.path}. Mend what is named here and start again:\n{shown}"
         )
+    return _report(work, scores, maps, made, map_seconds)
+
+
+def _report(
+    work: Work, scores: Scores, maps: Mapping[str, str], made: Mapping[str, Made], map_seconds: float
+) -> SeedReport:
+    plan = work.plan
     pixels = np.sum([one.pixels for one in made.values()], axis=0)
-    foreground = [set(classes) - {dataset.background} for classes in tags.values()]
+    foreground = [set(classes) - {work.dataset.background} for classes in work.tags.values()]
+    digests = {
+        "weights": work.weights,
+        "maps": combined(maps),
+        "seeds": combined({id: one.digest for id, one in made.items()}),
+    }
     return SeedReport(
         seed_id=plan.folder.seed_id,
         classifier=plan.classifier.run_id,
@@ -126,6 +208,7 @@ def _make(
         map_seconds=map_seconds,
         refine_core_seconds=sum(one.seconds for one in made.values()),
         settings=plan.settings.record(),
+        contents=work.gathered.contents.model_copy(update=digests),
     )
 
 
@@ -175,31 +258,33 @@ def activation_maps(net: Segmenter, image: Tensor, settings: CamSeeds) -> Tensor
     return cam.merge(seen, (size[0], size[1]), "max" if settings.flip == "max" else "sum")
 
 
-def _make_maps(
-    plan: SeedPlan, dataset: Dataset, tags: TagTable, display: Display, check: Callable[[], None]
-) -> dict[str, str]:
-    """Write the maps that are missing; answers the images without, and why."""
-    missing = [id for id in tags if not plan.folder.map(id).exists()]
+def _make_maps(work: Work) -> tuple[dict[str, str], dict[str, str]]:
+    """Write the maps that are not sound; answers the digest of each, and the images without, and why."""
+    plan, folder, ledger = work.plan, work.plan.folder, Ledger(work.plan.folder.map_ledger)
+    inputs = {id: work.inputs(id, work.weights) for id in work.tags}
+    maps = ledger.sound({id: folder.map(id) for id in work.tags}, inputs)
+    missing = [id for id in work.tags if id not in maps]
     failures: dict[str, str] = {}
     if not missing:
-        return failures
-    classifier = plan.classifier.config
-    device = choose_device(classifier.machine.device)
-    net = exported.read(plan.classifier.folder.weights)
+        return maps, failures
+    device = choose_device(plan.classifier.config.machine.device)
+    net = exported.read(plan.classifier.folder.weights, work.weights)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    display.start("activation maps", len(tags), len(tags) - len(missing))
-    for done, id in enumerate(missing, len(tags) - len(missing) + 1):
-        classes = [c for c in tags[id] if c != dataset.background]
+    work.display.start("activation maps", len(work.tags), len(maps))
+    for done, id in enumerate(missing, len(maps) + 1):
+        classes = [c for c in work.tags[id] if c != work.dataset.background]
         try:
-            image = to_tensor(dataset.image(id)).to(device)
+            image = to_tensor(work.dataset.image(id)).to(device)
         except BenchError as error:
             failures[id] = str(error)
             continue
-        maps = activation_maps(net, image, plan.settings)[0, classes]  # K h w
+        found = activation_maps(net, image, plan.settings)[0, classes]  # K h w
         buffer = io.BytesIO()
         # Half precision: a step of a thousandth, where thresholds are in hundredths.
-        np.savez(buffer, classes=np.array(classes, np.int64), maps=maps.half().cpu().numpy())
-        write_atomic(plan.folder.map(id), buffer.getvalue())
-        display.update(done)
-        check()
-    return failures
+        np.savez(buffer, classes=np.array(classes, np.int64), maps=found.half().cpu().numpy())
+        write_atomic(folder.map(id), buffer.getvalue())
+        maps[id] = hashlib.sha256(buffer.getvalue()).hexdigest()
+        ledger.add(id, maps[id], inputs[id])
+        work.display.update(done)
+        work.check()
+    return maps, failures

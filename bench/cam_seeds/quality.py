@@ -18,7 +18,8 @@ from bench.errors import DataError
 from bench.ops import cam
 from bench.plan import SeedPlan, data_root, granted_tags
 from bench.records.atomic import write_atomic
-from bench.records.schema import CurvePoint, SeedQuality
+from bench.records.ledger import Ledger
+from bench.records.schema import CurvePoint, SeedQuality, SeedReport
 from bench.settings.registry import load_dataset
 from datasets.decode import read_mask
 
@@ -30,8 +31,10 @@ def measure(plan: SeedPlan, display: Display) -> SeedQuality:
         DataError: There are no seeds, or a mask is missing or invalid.
     """
     folder = plan.folder
-    if folder.read_report() is None:
+    report = folder.read_report()
+    if report is None:
         raise DataError(f"{folder.path} holds no finished CAM seeds; make them with `cam-seeds`.")
+    _refuse_lost_maps(plan, report)
     config = plan.classifier.config
     dataset = load_dataset(config.dataset, data_root(config))
     tags = granted_tags(plan.classifier, dataset)
@@ -77,6 +80,18 @@ def measure(plan: SeedPlan, display: Display) -> SeedQuality:
     )
     write_atomic(folder.quality, (answer.model_dump_json(indent=1) + "\n").encode())
     return answer
+
+
+def _refuse_lost_maps(plan: SeedPlan, report: SeedReport) -> None:
+    """Raise DataError where a map is not the one that was made; of seeds from before digests nobody knows."""
+    maps = {id: plan.folder.map(id) for id in plan.classifier.split.tags}
+    sound = Ledger(plan.folder.map_ledger).sound(maps) if report.contents else maps
+    lost = [path for id, path in maps.items() if id not in sound]
+    if lost:
+        raise DataError(
+            f"{len(lost)} activation maps are gone or damaged, for example {lost[0]}; remove "
+            f"{plan.folder.report}, and `cam-seeds` makes them again."
+        )
 
 
 def spread_counts(mask: np.ndarray, classes: Sequence[int], count: int) -> Tensor:

@@ -7,6 +7,7 @@ C classes of the data set, K tags of an image (background not counted), H W its 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import multiprocessing
 import time
@@ -49,6 +50,7 @@ class Made:
     dead_tags: int
     pixels: np.ndarray  # C+1 int64
     seconds: float
+    digest: str  # SHA-256 of the file
 
 
 def seed_of(
@@ -158,6 +160,7 @@ class SeedMaker:
     folder: SeedFolder
     settings: CamSeeds
     scores: Scores
+    sound: frozenset[str] = frozenset()  # the images whose seed is there already
 
     def __call__(self, id: str) -> Made | str:
         """What was made; or, as a sentence, why it could not be."""
@@ -166,12 +169,14 @@ class SeedMaker:
             classes, stored = read_maps(self.folder.map(id))
             maps = torch.from_numpy(stored)
             path = self.folder.seed(id)
-            if path.exists():
+            if id in self.sound:
                 seed = read_mask(path, None, len(self.dataset.classes))
+                data = path.read_bytes()
             else:
                 image = self.dataset.image(id)
                 seed = seed_of(image, maps, classes, self.dataset.background, self.settings, self.scores)
-                write_atomic(path, _as_png(seed))
+                data = _as_png(seed)
+                write_atomic(path, data)
         except (BenchError, ValueError, OSError) as error:
             return str(error)
         dead = (
@@ -179,7 +184,8 @@ class SeedMaker:
         )
         count = len(self.dataset.classes)
         pixels = np.bincount(np.where(seed == IGNORE, count, seed).ravel(), minlength=count + 1)
-        return Made(int(dead), pixels, time.process_time() - started)
+        seconds = time.process_time() - started
+        return Made(int(dead), pixels, seconds, hashlib.sha256(data).hexdigest())
 
 
 def _as_png(seed: np.ndarray) -> bytes:

@@ -14,7 +14,6 @@ from bench.cam_seeds.refine import Scores
 from bench.contract import Dataset
 from bench.ops import cam
 from bench.plan import SeedPlan
-from bench.randomness import numpy_for
 from bench.records.folders import SeedFolder
 from bench.records.logs import read_maps
 from bench.settings.schema import CamSeeds
@@ -25,14 +24,9 @@ SCORES = torch.arange(100) / 100  # background scores that a policy chooses from
 def choose_scores(plan: SeedPlan, dataset: Dataset, ids: Sequence[str]) -> Scores:
     """The background scores of the policy: as set; or round the best single score (mIoU of the seeds, without
     refinement) on the masks that the policy opens, as far apart as set."""
-    settings, config = plan.settings, plan.classifier.config
-    fixed = Scores(settings.strict, settings.loose)
-    if settings.policy == "fixed" or not ids:
-        return fixed
-    opened = tuple(ids)
-    if settings.policy == "heldout":
-        order = numpy_for(config.seed, "heldout").permutation(len(ids))
-        opened = tuple(sorted(ids[i] for i in order[: settings.heldout]))
+    settings, opened = plan.settings, plan.opened
+    if not opened or not ids:
+        return Scores(settings.strict, settings.loose)
     counts = torch.stack([score_counts(plan.folder, dataset, id, settings) for id in opened]).sum(0)
     best = float(SCORES[int(cam.quality(counts).miou.nan_to_num(-1).argmax())])
     apart = (settings.strict - settings.loose) / 2

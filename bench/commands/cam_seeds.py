@@ -34,6 +34,9 @@ def cam_seeds(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes that refine; default: all cores.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make seeds of other code or data anew.")
+    ] = False,
     quality: Annotated[
         bool,
         typer.Option(
@@ -70,7 +73,7 @@ def cam_seeds(
     display = Display()
     for line in seed_outlook(planned):
         display.say(line)
-    report = make_seeds(planned, display, jobs)
+    report = make_seeds(planned, display, jobs, overwrite)
     measured = (planned.folder.read_quality() or measure(planned, display)) if quality else None
     out.print(_seed_table(report, measured))
     out.print(f"seeds: {escape(str(planned.folder.path))}", highlight=False, soft_wrap=True)

@@ -84,6 +84,12 @@ Audit = Annotated[
         show_default="no-audit",
     ),
 ]
+Anyway = Annotated[
+    bool,
+    typer.Option(
+        "--anyway", help="With --resume: go on though code or data have changed; the record says so."
+    ),
+]
 DatasetName = Annotated[
     str, typer.Option("--dataset", help="Data set, or a folder of your own below the data root.")
 ]

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.commands.options import (
+    Anyway,
     Audit,
     ConfigFile,
     DataRootOfRun,
@@ -22,7 +23,7 @@ from bench.commands.options import (
     out,
     print_json,
 )
-from bench.errors import Interrupted
+from bench.errors import ConfigError, Interrupted
 
 app = typer.Typer()
 KEYS = (
@@ -60,6 +61,7 @@ def run(
     audit: Audit = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, even if done.")] = False,
+    anyway: Anyway = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
     verbose: Verbose = False,
     json_: Annotated[bool, json_option(KEYS)] = False,
@@ -68,6 +70,8 @@ def run(
     from bench.plan import plan
     from bench.settings.resolve import as_flags, resolve
 
+    if anyway and not resume:
+        raise ConfigError("--anyway is about a run that goes on; give it with --resume.")
     flags = as_flags(
         method=method,
         dataset=dataset,
@@ -90,7 +94,7 @@ def run(
     if dry_run:
         _print_plan(planned)
         return
-    _run_and_print(planned, verbose, json_, resume, overwrite)
+    _run_and_print(planned, verbose, json_, resume, overwrite, anyway)
 
 
 @app.command(epilog="Example: python -m bench resume runs/shapes/1_16/fixmatch/0-1234abcd")
@@ -102,6 +106,7 @@ def resume(
     data_root: DataRootOfRun = None,
     device: Device = None,
     workers: Workers = None,
+    anyway: Anyway = False,
     verbose: Verbose = False,
     json_: Annotated[bool, json_option("folder, and those of the run's record")] = False,
 ) -> None:
@@ -110,17 +115,22 @@ def resume(
     from bench.settings.resolve import as_flags
 
     flags = as_flags(data_root=data_root, device=device, workers=workers)
-    _run_and_print(saved_plan(run, flags), verbose, json_, resume=True)
+    _run_and_print(saved_plan(run, flags), verbose, json_, resume=True, anyway=anyway)
 
 
 def _run_and_print(
-    plan: Any, verbose: bool, json_: bool, resume: bool = False, overwrite: bool = False
+    plan: Any,
+    verbose: bool,
+    json_: bool,
+    resume: bool = False,
+    overwrite: bool = False,
+    anyway: bool = False,
 ) -> None:
     from bench.display import Display
     from bench.pipeline import announced_run
 
     try:
-        result = announced_run(plan, Display(verbose=verbose), resume, overwrite)
+        result = announced_run(plan, Display(verbose=verbose), resume, overwrite, anyway)
     except Interrupted as error:
         path = plan.folder.path
         again = f" or `resume {path}`" if plan.folder.config.exists() else ""
@@ -129,6 +139,8 @@ def _run_and_print(
         print_json({"folder": str(plan.folder.path), **result.model_dump(mode="json")})
         return
     _print_result(result)
+    if verbose and result.contents:
+        _print_contents(result.contents)
     out.print(f"records: {escape(str(plan.folder.path))}", highlight=False, soft_wrap=True)
 
 
@@ -173,4 +185,16 @@ def _print_result(result: Any) -> None:
     if result.student != score:
         table.add_row("mIoU of the student", f"{100 * result.student.miou:.1f}")
     table.add_row("pixel accuracy", f"{100 * score.pixel_accuracy:.1f}")
+    out.print(table)
+
+
+def _print_contents(contents: Any) -> None:
+    """What the run was made of, by the first digits of its digests."""
+    shown = {f"code {room}": digest for room, digest in contents.code.items()}
+    shown |= contents.model_dump(exclude={"code", "anyway"}, exclude_none=True)
+    table = Table("made of", "SHA-256")
+    for name, digest in shown.items():
+        table.add_row(escape(name), digest[:16])
+    for what in contents.anyway:
+        table.add_row("changed on the way", escape(what))
     out.print(table)

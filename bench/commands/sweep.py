@@ -192,7 +192,7 @@ def _cell(cell: "Cell") -> dict[str, Any]:
     return {
         "state": cell.state,
         "label": cell.label,
-        "said": cell.said if cell.state in ("running", "failed") else "",
+        "said": cell.said if cell.state in ("running", "changed", "failed") else "",
         "folder": str(cell.folder.path),
         "run_id": cell.plan.run_id,
         "miou": result.predictor.miou if result else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -32,9 +33,20 @@ def to_bytes(network: Segmenter, classes: Sequence[str], settings: Network) -> b
     )
 
 
-def read(path: Path) -> Segmenter:
-    """The network of weights.safetensors. Raises DataError where the file is damaged or of another make."""
+def read(path: Path, digest: str | None = None) -> Segmenter:
+    """The network of weights.safetensors.
+
+    Args:
+        digest: The file's SHA-256 as the run recorded it; None for a run of before it did.
+
+    Raises DataError where the file is damaged, another than the run wrote, or of another make.
+    """
     try:
+        if digest is not None and digest != sha256(path.read_bytes()).hexdigest():
+            raise DataError(
+                f"{path} is damaged or not the file that its run wrote; run it again with --overwrite, or "
+                "remove its folder."
+            )
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["frugalseg"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

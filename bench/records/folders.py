@@ -2,6 +2,7 @@
 
 runs/<dataset>/<split>/<method>/<seed>-<id>/
     config.yaml          the resolved configuration
+    contents.json        what it was made of: digests of code, of each image and mask, of seeds
     provenance.json      how it was made: versions, hardware, commit, one entry per start
     metrics.jsonl        one line per logging step and per evaluation
     tensorboard/         the same as curves
@@ -16,7 +17,9 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/
 
 runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
     maps/<id>.npz        activation maps of an image's tags
-    <id of seeds>/       seeds/<id>.png, seeds.json (written last: "done"), quality.json
+    maps.jsonl           a line for each map: its digest, and that of all it was made of
+    <id of seeds>/       seeds/<id>.png, seeds.jsonl (as maps.jsonl), contents.json, seeds.json (written last:
+                         "done"), quality.json
 
 A folder of records holds what is kept of finished runs:
 
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     import numpy as np
 from bench.records.provenance import without_folders
 from bench.records.schema import (
+    Listing,
     Result,
     Scores,
     SeedQuality,
@@ -65,6 +69,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.contents = path / "contents.json"
         self.provenance = path / "provenance.json"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
@@ -137,6 +142,7 @@ class RunFolder:
         made = (
             self.result,
             self.scores,
+            self.contents,
             self.provenance,
             self.metrics,
             self.counts,
@@ -155,6 +161,13 @@ class RunFolder:
 
     def write_result(self, result: Result) -> None:
         write_atomic(self.result, (result.model_dump_json(indent=1) + "\n").encode())
+
+    def read_listing(self) -> Listing | None:
+        """None without the file, and where it is damaged: it only helps to name what has changed."""
+        return _read_listing(self.contents)
+
+    def write_listing(self, listing: Listing) -> None:
+        write_atomic(self.contents, f"{listing.model_dump_json()}\n".encode())
 
     def read_scores(self) -> Scores:
         """The numbers of `score`; no entries without the file."""
@@ -227,6 +240,9 @@ class SeedFolder:
 
     def __init__(self, path: Path, seed_id: str) -> None:
         self.path, self.seed_id = path, seed_id
+        self.map_ledger = path / "maps.jsonl"
+        self.seed_ledger = path / seed_id / "seeds.jsonl"
+        self.contents = path / seed_id / "contents.json"
         self.report = path / seed_id / "seeds.json"
         self.quality = path / seed_id / "quality.json"
 
@@ -243,6 +259,17 @@ class SeedFolder:
     def read_report(self) -> SeedReport | None:
         mend = "move it away and run `cam-seeds` again."
         return read_record(SeedReport, self.report, mend) if self.report.exists() else None
+
+    def read_listing(self) -> Listing | None:
+        return _read_listing(self.contents)
+
+    def write_report(self, report: SeedReport, listing: Listing) -> None:
+        """Seeds are done. What was measured of others is removed."""
+        before = self.read_report()
+        if before is None or before.contents != report.contents:
+            self.quality.unlink(missing_ok=True)
+        write_atomic(self.contents, f"{listing.model_dump_json()}\n".encode())
+        write_atomic(self.report, (report.model_dump_json(indent=1) + "\n").encode())
 
     def read_quality(self) -> SeedQuality | None:
         mend = "move it away and run `cam-seeds --quality` again."
@@ -269,6 +296,13 @@ class SeedFolder:
             for torn in self.path.rglob(".*.tmp"):  # of a process killed while it wrote
                 torn.unlink()
             yield
+
+
+def _read_listing(path: Path) -> Listing | None:
+    try:
+        return read_record(Listing, path, "remove it.")
+    except (DataError, OSError):
+        return None
 
 
 def _copy(files: Mapping[Path, Path]) -> bool:

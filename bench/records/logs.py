@@ -86,4 +86,7 @@ def read_maps(path: Path) -> tuple[list[int], np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             return file["classes"].tolist(), file["maps"].astype(np.float32)
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({error}); remove it, and it is made again.") from error
+        raise DataError(
+            f"{path} cannot be read ({error}); remove it and the seeds.json of its seeds, and `cam-seeds` "
+            "makes both again."
+        ) from error

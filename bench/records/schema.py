@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from bench.errors import DataError
 from bench.labels import LABEL_SECONDS
@@ -18,6 +28,44 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Contents(Record):
+    """What a run was made of, as SHA-256: equal digests, equal content. None: there is none, or not known."""
+
+    code: dict[str, str]  # by room: "methods" is the method and what it inherits from, "bench/training", ...
+    images: str  # those that the run learns from; of each its id and content
+    masks: str  # as granted, and those that a policy of CAM seeds opens
+    scored: str  # images and masks of the scored list
+    classes: str  # their names, in order, and which is background
+    tags: str | None = None  # as granted, or as a control has shuffled them
+    encoder: str | None = None  # file of the encoder's weights
+    maps: str | None = None  # of the CAM seeds
+    seeds: str | None = None
+    weights: str | None = None  # weights.safetensors of the run; of CAM seeds, those of their classifier
+    # What had changed when the run went on all the same (--anyway): the number is of both.
+    anyway: list[str] = []
+
+    @property
+    def data(self) -> str:
+        """Eight hex digits of all that was read: runs of one method on one split are of the same data where
+        they agree."""
+        return _short([self.images, self.masks, self.scored, self.classes, self.tags])
+
+    @property
+    def truth(self) -> str:
+        """Eight hex digits of what was scored: the numbers of two methods stand side by side where they
+        agree."""
+        return _short([self.scored, self.classes])
+
+    @property
+    def program(self) -> str:
+        """Eight hex digits of the code of all rooms."""
+        return _short(self.code)
+
+
+def _short(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class Score(Record):
@@ -97,6 +145,16 @@ class Result(Record):
     # What the data set says it takes to label one image by a mask ("pixel") and by its classes ("tags").
     # Records from before this field have the default.
     label_seconds: dict[str, Amount] = Field(default_factory=lambda: dict(LABEL_SECONDS))
+    contents: Contents | None = None  # None in records from before this field, which are written without it
+
+    @property
+    def weights_file_digest(self) -> str | None:
+        """SHA-256 of the run's weights.safetensors; None in records from before it was kept."""
+        return self.contents.weights if self.contents else None
+
+    @model_serializer(mode="wrap")
+    def _without_no_contents(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(write(self))
 
     @field_validator("config")
     @classmethod
@@ -139,6 +197,10 @@ class Scores(Record):
 
     schema_version: Literal[1] = 1
     entries: list[Rescored]
+
+
+def _without(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if (key, value) != ("contents", None)}
 
 
 class Git(BaseModel):
@@ -189,6 +251,20 @@ class SeedReport(Record):
     map_seconds: Amount  # of the network, for all images made in the last start
     refine_core_seconds: Amount  # of thresholds and refinement, summed over the processes
     settings: dict[str, Any]
+    contents: Contents | None = None  # None in reports from before this field, which are written without it
+
+    @model_serializer(mode="wrap")
+    def _without_no_contents(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(write(self))
+
+
+class Listing(Record):
+    """contents.json: what lies behind the digests of a run or of CAM seeds, to say which file changed."""
+
+    schema_version: Literal[1] = 1
+    contents: Contents
+    # The start of each file's digest, by part of the contents: "images", "masks", "scored", "code bench/ops".
+    files: dict[str, dict[str, str]] = {}
 
 
 class CurvePoint(Record):

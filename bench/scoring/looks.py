@@ -90,7 +90,7 @@ def look(folder: RunFolder, data_root: Path | None, images: int) -> Looks:
         raise DataError(f"{folder.path} holds no finished run; give the folder that `run` prints at its end.")
     planned = _planned(folder, data_root, result)
     dataset = _dataset(planned, result)
-    net, device = _network(planned)
+    net, device = _network(planned, result)
     granted = granted_tags(planned, dataset) if planned.seeds else {}
     ids = chosen(planned.split, images, result.seed)
     seen, entropies = zip(*(_look(planned, dataset, granted, net, device, id) for id in ids), strict=True)
@@ -142,9 +142,9 @@ def _dataset(planned: Plan, result: Result) -> Dataset:
     return dataset
 
 
-def _network(planned: Plan) -> tuple[Segmenter, str]:
+def _network(planned: Plan, result: Result) -> tuple[Segmenter, str]:
     """The scored module, and the device it is on."""
-    net = exported.read(planned.folder.weights)
+    net = exported.read(planned.folder.weights, result.weights_file_digest)
     device = choose_device("auto")
     return net.eval().to(device, memory_format=torch.channels_last), device  # type: ignore[call-overload]
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bench.contents.gather import scored_digest
 from bench.contract import Dataset
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
@@ -30,6 +31,7 @@ from bench.networks import exported
 from bench.ops import crf
 from bench.records.folders import RunFolder
 from bench.records.schema import Rescored, Result, Scores
+from bench.scoring.alone import network_is_all, refuse_other_counts
 from bench.scoring.inference import Inference, confusion, score, to_tensor
 from bench.settings import registry
 from bench.settings.reading import read_yaml, suggest, validate
@@ -162,10 +164,19 @@ def open_run(path: Path, data_root: Path | None) -> Run:
         )
     if not folder.weights.exists():
         raise DataError(f"no {folder.weights}; put it back, or run it again with --overwrite.")
-    if not registry.load_method(result.method).scored_by_network:
+    cls = registry.load_method(result.method)
+    knobs = {key: value for key, value in result.config["method"].items() if key != "name"}
+    hparams = validate(cls.HParams, knobs, "method", folder.result)
+    classes = tuple(result.classes)
+    if not (cls.scored_by_network and network_is_all(cls, hparams, classes, dataset.background)):
         raise ConfigError(
             f"{folder.path}: the predictor of {result.method} is more than its network, so it cannot be "
             "scored again from the weights alone: its raw score stands; leave this run out."
+        )
+    if result.contents and scored_digest(dataset, split.eval, data_root) != result.contents.scored:
+        raise DataError(
+            f"{path}: the scored images or masks of {result.dataset} have changed since; new numbers would "
+            "not stand beside its raw score. Put them back, or run it again with --overwrite."
         )
     return Run(folder, result, protocol, dataset, split.eval)
 
@@ -189,7 +200,10 @@ def _score(
     display: Display,
     stop: Stop,
 ) -> list[Rescored]:
-    net = exported.read(run.folder.weights).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    net = exported.read(run.folder.weights, run.result.weights_file_digest)
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    raw = Inference(run.protocol.evaluation, run.protocol.crop)
+    refuse_other_counts(run.folder, net, run.dataset, raw, device)
     evaluation = run.protocol.evaluation.model_copy(update={"scales": settings.scales, "flip": settings.flip})
     refinement = None
     if settings.crf is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.errors import ConfigError, DataError
+from bench.contents.changes import refuse_changed
+from bench.errors import BenchError, ConfigError, DataError
 from bench.plan import Plan, data_root, plan
 from bench.records.folders import RunFolder
 from bench.records.logs import read_metrics
@@ -21,8 +22,16 @@ from bench.settings.schema import RunConfig
 from bench.sweeps.ablations import Ablation
 from datasets.splits import find_split
 
-State = Literal["done", "running", "failed", "interrupted", "unreadable", "to do"]
-STATES: tuple[State, ...] = ("done", "running", "failed", "interrupted", "unreadable", "to do")
+State = Literal["done", "changed", "running", "failed", "interrupted", "unreadable", "to do"]
+STATES: tuple[State, ...] = (
+    "done",
+    "changed",
+    "running",
+    "failed",
+    "interrupted",
+    "unreadable",
+    "to do",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Cell:
 
     label: str
     plan: Plan
+    _compared: dict[str, str] = field(default_factory=dict, compare=False, repr=False)  # see `changed`
 
     @property
     def folder(self) -> RunFolder:
@@ -38,11 +48,33 @@ class Cell:
 
     @property
     def result(self) -> Result | None:
-        """None too where it cannot be read: the run itself says why, which does not stop the others."""
+        """None too where it is of other code or data, or cannot be read: the run itself says why, which does
+        not stop the others."""
+        result = self._read()
+        return None if result is None or self._changed(result) else result
+
+    @property
+    def changed(self) -> str:
+        """The sentence that says why a finished run is not taken: it is of other code or data. Else ""."""
+        result = self._read()
+        return "" if result is None else self._changed(result)
+
+    def _read(self) -> Result | None:
         try:
             return self.folder.read_result()
         except (DataError, OSError):
             return None
+
+    def _changed(self, result: Result) -> str:
+        """Compared once, since a sweep asks again and again."""
+        known = result.contents.model_dump_json() if result.contents else ""
+        if known not in self._compared:
+            try:
+                refuse_changed(self.plan, result)
+                self._compared[known] = ""
+            except BenchError as error:
+                self._compared[known] = str(error)
+        return self._compared[known]
 
     @property
     def done(self) -> bool:
@@ -53,6 +85,8 @@ class Cell:
         try:
             if self.done:
                 return "done"
+            if self.changed:
+                return "changed"
             if self.folder.holder():
                 return "running"
             if self.folder.failure.exists():
@@ -63,8 +97,10 @@ class Cell:
 
     @property
     def said(self) -> str:
-        """What is known of a run that is running or has failed, for a listing."""
+        """What is known of a run that is running, changed or failed, for a listing."""
         try:
+            if self.changed:
+                return self.changed
             if holder := self.folder.holder():
                 lines = read_metrics(self.folder.metrics)
                 at = f", step {lines[-1]['step']} of {self.plan.config.protocol.steps}" if lines else ""
@@ -180,7 +216,7 @@ def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:
     shown += [f"{len(refused)} refused"] if refused else []
     yield f"{counted(len(states) + len(refused))}: {', '.join(shown)}"
     for state, cell in states:
-        said = f": {cell.said}" if state in ("running", "failed") and cell.said else ""
+        said = f": {cell.said}" if state in ("running", "changed", "failed") and cell.said else ""
         yield f"{state:<12} {cell.label}{said}  {cell.folder.path}"
     for failure in refused:
         yield f"{'refused':<12} {failure.label}: {failure.reason}"

@@ -106,6 +106,8 @@ class _Launcher:
             cell = self.todo.popleft()
             if cell.done:
                 self._end(cell, "done by another process")
+            elif cell.changed:
+                self._fail(cell, cell.changed)
             elif cell.folder.holder():
                 self._hold(cell)
             elif (failure := cell.failure) and failure != self.failed_before[cell.folder.path]:

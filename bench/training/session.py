@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.contents import changes
+from bench.contents.gather import of_run
 from bench.contract import Dataset, Knobs, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
@@ -23,6 +26,7 @@ from bench.randomness import torch_seeded
 from bench.records import provenance
 from bench.records.atomic import write_atomic
 from bench.records.folders import SeedFolder
+from bench.records.schema import Contents
 from bench.settings import registry
 from bench.settings.reading import read_yaml, validate
 from bench.settings.resolve import command
@@ -57,17 +61,69 @@ def goes_on(plan: Plan, resume: bool, overwrite: bool) -> bool:
     return True
 
 
-def start(plan: Plan, display: Display, stop: Stop, goes_on: bool = False) -> Trainer:
-    """Build the trainer, restored where the run goes on, and record this start beside the run."""
-    # Both refuse what they must before anything is removed.
-    trainer, made = trainer_of(plan, display, stop), provenance.collect(command(plan.config), cores())
+def changed(plan: Plan, anyway: bool) -> list[str]:
+    """What changed since the last start of a run that goes on, in words.
+
+    Raises ConfigError where anything has, unless the run is to go on `anyway`.
+    """
+    found = changes.since_begun(plan)
+    if found and not anyway:
+        raise ConfigError(
+            f"{plan.folder.path} holds an interrupted run, but this has changed since: "
+            f"{changes.listed(found)}; start it again with --overwrite, or go on with --resume --anyway, "
+            "which its record will say."
+        )
+    return found
+
+
+def start(
+    plan: Plan,
+    display: Display,
+    stop: Stop,
+    goes_on: bool = False,
+    changed: Sequence[str] = (),
+    anyway: bool = False,
+) -> Trainer:
+    """Build the trainer, restored where the run goes on, and record this start beside the run.
+
+    Args:
+        changed: What has changed since the last start of a run that goes on all the same.
+        anyway: Go on from a checkpoint of other code or data.
+    """
+    # All refuse what they must before anything is removed.
+    gathered, made = of_run(plan), provenance.collect(command(plan.config), cores())
+    trainer = trainer_of(plan, display, stop)
+    encoder = {"encoder": trainer.weights.digest if trainer.weights else None}  # fetched from the hub by now
+    trainer.contents = gathered.contents.model_copy(update=encoder)
     if goes_on:
-        trainer.restore()
+        before = plan.folder.read_listing()
+        unlike = trainer.restore(anyway)
+        said = [*(before.contents.anyway if before else ()), *changed]
+        said += ["more than is known"] if unlike and not changed else []
+        trainer.contents = trainer.contents.model_copy(update={"anyway": said})
     else:
         plan.folder.clear()
     write_atomic(plan.folder.config, plan.config.to_yaml().encode())
-    plan.folder.add_provenance({"first_step": trainer.step, **made})
+    plan.folder.write_listing(gathered.listing.model_copy(update={"contents": trainer.contents}))
+    plan.folder.add_provenance(
+        {"first_step": trainer.step, **made, "contents": trainer.contents.model_dump(mode="json")}
+    )
     return trainer
+
+
+def contents_at_end(trainer: Trainer) -> Contents:
+    """What the run was made of. Raises DataError where an image or mask changed while it trained: its number
+    would be of neither state."""
+    before, now = trainer.contents, of_run(trainer.plan)
+    assert before is not None, "start() has gathered them"
+    same_code = now.contents.model_copy(update={"code": before.code, "encoder": before.encoder})
+    found = changes.changes(before, replace(now, contents=same_code), trainer.folder.read_listing())
+    if found:
+        raise DataError(
+            f"while {trainer.folder.path} trained, this has changed: {changes.listed(found)}; its number "
+            "would be of neither state, so start it again with --overwrite."
+        )
+    return before
 
 
 def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
@@ -153,4 +209,10 @@ def _check_classes(dataset: str, hparams: Knobs, classes: int) -> None:
 
 
 def _read_seed(folder: SeedFolder, classes: int, id: str) -> np.ndarray:
-    return read_mask(folder.seed(id), None, classes)
+    try:
+        return read_mask(folder.seed(id), None, classes)
+    except DataError as error:
+        raise DataError(
+            f"the CAM seed of {id!r} is gone or damaged since this run began: start it again with --resume, "
+            f"and the seed is made again ({error})"
+        ) from error

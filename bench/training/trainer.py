@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.contents.changes import not_trained_on
 from bench.contract import ABSENT, Batch, Dataset, Method, Progress
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
@@ -22,7 +23,7 @@ from bench.machine import Stop
 from bench.networks.weights import Weights
 from bench.plan import Plan
 from bench.randomness import seed_for, torch_seeded
-from bench.records.schema import Point
+from bench.records.schema import Contents, Point
 from bench.scoring.inference import Inference, evaluate, score
 from bench.training import checkpoint
 from bench.training.metrics_log import Log
@@ -58,6 +59,8 @@ class Trainer:
         self.train_seconds = 0.0
         self.curve: list[Point] = []
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.contents: Contents | None = None  # what the run is made of; a checkpoint goes on with no other
+        self._later = {"weights", "anyway", *not_trained_on(plan)}  # of it, what no checkpoint depends on
 
     # Training -----------------------------------------------------------------------------------------------
 
@@ -172,16 +175,29 @@ class Trainer:
                 "curve": [point.model_dump() for point in self.curve],
                 "train_seconds": self.train_seconds,
                 "non_finite": self.non_finite,
+                "contents": self.contents.model_dump(exclude=self._later) if self.contents else None,
             },
         )
 
-    def restore(self) -> None:
-        """Go on from the folder's checkpoint."""
+    def restore(self, anyway: bool = False) -> bool:
+        """Go on from the folder's checkpoint; whether it is of other code or data.
+
+        Raises ConfigError where it is, and is not to be taken `anyway`.
+        """
         state = checkpoint.load(self.folder.checkpoint, self.device)
         if state["run_id"] != self.plan.run_id:
             raise ConfigError(
                 f"{self.folder.checkpoint} belongs to run {state['run_id']}, not {self.plan.run_id}."
             )
+        contents, own = state.get("contents"), self.contents
+        unlike = bool(contents and own and own.model_dump(exclude=self._later) != contents)
+        if unlike and not anyway:
+            raise ConfigError(
+                f"{self.folder.checkpoint} was made by other code or other data than there are now; start "
+                "again with --overwrite, or go on with --resume --anyway, which the record will say."
+            )
+        if contents is None:
+            self.display.say("the checkpoint is from before digests: of which code and data, is not known")
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
@@ -190,6 +206,7 @@ class Trainer:
         self.curve = [Point(**point) for point in state["curve"]]
         self.non_finite = state["non_finite"]
         self.display.say(f"resuming at step {self.step} of {self.protocol.steps}")
+        return unlike
 
     # Scoring ------------------------------------------------------------------------------------------------
 

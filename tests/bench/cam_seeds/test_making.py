@@ -24,6 +24,7 @@ from torch import Tensor
 
 from bench import machine, pipeline
 from bench.cam_seeds.make import activation_maps
+from bench.cam_seeds.quality import measure
 from bench.cam_seeds.refine import Scores, seed_of
 from bench.cam_seeds.thresholds import choose_scores
 from bench.contract import IGNORE
@@ -356,31 +357,44 @@ def test_strange_images(weak: Config, edited: Edit) -> None:
         assert all(seed(planned, id).shape == (40, 40) for id in ("train_01", "train_02"))
 
 
-def test_a_broken_image_costs_the_others_nothing(weak: Config, edited: Edit) -> None:
-    root = edited()
-    planned = seeds_of(on(root, weak()))
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image train_03 cannot be read, though its file is the one that it was."""
+    read = Folder.image
+
+    def image(self: Folder, id: str) -> np.ndarray:
+        if id == "train_03":
+            raise DataError("train_03.png cannot be read")
+        return read(self, id)
+
+    monkeypatch.setattr(Folder, "image", image)
+
+
+def test_a_broken_image_costs_the_others_nothing(
+    weak: Config, edited: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = seeds_of(on(edited(), weak()))
     pipeline.run(planned.classifier, Quiet())
-    path = root / "tinyset" / "images" / "train_03.png"
-    kept = path.read_bytes()
-    Image.fromarray(np.zeros((40, 40), np.uint16)).save(path)
-    with pytest.raises(DataError, match=r"(?s)1 of 12 images.*train_03.png has more than 8 bits a channel"):
-        make_seeds(planned, Quiet())
+    with monkeypatch.context() as patch:
+        broken(patch)
+        with pytest.raises(DataError, match=r"(?s)1 of 12 images.*train_03.png cannot be read"):
+            make_seeds(planned, Quiet())
     assert set(made(planned)) == {f"train_{i:02d}" for i in range(12)} - {"train_03"}
     assert planned.folder.read_report() is None
-    path.write_bytes(kept)
     assert make_seeds(planned, Quiet()).images == 12 and len(made(planned)) == 12
 
 
-def test_an_image_that_breaks_between_map_and_seed(weak: Config, edited: Edit) -> None:
-    root = edited()
-    planned = seeds_of(on(root, weak()))
+def test_an_image_that_breaks_between_map_and_seed(
+    weak: Config, edited: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its map stands; a map that is empty by then is made again."""
+    planned = seeds_of(on(edited(), weak()))
     with pytest.raises(Interrupted):
         make_seeds(planned, Quiet("activation maps", 12))
-    (root / "tinyset" / "images" / "train_03.png").write_bytes(GARBAGE)
     planned.folder.map("train_05").write_bytes(b"")
-    with pytest.raises(DataError, match=r"(?s)2 of 12 .*train_03.png cannot be decoded.*train_05.npz cannot"):
+    broken(monkeypatch)
+    with pytest.raises(DataError, match=r"(?s)1 of 12 .*train_03.png cannot be read"):
         make_seeds(planned, Quiet())
-    assert len(made(planned)) == 10
+    assert len(made(planned)) == 11
 
 
 @pytest.mark.slow
@@ -614,13 +628,12 @@ def test_the_oracle_finds_the_threshold(weak: Config, monkeypatch: pytest.Monkey
     assert scores.opened == tuple(tags)
 
 
-def test_scores_wait_for_all_images(weak: Config, edited: Edit) -> None:
+def test_scores_wait_for_all_images(weak: Config, edited: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen without the broken image they might be others, and some seeds would be made by them."""
-    root = edited()
-    planned = seeds_of(on(root, weak("cam_seeds.policy=oracle")))
+    planned = seeds_of(on(edited(), weak("cam_seeds.policy=oracle")))
     pipeline.run(planned.classifier, Quiet())
-    (root / "tinyset" / "images" / "train_03.png").write_bytes(GARBAGE)
-    with pytest.raises(DataError, match=r"train_03.png cannot be decoded"):
+    broken(monkeypatch)
+    with pytest.raises(DataError, match=r"train_03.png cannot be read"):
         make_seeds(planned, Quiet())
     assert made(planned) == {} and len(list(planned.folder.map("x").parent.iterdir())) == 11
 
@@ -786,3 +799,180 @@ def test_with_pydensecrf_it_is_taken(tiny_config: Config) -> None:
     config = tiny_config("supervised", split="tags")
     assert config.cam_seeds is not None and config.cam_seeds.refine == "crf"
     assert replace(plan(config)).config.cam_seeds == config.cam_seeds
+
+
+# Seeds are what was made, of what is here -------------------------------------------------------------------
+
+
+def flip(path: Path, place: int = -40) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x40
+    path.write_bytes(data)
+
+
+HARMS: dict[str, Callable[[SeedPlan], object]] = {
+    "a seed is gone": lambda s: s.folder.seed("train_03").unlink(),
+    "a seed is empty": lambda s: s.folder.seed("train_03").write_bytes(b""),
+    "a seed is damaged": lambda s: flip(s.folder.seed("train_03")),
+    "a seed is another's": lambda s: shutil.copy(s.folder.seed("train_05"), s.folder.seed("train_03")),
+    "all seeds are gone": lambda s: shutil.rmtree(s.folder.seed("x").parent),
+    "a seed and its map are gone": lambda s: (
+        s.folder.seed("train_03").unlink(),
+        s.folder.map("train_03").unlink(),
+    ),
+    "a seed is gone and its map is another's": lambda s: (
+        s.folder.seed("train_03").unlink(),
+        shutil.copy(s.folder.map("train_05"), s.folder.map("train_03")),
+    ),
+    "a seed is gone and its map damaged": lambda s: (
+        s.folder.seed("train_03").unlink(),
+        flip(s.folder.map("train_03")),
+    ),
+    "the ledgers are gone": lambda s: (s.folder.seed_ledger.unlink(), s.folder.map_ledger.unlink()),
+    "the report is gone and a seed is another's": lambda s: (
+        s.folder.report.unlink(),
+        shutil.copy(s.folder.seed("train_05"), s.folder.seed("train_03")),
+    ),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_cache_that_is_harmed_is_made_again_to_the_same_bits(harm: str, weak: Config) -> None:
+    planned = seeds_of(weak())
+    report = make_seeds(planned, Quiet())
+    before = made(planned)
+    HARMS[harm](planned)
+    display = Quiet()
+    again = make_seeds(planned, display)
+    assert made(planned) == before
+    times = {"map_seconds", "refine_core_seconds"}
+    assert again.model_dump(exclude=times) == report.model_dump(exclude=times)
+    assert any("made again: " in line for line in display.said) == (not harm.startswith("the report"))
+    silent = Quiet()
+    assert make_seeds(planned, silent) == again and silent.started == []
+
+
+def test_a_run_recovers_from_a_lost_seed(weak: Config) -> None:
+    config = weak()
+    expected = pipeline.run(plan(config), Quiet())
+    seeds_of(config).folder.seed("train_00").unlink()
+    assert pipeline.run(plan(config), Quiet(), overwrite=True).predictor == expected.predictor
+
+
+def cleaned(planned: SeedPlan) -> None:
+    """As a clean-up of big files leaves it: maps and seeds are gone, the classifier's run is there."""
+    for path in planned.folder.path.rglob("*"):
+        if path.is_file() and path.name != ".lock":
+            path.unlink()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "cut", "another's", "gone"])
+def test_weights_of_the_classifier_that_are_not_its_own_make_no_seeds(harm: str, weak: Config) -> None:
+    planned = seeds_of(weak())
+    make_seeds(planned, Quiet())
+    before, weights = made(planned), planned.classifier.folder.weights
+    kept = weights.read_bytes()
+    if harm == "flipped":
+        flip(weights)
+    elif harm == "cut":
+        weights.write_bytes(kept[:-100])
+    elif harm == "another's":
+        other = seeds_of(weak(seed=1)).classifier
+        pipeline.run(other, Quiet())
+        shutil.copy(other.folder.weights, weights)
+    else:
+        weights.unlink()
+    cleaned(planned)
+    with pytest.raises(BenchError, match=r"weights\.safetensors.*(--overwrite|remove its folder)") as caught:
+        make_seeds(planned, Quiet())
+    assert caught.value.exit_code in (2, 3) and made(planned) == {}
+    make_seeds(planned, Quiet(), overwrite=True)
+    assert made(planned) == before and weights.read_bytes() == kept
+
+
+def test_seeds_of_other_images_are_refused_and_made_anew_on_demand(weak: Config, edited: Edit) -> None:
+    root = edited()
+    config = on(root, weak())
+    planned = seeds_of(config)
+    report = make_seeds(planned, Quiet())
+    path = root / "tinyset" / "images" / "train_03.png"
+    Image.fromarray(255 - np.array(Image.open(path))).save(path)
+    with pytest.raises(ConfigError, match=r"the CAM seeds in .* this has changed since: .*train_03\.png"):
+        make_seeds(planned, Quiet())
+    assert planned.folder.read_report() == report
+    display = Quiet()
+    assert make_seeds(planned, display, overwrite=True).contents != report.contents
+    assert any("made anew" in line for line in display.said)
+
+
+def test_scored_masks_make_no_other_seeds(weak: Config, edited: Edit) -> None:
+    root = edited()
+    planned = seeds_of(on(root, weak()))
+    report = make_seeds(planned, Quiet())
+    shutil.copy(*(root / "tinyset" / "labels" / f"test_0{n}.png" for n in (0, 1)))
+    assert make_seeds(planned, Quiet()) == report
+
+
+def test_seeds_of_before_digests_are_taken_while_all_are_there(weak: Config) -> None:
+    planned = seeds_of(weak())
+    report = make_seeds(planned, Quiet()).model_copy(update={"contents": None})
+    write_atomic(planned.folder.report, report.model_dump_json().encode())
+    assert "contents" not in json.loads(planned.folder.report.read_text())
+    for path in (planned.folder.seed_ledger, planned.folder.map_ledger, planned.folder.contents):
+        path.unlink()
+    before = made(planned)
+    assert make_seeds(planned, Quiet()) == report
+    planned.folder.seed("train_03").unlink()
+    again = make_seeds(planned, Quiet())
+    assert made(planned) == before and again.contents is not None and again.contents.seeds
+
+
+def test_a_finished_run_on_other_seeds_is_not_done(weak: Config) -> None:
+    config = weak()
+    result = pipeline.run(plan(config), Quiet())
+    report = seeds_of(config).folder.read_report()
+    assert result.contents is not None and report is not None and report.contents is not None
+    assert result.contents.seeds == report.contents.seeds and result.contents.maps == report.contents.maps
+    changed = report.contents.model_copy(update={"seeds": "0" * 64})
+    write_atomic(
+        seeds_of(config).folder.report,
+        report.model_copy(update={"contents": changed}).model_dump_json().encode(),
+    )
+    with pytest.raises(ConfigError, match="changed since: the CAM seeds; start it again"):
+        pipeline.run(plan(config), Quiet())
+    cleaned(seeds_of(config))
+    display = Quiet()
+    assert pipeline.run(plan(config), display) == result and display.said[0].startswith("already done")
+
+
+def test_quality_is_not_measured_on_maps_that_were_lost_and_the_advice_helps(weak: Config) -> None:
+    planned = seeds_of(weak())
+    report = make_seeds(planned, Quiet())
+    expected = measure(planned, Quiet())
+    shutil.copy(planned.folder.map("train_05"), planned.folder.map("train_03"))
+    with pytest.raises(
+        DataError, match=r"1 activation maps are gone or damaged, .*train_03\.npz; remove .*json"
+    ):
+        measure(planned, Quiet())
+    planned.folder.report.unlink()
+    assert make_seeds(planned, Quiet()).contents == report.contents and measure(planned, Quiet()) == expected
+
+
+def test_a_seed_that_is_lost_while_a_run_trains_is_made_again_by_the_next_start(
+    weak: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = weak("protocol.steps=12")
+    start = session.start
+
+    def losing(planned: Any, *given: Any) -> Any:
+        for path in seeds_of(config).folder.seed("x").parent.glob("train_1*"):
+            path.unlink()
+        return start(planned, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "start", losing)
+        with pytest.raises(
+            DataError, match=r"the CAM seed of 'train_1.' is gone .*start it again with --resume"
+        ):
+            pipeline.run(plan(config), Quiet())
+    assert pipeline.run(plan(config), Quiet(), resume=True).steps == 12

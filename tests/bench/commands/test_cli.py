@@ -268,7 +268,8 @@ def test_a_damaged_file_is_named_by_run_and_by_verify(
     path.write_bytes(sound)
     mended = run("supervised", "--data-root", own_root, "--resume")
     assert mended.code == 0, mended.err
-    assert ("resuming at step 6" in mended.err) == (listing == "test"), "what was trained is kept"
+    trained = listing == "test" and not case.startswith("missing")  # what is missing is seen at the start
+    assert ("resuming at step 6" in mended.err) == trained, "what was trained is kept"
 
 
 def test_a_worker_reports_a_damaged_file_in_the_same_sentence(run: Bench, own_root: Path) -> None:
@@ -470,7 +471,7 @@ def test_cam_seeds_of_other_seeds_and_settings_lie_apart(cam_seeds: Bench) -> No
     assert {first.code, second.code, third.code} == {0}
     places = [re.search(r"seeds: (.*)", done.out)[1] for done in (first, second, third)]  # type: ignore[index]
     assert places[0] != places[1] and places[0] == places[2]
-    assert len([path for path in Path(places[0]).iterdir() if path.name not in ("maps", ".lock")]) == 2
+    assert len([path for path in Path(places[0]).iterdir() if path.is_dir() and path.name != "maps"]) == 2
 
 
 def test_cam_seeds_need_tags(cam_seeds: Bench) -> None:

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench.contents.files import sha256
 from bench.errors import BenchError, ConfigError, DataError
 from bench.networks.segmenter import Segmenter, build_encoder, load_encoder
-from bench.networks.weights import Weights, load_weights, normalisation
+from bench.networks.weights import Weights, load_weights, normalisation, weights_file
 from bench.settings.schema import Network
 
 LITE0 = Network(
@@ -182,3 +183,20 @@ def test_a_position_embedding_is_laid_out_anew_behind_its_prefix(
     prefix = 0 if no_embed_class else 1 + registers
     assert large.pos_embed.shape[1] == prefix + 16
     assert torch.equal(large.pos_embed[:, :prefix], small.pos_embed[:, :prefix])
+
+
+# The file that is loaded, by name alone ---------------------------------------------------------------------
+
+
+def test_the_file_of_weights_is_the_one_that_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packaged = weights_file(LITE0.weights, LITE0.encoder)
+    loaded = load_weights(LITE0.weights, LITE0.encoder)
+    assert packaged is not None and loaded is not None and sha256(packaged) == loaded.digest
+    assert weights_file("none", "resnet18") is None
+    assert weights_file(str(tmp_path / "mine.pth"), "resnet18") == tmp_path / "mine.pth"
+    cached: list[str | None] = [str(tmp_path / "cached"), None]
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: cached.pop(0))
+    assert weights_file("hub", "resnet18") == tmp_path / "cached"
+    assert weights_file("hub", "resnet18") is None, "nothing is fetched"

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.contract import Method
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
 from bench.networks import exported
@@ -28,6 +29,8 @@ from bench.plan import plan
 from bench.records.folders import RunFolder
 from bench.scoring.inference import Inference, confusion, evaluate, to_tensor
 from bench.scoring.multi_scale_crf import PENDING, Refinement, Settings, count, likely, rescore
+from bench.settings import registry
+from bench.settings.registry import MethodInfo
 from bench.settings.schema import Evaluation, RunConfig
 from datasets.folder import Folder
 
@@ -209,6 +212,9 @@ def test_other_settings_stand_beside_each_other(finished: RunFolder) -> None:
 
 def test_weights_from_before_a_head_that_predicts_nothing_are_enough(finished: RunFolder) -> None:
     expected = again(finished).entries[0].score
+    result = finished.read_result()
+    assert result is not None
+    finished.write_result(result.model_copy(update={"contents": None}))  # of before digests, too
     with safe_open(finished.weights, "pt") as file:
         about = file.metadata()
     state = load_file(finished.weights)
@@ -250,6 +256,79 @@ def test_missing_and_damaged_weights_are_sentences(finished: RunFolder) -> None:
     finished.weights.unlink()
     with pytest.raises(DataError, match=r"no .*weights\.safetensors; put it back, or run it again"):
         again(finished)
+
+
+def test_weights_of_another_run_are_not_scored(finished: RunFolder) -> None:
+    """A file that is whole, and not the one that the run wrote: a flipped bit, or a copy from elsewhere."""
+    state, about = load_file(finished.weights), exported_about(finished)
+    name = next(name for name, value in state.items() if value.dtype == torch.float32)
+    state[name] = state[name] * 2
+    save_file(state, finished.weights, about)
+    with pytest.raises(
+        DataError, match=r"weights\.safetensors is damaged or not the file that its run wrote"
+    ):
+        again(finished)
+    assert exported.read(finished.weights), "nothing else is wrong with it"
+
+
+def exported_about(run: RunFolder) -> dict[str, str]:
+    with safe_open(run.weights, "pt") as file:
+        return file.metadata()
+
+
+class Claims(Method):
+    """Says nothing of its predictor, which adds what starts at 0."""
+
+    class Added(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net, self.bias = net, nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+        def forward(self, image: Tensor) -> Tensor:
+            return self.net(image) + self.bias
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.added = self.Added(self.net)
+
+    def losses(self, batch: Any, at: Any) -> dict[str, Tensor]:
+        return {"labeled": self.task.labeled_loss(self.added(batch.labeled.image), batch.labeled.label)}
+
+    def predictor(self) -> nn.Module:
+        return self.added
+
+
+def test_a_method_that_claims_to_be_its_network_is_tried(finished: RunFolder) -> None:
+    result = finished.read_result()
+    assert result is not None and Claims.scored_by_network
+    finished.write_result(
+        result.model_copy(update={"config": result.config | {"method": {"name": "claims"}}})
+    )
+    with (
+        registry.offering(MethodInfo("fixmatch", Claims, Claims.HParams, "A claim.")),
+        pytest.raises(ConfigError, match="the predictor of fixmatch is more than its network"),
+    ):
+        again(finished)
+
+
+def test_weights_that_do_not_give_the_runs_counts_are_not_scored(finished: RunFolder) -> None:
+    """Of a run of before digests, too."""
+    result = finished.read_result()
+    assert result is not None
+    finished.write_result(result.model_copy(update={"contents": None}))
+    state, about = load_file(finished.weights), exported_about(finished)
+    state["segmentation_head.weight"] = -state["segmentation_head.weight"]
+    save_file(state, finished.weights, about)
+    with pytest.raises(DataError, match=r"its weights and its counts are not of one network"):
+        again(finished)
+
+
+def test_other_scored_masks_are_refused(finished: RunFolder, tiny_root: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(tiny_root, tmp_path / "data")
+    assert rescore([finished.path], RAW, root, Display(), "cpu", jobs=1)
+    shutil.copy(*(root / "tinyset" / "labels" / f"test_0{n}.png" for n in (0, 1)))
+    with pytest.raises(DataError, match="the scored images or masks of tinyset have changed since"):
+        rescore([finished.path], RAW, root, Display(), "cpu", jobs=1, overwrite=True)
 
 
 def test_another_scored_list_is_refused(finished: RunFolder) -> None:

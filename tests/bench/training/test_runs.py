@@ -41,6 +41,7 @@ from bench.training import checkpoint, session, trainer
 CHECKOUT = Path(__file__).resolve().parents[3]
 FILES = {
     "config.yaml",
+    "contents.json",
     "provenance.json",
     "metrics.jsonl",
     "result.json",
@@ -576,7 +577,12 @@ def test_nan_without_a_checkpoint_says_that_none_is_saved(
     config = tiny_config(name)
     with pytest.raises(BenchError, match="none saved"):
         run(config)
-    assert names_in(plan(config).folder) == {"config.yaml", "provenance.json", "metrics.jsonl"}
+    assert names_in(plan(config).folder) == {
+        "config.yaml",
+        "contents.json",
+        "provenance.json",
+        "metrics.jsonl",
+    }
 
 
 # Protocol settings reach the run

@@ -1,0 +1,149 @@
+"""What has changed between two states of a run's contents, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from bench.contents.files import FileDigests
+from bench.contents.gather import SHORT, Gathered, of_run
+from bench.errors import ConfigError, DataError
+from bench.plan import Plan
+from bench.records.schema import Contents, Listing, Result
+
+# Parts of the contents by the name of their field; what is None on one side is not known there.
+WHOLE = {
+    "classes": "the classes, their order or the background",
+    "tags": "the tags",
+    "encoder": "the encoder's weights",
+    "maps": "the activation maps",
+    "seeds": "the CAM seeds",
+    "weights": "the weights of the tag classifier",
+}
+FILES = {"images": ("image",), "masks": ("mask",), "scored": ("image", "mask")}
+
+
+def changes(before: Contents, now: Gathered, listing: Listing | None = None) -> list[str]:
+    """Say what changed: ["the masks of 12 images, for example mini/labels/t03.png"]; [] where all agree.
+
+    Args:
+        listing: The digests of files that belong to `before`; without it parts are named, not files.
+    """
+    old = _belonging(listing, before) if listing is not None else {}
+    found: list[str] = []
+    for part in FILES:
+        if getattr(before, part) != getattr(now.contents, part):
+            found += _of_files(part, old.get(part), now)
+    for part, what in WHOLE.items():
+        values = getattr(before, part), getattr(now.contents, part)
+        if None not in values and values[0] != values[1]:
+            found.append(what)
+    if (before.tags is None) != (now.contents.tags is None):
+        found.append(WHOLE["tags"])
+    return [*found, *_of_code(before.code, now, old)]
+
+
+def _belonging(listing: Listing, before: Contents) -> dict[str, dict[str, str]]:
+    """The parts of a listing that are those of the contents: a run may have gone on since it was written."""
+    own, code = listing.contents, listing.contents.code
+    fit = [part for part in FILES if getattr(own, part) == getattr(before, part)]
+    fit += [f"code {room}" for room in code if code[room] == before.code.get(room)]
+    return {part: of for part, of in listing.files.items() if part in fit}
+
+
+def _of_files(part: str, old: Mapping[str, str] | None, now: Gathered) -> Iterator[str]:
+    """ "the scored mask mini/labels/e00.png", "the masks of 12 images, for example mini/labels/t00.png"."""
+    scored = "scored " if part == "scored" else ""
+    differ = _differ(old, now.files.get(part, {})) if old is not None else []
+    if not differ:
+        yield {"scored": "the scored images or masks"}.get(part, f"the {part} it learns from")
+    for what in FILES[part] if differ else ():
+        some = [name for name in differ if name.startswith(f"{what} ")]
+        place = now.places.get(some[0], some[0].partition(" ")[2]) if some else ""
+        if len(some) == 1:
+            yield f"the {scored}{what} {place}"
+        elif some:
+            masks = "the masks of " if what == "mask" else ""
+            yield f"{masks}{len(some)} {scored}images, for example {place}"
+
+
+def _of_code(before: Mapping[str, str], now: Gathered, old: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    after = now.contents.code
+    for room in sorted(before.keys() | after.keys()):
+        if before.get(room) == after.get(room):
+            continue
+        files, was = now.files.get(f"code {room}", {}), old.get(f"code {room}", {})
+        differ = _differ(was, files) if was else []
+        named = ", ".join(differ[:3]) + (f" and {len(differ) - 3} more" if len(differ) > 3 else "")
+        if room == "methods":
+            some = "file" if len(differ) == 1 else "files"
+            yield f"the method's own {some} {named}" if differ else "the method's own code"
+        elif differ == [f"{room}.py"] or not differ:
+            yield f"the room {room}"
+        else:
+            yield f"the room {room} ({named})"
+
+
+def _differ(old: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names that one side lacks or whose digests differ; a listing holds the start of each."""
+    names = sorted(old.keys() | now.keys())
+    return [name for name in names if old.get(name, "")[:SHORT] != now.get(name, "")[:SHORT]]
+
+
+# A run and its contents -------------------------------------------------------------------------------------
+
+
+def since_done(plan: Plan, result: Result) -> list[str]:
+    """What changed since a run was done; [] for one of before digests as well.
+
+    Raises DataError where its data are not here, so that nobody can tell.
+    """
+    if result.contents is None:
+        return []
+    folder = plan.folder
+    try:
+        found = changes(result.contents, of_run(plan), folder.read_listing())
+        if folder.weights.exists() and result.contents.weights is not None:
+            digest = FileDigests("weights").of([folder.weights])[folder.weights]
+            found += [f"its own {folder.weights.name}"] if digest != result.contents.weights else []
+    except DataError as error:
+        raise DataError(
+            f"{folder.path} is done, but what it was made of cannot be compared with what is here: {error}"
+        ) from error
+    return found
+
+
+def refuse_changed(plan: Plan, result: Result) -> None:
+    """Raise ConfigError, which says what changed since the run was done, unless all agree."""
+    if found := since_done(plan, result):
+        raise ConfigError(
+            f"{plan.folder.path} is done, but this has changed since: {listed(found)}; start it again "
+            "with --overwrite, or keep both with another --out."
+        )
+
+
+def since_begun(plan: Plan, now: Gathered | None = None) -> list[str]:
+    """What changed since the last start of a run that is not done, in what has made its checkpoint; [] where
+    that start has left no digests."""
+    listing = plan.folder.read_listing()
+    if listing is None:
+        return []
+    now = now or of_run(plan)
+    same = {part: getattr(now.contents, part) for part in not_trained_on(plan)}
+    return changes(listing.contents.model_copy(update=same), now, listing)
+
+
+def not_trained_on(plan: Plan) -> set[str]:
+    """Parts of the contents that a checkpoint does not depend on: what is scored once all is trained may be
+    mended before a run goes on."""
+    return set() if plan.config.protocol.evaluation.every else {"scored"}
+
+
+def since_any(plan: Plan) -> list[str]:
+    """What changed since a run was done or, if it is not, since its last start."""
+    done = plan.folder.read_result()
+    return since_done(plan, done) if done is not None else since_begun(plan)
+
+
+def listed(found: list[str]) -> str:
+    """["a", "b", "c"] -> "a; b; and c"."""
+    return found[0] if len(found) == 1 else "; ".join([*found[:-1], f"and {found[-1]}"])

@@ -1,0 +1,164 @@
+"""What a plan comes to, as digests, before anything is trained. It opens what the run will open: images of
+its lists, masks that are granted or scored, and no other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from bench.contents.code import by_room, code_files
+from bench.contents.files import FileDigests, combined
+from bench.contract import Dataset
+from bench.networks.weights import weights_file
+from bench.plan import Plan, SeedPlan, data_root, granted_tags
+from bench.records.schema import Contents, Listing
+from bench.settings import registry
+from datasets.splits import MASKS, TAGS, batch_sources
+
+SHORT = 16  # hex digits that are kept of a file's digest: enough to tell which one changed
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The digests of a run, and what lies behind them."""
+
+    contents: Contents
+    files: Mapping[str, Mapping[str, str]]  # as Listing.files, with whole digests
+    places: Mapping[str, str]  # of images and masks: how their files are called, by "image ID" or "mask ID"
+
+    @property
+    def listing(self) -> Listing:
+        short = {part: {name: d[:SHORT] for name, d in of.items()} for part, of in self.files.items()}
+        return Listing(contents=self.contents, files=short)
+
+
+def of_run(plan: Plan) -> Gathered:
+    """The contents of a run; of its CAM seeds what is made of them by now.
+
+    Raises:
+        ConfigError, DataError: The data set is not there, or a file of it is missing.
+    """
+    gathered = _gather(plan, plan.seeds)
+    report = plan.seeds.folder.read_report() if plan.seeds else None
+    if report is None or report.contents is None:
+        return gathered
+    made = {"maps": report.contents.maps, "seeds": report.contents.seeds}
+    return Gathered(gathered.contents.model_copy(update=made), gathered.files, gathered.places)
+
+
+def of_seeds(plan: SeedPlan) -> Gathered:
+    """What CAM seeds are made of: their classifier's weights, where its run is done, and all that it was made
+    of but what it was scored on."""
+    gathered = _gather(plan.classifier, plan)
+    files = {part: of for part, of in gathered.files.items() if part != "scored"}
+    classifier = plan.classifier.folder.read_result()
+    weights = classifier.weights_file_digest if classifier is not None else None
+    told = {"scored": "", "weights": weights}
+    return Gathered(gathered.contents.model_copy(update=told), files, gathered.places)
+
+
+def scored_digest(dataset: Dataset, ids: Iterable[str], root: Path | None) -> str:
+    """As `Contents.scored`, of the list that is scored."""
+    return combined(_Reader(dataset, root).digests(_scored(ids)))
+
+
+def _scored(ids: Iterable[str]) -> set[str]:
+    return {f"{what} {id}" for id in ids for what in ("image", "mask")}
+
+
+def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
+    config = plan.config
+    dataset = registry.load_dataset(config.dataset, data_root(config))
+    reader = _Reader(dataset, data_root(config))
+    images, masks = _learned(plan)
+    methods = [plan.method.cls]
+    if seeds is not None:
+        for ids, more in zip((images, masks), _learned(seeds.classifier), strict=True):
+            ids |= more
+        images |= set(plan.split.tags)
+        masks |= set(seeds.opened)
+        methods.append(seeds.classifier.method.cls)
+    files = {
+        "images": reader.digests(f"image {id}" for id in images),
+        "masks": reader.digests(f"mask {id}" for id in masks),
+        "scored": reader.digests(_scored(plan.split.eval)),
+    }
+    code = code_files(methods, [type(dataset)], seeds is not None)
+    tags = granted_tags(plan, dataset)
+    contents = Contents(
+        code=by_room(code),
+        **{part: combined(of) for part, of in files.items()},
+        classes=_of_text(dataset.classes, dataset.background),
+        tags=_of_text(*sorted(tags.items())) if tags else None,
+        encoder=_encoder(plan),
+    )
+    files |= {f"code {room}": of for room, of in code.items()}
+    return Gathered(contents, files, reader.places)
+
+
+def _learned(plan: Plan) -> tuple[set[str], set[str]]:
+    """The images that the batches of a run draw from, and those whose masks they read."""
+    batch = plan.config.protocol.batch
+    sources = batch_sources(plan.split, plan.method.needs, batch.labeled, batch.unlabeled)
+    images = {id for source in sources.values() for id in source.ids}
+    pixel = set(plan.split.pixel)
+    return images, pixel if sources.keys() & {MASKS, TAGS} else set()
+
+
+class _Reader:
+    """Digests of images and masks, each named "image ID" or "mask ID"."""
+
+    def __init__(self, dataset: Dataset, root: Path | None) -> None:
+        self.dataset, self.root = dataset, root
+        where = hashlib.sha256(str(root.resolve() if root else "").encode()).hexdigest()[:8]
+        name = "".join(c if c.isalnum() or c in "-_" else "_" for c in dataset.name)[:40]
+        self.cached = FileDigests(f"{name}-{where}")
+        self.places: dict[str, str] = {}
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """Raises DataError where a file is missing or cannot be read."""
+        paths: dict[str, tuple[Path, ...]] = {}
+        found: dict[str, str] = {}
+        for name in sorted(names):
+            what, _, id = name.partition(" ")
+            read = _files_of(self.dataset, "image" if what == "image" else "mask", id)
+            if read is None:
+                found[name] = _of_array(self.dataset.image(id) if what == "image" else self.dataset.mask(id))
+            else:
+                paths[name] = read
+        whole = self.cached.of(path for read in paths.values() for path in read)
+        for name, read in paths.items():
+            parts = [whole[path] for path in read]
+            found[name] = parts[0] if len(parts) == 1 else _of_text(*parts)
+            self.places[name] = _inside(read[0], self.root) if read else name
+        return dict(sorted(found.items()))
+
+
+def _files_of(dataset: Dataset, what: Literal["image", "mask"], id: str) -> tuple[Path, ...] | None:
+    """What the data set says; None too where a class below the one that says it reads otherwise."""
+    order = type(dataset).__mro__
+    says, reads = (next(i for i, cls in enumerate(order) if name in vars(cls)) for name in ("files", what))
+    return dataset.files(id, what) if says <= reads else None
+
+
+def _inside(path: Path, root: Path | None) -> str:
+    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.name
+
+
+def _of_text(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode(errors="surrogatepass")).hexdigest()
+
+
+def _of_array(array: np.ndarray) -> str:
+    return hashlib.sha256(f"{array.shape}{array.dtype}".encode() + array.tobytes()).hexdigest()
+
+
+def _encoder(plan: Plan) -> str | None:
+    network = plan.config.protocol.network
+    file = weights_file(network.weights, network.encoder)
+    return FileDigests("encoders").of([file])[file] if file is not None else None
