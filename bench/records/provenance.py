@@ -122,6 +122,7 @@ def _torch() -> dict[str, Any] | None:
         return {
             "version": str(torch.__version__),
             "threads": torch.get_num_threads(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
             "gpus": gpus,
             "cuda": torch.version.cuda if gpus else None,
             "cudnn": torch.backends.cudnn.version() if gpus else None,

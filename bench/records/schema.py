@@ -210,6 +210,7 @@ class Git(BaseModel):
 
 class Torch(BaseModel):
     threads: int | None = None
+    capability: str | None = None  # of the CPU, as torch uses it: "AVX512"
     gpus: list[str] = []
 
 

@@ -26,6 +26,7 @@ from bench.settings.base import RECORD, Knobs
 
 MAP_KNOBS = {"scales", "flip"}  # of CamSeeds; the others work on the maps
 SEED_VERSION = 1  # raise it when the same knobs would give other seeds
+PROTOCOL_VERSION = 1  # raise it when the same protocol would give other numbers: training, loading, scoring
 
 
 def normalisation_beside(weights: Path) -> Path:
@@ -127,7 +128,7 @@ class Protocol(Knobs):
     @property
     def hash(self) -> str:
         """Eight hex digits; a table never mixes two. The name is not part of it."""
-        return _digest(self.record(exclude={"name"}))
+        return _digest({**self.record(exclude={"name"}), **_later_version()})
 
 
 class CamSeeds(Knobs):
@@ -225,10 +226,16 @@ class RunConfig(Knobs):
         what = self.record(exclude={"machine": True, "protocol": {"name"}, "cam_seeds": True, "tags": True})
         if self.tags != "given":
             what["tags"] = self.tags
+        what["protocol"] |= _later_version()
         return _digest({"config": what, "method_version": method_version, "splits": dict(input_digests)})
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _later_version() -> dict[str, int]:
+    """What joins a protocol's settings in digests: nothing in the first version, whose ids stay."""
+    return {"version": PROTOCOL_VERSION} if PROTOCOL_VERSION > 1 else {}
 
 
 def _digest(value: object) -> str:

@@ -55,7 +55,7 @@ def run(out: Path, jobs: int, baseline: Path) -> int:
     for command in sweep_commands(out, jobs):
         if code := bench(command):
             return code
-    return bench(["check", "--baseline", str(baseline), str(out)])
+    return bench(["check", "--strict", "--baseline", str(baseline), str(out)])
 
 
 def main() -> int:
