@@ -1,6 +1,7 @@
 """The command line. What a command needs is imported inside it, so that `--help` answers at once."""
 
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,8 @@ def main() -> None:
     # A flag for every command, wherever it stands.
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    if not debug:
+        threading.excepthook = _thread_failed
     try:
         app(prog_name="bench" if INSTALLED else "python -m bench")
     except (BenchError, OSError) as error:  # OSError: a full disk, a folder that may not be written
@@ -50,6 +53,12 @@ def main() -> None:
         said = "\n".join(map(plain, str(error).split("\n")))
         Console(stderr=True).print(f"[bold]{kind}:[/bold] {escape(said)}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """The thread of TensorBoard that cannot write is told of where it is written to: a sentence is enough."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 def _version(wanted: bool) -> None:

@@ -33,6 +33,12 @@ class Regression(BenchError):
     exit_code = 4
 
 
+class MachineError(BenchError):
+    """The machine, or a disk of it, cannot do what is asked."""
+
+    exit_code = 5
+
+
 class Interrupted(BenchError):
     """Stopped by a signal; the run can be resumed."""
 

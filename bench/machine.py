@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import ClassVar
 
 from bench.errors import ConfigError, Interrupted
 from bench.settings.schema import DEVICES
@@ -82,6 +83,7 @@ def _quota_v1() -> tuple[int, int]:
 class Stop:
     """Set by the first SIGTERM or SIGINT."""
 
+    current: ClassVar[Stop | None] = None  # of the outermost `stoppable`
     signal: int | None = None
 
     def check(self) -> None:
@@ -92,7 +94,13 @@ class Stop:
 @contextmanager
 def stoppable() -> Iterator[Stop]:
     """Let the first SIGTERM or SIGINT ask a run to stop after its step; a later one, but for a hasty repeat,
-    ends the process at once."""
+    ends the process at once.
+
+    Inside another one it is the same: a signal that comes as an inner run ends still stops the outer.
+    """
+    if Stop.current is not None:
+        yield Stop.current
+        return
     stop, first = Stop(), 0.0
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -108,9 +116,11 @@ def stoppable() -> Iterator[Stop]:
     except ValueError:  # not the main thread: signals are the caller's business
         yield stop
         return
+    Stop.current = stop
     try:
         yield stop
     finally:
+        Stop.current = None
         restore()
 
 

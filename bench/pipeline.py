@@ -21,7 +21,7 @@ from bench.machine import choose_device, stoppable
 from bench.networks import exported
 from bench.outlook import outlook
 from bench.plan import Plan, SeedPlan, data_root
-from bench.records.atomic import write_atomic
+from bench.records.atomic import WriteError, write_atomic
 from bench.records.schema import Contents, Point, Result, SeedReport
 from bench.scoring.inference import score
 from bench.settings import registry
@@ -57,28 +57,37 @@ def run(
         BenchError: The loss is not finite; the last good checkpoint is kept.
     """
     folder = plan.folder
-    if not overwrite and (done := _done(plan, display)):  # before it is claimed: a record may be read-only
+    # Asked before the claim too: the disk of a finished run may be read-only.
+    if not overwrite and (done := _done(plan, display)):
         return done
-    with folder.claimed():
-        if not overwrite and (done := _done(plan, display)):
-            return done
-        goes_on = session.goes_on(plan, resume, overwrite)
-        changed = session.changed(plan, anyway) if goes_on else []
-        folder.failure.unlink(missing_ok=True)
-        if plan.seeds is not None:
-            make_seeds(plan.seeds, display, None, overwrite, anyway)
-        with stoppable() as stop:
+    try:
+        with folder.claimed(), stoppable() as stop:
+            if not overwrite and (done := _done(plan, display)):
+                return done
+            goes_on = session.goes_on(plan, resume, overwrite)
+            changed = session.changed(plan, anyway) if goes_on else []
+            folder.forget_failure()
+            if plan.seeds is not None:
+                make_seeds(plan.seeds, display, None, overwrite, anyway)
+                stop.check()
             trainer = session.start(plan, display, stop, goes_on, changed, anyway)
-            try:
-                trainer.train()
-                return _score_and_record(trainer)
-            except torch.OutOfMemoryError as error:
-                raise BenchError(
-                    f"out of memory at step {trainer.step}: lower protocol.batch or protocol.crop, or use "
-                    "--precision bf16 (each makes another protocol)."
-                ) from error
-            finally:
-                display.stop()
+            return _train_and_score(trainer, display)
+    except WriteError as error:
+        error.then = "go on with --resume: what was saved before is kept"
+        raise
+
+
+def _train_and_score(trainer: Trainer, display: Display) -> Result:
+    try:
+        trainer.train()
+        return _score_and_record(trainer)
+    except torch.OutOfMemoryError as error:
+        raise BenchError(
+            f"out of memory at step {trainer.step}: lower protocol.batch or protocol.crop, or use "
+            "--precision bf16 (each makes another protocol)."
+        ) from error
+    finally:
+        display.stop()
 
 
 def _done(plan: Plan, display: Display) -> Result | None:
@@ -122,7 +131,11 @@ def make_seeds(
         again = overwrite and bool(lost or changes.since_any(plan.classifier))
         return run(plan.classifier, display, resume=not again, overwrite=again, anyway=anyway)
 
-    report = make(plan, display, classifier, jobs, overwrite, anyway)
+    try:
+        report = make(plan, display, classifier, jobs, overwrite, anyway)
+    except WriteError as error:
+        error.then = "give the same command again: what was saved before is kept"
+        raise
     config = plan.classifier.config
     for line in warnings(report, registry.load_dataset(config.dataset, data_root(config)).classes):
         display.say(line)

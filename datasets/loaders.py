@@ -19,6 +19,7 @@ from torch.utils import data
 
 from bench.contract import IGNORE, Batch, Dataset, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
+from bench.pool import end_with_parent
 from bench.randomness import generator_for, numpy_for
 from datasets.splits import MASKS, SEEDS, TAGS, UNLABELED, Split, batch_sources
 from datasets.views import (
@@ -251,6 +252,7 @@ def loader(batches: StepBatches, start: int, workers: int) -> data.DataLoader[Ba
 
 
 def _init_worker(_: int) -> None:
+    end_with_parent()
     # Workers ignore SIGINT and the first SIGTERM, so that the main process can finish its step.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _spare_once)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import DataError
-from bench.records.atomic import write_atomic
+from bench.records.atomic import write_atomic, writing
 from datasets import tags
 from datasets.encodings import refuse_disagreement
 from datasets.splits import COMMITTED, GRANTS, MANIFEST, TAGS_FILE, Split, check_split, digest, read_list
@@ -173,7 +173,8 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
             f"{scored} holds other ids than the {len(split.eval)} to be scored in {split.name}; all splits "
             f"of a data set score the same images: remove {scored.parent} to make all of them anew."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if not scored.is_file():
         write_atomic(scored, _as_lines(split.eval))
     for grant in GRANTS:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from bench.contract import Dataset
 from bench.errors import ConfigError, DataError
+from bench.records.atomic import writing
 from datasets.decode import image_size, read_image, read_mask
 from datasets.encodings import colours
 from datasets.splits import TAGS_FILE, check_id, read_list
@@ -151,6 +152,11 @@ def convert_sbd(sbd_root: Path, voc_root: Path) -> int:
         raise DataError(f"{target} already exists; remove it to convert again.")
     lists = [voc_root / "ImageSets" / "Segmentation" / f"{name}.txt" for name in ("train", "val")]
     official = {id for path in lists for id in read_list(path)}
+    with writing(target):
+        return _converted(official, files, voc_root, target)
+
+
+def _converted(official: set[str], files: list[Path], voc_root: Path, target: Path) -> int:
     work = Path(tempfile.mkdtemp(dir=voc_root, prefix="SegmentationClassAug-"))
     try:
         work.chmod(0o755)  # mkdtemp makes a private folder, and others may share the data

@@ -74,6 +74,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
         "bench.randomness",
         "bench.errors",
         "bench.labels",
+        "bench.pool",
         "bench.records.atomic",
     },
     "reports": {
@@ -86,6 +87,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
     "bench/ops": {"bench.labels"},
     "bench/labels": set(),
     "bench/errors": set(),
+    "bench/pool": set(),
     "bench/randomness": set(),
     "bench/display": {"bench.errors"},
     "bench/contract": {"bench.labels", "bench.randomness", "bench.settings.base"},
@@ -101,8 +103,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
     "bench/scoring": {
         *EVERYBODY,
         *("bench.settings", "bench.records", "bench.plan", "bench.machine", "bench.networks", "bench.ops"),
-        "bench.contents",
-        "datasets",
+        *("bench.contents", "bench.pool", "datasets"),
     },
     "bench/training": {
         *EVERYBODY,
@@ -112,7 +113,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
     "bench/cam_seeds": {
         *EVERYBODY,
         *("bench.settings", "bench.records", "bench.plan", "bench.machine", "bench.networks", "bench.ops"),
-        *("bench.scoring", "bench.contents", "datasets"),
+        *("bench.pool", "bench.scoring", "bench.contents", "datasets"),
     },
     "bench/pipeline": {
         *EVERYBODY,

@@ -71,10 +71,16 @@ def make(
         Interrupted: Stopped by a signal; what is made is kept.
     """
     config, folder = plan.classifier.config, plan.folder
+    report = folder.read_report()
+    if report is not None and _why_anew(plan, report, overwrite, anyway) is None:
+        return report  # claims nothing: its disk may be read-only
     with stoppable() as stop, folder.claimed(_waiter(display, stop)):
         report = folder.read_report()
-        if report is not None and _usable(plan, report, display, overwrite, anyway):
-            return report
+        if report is not None:
+            why = _why_anew(plan, report, overwrite, anyway)
+            if why is None:
+                return report
+            display.say(why)
         dataset = registry.load_dataset(config.dataset, data_root(config))
         _check_settings(plan.settings, dataset)
         tags = granted_tags(plan.classifier, dataset)
@@ -117,8 +123,8 @@ class Work:
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-def _usable(plan: SeedPlan, report: SeedReport, display: Display, overwrite: bool, anyway: bool) -> bool:
-    """Whether finished seeds can be taken as they are; says why not, where they are to be made again.
+def _why_anew(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) -> str | None:
+    """Why finished seeds are to be made again, in words; None where they can be taken as they are.
 
     Raises ConfigError where they are of other code or data.
     """
@@ -129,8 +135,7 @@ def _usable(plan: SeedPlan, report: SeedReport, display: Display, overwrite: boo
         now = of_seeds(plan)
         found = changes.changes(report.contents, now, folder.read_listing())
         if found and overwrite:
-            display.say(f"made anew: the CAM seeds in {folder.path} are of others: {changes.listed(found)}")
-            return False
+            return f"made anew: the CAM seeds in {folder.path} are of others: {changes.listed(found)}"
         if found and not anyway:
             raise ConfigError(
                 f"the CAM seeds in {folder.path} are done, but this has changed since: "
@@ -140,12 +145,12 @@ def _usable(plan: SeedPlan, report: SeedReport, display: Display, overwrite: boo
         gone = [id for id in ids if id not in sound]
         if not gone and combined(sound) != report.contents.seeds:
             gone = [*ids]  # each is as its line says, but the lines are not those of the report
-    if gone:
-        display.say(
-            f"made again: {len(gone)} of {len(ids)} CAM seeds are gone or damaged, for example "
-            f"{folder.seed(gone[0])}"
-        )
-    return not gone
+    if not gone:
+        return None
+    return (
+        f"made again: {len(gone)} of {len(ids)} CAM seeds are gone or damaged, for example "
+        f"{folder.seed(gone[0])}"
+    )
 
 
 def _make(work: Work, jobs: int) -> SeedReport:

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import multiprocessing
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,7 +25,8 @@ from torch import Tensor
 from bench.contract import IGNORE, Dataset
 from bench.errors import BenchError
 from bench.ops import cam, crf
-from bench.records.atomic import write_atomic
+from bench.pool import Pool
+from bench.records.atomic import WriteError, write_atomic
 from bench.records.folders import SeedFolder
 from bench.records.logs import read_maps
 from bench.scoring.inference import to_tensor
@@ -177,6 +177,8 @@ class SeedMaker:
                 seed = seed_of(image, maps, classes, self.dataset.background, self.settings, self.scores)
                 data = _as_png(seed)
                 write_atomic(path, data)
+        except WriteError:  # no other image would fare better
+            raise
         except (BenchError, ValueError, OSError) as error:
             return str(error)
         dead = (
@@ -194,9 +196,6 @@ def _as_png(seed: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-_work: Callable[[str], Any]
-
-
 def in_processes(
     work: Callable[[str], Any], ids: Sequence[str], jobs: int
 ) -> Generator[tuple[str, Any], None, None]:
@@ -205,23 +204,7 @@ def in_processes(
         for id in ids:
             yield id, work(id)
         return
-    # spawn: a fork of a process with torch's threads may hang.
-    pool = ProcessPoolExecutor(
-        min(jobs, len(ids)), multiprocessing.get_context("spawn"), _start_process, (work,)
-    )
-    try:
-        futures = {pool.submit(_do, id): id for id in ids}
+    with Pool(min(jobs, len(ids)), work) as pool:
+        futures = {pool.submit(id): id for id in ids}
         for future in as_completed(futures):
             yield futures[future], future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_process(work: Callable[[str], Any]) -> None:
-    crf.quiet_process()
-    global _work
-    _work = work
-
-
-def _do(id: str) -> Any:
-    return _work(id)

@@ -9,6 +9,7 @@ import typer
 
 from bench.commands.options import say
 from bench.errors import ConfigError
+from bench.records.atomic import writing
 
 app = typer.Typer()
 TEMPLATE = Path(__file__).with_name("method_template.txt")
@@ -33,7 +34,7 @@ def new_method(
             f"{name!r} would hide what the template imports; give another name, such as my_{name}."
         )
     file = registry.METHODS / f"{name}.py"
-    with open(file, "x", encoding="utf-8") as written:  # never over a file that is there
+    with writing(file), open(file, "x", encoding="utf-8") as written:  # never over a file that is there
         written.write(template(name))
     say(f"wrote {file}")
     say(f"run it:  python -m bench run --method {name} --set protocol.steps=20")

@@ -8,10 +8,7 @@ L labels of an image, H W its size. The time grows with L, so give the labels th
 and its tags), not all classes of the data set.
 """
 
-import multiprocessing
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,18 +183,6 @@ def likeliest(
         ModuleNotFoundError: pydensecrf is not installed.
     """
     return _ascending(classes)[refine(image, probability, parameters, half_size).argmax(-3)]
-
-
-def processes(jobs: int) -> ProcessPoolExecutor:
-    """A pool for the functions of this file: `jobs` processes of one thread each, started as they are
-    needed. Make it once, since each imports torch; a CRF gives the same bits in any of them."""
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=quiet_process)
-
-
-def quiet_process() -> None:
-    """What a process of a pool does first."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the process that asks decides
 
 
 def _ascending(classes: Sequence[int]) -> np.ndarray:

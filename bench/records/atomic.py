@@ -2,39 +2,100 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bench.errors import BenchError, MachineError
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """The file appears whole or not at all, and survives a power cut once this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+MEND = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room there, or ask for a larger quota",
+    errno.EACCES: "make that folder writable, or choose another",
+    errno.EPERM: "make that folder writable, or choose another",
+    errno.EROFS: "mount it for writing, or choose another folder",
+}
+
+
+class WriteError(OSError, BenchError):
+    """A file that could not be written, as a sentence with its folder; an OSError with its errno all the
+    same."""
+
+    then = "give the same command again"  # what to do once it is mended; who knows better sets it
+
+    def __str__(self) -> str:
+        path, mend = Path(self.filename), MEND.get(self.errno or 0, "look at that disk")
+        return f"{path.name} cannot be written in {path.parent}: {self.strerror}; {mend}, then {self.then}."
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a WriteError that names `path`: the system names a temporary file,
+    or none where a write or a sync fails."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(path.absolute())) from error
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """The file appears whole or not at all, and survives a power cut once this returns. Raises WriteError."""
+    # Told apart by chance, not by process: two containers that share a disk may have the same numbers. Short,
+    # or a name that is as long as names may be would have none.
+    temporary = path.with_name(f".{path.name[:50]}.{os.urandom(8).hex()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            with suppress(OSError):  # the error before this one tells more
+                temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def locked(file: int, folder: Path, how: int) -> bool:
+    """Lock an open file until it is closed; whether it is ours, False where another process holds it.
+
+    Args:
+        folder: Where the file lies, for the error.
+        how: fcntl.LOCK_EX or LOCK_SH, with LOCK_NB to not wait.
+
+    Raises MachineError where the file system has no locks.
+    """
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise MachineError(
+            f"{folder} lies on a file system that cannot lock files ({error.strerror}), so two processes "
+            "could write there at once; choose a folder on another disk (--out, for runs), or mount this one "
+            "with locks."
+        ) from error
+    return True
 
 
 @contextmanager
 def folder_claimed(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, for this process; a second process waits."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)  # the folder itself: a lock file would be one more to commit
     try:
-        fcntl.flock(held, fcntl.LOCK_EX)
+        locked(held, folder, fcntl.LOCK_EX)
         yield
     finally:
         os.close(held)

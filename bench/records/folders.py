@@ -38,14 +38,14 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import ValidationError
 
-from bench.errors import DataError, InUse
-from bench.records.atomic import write_atomic
+from bench.errors import DataError, InUse, MachineError
+from bench.records.atomic import locked, write_atomic, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,6 +82,7 @@ class RunFolder:
         self.failure = path / "failure.txt"  # why the last start by a sweep failed
         self.sheet = path / "sheet.png"
         self._lock = path / ".lock"
+        self._start = path / ".start"
 
     @classmethod
     def of(cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str) -> RunFolder:
@@ -104,41 +105,59 @@ class RunFolder:
         The lock dies with its holder, or with the last loader process that a killed holder leaves, which
         takes torch up to five seconds.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self._lock, "a+") as lock:
-            for again in range(LOOKS, -1, -1):
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if not again:
-                        raise InUse(
-                            f"{self.path} is in use by {_named(lock)}; wait for it or stop it."
-                        ) from error
-                    time.sleep(LOOK_SECONDS)  # one that only looks, see `holder`, is gone by then
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
-            for torn in self.path.glob(".*.tmp"):  # of a process killed while it wrote
-                torn.unlink()
+        looks = 0
+
+        def wait(lock: TextIO) -> None:
+            nonlocal looks
+            looks += 1
+            if looks > LOOKS:
+                raise InUse(f"{self.path} is in use by {_named(lock)}; wait for it or stop it.")
+            time.sleep(LOOK_SECONDS)  # one that only looks, see `holder`, is gone by then
+
+        with _claimed(self.path, self._lock, wait) as lock:
+            with writing(self._lock):
+                os.ftruncate(lock.fileno(), 0)
+                os.write(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
 
     def holder(self) -> str | None:
         """Name the other process that holds the folder, such as "process 123 on name"; None where there is
-        none. Also None if the lock file cannot be opened (no folder, no permission). It may have changed by
-        the time of the answer."""
-        try:
-            with open(self._lock) as lock:
-                try:  # shared: two that look do not see each other
-                    fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return _named(lock)
-        except OSError:
-            pass
+        none. Also None if the lock file cannot be opened (no folder, no permission) or locked. It may have
+        changed by the time of the answer."""
+        with suppress(OSError, MachineError), open(self._lock) as lock:
+            # shared: two that look do not see each other
+            if not locked(lock.fileno(), self.path, fcntl.LOCK_SH | fcntl.LOCK_NB):
+                return _named(lock)
         return None
+
+    def right_to_start(self) -> TextIO | None:
+        """Take the right to start a process for this run, held until the file is closed or this process
+        ends; None where another sweep has it. The run itself takes seconds to claim its folder, in which
+        every other sweep of the grid would start it too."""
+        with writing(self._start):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = open(self._start, "a+")  # noqa: SIM115 (the caller's)
+        try:
+            ours = locked(file.fileno(), self.path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except MachineError:
+            file.close()
+            raise
+        if ours:
+            return file
+        file.close()
+        return None
+
+    def forget_failure(self) -> None:
+        """Remove what a sweep has said of the last start."""
+        with writing(self.failure):
+            self.failure.unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove what an earlier start has left."""
+        with writing(self.path):
+            self._clear()
+
+    def _clear(self) -> None:
         made = (
             self.result,
             self.scores,
@@ -229,6 +248,22 @@ class RunFolder:
 LOOKS, LOOK_SECONDS = 4, 0.05
 
 
+@contextmanager
+def _claimed(folder: Path, file: Path, wait: Callable[[TextIO], None]) -> Iterator[TextIO]:
+    """Hold a folder, made if need be, by the lock of a file in it. `wait` is called while another process
+    holds it."""
+    with writing(file):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(file, "a+")  # noqa: SIM115 (closed below)
+    with lock:
+        while not locked(lock.fileno(), folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
+            wait(lock)
+        with writing(folder):
+            for torn in folder.rglob(".*.tmp"):  # of a process killed while it wrote
+                torn.unlink(missing_ok=True)
+        yield lock
+
+
 def _named(lock: TextIO) -> str:
     """Who wrote that it holds the lock: nobody, between taking it and writing."""
     lock.seek(0)
@@ -285,16 +320,7 @@ class SeedFolder:
     def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
         """Hold the folder for this process. While another process holds it, `wait` is called again and
         again."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / ".lock", "w") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    wait()
-            for torn in self.path.rglob(".*.tmp"):  # of a process killed while it wrote
-                torn.unlink()
+        with _claimed(self.path, self.path / ".lock", lambda lock: wait()):
             yield
 
 

@@ -35,6 +35,35 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def whole_lines(path: Path) -> list[tuple[bytes, int]]:
+    """The lines of a log to go on with, each with its step; [] without the file. A last line that a kill has
+    torn is left out.
+
+    Raises DataError for a line that was not written so.
+    """
+    found = []
+    lines = _lines(path)
+    ended = bool(lines) and path.read_bytes().endswith(b"\n")
+    for number, text in enumerate(lines, 1):
+        line = _metrics_line(text)
+        if line is not None:
+            found.append((text, line["step"]))
+        elif number < len(lines) or ended or not _torn(text):
+            raise DataError(
+                f"{path}, line {number} is damaged; move the file away, and the run goes on with a log that "
+                "begins at its checkpoint."
+            )
+    return found
+
+
+def _torn(text: bytes) -> bool:
+    """Whether a line that was not written to its end may look so; a power cut may leave zeros behind it."""
+    written = text.rstrip(b"\0")
+    head = b'{"step": '
+    begun = written.isascii() and (written.startswith(head) or head.startswith(written))
+    return begun and (written != text or not text.endswith(b"}"))
+
+
 def _lines(path: Path) -> list[bytes]:
     """Split at line feeds alone, which JSON does not hold; [] without the file or in an empty one."""
     data = path.read_bytes() if path.exists() else b""

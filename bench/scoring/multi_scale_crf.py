@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from bench.errors import BenchError, ConfigError, DataError
 from bench.machine import Stop, choose_device, cores, stoppable
 from bench.networks import exported
 from bench.ops import crf
+from bench.pool import Pool
 from bench.records.folders import RunFolder
 from bench.records.schema import Rescored, Result, Scores
 from bench.scoring.alone import network_is_all, refuse_other_counts
@@ -115,19 +116,20 @@ def rescore(
     runs = [open_run(path, data_root) for path in dict.fromkeys(path.resolve() for path in paths)]
     jobs, device = jobs or cores(), choose_device(device)
     _check_crf(settings)
-    pool = crf.processes(jobs)  # it starts none before the first image
+    pool = Pool(jobs, crf.likeliest)  # it starts no process before the first image
     done = []
     try:
         with stoppable() as stop:
             for run in runs:
-                with run.folder.claimed():
-                    scores = run.folder.read_scores()
-                    if settings.met(scores) and not overwrite:
-                        display.say(f"already scored: {run.folder.path}")
-                    else:
+                scores = run.folder.read_scores()
+                if settings.met(scores) and not overwrite:  # claims nothing: its disk may be read-only
+                    display.say(f"already scored: {run.folder.path}")
+                else:
+                    with run.folder.claimed():
                         new = _score(run, settings, pool, jobs, device, display, stop)
                         given = {entry.setting for entry in new}
-                        kept = [entry for entry in scores.entries if entry.setting not in given]
+                        there = run.folder.read_scores().entries
+                        kept = [entry for entry in there if entry.setting not in given]
                         scores = Scores(entries=[*kept, *new])
                         run.folder.write_scores(scores)
                 done.append((run.result, Scores(entries=settings.entries(scores))))
@@ -137,7 +139,7 @@ def rescore(
         ) from error
     finally:
         display.stop()
-        pool.shutdown(cancel_futures=True)
+        pool.close()
     return done
 
 
@@ -194,7 +196,7 @@ def _check_crf(settings: Settings) -> None:
 def _score(
     run: Run,
     settings: Settings,
-    pool: ProcessPoolExecutor,
+    pool: Pool,
     jobs: int,
     device: str,
     display: Display,
@@ -230,7 +232,7 @@ def _score(
 class Refinement:
     """The CRF of `count`: its processes, their number, and its parameters."""
 
-    pool: ProcessPoolExecutor
+    pool: Pool
     jobs: int
     parameters: crf.CrfParameters
     half_size: bool = False
@@ -273,7 +275,7 @@ def count(
             continue
         shown, share = likely(probability.numpy())
         how = refinement.parameters, refinement.half_size
-        pending.append((refinement.pool.submit(crf.likeliest, image, share, shown, *how), label))
+        pending.append((refinement.pool.submit(image, share, shown, *how), label))
         collect(PENDING * refinement.jobs)
     collect(0)
     return plain.numpy(), None if refinement is None else refined.numpy()

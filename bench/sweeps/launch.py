@@ -18,8 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TextIO
 
-from bench.errors import Interrupted, InUse
+from bench.errors import Interrupted, InUse, MachineError
 from bench.machine import cores, stop_signals
 from bench.outlook import duration
 from bench.records.atomic import write_atomic
@@ -34,6 +35,7 @@ class Worker:
     cell: Cell
     process: subprocess.Popen[bytes]
     log_from: int  # where in the log this start begins
+    right: TextIO  # to start the run, which no other sweep has until this is closed
     began: float = field(default_factory=time.monotonic)
 
 
@@ -104,17 +106,23 @@ class _Launcher:
             self.held.clear()
         while self.todo:
             cell = self.todo.popleft()
-            if cell.done:
-                self._end(cell, "done by another process")
-            elif cell.changed:
-                self._fail(cell, cell.changed)
-            elif cell.folder.holder():
+            if not (cell.done or cell.changed) and cell.folder.holder():
                 self._hold(cell)
-            elif (failure := cell.failure) and failure != self.failed_before[cell.folder.path]:
-                self._fail(cell, f"in another process: {failure[0]}")
-            else:
+            elif not self._settled(cell):
                 return cell
         return None
+
+    def _settled(self, cell: Cell) -> bool:
+        """Whether another sweep has brought a run to its end, good or bad."""
+        if cell.done:
+            self._end(cell, "done by another process")
+        elif cell.changed:
+            self._fail(cell, cell.changed)
+        elif (failure := cell.failure) and failure != self.failed_before[cell.folder.path]:
+            self._fail(cell, f"in another process: {failure[0]}")
+        else:
+            return False
+        return True
 
     def _hold(self, cell: Cell) -> None:
         if not self.look_again:
@@ -124,11 +132,17 @@ class _Launcher:
 
     def _start(self, cell: Cell) -> None:
         try:
-            self._launch(cell)
-        except OSError as error:  # a folder that may not be written, a file in the way
+            right = cell.folder.right_to_start()
+            if right is None:
+                self._hold(cell)
+            elif self._settled(cell):  # since the look
+                right.close()
+            else:
+                self._launch(cell, right)
+        except (OSError, MachineError) as error:  # a folder that may not be written, or not be locked
             self._fail(cell, f"it could not be started ({error}); mend what is named, or remove the folder")
 
-    def _launch(self, cell: Cell) -> None:
+    def _launch(self, cell: Cell, right: TextIO) -> None:
         slot = min(set(range(self.jobs)) - self.running.keys())
         config = cell.plan.config
         threads = config.machine.threads or max(1, cores() // self.jobs)
@@ -136,7 +150,6 @@ class _Launcher:
         environment = dict(os.environ)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        cell.folder.path.mkdir(parents=True, exist_ok=True)
         with TemporaryFile() as settings, open(cell.folder.sweep_log, "ab") as log:
             settings.write(config.model_copy(update={"machine": machine}).to_yaml().encode())
             settings.seek(0)
@@ -148,7 +161,7 @@ class _Launcher:
                 env=environment,
                 start_new_session=True,  # a terminal's Ctrl-C reaches the sweep alone, which passes it on
             )
-            self.running[slot] = Worker(cell, process, log.tell())
+            self.running[slot] = Worker(cell, process, log.tell(), right)
         self.say(f"started: {cell.label}  {cell.folder.sweep_log}")
 
     def _stop(self, number: int) -> None:
@@ -169,7 +182,11 @@ class _Launcher:
                 os.killpg(worker.process.pid, signal.SIGKILL)
 
     def _settle(self, worker: Worker) -> None:
-        """Say what became of a run that ended."""
+        """Say what became of a run that ended; then another sweep may start it."""
+        with worker.right:
+            self._say_end(worker)
+
+    def _say_end(self, worker: Worker) -> None:
         cell, code = worker.cell, worker.process.returncode
         result = cell.result if code == 0 else None
         if result is not None:

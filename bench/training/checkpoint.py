@@ -28,7 +28,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     notices every flipped bit."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    data = buffer.getvalue()
+    data = buffer.getbuffer()  # no copy: it may be a gigabyte
     # While the file is replaced the list admits the old one and the new one, so a kill between the writes
     # harms neither, however often it happens.
     new = hashlib.sha256(data).hexdigest()
@@ -61,6 +61,6 @@ def _beside(path: Path) -> Path:
 def _digests(path: Path) -> list[str]:
     try:
         known = json.loads(_beside(path).read_bytes())
-    except (FileNotFoundError, ValueError):  # ValueError: damaged, so it vouches for nothing
+    except (FileNotFoundError, ValueError, RecursionError):  # damaged, so it vouches for nothing
         return []
     return known if isinstance(known, list) else []

@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.records.atomic import write_atomic
+from bench.errors import DataError
+from bench.records.atomic import write_atomic, writing
 from bench.records.folders import RunFolder
+from bench.records.logs import whole_lines
 
 
 class Log:
     """Figures gather on the device and are read once per line, so that no step waits for them."""
 
-    def __init__(self, folder: RunFolder, step: int, tensorboard: bool) -> None:
-        """Lines past `step` are dropped: a killed run may have logged past its checkpoint."""
-        self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, Tensor] = {}
+    def __init__(
+        self, folder: RunFolder, step: int, tensorboard: bool, state: Mapping[str, Any] | None = None
+    ) -> None:
+        """Lines past `step` are dropped: a killed run may have logged past its checkpoint.
+
+        Args:
+            state: What `state` gave at that step; None at the start, and from a checkpoint of before it.
+
+        Raises DataError where the log is damaged, or not the one that was written up to the step.
+        """
+        state = state or {}
+        self.path = folder.metrics
+        self.sums: dict[str, Tensor] = dict(state.get("sums", {}))
+        self.counts: dict[str, Tensor] = dict(state.get("counts", {}))
+        lines = self._kept(step, state)
+        self.lines, self.digest = len(lines), hashlib.sha256(b"".join(lines))
         if folder.metrics.exists():
-            lines = [line for line in folder.metrics.read_text().splitlines() if _step_of(line) <= step]
-            write_atomic(folder.metrics, "".join(line + "\n" for line in lines).encode())
-        self.file = open(folder.metrics, "a")  # noqa: SIM115 (lives as long as the training loop)
-        self.writer = None
+            write_atomic(folder.metrics, b"".join(lines))
+        with writing(folder.metrics):
+            # Without a buffer, which would fail again, and without a name, when it is closed on a full disk.
+            self.file = open(folder.metrics, "ab", buffering=0)  # noqa: SIM115 (lives as long as the loop)
+        self.writer, self.events = None, folder.tensorboard
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1)
+            with writing(self.events):
+                self.writer = SummaryWriter(str(self.events), purge_step=step + 1)
+
+    def _kept(self, step: int, state: Mapping[str, Any]) -> list[bytes]:
+        lines = [(text + b"\n", at) for text, at in whole_lines(self.path)]
+        if "lines" not in state or not self.path.exists():
+            return [text for text, at in lines if at <= step]
+        kept = [text for text, _ in lines[: state["lines"]]]
+        if hashlib.sha256(b"".join(kept)).hexdigest() != state["sha256"]:
+            raise DataError(
+                f"{self.path} is damaged: it is not the log that was written up to step {step}; move the "
+                "file away, and the run goes on with a log that begins there."
+            )
+        return kept
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: the figures since the last line, and which lines come before them."""
+        with writing(self.path):
+            os.fsync(self.file.fileno())  # or a power cut could leave the checkpoint and not the lines
+        return {
+            "sums": self.sums,
+            "counts": self.counts,
+            "lines": self.lines,
+            "sha256": self.digest.hexdigest(),
+        }
 
     def add(self, terms: dict[str, Tensor], notes: dict[str, Tensor]) -> None:
         """Add the figures of one step, each a scalar or C, one value per class.
@@ -58,19 +100,30 @@ class Log:
         return {name: value for name, value in figures.items() if not isinstance(value, list)}
 
     def write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
+        text = (json.dumps(line) + "\n").encode()
+        with writing(self.path):
+            left = memoryview(text)
+            while left:  # a disk that is about full takes a part
+                left = left[self.file.write(left) :]
+        self.lines += 1
+        self.digest.update(text)
         if self.writer is not None:
-            for name, value in line.items():
-                each = {f"{name}/{i}": one for i, one in enumerate(value)} if isinstance(value, list) else {}
-                for tag, one in (each or {name: value}).items():
-                    if tag != "step" and one is not None:
-                        self.writer.add_scalar(tag, one, line["step"])
+            with writing(self.events):
+                self._draw(line)
+
+    def _draw(self, line: dict[str, Any]) -> None:
+        assert self.writer is not None
+        for name, value in line.items():
+            each = {f"{name}/{i}": one for i, one in enumerate(value)} if isinstance(value, list) else {}
+            for tag, one in (each or {name: value}).items():
+                if tag != "step" and one is not None:
+                    self.writer.add_scalar(tag, one, line["step"])
 
     def close(self) -> None:
         self.file.close()
         if self.writer is not None:
-            self.writer.close()
+            with writing(self.events):
+                self.writer.close()
 
 
 def _without_nan(value: Any) -> Any:
@@ -78,10 +131,3 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_nan(one) for one in value]
     return value if math.isfinite(value) else None
-
-
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")  # a line torn by a kill

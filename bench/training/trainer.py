@@ -10,6 +10,7 @@ import resource
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,13 +62,16 @@ class Trainer:
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
         self.contents: Contents | None = None  # what the run is made of; a checkpoint goes on with no other
         self._later = {"weights", "anyway", *not_trained_on(plan)}  # of it, what no checkpoint depends on
+        self.log_state: dict[str, Any] | None = None  # of the checkpoint that it goes on from
 
     # Training -----------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         """From the current step to the last one."""
         machine, steps = self.config.machine, self.protocol.steps
-        log = Log(self.folder, self.step, machine.tensorboard)
+        log = Log(self.folder, self.step, machine.tensorboard, self.log_state)
+        if self.log_state and log.lines < self.log_state["lines"]:
+            self.display.say(f"{self.folder.metrics} is gone: the log begins at step {self.step}")
         self.display.start(f"train {self.plan.method.name}", steps, self.step)
         started = time.monotonic()
         batches = iterate(self.batches, self.step, machine.workers)
@@ -95,7 +99,7 @@ class Trainer:
                 last = self.step == steps
                 if last or self.stop.signal is not None or self.step % machine.checkpoint_every == 0:
                     self.train_seconds, started = self._elapsed(started)
-                    self.save()
+                    self.save(log)
                 if not last:
                     self.stop.check()
 
@@ -143,7 +147,9 @@ class Trainer:
         return tensor.to(self.device, memory_format=layout, non_blocking=True)
 
     def _check_losses(self) -> None:
-        if self.non_finite >= NON_FINITE_STEPS:
+        """A few bad losses may pass, but not at the end: nothing after them says that all is well again."""
+        last = self.step == self.protocol.steps
+        if self.non_finite >= (1 if last else NON_FINITE_STEPS):
             self._refuse_non_finite()
 
     def _refuse_non_finite(self) -> None:
@@ -159,10 +165,11 @@ class Trainer:
 
     # State --------------------------------------------------------------------------------------------------
 
-    def save(self) -> None:
+    def save(self, log: Log) -> None:
         """Write the checkpoint, unless the weights are not finite: then the one before stays."""
         state = self.method.state_dict()
-        if not all(bool(value.isfinite().all()) for value in state.values() if value.is_floating_point()):
+        finite = [value.isfinite().all() for value in state.values() if value.is_floating_point()]
+        if not torch.stack([one.to(self.device) for one in finite]).all():  # waits for the device once
             self._refuse_non_finite()
         checkpoint.save(
             self.folder.checkpoint,
@@ -176,6 +183,7 @@ class Trainer:
                 "train_seconds": self.train_seconds,
                 "non_finite": self.non_finite,
                 "contents": self.contents.model_dump(exclude=self._later) if self.contents else None,
+                "log": log.state(),
             },
         )
 
@@ -205,7 +213,10 @@ class Trainer:
         self.train_seconds = state["train_seconds"]
         self.curve = [Point(**point) for point in state["curve"]]
         self.non_finite = state["non_finite"]
+        self.log_state = state.get("log")
         self.display.say(f"resuming at step {self.step} of {self.protocol.steps}")
+        if self.log_state is None and self.step % self.config.machine.log_every:
+            self.display.say("the checkpoint is an older one: the next line of the log is of fewer steps")
         return unlike
 
     # Scoring ------------------------------------------------------------------------------------------------
@@ -230,7 +241,7 @@ class Trainer:
         try:
             miou = score(self.counts(self.method.predictor(), "curve").sum(0)).miou
         except Interrupted:
-            self.save()
+            self.save(log)
             raise
         self.curve.append(Point(step=self.step, miou=miou))
         log.write({"step": self.step, "miou": miou})

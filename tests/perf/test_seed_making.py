@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from bench.cam_seeds.make import activation_maps
 from bench.cam_seeds.refine import Scores, in_processes, seed_of
 from bench.networks.segmenter import Segmenter
-from bench.ops.crf import quiet_process
+from bench.pool import one_core
 from bench.settings.resolve import resolve
 from bench.settings.schema import CamSeeds
 
@@ -79,7 +79,7 @@ def steady(jobs: int) -> tuple[float, dict[str, int]]:
 
 def refine_apart(ready: Barrier, rates: Queue[float]) -> None:
     """What a process of the pool does, without the pool."""
-    quiet_process()
+    one_core()
     refine = Refine(settings())
     refine("0")
     ready.wait()

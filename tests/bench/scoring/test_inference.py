@@ -32,7 +32,12 @@ def test_counts_have_truth_in_rows_and_leave_255_out() -> None:
     ("truth", "predicted", "iou", "miou"),
     [
         ([0, 0, 1, 1, 255], [0, 1, 1, 1, 1], [1 / 2, 2 / 3, None], 7 / 12),
-        ([0, 0, 1, 1], [0, 2, 1, 1], [1 / 2, 1.0, None], 3 / 4),  # predicted, never true: a miss of class 0 alone
+        (
+            [0, 0, 1, 1],
+            [0, 2, 1, 1],
+            [1 / 2, 1.0, None],
+            3 / 4,
+        ),  # predicted, never true: a miss of class 0 alone
         ([0, 1, 2], [0, 1, 2], [1.0, 1.0, 1.0], 1.0),
         ([2, 2], [2, 2], [None, None, 1.0], 1.0),  # in neither: not a zero
     ],

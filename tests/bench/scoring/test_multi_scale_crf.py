@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from bench.networks import exported
 from bench.ops import crf
 from bench.pipeline import run as run_plan
 from bench.plan import plan
+from bench.pool import Pool
 from bench.records.folders import RunFolder
 from bench.scoring.inference import Inference, confusion, evaluate, to_tensor
 from bench.scoring.multi_scale_crf import PENDING, Refinement, Settings, count, likely, rescore
@@ -50,26 +51,26 @@ class ByBrightness(nn.Module):
         return torch.stack([torch.full_like(grey, 0.5), 8 * grey, -8 * grey], 1)
 
 
-class Inline(ProcessPoolExecutor):
+class Inline(Pool):
     """Computes in this process, and not before it is asked for the result."""
 
     def __init__(self) -> None:
         self.waiting = self.most = 0
 
-    def submit(self, function: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+    def submit(self, *given: Any) -> Future[Any]:
         pool = self
 
         class Later(Future[Any]):
             def result(self, timeout: float | None = None) -> Any:
                 pool.waiting -= 1
-                return function(*given, **named)
+                return crf.likeliest(*given)
 
         self.waiting += 1
         self.most = max(self.most, self.waiting)
         return Later()
 
 
-def refinement(pool: ProcessPoolExecutor, jobs: int = 1) -> Refinement:
+def refinement(pool: Pool, jobs: int = 1) -> Refinement:
     return Refinement(pool, jobs, crf.PUBLISHED["deeplab"])
 
 
@@ -108,9 +109,8 @@ def test_counts_do_not_depend_on_the_number_of_processes(tiny_set: Folder) -> No
     ids, net = [*tiny_set.ids("test")] * 2, ByBrightness()
     expected = count(net, tiny_set, ids, MANY, "cpu", refinement(Inline()))[1]
     for jobs in (1, 2):
-        with crf.processes(jobs) as pool:
+        with Pool(jobs, crf.likeliest) as pool:
             found = count(net, tiny_set, ids, MANY, "cpu", refinement(pool, jobs))[1]
-            assert pool.submit(torch.get_num_threads).result() == 1
         assert np.array_equal(found, expected)  # type: ignore[arg-type]
 
 
@@ -384,17 +384,14 @@ def test_a_signal_stops_between_images_and_leaves_no_half_score(finished: RunFol
     assert len(again(finished).entries) == 1
 
 
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @needs_crf
 @pytest.mark.slow
 def test_a_killed_process_is_a_sentence(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    healthy = crf.processes
-
-    def doomed(jobs: int) -> ProcessPoolExecutor:
-        pool = healthy(jobs)
-        pool.submit(os._exit, 9)
-        return pool
-
-    monkeypatch.setattr(crf, "processes", doomed)
+    monkeypatch.setattr(crf, "likeliest", die)
     with pytest.raises(BenchError, match=r"a process of the CRF was killed.*--jobs"):
         again(finished, SMALL)
     assert bytes_of(finished) is None

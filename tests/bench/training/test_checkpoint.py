@@ -202,7 +202,7 @@ def test_no_truncation_is_accepted(path: Path) -> None:
             checkpoint.load(path, "cpu")
 
 
-@pytest.mark.parametrize("text", [None, "", "[", "{}", "3", "\x00", '["0000"]', '{"a": 1}'])
+@pytest.mark.parametrize("text", [None, "", "[", "[" * 9999, "{}", "3", "\x00", '["0000"]', '{"a": 1}'])
 def test_without_a_sound_digest_it_is_refused(path: Path, text: str | None) -> None:
     beside = path.with_name("checkpoint.pt.sha256.json")
     beside.unlink() if text is None else beside.write_text(text)
