@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from bench.errors import DataError
 from bench.records.folders import RunFolder, SeedFolder
@@ -19,8 +20,11 @@ from bench.records.provenance import without_folders
 from bench.records.schema import Result, Scores, SeedQuality, SeedReport, Start
 from reports.statistics import ImageSums, image_sums, pooled_miou
 
+SEVERAL = (
+    "several CAM seeds have its settings and the runs of their classifiers are not here, so none is shown"
+)
 T = TypeVar("T")
-SHEET_WIDTH = 1400  # pixels of a picture sheet on the page
+PHOTO_WIDTH = 1400  # pixels of a picture sheet on the page
 MOST_PIXELS = 50_000_000  # of a picture sheet; one of `show` has a few million
 
 
@@ -32,6 +36,41 @@ def shown_path(path: Path, roots: Sequence[Path]) -> str:
             seen_from = root if len(roots) == 1 and path.resolve() != root else root.parent
             return path.resolve().relative_to(seen_from).as_posix()
     return path.name
+
+
+def each(
+    folders: Mapping[Path, Result],
+    roots: Sequence[Path],
+    read: Callable[[RunFolder, Result], T | None],
+    what: str,
+) -> tuple[dict[Path, T], list[str]]:
+    """What is read beside each result, by run folder, and a warning on what is damaged. A folder without it
+    is left out."""
+    found, broken = {}, []
+    for path, result in folders.items():
+        try:
+            seen = read(RunFolder(path), result)
+        except DataError:
+            broken.append(path)
+            continue
+        if seen is not None:
+            found[path] = seen
+    return found, warnings({f"{what}, passed over": broken}, roots)
+
+
+def warnings(said: Mapping[str, Sequence[Path]], roots: Sequence[Path]) -> list[str]:
+    """A warning for each thing that is said of any folder."""
+    return [
+        f"{what}: {listed([shown_path(path, roots) for path in paths])}"
+        for what, paths in said.items()
+        if paths
+    ]
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first eight names, and how many more there are."""
+    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{', '.join(names[:8])}{rest}"
 
 
 @dataclass(frozen=True)
@@ -46,26 +85,20 @@ def predictor_counts(
     folders: Mapping[Path, Result], roots: Sequence[Path]
 ) -> tuple[dict[Path, Counts], list[str]]:
     """Counts of the predictors by run folder, and warnings on runs without them."""
-    found: dict[Path, Counts] = {}
-    said: dict[str, list[str]] = defaultdict(list)
+    here = {path: result for path, result in folders.items() if RunFolder(path).counts.exists()}
+    found, damaged = each(here, roots, counts_of, "counts of single images are damaged or of other weights")
     ids: dict[tuple[str, str], Counter[tuple[str, ...]]] = defaultdict(Counter)
-    for path, result in folders.items():
-        try:
-            counts = counts_of(RunFolder(path), result)
-        except DataError:
-            said["damaged or of other weights, passed over"].append(shown_path(path, roots))
-            continue
-        if counts is None:
-            said["missing, so that there is no interval over images"].append(shown_path(path, roots))
-        else:
-            found[path] = counts
-            ids[_scored(result)][counts.sums.ids] += 1
+    for path, counts in found.items():
+        ids[_scored(folders[path])][counts.sums.ids] += 1
     usual = {scored: counter.most_common(1)[0][0] for scored, counter in ids.items()}
-    for path, result in folders.items():
-        if path in found and found[path].sums.ids != usual[_scored(result)]:
-            del found[path]
-            said["of other images than most of their list, passed over"].append(shown_path(path, roots))
-    return found, [f"counts of single images are {what}: {listed(names)}" for what, names in said.items()]
+    others = [path for path, counts in found.items() if counts.sums.ids != usual[_scored(folders[path])]]
+    missing = "counts of single images are missing, so that there is no interval over images"
+    strange = "counts of single images are of other images than most of their list, passed over"
+    return {path: counts for path, counts in found.items() if path not in others}, [
+        *warnings({missing: [path for path in folders if path not in here]}, roots),
+        *damaged,
+        *warnings({strange: others}, roots),
+    ]
 
 
 def _scored(result: Result) -> tuple[str, str]:
@@ -81,28 +114,10 @@ def counts_of(run: RunFolder, result: Result) -> Counts | None:
     matrices = counts.get("predictor")
     if matrices is not None and matrices.shape[1] == len(result.classes):
         sums = image_sums(counts["ids"].tolist(), matrices)
-        (miou,) = pooled_miou(sums.sums, pooled_once(sums))
+        (miou,) = pooled_miou(sums.sums, np.ones((1, len(sums.ids))))  # each image once
         if abs(miou - result.predictor.miou) <= 1e-9:
             return Counts(sums, matrices.sum(0))
     raise DataError(f"{run.counts} holds other counts than those of the result; move the file away.")
-
-
-def each(
-    folders: Mapping[Path, Result], roots: Sequence[Path], read: Callable[[RunFolder], T], what: str
-) -> tuple[dict[Path, T], list[str]]:
-    """What is read beside each result, by run folder, and a warning on what is damaged."""
-    found, broken = {}, []
-    for path in folders:
-        try:
-            found[path] = read(RunFolder(path))
-        except DataError:
-            broken.append(shown_path(path, roots))
-    return found, [f"{what} that are damaged, passed over: {listed(broken)}"] if broken else []
-
-
-def pooled_once(sums: ImageSums) -> np.ndarray:
-    """The weights that take each image once."""
-    return np.ones((1, len(sums.ids)))
 
 
 @dataclass(frozen=True)
@@ -140,53 +155,40 @@ def _seeds_of(path: Path, result: Result, tags: Mapping[str, str]) -> list[SeedF
 
 def cam_seeds(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[dict[Path, Seeds], list[str]]:
     """The CAM seeds of each run, by run folder, and warnings on those that are not clear."""
-    found: dict[Path, Seeds] = {}
-    said: dict[str, list[str]] = defaultdict(list)
     tags = _tags(folders)
-    for path, result in folders.items():
-        name = shown_path(path, roots)
-        try:
-            beside = _seeds_of(path, result, tags)
-            if len(beside) == 1 and (report := beside[0].read_report()):
-                found[path] = Seeds(report, beside[0].read_quality())
-        except DataError:
-            said["what is said of its CAM seeds is damaged, passed over"].append(name)
-            continue
-        if len(beside) > 1:
-            said[
-                "several CAM seeds have its settings and the runs of their classifiers are not here, so none "
-                "is shown"
-            ].append(name)
-        if not beside and result.config.get("cam_seeds"):
-            said["learned from CAM seeds of which nothing is said beside it"].append(name)
-    return found, [f"{what}: {listed(names)}" for what, names in said.items()]
+
+    def read(run: RunFolder, result: Result) -> list[Seeds]:
+        beside = _seeds_of(run.path, result, tags)
+        return [Seeds(report, made.read_quality()) for made in beside if (report := made.read_report())]
+
+    learned = {path: result for path, result in folders.items() if result.config.get("cam_seeds")}
+    found, damaged = each(learned, roots, read, "what is said of its CAM seeds is damaged")
+    said = {
+        SEVERAL: [path for path, seeds in found.items() if len(seeds) > 1],
+        "learned from CAM seeds of which nothing is said beside it": [
+            path for path, seeds in found.items() if not seeds
+        ],
+    }
+    clear = {path: seeds[0] for path, seeds in found.items() if len(seeds) == 1}
+    return clear, [*damaged, *warnings(said, roots)]
 
 
-def picture_sheets(
-    folders: Mapping[Path, Result], roots: Sequence[Path]
-) -> tuple[dict[Path, bytes], list[str]]:
-    """The picture sheets of runs by run folder, as JPEG of a size for a page, and a warning on
-    those that cannot be read."""
-    from PIL import Image
-
-    found, broken = {}, []
-    for path in folders:
-        file = RunFolder(path).sheet
-        if not file.exists():
-            continue
-        try:
-            # A PNG alone: for some other kinds PIL would start a program.
-            with Image.open(file, formats=["PNG"]) as sheet:
-                if sheet.width * sheet.height > MOST_PIXELS:
-                    raise ValueError("too large for a page")
-                image = sheet.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            broken.append(shown_path(path, roots))
-            continue
-        image.thumbnail((SHEET_WIDTH, 100 * SHEET_WIDTH))
-        image.save(data := io.BytesIO(), "JPEG", quality=82, optimize=True)
-        found[path] = data.getvalue()
-    return found, [f"picture sheets that cannot be read, passed over: {listed(broken)}"] if broken else []
+def _photo(run: RunFolder, result: Result) -> bytes | None:
+    """The picture sheet of a run as JPEG of a size for a page, None without one. Raises DataError where it
+    cannot be read."""
+    if not run.sheet.exists():
+        return None
+    try:
+        # A PNG alone: for some other kinds PIL would start a program.
+        with Image.open(run.sheet, formats=["PNG"]) as sheet:
+            if sheet.width * sheet.height > MOST_PIXELS:
+                raise ValueError("too large for a page")
+            image = sheet.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{run.sheet} is no picture sheet ({error}); run `show` again.") from error
+    image.thumbnail((PHOTO_WIDTH, 100 * PHOTO_WIDTH))
+    image.save(data := io.BytesIO(), "JPEG", quality=82, optimize=True)
+    return data.getvalue()
 
 
 @dataclass(frozen=True)
@@ -205,13 +207,7 @@ UNKNOWN = Origin(command="", commits=(None,), dirty=False, time="", machine="")
 
 def origins(folders: Mapping[Path, Result]) -> dict[Path, Origin]:
     """How each run was made, by run folder; runs whose provenance cannot be read are left out."""
-    found = {}
-    for path in folders:
-        try:
-            found[path] = _origin(RunFolder(path).read_starts())
-        except DataError:
-            continue
-    return found
+    return each(folders, (), lambda run, _: _origin(run.read_starts()), "provenance")[0]
 
 
 def _origin(starts: Sequence[Start]) -> Origin:
@@ -231,27 +227,16 @@ def folder_warnings(
     folders: Mapping[Path, Result], made: Mapping[Path, Origin], roots: Sequence[Path]
 ) -> list[str]:
     """Runs without a result, torn logs, and commits that do not say what was run; `made` is of `origins`."""
-    said: dict[str, list[str]] = defaultdict(list)
-    for path in find_unfinished(folders, *roots):
-        said["begun but not finished, passed over"].append(shown_path(path, roots))
-    for path in folders:
-        name, origin = shown_path(path, roots), made.get(path)
-        if metrics_torn(RunFolder(path).metrics):
-            said["the last line of the log is torn and left out"].append(name)
-        if origin is None:
-            said["how it was made cannot be read"].append(name)
-            continue
-        if origin.dirty:
-            said["made with changes that were not committed"].append(name)
-        if None in origin.commits:
-            said["made from an unknown commit"].append(name)
-    return [f"{what}: {listed(names)}" for what, names in said.items()]
-
-
-def listed(names: Sequence[str]) -> str:
-    """The first eight names, and how many more there are."""
-    rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"{', '.join(names[:8])}{rest}"
+    said = {
+        "begun but not finished, passed over": find_unfinished(folders, *roots),
+        "the last line of the log is torn and left out": [
+            path for path in folders if metrics_torn(RunFolder(path).metrics)
+        ],
+        "how it was made cannot be read": [path for path in folders if path not in made],
+        "made with changes that were not committed": [path for path, of in made.items() if of.dirty],
+        "made from an unknown commit": [path for path, of in made.items() if None in of.commits],
+    }
+    return warnings(said, roots)
 
 
 @dataclass(frozen=True)
@@ -263,17 +248,18 @@ class Evidence:
     scores: Mapping[Path, Scores]
     seeds: Mapping[Path, Seeds]
     origins: Mapping[Path, Origin]
-    sheets: Mapping[Path, bytes]  # JPEG
+    photos: Mapping[Path, bytes]  # picture sheets of `show`, JPEG
 
 
 def gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evidence, list[str]]:
     """What lies beside the results, and warnings on what does not or is not as it should be."""
-    counts, warnings = predictor_counts(folders, roots)
+    counts, uncounted = predictor_counts(folders, roots)
+    lines, torn = each(folders, roots, lambda run, _: read_metrics(run.metrics), "logs that are damaged")
+    what = "scores of other settings that are damaged"
+    scores, unread = each(folders, roots, lambda run, _: run.read_scores(), what)
     seeds, unclear = cam_seeds(folders, roots)
+    photos, unseen = each(folders, roots, _photo, "picture sheets that cannot be read")
     made = origins(folders)
-    lines, torn = each(folders, roots, lambda run: read_metrics(run.metrics), "logs")
-    scores, unread = each(folders, roots, RunFolder.read_scores, "scores of other settings")
-    sheets, unseen = picture_sheets(folders, roots)
-    warnings += torn + unread + unclear + unseen
-    evidence = Evidence(counts, lines, scores, seeds, made, sheets)
-    return evidence, warnings + folder_warnings(folders, made, roots)
+    unsure = folder_warnings(folders, made, roots)
+    evidence = Evidence(counts, lines, scores, seeds, made, photos)
+    return evidence, [*uncounted, *torn, *unread, *unclear, *unseen, *unsure]

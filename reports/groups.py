@@ -72,7 +72,8 @@ class Row:
 
 
 class Group:
-    """Runs that may stand in one table: of one data set, protocol, scored list, class list and weights.
+    """Runs that may stand in one table: of one data set, protocol (name and hash), scored list, class list
+    and weights.
 
     What all have in common is an attribute; rows and splits are those of the headline table.
     """
@@ -82,10 +83,10 @@ class Group:
         self.runs = tuple(runs)
         if (found := len({_basis(run.result) for run in self.runs})) != 1:
             raise DataError(
-                "a table needs runs of one data set, protocol hash, scored list, class list and set of "
-                f"weights; got {found} groups of them: make one table of each."
+                "a table needs runs of one data set, protocol (name and hash), scored list, class list "
+                f"and set of weights; got {found} groups of them: make one table of each."
             )
-        self.first = first = self.runs[0].result
+        first = self.runs[0].result
         self.dataset, self.protocol, self.protocol_hash = first.dataset, first.protocol, first.protocol_hash
         self.eval_digest = first.split_digests.get("eval", "unknown")
         self.weights_digest = first.weights_digest
@@ -183,6 +184,25 @@ def comparable(results: Mapping[Path, Result]) -> list[Group]:
     return [Group(groups[key].values()) for key in sorted(groups)]
 
 
+def told_apart(names: Sequence[str], groups: Sequence[Group], between: str = ", ") -> list[str]:
+    """The names of groups, those that several share with what these differ in: `camvid, list 12ab34cd`."""
+    marks = [
+        {
+            "protocol": group.protocol_hash[:8],
+            "list": group.eval_digest[:8],
+            "weights": (group.weights_digest or "none")[:8],
+            "classes": group.classes_digest[:8],
+        }
+        for group in groups
+    ]
+    found = []
+    for name, mark in zip(names, marks, strict=True):
+        namesakes = [other for own, other in zip(names, marks, strict=True) if own == name]
+        apart = [key for key in mark if len({other[key] for other in namesakes}) > 1]
+        found.append(between.join([name, *(f"{key} {mark[key]}" for key in apart)]))
+    return found
+
+
 def identity(result: Result) -> tuple[Any, ...]:
     """What makes two results those of one run, wherever their folders are."""
     return result.dataset, result.split, result.method, result.seed, result.run_id
@@ -224,48 +244,46 @@ def _where(result: Result) -> str:
 
 
 def _place(row: Row) -> tuple[Any, ...]:
-    return (
-        row.method != BASELINE,
-        [(cell is None, -cell.mean if cell else 0.0) for cell in row.cells],
-        row.label,
-    )
+    means = [(cell is None, -cell.mean if cell else 0.0) for cell in row.cells]
+    return row.method != BASELINE, means, row.label
 
 
 # Columns ----------------------------------------------------------------------------------------------------
 
 
-def granted(result: Result) -> tuple[Any, ...]:
+Granted = tuple[tuple[int, int, int], str, tuple[str, ...]]  # counts of `LISTS`, name of the split, digests
+
+
+def granted(result: Result) -> Granted:
     """What a split grants; the name alone does not say, since many published lists share one."""
-    counts = tuple(result.images.get(name, 0) for name in LISTS)
+    pixel, tags, none = (result.images.get(name, 0) for name in LISTS)
     digests = tuple(result.split_digests.get(name, "") for name in LISTS)
-    return (*counts, result.split, *digests)
+    return (pixel, tags, none), result.split, digests
 
 
-def _splits(results: Sequence[Result]) -> dict[tuple[Any, ...], Split]:
+def _splits(results: Sequence[Result]) -> dict[Granted, Split]:
     """The splits by what they grant, fewest labeled images first."""
     keys = sorted({granted(result) for result in results})
-    by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for key in keys:
-        by_name[key[3]].append(key[4:])
-    named = []
-    for key in keys:
-        name, digests = key[3], key[4:]
-        differing = [i for i in range(len(LISTS)) if len({other[i] for other in by_name[name]}) > 1]
-        apart = [f"[{LISTS[i]} {digests[i][:8]}]" for i in differing] if len(by_name[name]) > 1 else []
-        named.append((" ".join([name, *apart]), key))
-    unique = _unique(named)
-    return {key: Split(unique[label, key], key[0], key[1], key[2], key[4:], key[3]) for label, key in named}
+    names = []
+    for _, name, digests in keys:
+        namesakes = [others for _, other, others in keys if other == name]
+        differing = [i for i in range(len(LISTS)) if len({others[i] for others in namesakes}) > 1]
+        names.append(" ".join([name, *(f"[{LISTS[i]} {digests[i][:8]}]" for i in differing)]))
+    return {
+        (counts, name, digests): Split(label, *counts, digests, name)
+        for label, (counts, name, digests) in zip(_unique(names), keys, strict=True)
+    }
 
 
-def _unique(named: Iterable[tuple[str, Any]]) -> dict[tuple[str, Any], str]:
-    """A name of its own for each of some things that have names: the first of a name keeps it."""
-    found: dict[tuple[str, Any], str] = {}
-    for name, thing in named:
+def _unique(names: Iterable[str]) -> list[str]:
+    """The names, those that stand among them before with a number: a, b, a #2."""
+    found: list[str] = []
+    for name in names:
         number, unique = 1, name
-        while unique in found.values():
+        while unique in found:
             number += 1
             unique = f"{name} #{number}"
-        found[name, thing] = unique
+        found.append(unique)
     return found
 
 
@@ -319,14 +337,16 @@ def _labels(results: Sequence[Result]) -> list[str]:
     usual = {method: _usual(others) for method, others in by_method.items()}
     labels = []
     for result, setting in zip(results, settings, strict=True):
-        apart = [key for key in sorted(UNUSUAL) if setting.get(key, UNUSUAL[key]) != UNUSUAL[key]]
+        unusual = [key for key in sorted(UNUSUAL) if setting.get(key, UNUSUAL[key]) != UNUSUAL[key]]
         common = usual[result.method]
         differing = [key for key, value in common.items() if value is None or setting.get(key) != value[0]]
-        keys = [key for key in dict.fromkeys([*differing, *apart]) if applies(key, setting)]
+        keys = [key for key in dict.fromkeys([*differing, *unusual]) if applies(key, setting)]
         shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys)
         labels.append(f"{result.method} ({shown})" if shown else result.method)
-    unique = _unique(sorted({*zip(labels, (result.method for result in results), strict=True)}))
-    return [unique[label, result.method] for label, result in zip(labels, results, strict=True)]
+    rows = list(zip(labels, (result.method for result in results), strict=True))
+    apart = sorted(set(rows))
+    unique = dict(zip(apart, _unique(label for label, _ in apart), strict=True))
+    return [unique[row] for row in rows]
 
 
 def _usual(settings: Sequence[dict[str, str]]) -> dict[str, tuple[str | None] | None]:

@@ -1,14 +1,17 @@
-"""The suite's own results: runs that are kept as records, and the tables of them in the README."""
+"""The suite's own results: runs that are kept as records, and their tables and pictures in the READMEs."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from bench.errors import ConfigError, DataError, Regression, did_you_mean
+from PIL import Image
+
+from bench.errors import ConfigError, DataError, Regression
 from bench.records.atomic import folder_claimed, write_atomic
 from bench.records.folders import RunFolder
 from bench.records.index import find_results, read_records, record_folder, records_file, write_records
@@ -16,17 +19,17 @@ from bench.records.logs import read_metrics
 from bench.records.schema import Result, Scores
 from bench.sweeps.ablations import sweeps_of
 from reports.evidence import counts_of, listed, origins, seed_folders, shown_path
-from reports.groups import Group, comparable, identity
-from reports.sheets.ablation import AblationTable, ablation_tables
+from reports.groups import Group, comparable, identity, told_apart
+from reports.plots import figure
+from reports.plots.labels import labels
+from reports.readme import blocks, read_readme, rewritten
+from reports.sheets.ablation import ablation_tables
 from reports.sheets.headline import headline
 from reports.sheets.text import to_markdown
 
 PUBLISHED = "published"  # the folder of the records that make the tables of methods
 ABLATIONS = "ablations"  # the one beside it, of runs with other knobs than the methods' own
-BEGIN = re.compile(r"<!-- table: (.+) -->")
-END = "<!-- end of table -->"
-
-T = TypeVar("T")
+RECORDS = "Records"  # in a picture's metadata: the digest of what it was made of
 
 
 @dataclass(frozen=True)
@@ -48,148 +51,108 @@ def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | Non
         published: Runs by folder that make the tables of methods, one for each comparable group.
         others: Runs that, with the published ones, make the tables of those ablations that have all variants.
     """
-    sheets = {name: headline(group) for name, group in _named(comparable(published), _group_name)}
+    found = [("", group, "", headline(group)) for group in comparable(published)]
     results = {**published, **(others or {})}
-    complete = [
-        table
-        for sweep in sweeps_of({result.method for result in results.values()})
-        for group in comparable(results)
-        for table in ablation_tables(group, sweep, fewest=len(sweep.variants))
+    for sweep in sweeps_of({result.method for result in results.values()}):
+        for whole in comparable(results):
+            for table in ablation_tables(whole, sweep, fewest=len(sweep.variants)):
+                setting = f" / {table.setting}" if table.setting else ""
+                found.append((f"{sweep.name} / ", table.group, setting, table.sheet))
+    names = [
+        f"{before}{group.dataset} / protocol {group.protocol} / {group.steps} steps{behind}"
+        for before, group, behind, _ in found
     ]
-    sheets |= {name: table.sheet for name, table in _named(complete, _ablation_name)}
-    return {name: to_markdown(sheet).strip() for name, sheet in sheets.items()}
-
-
-def _group_name(group: Group, exact: bool, before: str = "", behind: str = "") -> str:
-    name = f"{before}{group.dataset} / protocol {group.protocol} / {group.steps} steps{behind}"
-    return f"{name} / {group.basis}" if exact else name
-
-
-def _ablation_name(found: AblationTable, exact: bool) -> str:
-    setting = f" / {found.setting}" if found.setting else ""
-    return _group_name(found.group, exact, f"{found.ablation.name} / ", setting)
-
-
-def _named(items: Sequence[T], name: Callable[[T, bool], str]) -> Iterator[tuple[str, T]]:
-    """The items with names; those that would share one have theirs in full."""
-    short = [name(item, False) for item in items]
-    for item, text in zip(items, short, strict=True):
-        yield (text if short.count(text) == 1 else name(item, True)), item
-
-
-# The blocks of a README -------------------------------------------------------------------------------------
+    names = told_apart(names, [group for _, group, _, _ in found], " / ")
+    return {name: to_markdown(sheet).strip() for name, (*_, sheet) in zip(names, found, strict=True)}
 
 
 @dataclass(frozen=True)
-class Block:
-    """The lines between two markers."""
+class Refreshed:
+    """What a call of `refresh` has done."""
 
-    name: str
-    line: int  # of the first marker, from 1
-    start: int  # lines[start:end] are between the markers
-    end: int
-
-
-def rewritten(text: str, found: Mapping[str, str], file: str = "README.md") -> str:
-    """The text with the table of that name in every block. Raises DataError as `blocks` does."""
-    lines = text.split("\n")
-    for block in reversed(blocks(text, found, file)):
-        lines[block.start : block.end] = _content(found[block.name])
-    return "\n".join(lines)
+    written: Mapping[Path, tuple[str, ...]]  # by README, the names of the tables that were stale
+    pictures: tuple[Path, ...]  # that were drawn anew
+    unplaced: tuple[str, ...]  # names of tables that have a block in none of the READMEs
 
 
-def stale(text: str, found: Mapping[str, str], file: str = "README.md") -> list[Block]:
-    """The blocks whose content is not their table. Raises DataError as `blocks` does."""
-    lines = text.split("\n")
-    return [
-        block
-        for block in blocks(text, found, file)
-        if lines[block.start : block.end] != _content(found[block.name])
-    ]
-
-
-def unplaced(text: str, found: Mapping[str, str], file: str = "README.md") -> list[str]:
-    """Names of tables that have no block."""
-    placed = {block.name for block in blocks(text, found, file)}
-    return [name for name in found if name not in placed]
-
-
-def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Block]:
-    """The blocks of a text, in its order: between a line `<!-- table: NAME -->` and `<!-- end of table -->`.
-
-    Raises DataError, with the line at fault, for a name that no table has and a marker without its partner.
-    """
-    known = set(names)
-    found: list[Block] = []
-    open_: tuple[str, int] | None = None
-    for number, line in enumerate(text.split("\n"), 1):
-        marker = BEGIN.fullmatch(line.rstrip())
-        if open_ is not None and marker:
-            raise DataError(_no_end(file, *open_))
-        if marker:
-            open_ = marker[1], number
-            if marker[1] not in known:
-                raise DataError(
-                    f"{file}, line {number}: there is no table {marker[1]!r}{did_you_mean(marker[1], known)}"
-                )
-        elif line.rstrip() == END:
-            if open_ is None:
-                raise DataError(f"{file}, line {number}: {END!r} ends no table; remove the line.")
-            found.append(Block(*open_, open_[1], number - 1))
-            open_ = None
-    if open_ is not None:
-        raise DataError(_no_end(file, *open_))
-    return found
-
-
-def _no_end(file: str, name: str, line: int) -> str:
-    return f"{file}, line {line}: the table {name!r} has no end; add the line {END!r} behind it."
-
-
-def _content(table: str) -> list[str]:
-    return ["", *table.split("\n"), ""]
-
-
-def read_readme(readme: Path) -> str:
-    """The text, with line feeds alone. Raises DataError where it is none."""
-    if not readme.is_file():
-        raise DataError(f"no file {readme}; give --readme.")
-    try:
-        return readme.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{readme} is not UTF-8 ({error}); save it as such.") from error
-
-
-def refresh(readme: Path, records: Path, check: bool = False) -> tuple[list[str], list[str]]:
-    """Write the tables of the records into a README.
+def refresh(readmes: Sequence[Path], records: Path, check: bool = False) -> Refreshed:
+    """Write the tables of the records into READMEs, and draw the pictures that lie beside the records.
 
     Args:
-        readme: Written only where it differs.
+        readmes: Each is written only where it differs.
         records: The folder of records, `published` or the one beside it.
         check: Write nothing.
 
-    Returns:
-        Names of the tables that were written, and of those that have no block.
-
     Raises:
-        Regression: with `check`, where a table is stale.
+        Regression: with `check`, where a table or a picture is stale.
         DataError: no such file or folder; a record or a marker is not as it should be.
     """
     both = _both(records)
     if not any(root.is_dir() for root in both):
         raise DataError(f"no records in {records}; give the folders of runs to publish, or --to.")
     with folder_claimed(records.parent):
-        text = read_readme(readme)
-        found = tables(*map(read_records, both))
-        old = stale(text, found, str(readme))
-        if check and old:
-            where = ", ".join(f"{block.name!r} (line {block.line})" for block in old)
-            raise Regression(f"{readme} does not show the records: {where}; run `publish` to write it anew.")
-        if old:
-            new = rewritten(text, found, str(readme))
-            ending = "\r\n" if b"\r\n" in readme.read_bytes() else "\n"  # kept as they are in this file
-            write_atomic(readme.resolve(), new.replace("\n", ending).encode())
-    return [block.name for block in old], unplaced(text, found, str(readme))
+        published, others = map(read_records, both)
+        texts = {readme: read_readme(readme) for readme in readmes}
+        found = tables(published, others)
+        new = {readme: rewritten(text, found, str(readme)) for readme, text in texts.items()}
+        pictures = stale_pictures(records.parent, published)
+        said = [
+            f"{readme} does not show the records: "
+            f"{', '.join(f'{block.name!r} (line {block.line})' for block in of.stale)}; "
+            "run `publish` to write it anew."
+            for readme, of in new.items()
+            if of.stale
+        ]
+        said += [
+            f"{path} was not drawn from the records; run `publish` to draw it anew." for path in pictures
+        ]
+        if check and said:
+            raise Regression("\n".join(said))
+        for readme, of in new.items():
+            if of.stale:
+                ending = "\r\n" if b"\r\n" in readme.read_bytes() else "\n"  # kept as they are in this file
+                write_atomic(readme.resolve(), of.text.replace("\n", ending).encode())
+        for path, group in pictures.items():
+            write_atomic(path, drawn(group))
+    return Refreshed(
+        written={readme: tuple(block.name for block in of.stale) for readme, of in new.items()},
+        pictures=tuple(pictures),
+        unplaced=tuple(name for name in found if all(name in of.unplaced for of in new.values())),
+    )
+
+
+# Pictures beside the records --------------------------------------------------------------------------------
+
+
+def stale_pictures(folder: Path, published: Mapping[Path, Result]) -> dict[Path, Group]:
+    """Pictures of data sets, such as shapes.png, that were made of other records, with the group to draw.
+
+    Pixels are not compared: they differ with the fonts of a machine. A picture says itself what it was made
+    of. Of several groups of a data set the first is drawn; a picture of no data set is left alone.
+    """
+    groups = {group.dataset: group for group in reversed(comparable(published))}
+    drawable = {path: groups[path.stem] for path in sorted(folder.glob("*.png")) if path.stem in groups}
+    return {path: group for path, group in drawable.items() if _made_of(path) != _digest(group)}
+
+
+def drawn(group: Group) -> bytes:
+    """The PNG of mIoU against labels, which says what records it was made of."""
+    (picture,) = labels(group)
+    return figure.render(figure.draw(picture), {RECORDS: _digest(group)})["png"]
+
+
+def _digest(group: Group) -> str:
+    """Of the scores of a group's runs."""
+    scores = sorted((*identity(run.result), run.result.predictor.miou) for run in group.runs)
+    return hashlib.sha256(json.dumps([group.basis, scores]).encode()).hexdigest()
+
+
+def _made_of(path: Path) -> str | None:
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.info.get(RECORDS)
+    except (OSError, ValueError, SyntaxError):
+        return None
 
 
 def _both(records: Path) -> tuple[Path, Path]:
@@ -245,17 +208,14 @@ def publish(
         completed: list[str] = []
         same: list[str] = []
         for entry in entries:
-            label = shown_path(entry.path, roots)
             more = [made.copy_reports(entry.target) for copy in entry.copies for made in seeds[copy]]
             if entry.fresh:
                 RunFolder(entry.path).copy_record(entry.target)
             if scores[entry.path] != entry.target.read_scores():
                 entry.target.write_scores(scores[entry.path])
                 more.append(True)
-            if entry.fresh:
-                added.append(label)
-                continue
-            (completed if any(more) else same).append(label)
+            done = added if entry.fresh else completed if any(more) else same
+            done.append(shown_path(entry.path, roots))
         # Last, since a line says that the record is whole.
         before = read_records(records).values()
         for dataset in sorted({result.dataset for result in fresh.values()}):
@@ -309,13 +269,8 @@ def _check_same(path: Path, result: Result, record: Result) -> None:
 def _check_origins(found: Mapping[Path, Result], roots: Sequence[Path], allow_dirty: bool) -> None:
     """Raises DataError for runs that do not say how they were made, or not from a commit alone."""
     made = origins(found)
-    unread, dirty = [], []
-    for path in found:
-        origin = made.get(path)
-        if origin is None:
-            unread.append(shown_path(path, roots))
-        elif origin.dirty or None in origin.commits:
-            dirty.append(shown_path(path, roots))
+    unread = [shown_path(path, roots) for path in found if path not in made]
+    dirty = [shown_path(path, roots) for path, of in made.items() if of.dirty or None in of.commits]
     if unread:
         raise DataError(f"how these runs were made cannot be read, leave them out: {listed(unread)}.")
     if dirty and not allow_dirty:

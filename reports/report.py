@@ -12,18 +12,18 @@ from bench.records.atomic import write_atomic
 from bench.records.index import find_results
 from bench.sweeps.ablations import Ablation, sweeps_of
 from reports.evidence import Evidence, gather, listed
-from reports.groups import BASELINE, COLUMNS, Group, comparable
+from reports.groups import BASELINE, COLUMNS, Group, comparable, told_apart
 from reports.page import document, html
 from reports.page.document import Listing, Part, Photo, Section
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
 from reports.sheets import basis, literature
-from reports.sheets import health as figures
 from reports.sheets.ablation import ablation_tables
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs
 from reports.sheets.differences import average_rank_sheet, differences
 from reports.sheets.headline import headline, holes, intervals, modules
-from reports.sheets.rescored import rescored_tables
+from reports.sheets.health import health_sheet, noted
+from reports.sheets.rescored import rescored_sheets
 from reports.sheets.sheet import MISSING, Sheet
 
 HOW_TO_READ = (
@@ -47,8 +47,9 @@ HOW_SCORED = (
     "three numbers of a row are of the same runs."
 )
 HOW_MADE = (
-    "One line per run. Digests name the protocol, the lists of images and the encoder weights: two runs may "
-    "be compared where those of protocol, scored list and weights are equal."
+    "One line per run. Digests name the protocol, the lists of images and the encoder weights. Two runs may "
+    "be compared where the data set, its classes, the protocol's name and hash, the scored list and the "
+    "weights are equal."
 )
 # Of so many cells the health of every class is drawn: a figure takes a second and a whole screen.
 DETAILED_CELLS = 6
@@ -88,9 +89,10 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     evidence, warnings = gather(folders, roots)
     warnings += _apart(groups)
     sweeps = sweeps_of({result.method for result in folders.values()})
+    titles = told_apart([f"{group.title}, {group.steps} steps" for group in groups], groups)
     printed: list[Sheet] = []
     sections = []
-    for group, title in zip(groups, titles(groups), strict=True):
+    for group, title in zip(groups, titles, strict=True):
         section, shown = _group_section(group, title, baseline, sweeps, evidence)
         warnings += _holes(group, title)
         sections.append(section)
@@ -113,7 +115,7 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     return Report(groups, printed, warnings, paths)
 
 
-def _write(whole: Section, destination: Path) -> list[Path]:
+def _write(whole: Section[Part], destination: Path) -> list[Path]:
     """Write the document, both renderings before the files of its parts. Returns the paths."""
     filed = document.file(whole)
     paths = document.write_files(filed, destination)
@@ -151,32 +153,12 @@ def _apart(groups: Sequence[Group]) -> list[str]:
 # One group --------------------------------------------------------------------------------------------------
 
 
-def titles(groups: Sequence[Group]) -> list[str]:
-    """What each group is called; several of one data set, protocol and steps by what they differ in too."""
-    names = [f"{group.title}, {group.steps} steps" for group in groups]
-    marks = [
-        {
-            "protocol": group.protocol_hash[:8],
-            "list": group.eval_digest[:8],
-            "weights": (group.weights_digest or "none")[:8],
-            "classes": group.classes_digest[:8],
-        }
-        for group in groups
-    ]
-    found = []
-    for name, mark in zip(names, marks, strict=True):
-        namesakes = [other for own, other in zip(names, marks, strict=True) if own == name]
-        apart = [key for key in mark if len({other[key] for other in namesakes}) > 1]
-        found.append(", ".join([name, *(f"{key} {mark[key]}" for key in apart)]))
-    return found
-
-
 def _group_section(
     group: Group, title: str, baseline: str, sweeps: Sequence[Ablation], evidence: Evidence
-) -> tuple[Section, list[Sheet]]:
+) -> tuple[Section[Part], list[Sheet]]:
     """All that is said of runs that may be compared, and those of its sheets that a terminal shows."""
     compared = _compared(group, baseline, evidence)
-    scored = [found.sheet for found in rescored_tables(group, evidence.scores)]
+    scored = rescored_sheets(group, evidence.scores)
     ablations = [found.sheet for sweep in sweeps for found in ablation_tables(group, sweep, fewest=2)]
     first = headline(group)
     explained = COLUMNS["last"][1]
@@ -221,9 +203,8 @@ def _compared(group: Group, baseline: str, evidence: Evidence) -> Sheet | str:
     """The differences to the baseline, or why there are none."""
     rows = group.rows_named(baseline)
     if len(rows) == 1 and len(group.rows) > 1:
-        return differences(
-            group, rows[0], {folder: counts.sums for folder, counts in evidence.counts.items()}
-        )
+        sums = {folder: counts.sums for folder, counts in evidence.counts.items()}
+        return differences(group, rows[0], sums)
     if len(rows) == 1:
         return "Nothing else is here to compare with it."
     if rows:
@@ -250,11 +231,10 @@ def _holes(group: Group, title: str) -> list[str]:
 
 def _health(group: Group, evidence: Evidence) -> tuple[Part, ...]:
     """Methods beside each other, and class by class where the cells are few."""
-    overviews = health.overview(group, evidence.lines)
-    cells = figures.noted(group, evidence.lines)
+    cells = noted(group, evidence.lines)
     if not cells:
-        return tuple(overviews)
-    parts: list[Part] = [HOW_HEALTHY, *overviews, figures.sheet(group, cells)]
+        return ()
+    parts: list[Part] = [HOW_HEALTHY, *health.overview(group, cells), health_sheet(group, cells)]
     if len(cells) > DETAILED_CELLS:
         parts.append(
             f"{_count(len(cells), 'cell')} have figures of every class, which are drawn for up to "
@@ -268,7 +248,7 @@ def _photos(group: Group, evidence: Evidence) -> list[Photo]:
     """The picture sheets that `show` has made."""
     found = []
     for run in group.runs:
-        if run.folder not in evidence.sheets:
+        if run.folder not in evidence.photos:
             continue
         result, label = run.result, group.labels[run.folder]
         name = f"{label} on {result.split}, seed {result.seed}"
@@ -277,7 +257,7 @@ def _photos(group: Group, evidence: Evidence) -> list[Photo]:
                 name=f"predictions-{result.dataset}-{result.split}-{label}-{result.seed}",
                 title=name,
                 alt=f"Images, truth, pseudo-labels and predictions of {name}.",
-                data=evidence.sheets[run.folder],
+                data=evidence.photos[run.folder],
             )
         )
     return found

@@ -177,7 +177,7 @@ def draw_sheet(run: Path, data_root: Path | None, images: int, to: Path | None) 
     from bench.records.atomic import write_atomic
     from bench.records.folders import RunFolder
     from bench.scoring.looks import look
-    from reports.plots.predictions import picture_sheet
+    from bench.scoring.picture_sheet import picture_sheet
 
     folder = RunFolder(run)
     path = to or folder.sheet

@@ -123,8 +123,7 @@ def _finite(value: Any) -> Any:
 
 def table_json(sheet: Any) -> dict[str, Any]:
     """A table of reports for `--json`: its rows are objects with unrounded numbers."""
-    heading, *records = sheet.records
-    rows = [dict(zip(heading, record, strict=True)) for record in records]
+    rows = sheet.frame.to_dict("records")
     return {"name": sheet.name, "title": sheet.title, "group": sheet.group, "rows": rows}
 
 

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from bench.commands.options import DataRootOfRun, items, json_option, out, print_json, say, table_json
-from bench.errors import ConfigError, Interrupted, Regression
+from bench.errors import ConfigError, Interrupted
 
 app = typer.Typer()
 
@@ -48,7 +48,7 @@ def score(
     from bench.scoring.multi_scale_crf import SCALES, Settings, rescore
     from reports.groups import comparable
     from reports.sheets import text
-    from reports.sheets.rescored import rescored_tables
+    from reports.sheets.rescored import rescored_sheets
 
     settings = Settings(factors or SCALES, flip, None if crf == "none" else crf, half_size)
     try:
@@ -58,8 +58,8 @@ def score(
     found = dict(zip(dict.fromkeys(path.resolve() for path in runs), done, strict=True))
     scores = {folder: entries for folder, (_, entries) in found.items()}
     for group in comparable({folder: result for folder, (result, _) in found.items()}):
-        for table in rescored_tables(group, scores):
-            out.print(text.to_rich(table.sheet))
+        for sheet in rescored_sheets(group, scores):
+            out.print(text.to_rich(sheet))
 
 
 @app.command(epilog="Example: python -m bench report runs/ --out report/")
@@ -123,7 +123,7 @@ def publish(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; exit code 4 if a table is stale.")
+        bool, typer.Option("--check", help="Write nothing; exit code 4 if a table or picture is stale.")
     ] = False,
     allow_dirty: Annotated[
         bool, typer.Option("--allow-dirty", help="Publish runs of uncommitted files too.")
@@ -136,6 +136,7 @@ def publish(
     <!-- table: NAME --> and <!-- end of table -->.
     """
     from reports import publish as records
+    from reports.readme import END
 
     if check and runs:
         raise ConfigError("--check writes nothing; leave out the runs.")
@@ -149,23 +150,14 @@ def publish(
                 say(f"{what} {label}")
         before = len(done.completed) + len(done.known)
         say(f"{to}: {len(done.added)} records are new, {before} were there already")
-    stale: list[str] = []
-    nowhere: list[list[str]] = []  # for each file the tables that it has no place for
-    for file in readmes:
-        try:
-            written, unplaced = records.refresh(file, to, check)
-        except Regression as error:
-            stale.append(str(error))
-            continue
-        nowhere.append(unplaced)
+    shown = records.refresh(readmes, to, check)
+    for file, written in shown.written.items():
         for name in written:
             say(f"{file}: wrote the table {name!r}")
         if not written:
             say(f"{file} shows the records as they are")
-    if stale:
-        raise Regression("\n".join(stale))
-    for name in nowhere[0]:
-        if all(name in unplaced for unplaced in nowhere):
-            where = " and ".join(map(str, readmes))
-            say(f"{where} {'has' if len(readmes) == 1 else 'have'} no place for the table {name!r}: "
-                f"add the lines <!-- table: {name} --> and {records.END}")  # fmt: skip
+    for picture in shown.pictures:
+        say(f"drew {picture}")
+    where = f"{' and '.join(map(str, readmes))} {'has' if len(readmes) == 1 else 'have'}"
+    for name in shown.unplaced:
+        say(f"{where} no place for the table {name!r}: add the lines <!-- table: {name} --> and {END}")

@@ -9,7 +9,7 @@ In the tests of your own package, with pytest:
 Without any, from the command line: `python -m bench.testing my_package.my_module:MyMethod`.
 
 A check builds the method on a small real network and a data set of 20 small images, and raises AssertionError
-with a sentence where the method breaks its promise. The whole suite takes about a minute.
+with a sentence where the method breaks its promise. Those of FixMatch take 12 seconds of one core.
 """
 
 from __future__ import annotations

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from bench.records.atomic import write_atomic
 from reports.plots import figure
 from reports.plots.picture import Picture
 from reports.sheets import text
-from reports.sheets.sheet import GROUP_COLUMNS, Sheet
+from reports.sheets.sheet import Sheet
 from reports.sheets.text import markdown_text
 
 
@@ -36,73 +37,62 @@ Part = str | Listing | Sheet | Picture | Photo  # a text is one paragraph
 
 
 @dataclass(frozen=True)
-class Section:
-    title: str
-    parts: tuple[Part, ...] = ()
-    sections: tuple[Section, ...] = ()
-
-
-@dataclass(frozen=True)
 class Filed:
     """A part with its files, by their endings: a table's CSV and LaTeX, a picture's PNG and SVG."""
 
     part: Part
     stem: str = ""
-    files: tuple[tuple[str, bytes], ...] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
     size: tuple[float, float] = (0, 0)  # inches of a picture, width and height
 
-    def file(self, ending: str) -> bytes:
-        return dict(self.files)[ending]
+
+P = TypeVar("P", Part, Filed)
 
 
 @dataclass(frozen=True)
-class FiledSection:
+class Section(Generic[P]):
     title: str
-    anchor: str  # unique in the document
-    parts: tuple[Filed, ...]
-    sections: tuple[FiledSection, ...]
+    parts: tuple[P, ...] = ()
+    sections: tuple[Section[P], ...] = ()
+    anchor: str = ""  # unique in a filed document
 
-    def walk(self) -> Iterator[Filed]:
+    def walk(self) -> Iterator[P]:
         yield from self.parts
         for section in self.sections:
             yield from section.walk()
 
 
-def file(document: Section) -> FiledSection:
+def file(document: Section[Part]) -> Section[Filed]:
     """The document with every figure drawn and every table's files made; no two have one name."""
     taken: set[str] = {"report", "index"}
     anchors: set[str] = set()
 
     def filed(part: Part) -> Filed:
         if isinstance(part, Sheet):
-            stem = _unique(_stem(part), taken)
-            files = {"csv": text.to_csv(part), "tex": text.to_latex(part)}
-            return Filed(part, stem, tuple((ending, said.encode()) for ending, said in files.items()))
+            files = {"csv": text.to_csv(part).encode(), "tex": text.to_latex(part).encode()}
+            return Filed(part, _unique(_stem(part), taken), files)
         if isinstance(part, Picture):
             drawn = figure.draw(part)
             size = (drawn.get_figwidth(), drawn.get_figheight())
-            return Filed(part, _unique(part.name, taken), tuple(figure.render(drawn).items()), size)
+            return Filed(part, _unique(part.name, taken), figure.render(drawn), size)
         if isinstance(part, Photo):
-            return Filed(part, _unique(part.name, taken), (("jpg", part.data),))
+            return Filed(part, _unique(part.name, taken), {"jpg": part.data})
         return Filed(part)
 
-    def walk(section: Section) -> FiledSection:
+    def walk(section: Section[Part]) -> Section[Filed]:
         anchor = _unique(section.title, anchors)
-        return FiledSection(
-            title=section.title,
-            anchor=anchor,
-            parts=tuple(map(filed, section.parts)),
-            sections=tuple(map(walk, section.sections)),
+        return Section(
+            section.title, tuple(map(filed, section.parts)), tuple(map(walk, section.sections)), anchor
         )
 
     return walk(document)
 
 
-def write_files(document: FiledSection, destination: Path) -> list[Path]:
+def write_files(document: Section[Filed], destination: Path) -> list[Path]:
     """Write the files of all parts. Returns their paths."""
     written = []
     for filed in document.walk():
-        for ending, content in filed.files:
+        for ending, content in filed.files.items():
             path = destination / f"{filed.stem}.{ending}"
             write_atomic(path, content)
             written.append(path)
@@ -111,9 +101,9 @@ def write_files(document: FiledSection, destination: Path) -> list[Path]:
 
 def _stem(sheet: Sheet) -> str:
     """A sheet of a group is named by its data set and protocol too."""
-    if not sheet.group or len(sheet.records) == 1:
+    if not sheet.group or sheet.frame.empty:
         return sheet.name
-    group = dict(zip(GROUP_COLUMNS, sheet.records[1], strict=False))
+    group = sheet.frame.iloc[0]
     return "-".join([sheet.name, group["dataset"], group["protocol_hash"][:8]])
 
 
@@ -128,7 +118,7 @@ def _unique(name: str, taken: set[str]) -> str:
     return unique
 
 
-def to_markdown(document: FiledSection, level: int = 1) -> str:
+def to_markdown(document: Section[Filed], level: int = 1) -> str:
     """The document in GitHub's Markdown; pictures and files are links to the files beside it."""
     said = [f"{'#' * level} {markdown_text(document.title)}\n"]
     said += [_markdown(filed) for filed in document.parts]
@@ -143,8 +133,8 @@ def _markdown(filed: Filed) -> str:
     if isinstance(part, Listing):
         return "".join(f"- {markdown_text(item)}\n" for item in part.items)
     if isinstance(part, Sheet):
-        files = [f"{filed.stem}.{ending}" for ending, _ in filed.files]
+        files = [f"{filed.stem}.{ending}" for ending in filed.files]
         links = ", ".join(f"[{markdown_text(file)}]({file})" for file in files)
         return f"{markdown_text(part.title)}:\n\n{text.to_markdown(part)}\nFiles: {links}\n"
-    shown = next(ending for ending in ("png", "jpg") if ending in dict(filed.files))
+    shown = next(ending for ending in ("png", "jpg") if ending in filed.files)
     return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n"

@@ -10,14 +10,14 @@ from importlib import resources
 import jinja2
 
 from bench.errors import plain
-from reports.page.document import Filed, FiledSection, Listing, Photo
+from reports.page.document import Filed, Listing, Photo, Section
 from reports.plots.picture import Picture
 from reports.sheets.sheet import MISSING, Sheet
 
 TYPES = {"csv": "text/csv", "tex": "text/plain", "svg": "image/svg+xml", "jpg": "image/jpeg"}
 
 
-def to_html(document: FiledSection) -> str:
+def to_html(document: Section[Filed]) -> str:
     """The page. Every name in it is text: the template escapes all that it is given, and the browser is told
     to run and to load nothing but what the page itself was made with."""
     style, script = _asset("page.css"), _asset("page.js")
@@ -58,7 +58,7 @@ def _digest(text: str) -> str:
 
 
 def _data_uri(filed: Filed, ending: str) -> str:
-    return f"data:{TYPES[ending]};base64,{base64.b64encode(filed.file(ending)).decode()}"
+    return f"data:{TYPES[ending]};base64,{base64.b64encode(filed.files[ending]).decode()}"
 
 
 def _kind(filed: Filed) -> str:

@@ -13,22 +13,11 @@ import numpy as np
 
 from bench.records.schema import CurvePoint, SeedQuality
 from reports.groups import Group, Split
-from reports.plots.picture import (
-    COLOURS,
-    LINES,
-    Axis,
-    Line,
-    Panel,
-    Picture,
-    Values,
-    batches,
-    file_name,
-    numbered,
-)
+from reports.plots import picture as p
 
 FIGURES = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "decided pixels"}
 LOOKS: dict[str, dict[str, Any]] = {
-    name: {"color": COLOURS[i], "linestyle": LINES[i], "linewidth": 2.0 if name == "miou" else 1.4}
+    name: {"color": p.COLOURS[i], "linestyle": p.LINES[i], "linewidth": 2.0 if name == "miou" else 1.4}
     for i, name in enumerate(FIGURES)
 }
 BEST: dict[str, Any] = {"color": "#000000", "marker": "*", "linestyle": "none", "markersize": 11}
@@ -49,35 +38,43 @@ class Curves:
     points: tuple[Points, ...]  # n T, at the same thresholds
 
     @property
-    def thresholds(self) -> Values:
+    def thresholds(self) -> p.Values:
         return np.array([point.threshold for point in self.points[0]])
 
-    def values(self, figure: str) -> Values:
+    def values(self, figure: str) -> p.Values:
         """n T in percent."""
         return 100 * np.array([[getattr(point, figure) for point in curve] for curve in self.points])
 
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """Threshold and mean of the highest mean mIoU; None where no mIoU is known."""
+        mean = self.values("miou").mean(0)
+        if not np.isfinite(mean).any():
+            return None
+        at = int(np.nanargmax(mean))
+        return float(self.thresholds[at]), float(mean[at])
 
-def quality(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Picture]:
+
+def quality(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[p.Picture]:
     """mIoU, precision, recall and coverage of the seeds over the threshold, a panel for each split.
 
     Args:
         qualities: What `quality.json` says of the seeds of a run, by the folder of the run, where measured.
     """
-    found = gather(group, qualities)
-    title = "CAM seeds by threshold"
     pictures = []
-    pages = batches(len(found), PANELS)
-    for page, places in enumerate(pages):
-        shown = [found[place] for place in places]
-        said = numbered(title, page, len(pages))
+    for title, shown in p.paged("CAM seeds by threshold", gather(group, qualities), PANELS):
         columns = 2 if len(shown) > 1 else 1
-        words = [text for curves in shown if (text := _best(curves))]
+        words = [
+            f"on {curves.said} the best mIoU is {curves.best[1]:.1f} % at {curves.best[0]:.2g}"
+            for curves in shown
+            if curves.best
+        ]
         pictures.append(
-            Picture(
-                name=file_name("seeds", group),
-                title=said,
-                alt=f"{said}: {'; '.join(words) or 'no mIoU is known'}.",
-                heading=f"{group.title}: {said}",
+            p.Picture(
+                name=p.file_name("seeds", group),
+                title=title,
+                alt=f"{title}: {'; '.join(words) or 'no mIoU is known'}.",
+                heading=f"{group.title}: {title}",
                 caption=CAPTION,
                 panels=tuple(
                     _panel(curves, 2.1 if columns > 1 else 2.9, place % columns == 0)
@@ -90,32 +87,23 @@ def quality(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Picture
     return pictures
 
 
-def _panel(curves: Curves, height: float, first: bool) -> Panel:
+def _panel(curves: Curves, height: float, first: bool) -> p.Panel:
     x = curves.thresholds
     lines = []
     for name in FIGURES:
         values = curves.values(name)
         low, high = (values.min(0), values.max(0)) if len(values) > 1 else (None, None)
-        lines.append(Line(name, x, values.mean(0), LOOKS[name], low, high, band=True))
-    mean = curves.values("miou").mean(0)
-    if np.isfinite(mean).any():
-        at = int(np.nanargmax(mean))
-        lines.append(Line("best", x[[at]], mean[[at]], BEST))
-    return Panel(
+        lines.append(p.Line(name, x, values.mean(0), LOOKS[name], low, high, band=True))
+    if curves.best:
+        threshold, miou = curves.best
+        lines.append(p.Line("best", np.array([threshold]), np.array([miou]), BEST))
+    return p.Panel(
         title=curves.said,
-        x=Axis("threshold of the class activation"),
-        y=Axis("share (%)" if first else "", limits=(0, 100)),
+        x=p.Axis("threshold of the class activation"),
+        y=p.Axis("share (%)" if first else "", limits=(0, 100)),
         lines=tuple(lines),
         height=height,
     )
-
-
-def _best(curves: Curves) -> str:
-    mean = curves.values("miou").mean(0)
-    if not np.isfinite(mean).any():
-        return ""
-    at = int(np.nanargmax(mean))
-    return f"on {curves.said} the best mIoU is {mean[at]:.1f} % at {curves.thresholds[at]:.2g}"
 
 
 def gather(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Curves]:
@@ -127,25 +115,19 @@ def gather(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Curves]:
         if measured is None or not measured.curve:
             continue
         settings = [config.get("cam_seeds"), config.get("tags", "given")]
-        key = group.split_of[run.folder], json.dumps(settings, sort_keys=True)
-        found[key][measured.seed_id] = tuple(measured.curve)
-        first.setdefault(key, group.labels[run.folder])
+        of = group.split_of[run.folder], json.dumps(settings, sort_keys=True)
+        found[of][measured.seed_id] = tuple(measured.curve)
+        first.setdefault(of, group.labels[run.folder])
     several = [split for split, _ in found]
     panels = []
-    for split in group.splits:
-        for key, curves in found.items():
-            if key[0] != split:
-                continue
-            # What the first run with these seeds is named by beside its method, such as tags=shuffled.
-            knobs = first[key].partition(" (")[2].removesuffix(")")
-            said = f"{split.label}, {knobs}" if knobs and several.count(split) > 1 else split.heading
-            same = [points for points in curves.values() if _thresholds(points) == _thresholds(_any(curves))]
-            panels.append(Curves(f"{said}, n = {len(same)}", tuple(same)))
+    for (split, seeds), curves in sorted(found.items(), key=lambda of: group.splits.index(of[0][0])):
+        # What the first run with these seeds is named by beside its method, such as tags=shuffled.
+        knobs = first[split, seeds].partition(" (")[2].removesuffix(")")
+        said = f"{split.label}, {knobs}" if knobs and several.count(split) > 1 else split.heading
+        usual = _thresholds(next(iter(curves.values())))
+        same = [points for points in curves.values() if _thresholds(points) == usual]
+        panels.append(Curves(f"{said}, n = {len(same)}", tuple(same)))
     return panels
-
-
-def _any(curves: Mapping[str, Points]) -> Points:
-    return next(iter(curves.values()))
 
 
 def _thresholds(points: Points) -> tuple[float, ...]:

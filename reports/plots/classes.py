@@ -10,20 +10,7 @@ from numpy.typing import NDArray
 
 from bench.records.schema import Result
 from reports.groups import Group, Row
-from reports.plots.picture import (
-    CLASS_NAME,
-    LETTER,
-    WIDTH,
-    Map,
-    Panel,
-    Picture,
-    Values,
-    batches,
-    file_name,
-    known,
-    numbered,
-    short,
-)
+from reports.plots import picture as p
 
 METHODS = 12  # columns of one picture
 VALUED_CLASSES = 40  # of more the cells are too low for a number, and only some rows are named
@@ -36,7 +23,7 @@ MARKED = 3  # largest confusions of a panel that are said
 # IoU --------------------------------------------------------------------------------------------------------
 
 
-def class_ious(runs: Sequence[Result], classes: int) -> Values:
+def class_ious(runs: Sequence[Result], classes: int) -> p.Values:
     """Mean IoU of each class over the runs in which it occurs, C in percent; NaN where it occurs in none."""
     table = np.array([run.predictor.iou for run in runs], float).reshape(len(runs), classes)
     known = np.isfinite(table)
@@ -44,27 +31,24 @@ def class_ious(runs: Sequence[Result], classes: int) -> Values:
         return 100 * np.where(known, table, 0.0).sum(0) / known.sum(0)
 
 
-def class_maps(group: Group) -> list[Picture]:
+def class_maps(group: Group) -> list[p.Picture]:
     """IoU of each class (rows) and method (columns), a picture for each split."""
     pictures = []
     for split in group.splits:
-        here = {row.label: [run.result for run in row.on(split)] for row in group.rows if split in row.runs}
-        pages = batches(len(here), METHODS)
-        title = f"IoU of each class on {split.heading}"
-        for page, places in enumerate(pages):
-            names = [list(here)[place] for place in places]
-            values = np.stack([class_ious(here[name], len(group.classes)) for name in names], 1)
+        rows = [row for row in group.rows if row.on(split)]
+        for title, shown in p.paged(f"IoU of each class on {split.heading}", rows, METHODS):
+            ious = [class_ious([run.result for run in row.on(split)], len(group.classes)) for row in shown]
+            values, names = np.stack(ious, 1), [row.label for row in shown]
             if not np.isfinite(values).any():
                 continue
-            said = numbered(title, page, len(pages))
             row, column = np.unravel_index(np.nanargmin(values), values.shape)
             lowest = f"{values[row, column]:.1f} %, of {group.classes[row]} by {names[column]}"
             pictures.append(
-                Picture(
-                    name=file_name("classes", group, split.label),
-                    title=said,
-                    alt=f"{said}: the lowest is {lowest}.",
-                    heading=f"{group.title}: IoU of each class on {short(split.heading)}",
+                p.Picture(
+                    name=p.file_name("classes", group, split.label),
+                    title=title,
+                    alt=f"{title}: the lowest is {lowest}.",
+                    heading=f"{group.title}: IoU of each class on {p.short(split.heading)}",
                     caption="Mean over the seeds, of the predictor's last weights. Hatched: neither in the "
                     "truth nor predicted.",
                     panels=(_class_panel(group, names, values),),
@@ -73,15 +57,15 @@ def class_maps(group: Group) -> list[Picture]:
     return pictures
 
 
-def _class_panel(group: Group, names: Sequence[str], values: Values) -> Panel:
+def _class_panel(group: Group, names: Sequence[str], values: p.Values) -> p.Panel:
     classes = len(group.classes)
     valued = classes <= VALUED_CLASSES
     high = 0.24 if valued else max(0.06, 9.0 / classes)
-    left = LETTER * 9 * max(len(short(name, CLASS_NAME)) for name in group.classes)
+    left = p.LETTER * 9 * max(len(p.short(name, p.CLASS_NAME)) for name in group.classes)
     # Few columns are not drawn out over the whole page.
-    wide = min(0.75, (WIDTH - 1.15 * left - 1.35) / len(names))
-    return Panel(
-        map=Map(
+    wide = min(0.75, (p.WIDTH - 1.15 * left - 1.35) / len(names))
+    return p.Panel(
+        map=p.Map(
             values,
             rows=group.classes,
             columns=tuple(names),
@@ -97,7 +81,7 @@ def _class_panel(group: Group, names: Sequence[str], values: Values) -> Panel:
 # Confusion --------------------------------------------------------------------------------------------------
 
 
-def shares(counts: NDArray[np.integer] | Values) -> Values:
+def shares(counts: NDArray[np.integer] | p.Values) -> p.Values:
     """Confusion counts (truth in rows) as percent of the pixels of the true class; NaN in the row of a
     class that does not occur."""
     counts = np.asarray(counts, float)
@@ -105,7 +89,7 @@ def shares(counts: NDArray[np.integer] | Values) -> Values:
         return 100 * counts / counts.sum(1, keepdims=True)
 
 
-def confused(found: Values, count: int = MARKED) -> list[tuple[int, int]]:
+def confused(found: p.Values, count: int = MARKED) -> list[tuple[int, int]]:
     """The largest shares off the diagonal, as true class and predicted class, the largest first."""
     off = np.where(np.isfinite(found), found, 0.0)
     np.fill_diagonal(off, 0.0)
@@ -114,7 +98,7 @@ def confused(found: Values, count: int = MARKED) -> list[tuple[int, int]]:
     return [pair for pair in pairs if off[pair] > 0]
 
 
-def confusions(group: Group, pooled: Mapping[Path, NDArray[np.integer]]) -> list[Picture]:
+def confusions(group: Group, pooled: Mapping[Path, NDArray[np.integer]]) -> list[p.Picture]:
     """Confusion of the predictor at its last weights, a panel for each method, pictures for each split.
 
     Of more than `MOST_CONFUSIONS` cells, only the first row of the table and the best one of each split are
@@ -124,7 +108,7 @@ def confusions(group: Group, pooled: Mapping[Path, NDArray[np.integer]]) -> list
         pooled: C C pixel counts, truth in rows, by the folder of the run; a run may lack them.
     """
     many = sum(len(row.runs) for row in group.rows) > MOST_CONFUSIONS
-    together: list[tuple[tuple[str, ...], str, list[tuple[str, Values]]]] = []
+    together: list[tuple[tuple[str, ...], str, list[tuple[str, p.Values]]]] = []
     for number, split in enumerate(group.splits):
         panels = []
         for row in _first_and_best(group, number) if many else group.rows:
@@ -140,22 +124,19 @@ def confusions(group: Group, pooled: Mapping[Path, NDArray[np.integer]]) -> list
 
 
 def _confusions(
-    group: Group, split: tuple[str, ...], title: str, panels: Sequence[tuple[str, Values]], chosen: bool
-) -> Iterator[Picture]:
+    group: Group, split: tuple[str, ...], title: str, panels: Sequence[tuple[str, p.Values]], chosen: bool
+) -> Iterator[p.Picture]:
     """The panels in as few pictures as hold them; `split` is that of all, () where they are of several.
 
     Args:
         chosen: There are more methods than panels.
     """
     marked = len(group.classes) <= MARKED_CLASSES
-    pages = batches(len(panels), CONFUSION_PANELS)
-    for page, places in enumerate(pages):
-        shown = [panels[place] for place in places]
-        said = numbered(title, page, len(pages))
+    for said, shown in p.paged(title, panels, CONFUSION_PANELS):
         words = [f"{label}: {', '.join(pairs)}" for label, found in shown if (pairs := _pairs(group, found))]
         columns = 2 if len(shown) > 1 else 1
-        yield Picture(
-            name=file_name("confusion", group, *split),
+        yield p.Picture(
+            name=p.file_name("confusion", group, *split),
             title=said,
             alt=f"{said}. Most often confused: {'; '.join(words) or 'no classes'}.",
             heading=f"{group.title}: {said[0].lower()}{said[1:]}",
@@ -180,21 +161,21 @@ def _confusions(
 
 
 def _confusion(
-    group: Group, label: str, found: Values, columns: int, *, rows: bool, named: bool, bar: bool
-) -> Panel:
+    group: Group, label: str, found: p.Values, columns: int, *, rows: bool, named: bool, bar: bool
+) -> p.Panel:
     """Classes are named at the left and below alone, and one panel has the colour bar."""
     classes = len(group.classes)
-    names = LETTER * 9 * max(len(short(name, CLASS_NAME)) for name in group.classes)
-    side = min((WIDTH - names - 1.4) / columns, max(1.8, 0.35 * classes))
+    names = p.LETTER * 9 * max(len(p.short(name, p.CLASS_NAME)) for name in group.classes)
+    side = min((p.WIDTH - names - 1.4) / columns, max(1.8, 0.35 * classes))
     pairs = confused(found) if classes <= MARKED_CLASSES else []
-    room = int(((WIDTH - names - 1.4) / columns + 0.2) / LETTER / 9)
+    room = int(((p.WIDTH - names - 1.4) / columns + 0.2) / p.LETTER / 9)
     said = tuple(_pairs(group, found, int((room - len(" as  100 %")) / 2))) if pairs else ()
-    return Panel(
+    return p.Panel(
         title=label,
-        map=Map(
+        map=p.Map(
             found,
             rows=group.classes if rows else (),
-            columns=tuple(short(name, CLASS_NAME) for name in group.classes) if named else (),
+            columns=tuple(p.short(name, p.CLASS_NAME) for name in group.classes) if named else (),
             bar="share of the true class (%)" if bar else "",
             scale="root",  # most shares off the diagonal are small
             ticks=(0, 1, 5, 20, 50, 100),
@@ -208,17 +189,17 @@ def _confusion(
 
 def _first_and_best(group: Group, column: int) -> list[Row]:
     """The first row that has runs on a split, and the one with the highest mean."""
-    found = [(cell.mean, row) for row in group.rows if known(cell := row.cells[column])]
+    found = [(cell.mean, row) for row in group.rows if p.known(cell := row.cells[column])]
     if not found:
         return []
     first, best = found[0][1], max(found, key=lambda pair: pair[0])[1]
     return [first] if best is first else [first, best]
 
 
-def _pairs(group: Group, found: Values, length: int = CLASS_NAME) -> list[str]:
+def _pairs(group: Group, found: p.Values, length: int = p.CLASS_NAME) -> list[str]:
     """The largest confusions of a panel in words, with names of at most so many characters."""
     return [
-        f"{short(group.classes[true], length)} as {short(group.classes[taken], length)} "
+        f"{p.short(group.classes[true], length)} as {p.short(group.classes[taken], length)} "
         f"{found[true, taken]:.0f} %"
         for true, taken in confused(found)
     ]

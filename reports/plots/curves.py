@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from bench.records.schema import Result
-from reports.groups import COLUMNS, Group
+from reports.groups import COLUMNS, Group, Split
+from reports.plots import picture as p
 from reports.plots import steps
-from reports.plots.picture import Picture, short
 from reports.sheets.health import EVALUATION, SCALARS, VECTORS, WARMUP
 
 MOST_TERMS = 6  # panels of single terms in one picture
@@ -19,7 +19,7 @@ CAPTION = "Every point of a loss is the mean since the one before."
 Lines = Sequence[steps.LogLine]
 
 
-def learning(group: Group, logs: Mapping[Path, Lines]) -> list[Picture]:
+def learning(group: Group, logs: Mapping[Path, Lines]) -> list[p.Picture]:
     """mIoU, loss and its terms over the steps, all methods beside each other, a few splits in each picture.
 
     A run whose only evaluation is the last one has no curve of mIoU.
@@ -28,26 +28,20 @@ def learning(group: Group, logs: Mapping[Path, Lines]) -> list[Picture]:
         logs: Lines of the log by the folder of the run; a run may lack them.
     """
     every = terms([logs.get(run.folder, ()) for run in group.runs])
-    figures = {name: _panel(name) for name in ("loss", *every[:MOST_TERMS])}
+    figures = {name: _figure(name) for name in ("loss", *every[:MOST_TERMS])}
     caption = CAPTION
     if len(every) > MOST_TERMS:
         caption += f" Of {len(every)} terms the first {MOST_TERMS} of the logs are drawn."
-    found = []
+    found: dict[Split, dict[tuple[steps.Figure, int], steps.Trace]] = defaultdict(dict)
     for split in group.splits:
-        traces: dict[tuple[steps.Figure, int], steps.Trace] = {}
         for number, row in enumerate(group.rows):
             here = row.on(split)
             lines = [logs.get(run.folder, ()) for run in here]
-            seen = {
-                panel: steps.trace(lines, partial(steps.number_in, name=name))
-                for name, panel in figures.items()
-            }
-            seen[SCORE] = scores([run.result for run in here])
-            traces |= {(panel, number): one for panel, one in seen.items() if one is not None}
-        found.append((split, traces))
-    return steps.pictures(
-        group, found, [SCORE, *figures.values()], kind="learning", title="Learning curves", caption=caption
-    )
+            seen = {SCORE: scores([run.result for run in here])}
+            seen |= {figure: steps.trace(lines, name) for name, figure in figures.items()}
+            found[split] |= {(figure, number): one for figure, one in seen.items() if one is not None}
+    shown = [SCORE, *figures.values()]
+    return steps.pictures(group, found, shown, kind="learning", title="Learning curves", caption=caption)
 
 
 def terms(logs: Sequence[Lines]) -> list[str]:
@@ -68,8 +62,8 @@ def terms(logs: Sequence[Lines]) -> list[str]:
 def scores(runs: Sequence[Result]) -> steps.Trace | None:
     """mIoU in percent during training, of those runs that were scored more than once."""
     curves = [[{"step": point.step, "miou": 100 * point.miou} for point in run.curve] for run in runs]
-    return steps.trace([curve for curve in curves if len(curve) > 1], partial(steps.number_in, name="miou"))
+    return steps.trace([curve for curve in curves if len(curve) > 1], "miou")
 
 
-def _panel(name: str) -> steps.Figure:
-    return steps.Figure("Loss, sum of its terms" if name == "loss" else f"Term: {short(name, 24)}", "loss")
+def _figure(name: str) -> steps.Figure:
+    return steps.Figure("Loss, sum of its terms" if name == "loss" else f"Term: {p.short(name, 24)}", "loss")

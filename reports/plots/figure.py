@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -35,17 +35,30 @@ OPTIONS: dict[str, dict[str, Any]] = {
 DPI = 100  # of a PNG
 HATCH = {"facecolor": "#eeeeee", "hatch": "////", "edgecolor": "#999999"}
 LIGHT = 50  # percent from which on a cell is light
+LEADER: dict[str, Any] = {  # the line from a name to what it names
+    "arrowstyle": "-",
+    "linewidth": 0.8,
+    "linestyle": (0, (1, 2)),
+    "relpos": (0, 0.5),
+    "shrinkA": 1,
+    "shrinkB": 4,
+}
 TEXT: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
 
 
-def render(figure: Figure) -> dict[str, bytes]:
-    """The figure as "png" and "svg". Equal figures give equal bytes."""
+def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, bytes]:
+    """The figure as "png" and "svg". Equal figures give equal bytes.
+
+    Args:
+        said: What the PNG says of itself, by keyword.
+    """
     found = {}
     # Text stays text in an SVG: it can be searched and read aloud, and takes less than its outlines.
     with matplotlib.rc_context({"svg.hashsalt": "frugalseg", "svg.fonttype": "none"}):
         for ending, options in OPTIONS.items():
             file = io.BytesIO()
-            figure.savefig(file, format=ending, dpi=DPI, **options)
+            about = {"metadata": said or {}} if ending == "png" else {}
+            figure.savefig(file, format=ending, dpi=DPI, **(options | about))
             found[ending] = file.getvalue()
     return found
 
@@ -292,15 +305,7 @@ def _name_lines(ax: Axes, panel: Panel) -> None:
             fontsize=9,
             color="#222222",
             annotation_clip=False,
-            arrowprops={
-                **{
-                    "arrowstyle": "-",
-                    "color": line.look["color"],
-                    "linewidth": 0.8,
-                    "linestyle": (0, (1, 2)),
-                },
-                **{"relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 4},
-            },
+            arrowprops=LEADER | {"color": line.look["color"]},
             parse_math=False,
         )
 

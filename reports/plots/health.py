@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
 from reports.groups import Group, Split
+from reports.plots import picture as p
 from reports.plots import steps
-from reports.plots.picture import COLOURS, LINES, Axis, Line, Map, Panel, Picture
-from reports.sheets.health import LINE_PANELS, MAP_PANELS, PERCENT, Health, Values
-from reports.sheets.health import Panel as Figures
+from reports.sheets.health import CLASS_FIGURES, PERCENT, SCALAR_FIGURES, Figures, Health, Noted, Values
 
 WIDTH = 11.8  # inches of a picture of two columns
 
@@ -29,7 +26,7 @@ def _over_runs(values: Values) -> tuple[Values, Values, Values]:
 # One row ----------------------------------------------------------------------------------------------------
 
 
-def detail(group: Group, row: str, split: Split, health: Health) -> Picture:
+def detail(group: Group, row: str, split: Split, health: Health) -> p.Picture:
     """A picture of the figures of one row on one split."""
     name = f"{row} on {split.heading}"
     return picture(
@@ -41,14 +38,16 @@ def detail(group: Group, row: str, split: Split, health: Health) -> Picture:
     )
 
 
-def picture(health: Health, *, name: str, title: str, alt: str, heading: str) -> Picture:
+def picture(health: Health, *, name: str, title: str, alt: str, heading: str) -> p.Picture:
     """A panel per kind of figure, over the steps: lines with their bands, and maps class by step."""
-    lines: list[Panel | None] = [_lines(figures, health) for figures in LINE_PANELS if health.of(figures)]
-    maps = [(figures, of) for figures in MAP_PANELS for of in health.of(figures)]
+    lines: list[p.Panel | None] = [
+        _lines(figures, health) for figures in SCALAR_FIGURES if health.of(figures)
+    ]
+    maps = [(figures, of) for figures in CLASS_FIGURES for of in health.of(figures)]
     columns = 2 if max(len(lines), len(maps)) > 1 else 1
     if len(lines) % columns:
         lines.append(None)
-    return Picture(
+    return p.Picture(
         name=name,
         title=title,
         alt=alt,
@@ -74,7 +73,7 @@ def _caption(health: Health, maps: bool) -> str:
     return "; ".join(said)
 
 
-def _lines(figures: Figures, health: Health) -> Panel:
+def _lines(figures: Figures, health: Health) -> p.Panel:
     factor = 100 if figures.unit == PERCENT else 1
     lines = []
     for number, (name, said) in enumerate(figures.figures.items()):
@@ -82,18 +81,18 @@ def _lines(figures: Figures, health: Health) -> Panel:
             continue
         mean, *ends = _over_runs(factor * health.figures[name])
         look = {
-            "color": COLOURS[number % len(COLOURS)],
-            "linestyle": LINES[number % len(LINES)],
+            "color": p.COLOURS[number % len(p.COLOURS)],
+            "linestyle": p.LINES[number % len(p.LINES)],
             "linewidth": 1.6,
             "marker": "o" if len(health.steps) == 1 or np.isfinite(mean).sum() == 1 else "",
             "markersize": 4,
         }
         low, high = ends if health.runs > 1 else (None, None)
-        lines.append(Line(said, health.steps, mean, look, low, high, band=True))
-    return Panel(
+        lines.append(p.Line(said, health.steps, mean, look, low, high, band=True))
+    return p.Panel(
         title=figures.title,
-        x=Axis(limits=(0, health.steps[-1])),
-        y=Axis(figures.unit, zero=True),
+        x=p.Axis(limits=(0, health.steps[-1])),
+        y=p.Axis(figures.unit, zero=True),
         lines=tuple(lines),
         height=1.7,
         named=len(figures.figures) > 1,
@@ -101,14 +100,14 @@ def _lines(figures: Figures, health: Health) -> Panel:
     )
 
 
-def _map(figures: Figures, name: str, health: Health, named: bool) -> Panel:
+def _map(figures: Figures, name: str, health: Health, named: bool) -> p.Panel:
     """Class by step; a column reaches back to the line before, as its mean does."""
     share = figures.unit == PERCENT
     factor = 100 if share else 1
     together = np.concatenate([(factor * health.figures[other]).ravel() for other in health.of(figures)])
-    return Panel(
+    return p.Panel(
         title=figures.figures[name].capitalize(),
-        map=Map(
+        map=p.Map(
             factor * _over_runs(health.figures[name])[0].T,  # classes T
             rows=health.classes if named else (),
             bar=figures.unit,
@@ -147,30 +146,15 @@ OVERVIEWS = {
 }
 
 
-def _over_classes(line: Mapping[str, Any], name: str, total: bool) -> float:
-    """Sum or mean over the classes that have a value, or the scalar of this name."""
-    value = line.get(name)
-    if not isinstance(value, list):
-        return steps.drawable(value)
-    numbers = [number for one in value if (number := steps.drawable(one)) == number]
-    return sum(numbers) / (1 if total else len(numbers)) if numbers else math.nan
-
-
-def overview(group: Group, logs: Mapping[Path, Sequence[steps.LogLine]]) -> list[Picture]:
-    """Pseudo-label health over the steps with all methods beside each other, a few splits in each picture.
-
-    Args:
-        logs: Lines of the log by the folder of the run; a run may lack them.
-    """
-    found = []
-    for split in group.splits:
-        traces = {}
-        for number, row in enumerate(group.rows):
-            lines = [logs.get(run.folder, ()) for run in row.on(split)]
-            for panel, figures in OVERVIEWS.items():
-                if (seen := _first_noted(figures, panel, lines)) is not None:
-                    traces[panel, number] = seen
-        found.append((split, traces))
+def overview(group: Group, noted: Sequence[Noted]) -> list[p.Picture]:
+    """Pseudo-label health over the steps with all methods beside each other, a few splits in each picture."""
+    rows = {row.label: number for number, row in enumerate(group.rows)}
+    found: dict[Split, dict[tuple[steps.Figure, int], steps.Trace]] = defaultdict(dict)
+    for label, split, health in noted:
+        for figure, names in OVERVIEWS.items():
+            traces = [one for name in names if (one := _trace(health, name, figure.unit == PERCENT))]
+            if traces:
+                found[split][figure, rows[label]] = traces[0]
     return steps.pictures(
         group,
         found,
@@ -182,12 +166,16 @@ def overview(group: Group, logs: Mapping[Path, Sequence[steps.LogLine]]) -> list
     )
 
 
-def _first_noted(
-    figures: Sequence[str], panel: steps.Figure, logs: Sequence[Sequence[steps.LogLine]]
-) -> steps.Trace | None:
-    """The first of the figures that runs have noted, shares in percent."""
-    for name in figures:
-        seen = steps.trace(logs, partial(_over_classes, name=name, total=name.startswith("negatives_")))
-        if seen is not None:
-            return (seen[0], 100 * seen[1]) if panel.unit == PERCENT else seen
-    return None
+def _trace(health: Health, name: str, share: bool) -> steps.Trace | None:
+    """A figure at the steps at which all runs that have it do: of classes the sum of counts, and the mean of
+    shares in percent. None where there is no such step."""
+    values = health.figures.get(name, np.empty((0, len(health.steps))))
+    if values.ndim > 2:
+        over_classes = np.ma.masked_invalid(values)
+        values = np.ma.filled(over_classes.mean(2) if share else over_classes.sum(2), math.nan)
+    known = np.isfinite(values)
+    runs = known.any(1)
+    at = known[runs].all(0)
+    if not runs.any() or not at.any():
+        return None
+    return health.steps[at], (100 if share else 1) * values[runs][:, at]

@@ -8,22 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from reports.groups import COLUMNS, Group, Split
-from reports.plots.picture import (
-    BARS,
-    LETTER,
-    WIDTH,
-    Axis,
-    Line,
-    Panel,
-    Picture,
-    best,
-    file_name,
-    known,
-    limits,
-    means,
-    short,
-    style,
-)
+from reports.plots import picture as p
 from reports.statistics import Summary
 
 PANELS = {
@@ -34,29 +19,29 @@ PANELS = {
 UPRIGHT_LENGTH = 26  # characters of a name that stands upright below an axis
 
 
-def labels(group: Group) -> list[Picture]:
+def labels(group: Group) -> list[p.Picture]:
     """mIoU against the number of labeled images, with intervals over seeds."""
     named = [
         (f"{row.label} on {split.heading}", cell)
         for row in group.rows
         for split, cell in zip(group.splits, row.cells, strict=True)
     ]
-    cells = [cell for _, cell in named if known(cell)]
+    cells = [cell for _, cell in named if p.known(cell)]
     if not cells:
         return []
     kinds: dict[str, list[int]] = defaultdict(list)
     for index, split in enumerate(group.splits):
-        kinds[_kind(split)].append(index)
-    title, figure = "mIoU against labels", COLUMNS["last"][0]
+        kinds[p.supervision(split.pixel, split.tags)].append(index)
+    title = "mIoU against labels"
     return [
-        Picture(
-            name=file_name("labels", group),
+        p.Picture(
+            name=p.file_name("labels", group),
             title=title,
-            alt=f"{title}: {best(named)}.",
-            heading=f"{group.title}: {figure} against labels",
-            caption=f"Methods, and lists of one size, stand side by side. {BARS}",
+            alt=f"{title}: {p.best(named)}.",
+            heading=f"{group.title}: {title}",
+            caption=f"Methods, and lists of one size, stand side by side. {p.BARS}",
             panels=tuple(
-                _panel(group, kind, kinds[kind], limits(cells), len(kinds) > 1)
+                _panel(group, kind, kinds[kind], p.limits(cells), len(kinds) > 1)
                 for kind in PANELS
                 if kind in kinds
             ),
@@ -64,17 +49,13 @@ def labels(group: Group) -> list[Picture]:
     ]
 
 
-def _kind(split: Split) -> str:
-    if not split.tags:
-        return "pixel"
-    return "mixed" if split.pixel else "tags"
-
-
-def _panel(group: Group, kind: str, indices: Sequence[int], ends: tuple[float, float], titled: bool) -> Panel:
+def _panel(
+    group: Group, kind: str, indices: Sequence[int], ends: tuple[float, float], titled: bool
+) -> p.Panel:
     """The lines of all methods that have runs on splits of a kind."""
     splits = [group.splits[i] for i in indices]
     # Without the axis and the names at the ends of the lines.
-    room = WIDTH - 1.0 - LETTER * 9 * max(len(short(row.label)) for row in group.rows)
+    room = p.WIDTH - 1.0 - p.LETTER * 9 * max(len(p.short(row.label)) for row in group.rows)
     counts = [split.pixel or split.tags for split in splits]
     logs = [math.log(max(count, 1)) for count in counts]
     width = max(max(logs) - min(logs), math.log(2))
@@ -82,7 +63,7 @@ def _panel(group: Group, kind: str, indices: Sequence[int], ends: tuple[float, f
     places = [log + 0.36 * width / room * logs[:i].count(log) for i, log in enumerate(logs)]
     low, high = min(places), max(places)
     width = max(high - low, math.log(2))
-    drawn = [number for number, row in enumerate(group.rows) if any(known(row.cells[i]) for i in indices)]
+    drawn = [number for number, row in enumerate(group.rows) if any(p.known(row.cells[i]) for i in indices)]
     nearest = min((b - a for a, b in pairwise(sorted(places)) if b > a), default=width)
     step = min(0.02 * width, 0.25 * nearest / max(len(drawn), 1))
     lines = []
@@ -94,17 +75,17 @@ def _panel(group: Group, kind: str, indices: Sequence[int], ends: tuple[float, f
         lines.append(_line(row.label, counts, [at + shift for at in places], cells, number))
     margin = 0.06 * width + step * len(drawn) / 2
     ticks, upright = _ticks(splits, places, room)
-    across = Axis(
+    across = p.Axis(
         f"{PANELS[kind][1]} (log scale)",
         log=True,
         limits=(math.exp(low - margin), math.exp(high + margin)),
         ticks=ticks,
         upright=upright,
     )
-    return Panel(
+    return p.Panel(
         title=PANELS[kind][0] if titled else "",
         x=across,
-        y=Axis(f"{COLUMNS['last'][0]} (%)", limits=ends),
+        y=p.Axis(f"{COLUMNS['last'][0]} (%)", limits=ends),
         lines=tuple(lines),
         height=max(2.6, 0.19 * len(group.rows) + 0.2),
         named=True,
@@ -113,19 +94,19 @@ def _panel(group: Group, kind: str, indices: Sequence[int], ends: tuple[float, f
 
 def _line(
     name: str, counts: Sequence[int], places: Sequence[float], cells: Sequence[Summary | None], number: int
-) -> Line:
+) -> p.Line:
     """The line of a method; none across a hole, nor between two lists of one size."""
     x: list[float] = []
     y: list[Summary | None] = []
     previous: int | None = None
     for count, at, cell in zip(counts, places, cells, strict=True):
-        if x and (not known(cell) or count == previous):
+        if x and (not p.known(cell) or count == previous):
             x, y = [*x, math.nan], [*y, None]
         previous = count
-        if known(cell):
+        if p.known(cell):
             x.append(math.exp(at))
             y.append(cell)
-    return means(name, x, y, style(number))
+    return p.means(name, x, y, p.style(number))
 
 
 def _ticks(
@@ -146,9 +127,9 @@ def _ticks(
         else:
             together.append([i])
     counts = [", ".join(dict.fromkeys(str(splits[i].pixel or splits[i].tags) for i in t)) for t in together]
-    names = [[short(splits[i].label) for i in those] for those in together]
+    names = [[p.short(splits[i].label) for i in those] for those in together]
     middles = [sum(places[i] for i in those) / len(those) for those in together]
-    widths = [LETTER * 9 * max(map(len, [n, *of])) for n, of in zip(counts, names, strict=True)]
+    widths = [p.LETTER * 9 * max(map(len, [n, *of])) for n, of in zip(counts, names, strict=True)]
     rooms = [(after - before) * inch for before, after in pairwise(middles)]
     needed = [(before + after) / 2 + 0.08 for before, after in pairwise(widths)]
     upright = any(n > r for n, r in zip(needed, rooms, strict=True)) or max(widths) > room / 2
@@ -161,4 +142,4 @@ def _ticks(
 def upright_text(counts: str, *names: str) -> str:
     """Counts and names in one line, each name with an equal share of the room."""
     each = max((UPRIGHT_LENGTH - len(counts)) // len(names) - 2, 8)
-    return f"{counts}: {', '.join(short(name, each) for name in names)}"
+    return f"{counts}: {', '.join(p.short(name, each) for name in names)}"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from bench.errors import plain
 from reports.groups import Group
 from reports.statistics import Summary
 
+T = TypeVar("T")
 Values = NDArray[np.float64]
 Look = Mapping[str, Any]  # colour, marker, line ... in matplotlib's words
 # Okabe and Ito's palette without its yellow, which is too pale for lines on white.
@@ -121,15 +122,19 @@ def file_name(kind: str, group: Group, *parts: str) -> str:
     return "-".join([kind, group.dataset, group.protocol_hash[:8], *parts])
 
 
-def batches(count: int, size: int) -> list[range]:
-    """So many panels in as few pictures as hold `size` each, as equal as can be."""
-    pictures = math.ceil(count / size)
-    ends = [round(count * i / pictures) for i in range(pictures + 1)] if pictures else []
-    return [range(*pair) for pair in pairwise(ends)]
+def paged(title: str, panels: Sequence[T], size: int) -> list[tuple[str, Sequence[T]]]:
+    """The panels in as few pictures as hold `size` each, as equal as can be, with the title of each."""
+    count = math.ceil(len(panels) / size)
+    ends = [round(len(panels) * i / count) for i in range(count + 1)] if count else []
+    titles = [f"{title} ({number} of {count})" if count > 1 else title for number in range(1, count + 1)]
+    return [(name, panels[first:end]) for name, (first, end) in zip(titles, pairwise(ends), strict=True)]
 
 
-def numbered(title: str, number: int, count: int) -> str:
-    return title if count == 1 else f"{title} ({number + 1} of {count})"
+def supervision(masks: int, tags: int) -> str:
+    """The kind of labels that so many images with masks and with tags are: pixel, mixed or tags."""
+    if not tags:
+        return "pixel"
+    return "mixed" if masks else "tags"
 
 
 def limits(cells: Sequence[Summary]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ against one axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,24 +15,11 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from reports.groups import Group, Split
-from reports.plots.picture import (
-    LETTER,
-    WIDTH,
-    Axis,
-    Line,
-    Panel,
-    Picture,
-    Values,
-    batches,
-    file_name,
-    numbered,
-    short,
-    style,
-)
+from reports.plots import picture as p
 from reports.sheets.health import LARGEST
 
 LogLine = Mapping[str, Any]
-Trace = tuple[Values, Values]  # T steps, runs T values
+Trace = tuple[p.Values, p.Values]  # T steps, runs T values
 LANES = 3  # splits of one picture
 LANE = 0.94  # of the distance between two lanes, the rest is empty
 MOST_POINTS = 200  # of a line in one lane
@@ -52,35 +39,28 @@ class Figure:
 Traces = Mapping[tuple[Figure, int], Trace]  # by figure and row of the table
 
 
-def trace(runs: Sequence[Sequence[LogLine]], value: Callable[[LogLine], float]) -> Trace | None:
-    """A figure of some runs at the steps at which all that have it do; None where there is no such step.
+def trace(runs: Sequence[Sequence[LogLine]], name: str) -> Trace | None:
+    """A scalar of some runs at the steps at which all that have it do; None where there is no such step.
 
     Args:
-        runs: The lines of each run's log.
-        value: The figure of a line; NaN where the line has none.
+        runs: The lines of each run's log. A number with which no axis can be laid out is none.
     """
     found = []
     for lines in runs:
-        values = {line["step"]: number for line in lines if math.isfinite(number := value(line))}
+        values = {line["step"]: value for line in lines if _drawable(value := line.get(name))}
         if values:
             found.append(values)
     steps = sorted(set.intersection(*map(set, found))) if found else []
     if not steps:
         return None
-    return np.array(steps, float), np.array([[values[step] for step in steps] for values in found])
+    return np.array(steps, float), np.array([[values[step] for step in steps] for values in found], float)
 
 
-def number_in(line: LogLine, name: str) -> float:
-    """The scalar of this name in a line, NaN where it is none that could be drawn."""
-    return drawable(line.get(name))
+def _drawable(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < LARGEST
 
 
-def drawable(value: Any) -> float:
-    """NaN for what is no number, and for one with which no axis can be laid out."""
-    return float(value) if isinstance(value, int | float) and abs(value) < LARGEST else math.nan
-
-
-def thinned(x: Values, y: Values, points: int = MOST_POINTS) -> tuple[Values, Values]:
+def thinned(x: p.Values, y: p.Values, points: int = MOST_POINTS) -> tuple[p.Values, p.Values]:
     """A line of at most so many points: means within bins of consecutive ones, NaN left out of them."""
     if len(x) <= points:
         return x, y
@@ -94,31 +74,29 @@ def thinned(x: Values, y: Values, points: int = MOST_POINTS) -> tuple[Values, Va
 
 def pictures(
     group: Group,
-    found: Sequence[tuple[Split, Traces]],
+    found: Mapping[Split, Traces],
     figures: Sequence[Figure],
     *,
     kind: str,
     title: str,
     caption: str,
-) -> list[Picture]:
+) -> list[p.Picture]:
     """The traces of a group's rows, a few splits in each picture; panels and splits without any are left out.
 
     Args:
         kind: Start of the files' names.
         caption: What every point is; what lines and bands are is added.
     """
-    found = [(split, traces) for split, traces in found if traces]
+    known = [(split, found[split]) for split in group.splits if found[split]]
+    title = f"{title} on {known[0][0].heading}" if len(known) == 1 else title
     made = []
-    pages = batches(len(found), LANES)
-    for page, places in enumerate(pages):
-        lanes = [found[place] for place in places]
+    for said, lanes in p.paged(title, known, LANES):
         shown = [figure for figure in figures if any(figure == of for _, traces in lanes for of, _ in traces)]
-        said = numbered(f"{title} on {lanes[0][0].heading}" if len(found) == 1 else title, page, len(pages))
         rows = sorted({row for _, traces in lanes for _, row in traces})
         columns = 2 if len(lanes) == 1 and len(shown) > 1 else 1
         made.append(
-            Picture(
-                name=file_name(kind, group),
+            p.Picture(
+                name=p.file_name(kind, group),
                 title=said,
                 alt=f"{said}. {_last_values(group, lanes, shown[0])}",
                 heading=f"{group.title}: {said[0].lower()}{said[1:]}",
@@ -128,7 +106,7 @@ def pictures(
                     for place, figure in enumerate(shown)
                 ),
                 columns=columns,
-                keys=tuple((group.rows[row].label, style(row) | LOOK) for row in rows),
+                keys=tuple((group.rows[row].label, p.style(row) | LOOK) for row in rows),
             )
         )
     return made
@@ -141,7 +119,7 @@ def _panel(
     figure: Figure,
     columns: int,
     lowest: bool,
-) -> Panel:
+) -> p.Panel:
     """A lane for every split and a line for every method; steps and splits are named at the lowest."""
     end = max([1.0, *(steps[-1] for _, traces in lanes for steps, _ in traces.values())])
     lines = []
@@ -159,19 +137,19 @@ def _panel(
         for step in steps
         if step > 0 or lane == 0
     )
-    room = int((WIDTH / columns - 0.9) / len(lanes) / (LETTER * 9)) - 2
+    room = int((p.WIDTH / columns - 0.9) / len(lanes) / (p.LETTER * 9)) - 2
     names = [split.heading if len(split.heading) <= room else split.label for split, _ in lanes]
     title = "step" if len(lanes) == 1 else "step, on each split"
-    return Panel(
+    return p.Panel(
         title=figure.title,
-        x=Axis(title if lowest else "", limits=(0, len(lanes)), ticks=ticks),
-        y=Axis(figure.unit),
+        x=p.Axis(title if lowest else "", limits=(0, len(lanes)), ticks=ticks),
+        y=p.Axis(figure.unit),
         lines=tuple(lines),
-        lanes=tuple(short(name, room) if lowest else "" for name in names) if len(lanes) > 1 else (),
+        lanes=tuple(p.short(name, room) if lowest else "" for name in names) if len(lanes) > 1 else (),
     )
 
 
-def _line(name: str, traces: Sequence[tuple[int, Trace]], end: float, band: bool, row: int) -> Line:
+def _line(name: str, traces: Sequence[tuple[int, Trace]], end: float, band: bool, row: int) -> p.Line:
     """The line of a method through its lanes, with gaps between them.
 
     Args:
@@ -185,8 +163,8 @@ def _line(name: str, traces: Sequence[tuple[int, Trace]], end: float, band: bool
     x, mean, low, high = np.concatenate([part for each in parts for part in (each, gap)][:-1], axis=1)
     every = max(1, min(part.shape[1] for part in parts) // MARKS)
     # Marks of other methods stand elsewhere, so that lines of one course can be told apart.
-    look = style(row) | LOOK | {"markevery": (row * every // 3 % every, every)}
-    return Line(name, x, mean, look, low if band else None, high if band else None, band=True)
+    look = p.style(row) | LOOK | {"markevery": (row * every // 3 % every, every)}
+    return p.Line(name, x, mean, look, low if band else None, high if band else None, band=True)
 
 
 def _said(traces: Sequence[tuple[tuple[Figure, int], Trace]]) -> str:

@@ -1,4 +1,4 @@
-"""The table of a named sweep: variants of a method, differences to the first, and the published numbers."""
+"""The tables of a named sweep: variants of a method, differences to the first, and the published numbers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,11 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from bench.records.schema import Result
 from bench.sweeps.ablations import Ablation
 from reports.groups import SEEDS, Group, Run, applies, settings_of
-from reports.sheets.sheet import (
-    MISSING,
-    SPLIT_COLUMNS,
-    SUMMARY_COLUMNS,
-    Sheet,
-    cell_text,
-    numbers,
-    sheet_of,
-    split_names,
-)
+from reports.sheets import sheet as s
 from reports.statistics import Summary, paired_difference, summarise
 
 REFERENCE = "reference"
@@ -28,77 +18,12 @@ Variants = dict[str, list[Run]]  # the runs of each variant
 
 
 @dataclass(frozen=True)
-class Variant:
-    name: str
-    cells: tuple[Summary | None, ...]  # one per split, shares 0..1; None = missing
-    differences: tuple[Summary | None, ...]  # to the reference, seed by seed; None = no common seed
-
-
-@dataclass(frozen=True)
 class AblationTable:
-    ablation: Ablation
+    """One table of a named sweep, and what it is named by."""
+
     group: Group  # of the runs of this table alone
     setting: str  # knobs in which the tables of one ablation differ from each other
-    rows: tuple[Variant, ...]
-
-    @property
-    def title(self) -> str:
-        setting = f" ({self.setting})" if self.setting else ""
-        return f"{self.ablation.title}: {self.ablation.method}{setting}"
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader must know, under the table."""
-        notes = [f"Difference: to {self.ablation.reference!r}, mean ± spread (n) over the seeds run in both."]
-        if published := self.ablation.published:
-            notes.append(
-                f"Paper: {published.source}; {self._elsewhere}, so compare the order of the rows, not the "
-                "numbers."
-            )
-        return [*notes, *([self.ablation.note] if self.ablation.note else []), *self.group.notes]
-
-    @property
-    def _elsewhere(self) -> str:
-        """In what the paper's numbers are least comparable to ours."""
-        published = self.ablation.published
-        same = published is not None and published.dataset == self.group.dataset
-        return "another protocol" if same else "another data set"
-
-    @property
-    def sheet(self) -> Sheet:
-        """The table, ready to be written; its CSV has a line for each variant on each split."""
-        differing = [f"difference_{name}" for name in SUMMARY_COLUMNS]
-        return sheet_of(
-            self.group,
-            f"ablation-{self.ablation.name}",
-            f"{self.title}: mIoU (%)",
-            self.lines(),
-            ("sweep", "variant", *SPLIT_COLUMNS, *SUMMARY_COLUMNS, *differing),
-            [
-                (self.title, row.name, *split_names(split), *numbers(cell), *numbers(difference))
-                for row in self.rows
-                for split, cell, difference in zip(self.group.splits, row.cells, row.differences, strict=True)
-            ],
-            notes=self.notes,
-        )
-
-    def lines(self) -> list[list[str]]:
-        """Heading and rows, as text."""
-        published = self.ablation.published
-        heading = ["variant"]
-        for split in self.group.splits:
-            heading += [split.heading, "difference"]
-        heading += [f"paper {name}, {self._elsewhere}" for name in (published.columns if published else ())]
-        lines = [heading]
-        for row in self.rows:
-            line = [row.name]
-            for cell, difference in zip(row.cells, row.differences, strict=True):
-                first = row.name == self.ablation.reference
-                line += [cell_text(cell), REFERENCE if first else difference_text(difference)]
-            values = published.values[row.name] if published else ()
-            line += ["not published" if value is None else f"{value:.2f}" for value in values]
-            lines.append(line)
-        return lines
+    sheet: s.Sheet
 
 
 def ablation_tables(group: Group, ablation: Ablation, fewest: int = 1) -> list[AblationTable]:
@@ -116,7 +41,11 @@ def ablation_tables(group: Group, ablation: Ablation, fewest: int = 1) -> list[A
     joined = _with_seeds(found)
     kept = {rest: runs for rest, runs in sorted(joined.items()) if len(runs) >= fewest}
     settings = _differing([json.loads(rest) for rest in kept])
-    return [_table(runs, ablation, setting) for runs, setting in zip(kept.values(), settings, strict=True)]
+    tables = []
+    for runs, setting in zip(kept.values(), settings, strict=True):
+        of = Group(run for of_variant in runs.values() for run in of_variant)
+        tables.append(AblationTable(of, setting, _sheet(of, ablation, setting, runs)))
+    return tables
 
 
 def _variant(result: Result, ablation: Ablation) -> str | None:
@@ -161,30 +90,62 @@ def _differing(rests: Sequence[dict[str, str]]) -> Iterator[str]:
         yield ", ".join(f"{key}={rest.get(key, 'unset')}" for key in shown)
 
 
-def _table(runs: Variants, ablation: Ablation, setting: str) -> AblationTable:
-    group = Group(run for of in runs.values() for run in of)
-    scores: dict[str, list[dict[int, float]]] = {}
-    for name in ablation.variants:
-        found: Mapping[Any, Mapping[int, Run]] = group.by_split_and_seed(runs.get(name, []))
-        scores[name] = [
-            {seed: run.result.predictor.miou for seed, run in found.get(split, {}).items()}
-            for split in group.splits
-        ]
-    reference = scores[ablation.reference]
-    rows = tuple(
-        Variant(
-            name=name,
-            cells=tuple(summarise(cell.values()) if cell else None for cell in cells),
-            differences=tuple(map(paired_difference, cells, reference)),
+def _sheet(group: Group, ablation: Ablation, setting: str, runs: Variants) -> s.Sheet:
+    """Every variant on every split, with the difference to the reference, seed by seed."""
+    title = f"{ablation.title}: {ablation.method}{f' ({setting})' if setting else ''}"
+    by_split = {name: group.by_split_and_seed(runs.get(name, [])) for name in ablation.variants}
+    records = []
+    for name, here in by_split.items():
+        for split in group.splits:
+            ours, reference = (
+                {seed: run.result.predictor.miou for seed, run in of.get(split, {}).items()}
+                for of in (here, by_split[ablation.reference])
+            )
+            cell = s.summary_record(summarise(ours.values()) if ours else None)
+            difference = s.summary_record(paired_difference(ours, reference), "difference_")
+            said = {"sweep": title, "variant": name, **s.split_record(split)}
+            records.append(said | cell | difference)
+    published = ablation.published
+    # In what the paper's numbers are least comparable to ours.
+    same = published is not None and published.dataset == group.dataset
+    elsewhere = "another protocol" if same else "another data set"
+    notes = [f"Difference: to {ablation.reference!r}, mean ± spread (n) over the seeds run in both."]
+    if published:
+        notes.append(
+            f"Paper: {published.source}; {elsewhere}, so compare the order of the rows, not the numbers."
         )
-        for name, cells in scores.items()
+    return s.sheet_of(
+        group,
+        f"ablation-{ablation.name}",
+        f"{title}: mIoU (%)",
+        (
+            *("sweep", "variant", *s.SPLIT_COLUMNS, *s.SUMMARY_COLUMNS),
+            *(f"difference_{name}" for name in s.SUMMARY_COLUMNS),
+        ),
+        records,
+        _lines(group, ablation, records, elsewhere),
+        notes=[*notes, *([ablation.note] if ablation.note else []), *group.notes],
     )
-    return AblationTable(ablation, group, setting, rows)
 
 
-def difference_text(difference: Summary | None) -> str:
+def _lines(group: Group, ablation: Ablation, records: Sequence[s.Record], elsewhere: str) -> s.Lines:
+    """A line for each variant: a cell and its difference on each split, then the paper's numbers."""
+    papers = ablation.published.columns if ablation.published else ()
+    splits = [text for split in group.splits for text in (split.heading, "difference")]
+    lines = [["variant", *splits, *(f"paper {name}, {elsewhere}" for name in papers)]]
+    for name in ablation.variants:
+        line = [name]
+        for record in (record for record in records if record["variant"] == name):
+            reference = name == ablation.reference
+            line += [s.mean_text(record), REFERENCE if reference else _change(record["difference_cell"])]
+        values = ablation.published.values[name] if ablation.published else ()
+        lines.append([*line, *("not published" if value is None else f"{value:.2f}" for value in values)])
+    return lines
+
+
+def _change(difference: Summary | None) -> str:
     """`+1.2 ± 0.3 (3)`: mean and spread of the differences in percent points, number of common seeds."""
     if difference is None:
-        return MISSING
+        return s.MISSING
     spread = "" if difference.spread is None else f" ± {100 * difference.spread:.1f}"
     return f"{100 * difference.mean:+.1f}{spread} ({difference.n})"

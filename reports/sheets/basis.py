@@ -8,21 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from reports.evidence import UNKNOWN, Origin
-from reports.groups import COLUMNS, LISTS, Group, score_of
-from reports.sheets.sheet import (
-    GROUP_COLUMNS,
-    SPLIT_COLUMNS,
-    Line,
-    Record,
-    Sheet,
-    group_names,
-    sheet_of,
-    split_names,
-)
+from reports.groups import LISTS, Group, Run, score_of
+from reports.sheets import sheet as s
 
 DIGEST_COLUMNS = tuple(f"{name}_digest" for name in LISTS)
 RUN_COLUMNS = (
-    *GROUP_COLUMNS,
+    *s.GROUP_COLUMNS,
     *("method", "row", "split", "seed", "run_id", *LISTS, "eval"),
     *("miou_percent", "oracle_miou_percent", "student_miou_percent"),
     *("classes_averaged", "pixel_accuracy_percent"),
@@ -34,7 +25,7 @@ RUN_COLUMNS = (
 SHOWN_DIGITS = 12
 
 
-def protocol(group: Group) -> Sheet:
+def protocol(group: Group) -> s.Sheet:
     """What the protocol fixes for all runs of the group, as far as they have recorded it."""
     found = {"data set": group.dataset, "protocol": group.protocol, "protocol hash": group.protocol_hash}
     found |= {"steps": str(group.steps), "classes": f"{len(group.classes)}: {', '.join(group.classes)}"}
@@ -43,10 +34,10 @@ def protocol(group: Group) -> Sheet:
     for key, value in group.settings.items():
         if key not in ("name", "steps"):
             found[key.replace("_", " ")] = _setting(value)
-    lines = [("what", "value"), *found.items()]
-    return sheet_of(
-        group, "protocol", "what all runs have in common", lines, lines[0], found.items(), names=2
-    )
+    columns = ("what", "value")
+    records = [{"what": what, "value": value} for what, value in found.items()]
+    lines = s.listed(records, dict(zip(columns, columns, strict=True)))
+    return s.sheet_of(group, "protocol", "what all runs have in common", columns, records, lines, names=2)
 
 
 def _setting(value: Any) -> str:
@@ -57,70 +48,90 @@ def _setting(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def lists(group: Group) -> Sheet:
+def _digest(name: str) -> s.Shown:
+    """The first digits of the digest of that name."""
+    return lambda record: (record[name] or "")[:SHOWN_DIGITS]
+
+
+def lists(group: Group) -> s.Sheet:
     """The splits: what each grants, by number and digest of the images, and how many rows and which seeds it
     has."""
-    lines: list[Line] = [
-        ("split", "masks", "tags", "nothing", "rows", "seeds", "list of masks", "list of tags")
-    ]
-    records: list[Record] = []
+    records = []
     for split in group.splits:
         here = [row.runs[split] for row in group.rows if split in row.runs]
         seeds = " ".join(map(str, sorted({seed for by_seed in here for seed in by_seed})))
-        counts = (split.pixel, split.tags, split.none, len(here))
-        shown = (digest[:SHOWN_DIGITS] for digest in split.digests[:2])
-        lines.append((split.label, *map(str, counts), seeds, *shown))
-        records.append((*split_names(split), split.none, *split.digests, len(here), seeds))
-    return sheet_of(
+        said = {"none": split.none, "rows": len(here), "seeds": seeds}
+        records.append(s.split_record(split) | said | dict(zip(DIGEST_COLUMNS, split.digests, strict=True)))
+    names = {"split": "split", "masks": "pixel", "tags": "tags", "nothing": "none"}
+    digests = {"list of masks": _digest("pixel_digest"), "list of tags": _digest("tags_digest")}
+    return s.sheet_of(
         group,
         "splits",
         "the splits and what they grant, in images",
-        lines,
-        (*SPLIT_COLUMNS, "none", *DIGEST_COLUMNS, "rows", "seeds"),
+        (*s.SPLIT_COLUMNS, "none", *DIGEST_COLUMNS, "rows", "seeds"),
         records,
+        s.listed(records, {**names, "rows": "rows", "seeds": "seeds", **digests}),
         words=3,
     )
 
 
-def runs(groups: Sequence[Group], origins: Mapping[Path, Origin]) -> Sheet:
+RUN_TEXTS: dict[str, s.Shown] = {
+    **{"method": "row", "split": "split", "seed": "seed"},
+    "mIoU": lambda of: f"{of['miou_percent']:.2f}",
+    **{"data set": "dataset", "run": "run_id"},
+    "protocol": lambda of: f"{of['protocol']} {of['protocol_hash']}",
+    "scored list": _digest("scored list"),
+    **{f"{name} list": _digest(f"{name}_digest") for name in LISTS},
+    "weights": _digest("weights"),
+    **{"commit": "commits", "started": "started", "machine": "machine", "command": "command"},
+}
+
+
+def runs(groups: Sequence[Group], origins: Mapping[Path, Origin]) -> s.Sheet:
     """One line per run: its scores, the digests it may be compared by, and how it was made.
 
     Args:
         origins: How each run was made, by its folder, where that can be read.
     """
-    heading = (
-        *("method", "split", "seed", "mIoU", "data set", "run", "protocol", "scored list"),
-        *(*(f"{name} list" for name in LISTS), "weights", "commit", "started", "machine", "command"),
-    )
-    lines: list[tuple[str, ...]] = [heading]
-    records: list[tuple[Any, ...]] = [RUN_COLUMNS]
-    for group in groups:
-        for run in group.runs:
-            result, label = run.result, group.labels[run.folder]
-            origin = origins.get(run.folder, UNKNOWN)
-            digests = group.split_of[run.folder].digests
-            commits = ", ".join(commit[:SHOWN_DIGITS] if commit else "unknown" for commit in origin.commits)
-            compared = (result.split_digests.get("eval", ""), *digests, result.weights_digest or "")
-            made = (origin.time, origin.machine, origin.command)
-            lines.append(
-                (
-                    *(label, result.split, str(result.seed), f"{100 * score_of(result, 'last'):.2f}"),
-                    *(result.dataset, result.run_id, f"{result.protocol} {result.protocol_hash}"),
-                    *(digest[:SHOWN_DIGITS] for digest in compared),
-                    *(f"{commits}, with uncommitted changes" if origin.dirty else commits, *made),
-                )
-            )
-            records.append(
-                (
-                    *(*group_names(group), result.method, label, result.split, result.seed, result.run_id),
-                    *(result.images.get(name, 0) for name in (*LISTS, "eval")),
-                    *(100 * score_of(result, column) for column in COLUMNS),
-                    *(result.predictor.classes_averaged, 100 * result.predictor.pixel_accuracy),
-                    *(result.steps, result.train_seconds, result.eval_seconds, result.peak_memory_mib),
-                    *(result.method_version, json.dumps(result.config.get("method"), sort_keys=True)),
-                    *(*digests, " ".join(commit or "unknown" for commit in origin.commits), origin.dirty),
-                    *made,
-                )
-            )
-    words = len(heading) - 4
-    return Sheet("runs", "every run", "", tuple(lines), tuple(records), names=3, words=words)
+    records = [
+        {**s.group_record(group), **_run(group, run), **_origin(origins.get(run.folder, UNKNOWN))}
+        for group in groups
+        for run in group.runs
+    ]
+    lines = tuple(map(tuple, s.listed(records, RUN_TEXTS)))
+    frame = s.frame_of(RUN_COLUMNS, records)
+    return s.Sheet("runs", "every run", "", frame, lines, names=3, words=len(RUN_TEXTS) - 4)
+
+
+OF_RESULT = {"method", "split", "seed", "run_id", "steps", "train_seconds", "eval_seconds"}
+OF_RESULT |= {"peak_memory_mib", "method_version"}
+
+
+def _run(group: Group, run: Run) -> s.Record:
+    result = run.result
+    return {
+        **result.model_dump(include=OF_RESULT),
+        "row": group.labels[run.folder],
+        **{name: result.images.get(name, 0) for name in (*LISTS, "eval")},
+        "miou_percent": 100 * score_of(result, "last"),
+        "oracle_miou_percent": 100 * score_of(result, "oracle"),
+        "student_miou_percent": 100 * score_of(result, "student"),
+        "classes_averaged": result.predictor.classes_averaged,
+        "pixel_accuracy_percent": 100 * result.predictor.pixel_accuracy,
+        "knobs": json.dumps(result.config.get("method"), sort_keys=True),
+        **dict(zip(DIGEST_COLUMNS, group.split_of[run.folder].digests, strict=True)),
+        "scored list": result.split_digests.get("eval"),
+        "weights": result.weights_digest,
+    }
+
+
+def _origin(origin: Origin) -> s.Record:
+    commits = ", ".join(commit[:SHOWN_DIGITS] if commit else "unknown" for commit in origin.commits)
+    return {
+        "commit": " ".join(commit or "unknown" for commit in origin.commits),
+        "commits": f"{commits}, with uncommitted changes" if origin.dirty else commits,
+        "dirty": origin.dirty,
+        "started": origin.time,
+        "machine": origin.machine,
+        "command": origin.command,
+    }

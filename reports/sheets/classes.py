@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 from reports.groups import Group
-from reports.sheets.sheet import (
-    SPLIT_COLUMNS,
-    SUMMARY_COLUMNS,
-    Record,
-    Sheet,
-    numbers,
-    sheet_of,
-    split_names,
-)
+from reports.sheets import sheet as s
 from reports.statistics import summarise
 
 ABSENT = "absent"
+NOTE = (
+    "mean over the seeds, whose number is in the heading; over fewer where a number stands in the cell. "
+    f"{ABSENT}: neither in the truth nor predicted by any of them."
+)
 
 
-def class_sheets(group: Group) -> list[Sheet]:
+def class_sheets(group: Group) -> list[s.Sheet]:
     """Mean IoU over the seeds of each method, of its predictor at the last weights."""
     sheets = []
     for split in group.splits:
-        methods = {row.label: runs for row in group.rows if (runs := row.on(split))}
-        lines = [["class", *(f"{label} ({len(of)})" for label, of in methods.items())]]
-        records: list[Record] = []
+        records = []
         for index, name in enumerate(group.classes):
-            line = [name]
-            for label, of in methods.items():
-                values = [run.result.predictor.iou[index] for run in of]
-                found = [value for value in values if value is not None]
-                cell = summarise(found) if found else None
-                fewer = f" ({len(found)})" if len(found) < len(of) else ""
-                line.append(ABSENT if cell is None else f"{100 * cell.mean:.1f}{fewer}")
-                records.append((*split_names(split), name, label, *numbers(cell)))
-            lines.append(line)
+            for row in group.rows:
+                if runs := row.on(split):
+                    values = [run.result.predictor.iou[index] for run in runs]
+                    found = [value for value in values if value is not None]
+                    said = {"class": name, "method": row.label, "column": f"{row.label} ({len(runs)})"}
+                    cell = s.summary_record(summarise(found) if found else None)
+                    records.append(said | s.split_record(split) | cell | {"all": len(runs)})
         sheets.append(
-            sheet_of(
+            s.sheet_of(
                 group,
                 f"classes-{split.label}",
                 f"IoU of each class on {split.heading} (%)",
-                lines,
-                (*SPLIT_COLUMNS, "class", "method", *SUMMARY_COLUMNS),
+                (*s.SPLIT_COLUMNS, "class", "method", *s.SUMMARY_COLUMNS),
                 records,
-                notes=(
-                    "mean over the seeds, whose number is in the heading; over fewer where a number stands "
-                    f"in the cell. {ABSENT}: neither in the truth nor predicted by any of them.",
-                ),
+                s.crossed(records, {"class": "class"}, "column", _text),
+                notes=(NOTE,),
             )
         )
     return sheets
+
+
+def _text(record: s.Record) -> str:
+    if not record["n"]:
+        return ABSENT
+    fewer = f" ({record['n']})" if record["n"] < record["all"] else ""
+    return f"{record['mean_percent']:.1f}{fewer}"

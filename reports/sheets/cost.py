@@ -7,18 +7,27 @@ from pathlib import Path
 
 from bench.records.schema import Result, Scores
 from reports.groups import Group
-from reports.sheets.sheet import SPLIT_COLUMNS, Record, Sheet, sheet_of, split_names
+from reports.sheets import sheet as s
 from reports.statistics import summarise
 
-HEADING = ("method", "split", "runs", "s per step", "images/s", "peak MiB", "scoring s", "CRF core-hours")
-FIGURES = (
-    *("seconds_per_step", "images_per_second", "peak_memory_mib", "scoring_seconds"),
-    "crf_core_hours",
+FIGURES = {  # their headings, and how their numbers are written
+    "seconds_per_step": ("s per step", ".3g"),
+    "images_per_second": ("images/s", ".3g"),
+    "peak_memory_mib": ("peak MiB", ".0f"),
+    "scoring_seconds": ("scoring s", ".3g"),
+    "crf_core_hours": ("CRF core-hours", ".3g"),
+}
+NOTES = (
+    "Over all runs of a row together; peak MiB: the largest; scoring s and CRF core-hours: means over the "
+    "runs that have them, whose number is in brackets where it is smaller.",
+    "images/s: steps times the protocol's batch, labeled and unlabeled, by training seconds. The unlabeled "
+    "part counts for every method on a split that has any, looked at or not.",
+    "scoring s: of the passes of the command score. CRF core-hours: refinement of the CAM seeds, once for "
+    "all methods of a seed. What is nowhere recorded has no column.",
 )
-FORMATS = (".3g", ".3g", ".0f", ".3g", ".3g")
 
 
-def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, float]) -> Sheet:
+def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, float]) -> s.Sheet:
     """What the runs took, all of a row together, the largest peak.
 
     Args:
@@ -26,48 +35,40 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
         refined: Core-seconds of the refinement of the CAM seeds that a run learned from, by its folder, where
             they are known.
     """
-    lines: list[tuple[str, ...]] = [HEADING]
-    records: list[Record] = []
+    records = []
     for row in group.rows:
         for split in group.splits:
-            here = row.on(split)
-            if not here:
+            if not (here := row.on(split)):
                 continue
             runs = [run.result for run in here]
             found_scores = [scores[run.folder] for run in here if run.folder in scores]
             passes = [_seconds(found) for found in found_scores if found.entries]
             core_hours = [refined[run.folder] / 3600 for run in here if run.folder in refined]
-            found = (
-                sum(run.train_seconds for run in runs) / max(sum(run.steps for run in runs), 1),
-                images_per_second(runs),
-                max(run.peak_memory_mib for run in runs),
-                _mean(passes),
-                _mean(core_hours),
-            )
-            shown = ["" if x is None else f"{x:{f}}" for x, f in zip(found, FORMATS, strict=True)]
-            for place, few in ((3, passes), (4, core_hours)):
-                if 0 < len(few) < len(runs):
-                    shown[place] += f" ({len(few)})"
-            lines.append((row.label, split.heading, str(len(runs)), *shown))
-            records.append((row.label, *split_names(split), len(runs), *found))
-    known = [i for i in range(len(HEADING)) if any(line[i] for line in lines[1:])]
-    return sheet_of(
-        group,
-        "cost",
-        "cost",
-        [[line[i] for i in known] for line in lines],
-        ("method", *SPLIT_COLUMNS, "runs", *FIGURES),
-        records,
-        names=2,
-        notes=(
-            "Over all runs of a row together; peak MiB: the largest; scoring s and CRF core-hours: means "
-            "over the runs that have them, whose number is in brackets where it is smaller.",
-            "images/s: steps times the protocol's batch, labeled and unlabeled, by training seconds. The "
-            "unlabeled part counts for every method on a split that has any, looked at or not.",
-            "scoring s: of the passes of the command score. CRF core-hours: refinement of the CAM seeds, "
-            "once for all methods of a seed. What is nowhere recorded has no column.",
-        ),
-    )
+            figures = {
+                "seconds_per_step": sum(run.train_seconds for run in runs)
+                / max(sum(run.steps for run in runs), 1),
+                "images_per_second": images_per_second(runs),
+                "peak_memory_mib": max(run.peak_memory_mib for run in runs),
+                "scoring_seconds": _mean(passes),
+                "crf_core_hours": _mean(core_hours),
+            }
+            few = {"scoring_seconds": len(passes), "crf_core_hours": len(core_hours)}
+            texts = {
+                heading: _text(figures[name], form, few.get(name, len(runs)), len(runs))
+                for name, (heading, form) in FIGURES.items()
+            }
+            said = {"method": row.label, **s.split_record(split), "runs": len(runs)}
+            records.append(said | figures | texts)
+    known = [heading for heading, _ in FIGURES.values() if any(record[heading] for record in records)]
+    shown = {"method": "method", "split": "heading", "runs": "runs"} | {heading: heading for heading in known}
+    columns = ("method", *s.SPLIT_COLUMNS, "runs", *FIGURES)
+    lines = s.listed(records, shown)
+    return s.sheet_of(group, "cost", "cost", columns, records, lines, names=2, notes=NOTES)
+
+
+def _text(figure: float | None, form: str, n: int, of: int) -> str:
+    """`1.2 (2)`: a mean over fewer runs than the row has."""
+    return "" if figure is None else f"{figure:{form}}" + (f" ({n})" if n < of else "")
 
 
 def _seconds(scores: Scores) -> float:

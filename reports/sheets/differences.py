@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.errors import DataError
 from reports.groups import Group, Run, Split
-from reports.sheets.sheet import (
-    MISSING,
-    SPLIT_COLUMNS,
-    SUMMARY_COLUMNS,
-    Sheet,
-    interval_text,
-    numbers,
-    sheet_of,
-    split_names,
-)
+from reports.sheets import sheet as s
 from reports.statistics import (
     DRAWS,
     RANKED_SEEDS,
@@ -34,8 +24,8 @@ from reports.statistics import (
 NO_RANK_TEST = "fewer than six seeds: no rank test"
 SENTENCE = f"{NO_RANK_TEST}.".capitalize()
 ONE_SEED = "one seed"
-HEADING = ("method", "split", "difference", "95 % over seeds", "seeds", "95 % over images", "other side")
-IMAGE_COLUMNS = ("images_low_percent", "images_high_percent", "images_other_side", "images", "p_holm")
+TEXTS = ("difference", "95 % over seeds", "seeds", "95 % over images", "other side")
+IMAGE_COLUMNS = ("images_low_percent", "images_high_percent", "images_other_side", "images")
 NOTE = (
     "difference: mean over the seeds run in both. Over seeds: interval of that mean by Student's t. "
     f"Over images: {DRAWS} draws of the scored images with replacement, the same for both methods; "
@@ -46,7 +36,7 @@ NOTE = (
 )
 
 
-def differences(group: Group, baseline: str, sums: Mapping[Path, ImageSums]) -> Sheet:
+def differences(group: Group, baseline: str, sums: Mapping[Path, ImageSums]) -> s.Sheet:
     """Each row minus the baseline on each split, over the seeds run in both.
 
     Args:
@@ -58,36 +48,30 @@ def differences(group: Group, baseline: str, sums: Mapping[Path, ImageSums]) -> 
         DataError: Two runs that are paired were scored on different images.
     """
     (reference,) = (row for row in group.rows if row.label == baseline)
-    lines: list[tuple[str, ...]] = []
-    records: list[tuple[Any, ...]] = []
-    p_values: list[float | None] = []
+    records = []
     for row in group.rows:
         for split in group.splits:
             if row is reference or split not in row.runs:
                 continue
-            line, record, p = _difference(row.runs[split], reference.runs.get(split, {}), sums)
-            lines.append((row.label, split.heading, *line))
-            records.append((row.label, baseline, *split_names(split), *record))
-            p_values.append(p)
-    tested = [p for p in p_values if p is not None]
-    corrected = iter(holm(tested))
-    corrections = [None if p is None else next(corrected) for p in p_values]
-    heading: tuple[str, ...] = HEADING
+            said = {"method": row.label, "baseline": baseline, **s.split_record(split)}
+            records.append(said | _difference(row.runs[split], reference.runs.get(split, {}), sums))
+    tested = [record for record in records if record["p"] is not None]
+    for record, corrected in zip(tested, holm([record["p"] for record in tested]), strict=True):
+        record["p_holm"] = corrected
+    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", **{text: text for text in TEXTS}}
     if tested:
-        heading = (*heading, "p (Holm)")
-        texts = [NO_RANK_TEST if p is None else f"{p:.3g}" for p in corrections]
-        lines = [(*line, text) for line, text in zip(lines, texts, strict=True)]
+        shown["p (Holm)"] = lambda of: NO_RANK_TEST if of["p"] is None else f"{of['p_holm']:.3g}"
     rank_test = (
         "p: Wilcoxon's signed rank test over the paired seeds, exact, two-sided, corrected by Holm for "
         f"the {len(tested)} tests of this table."
     )
-    return sheet_of(
+    return s.sheet_of(
         group,
         "differences",
         f"difference to {baseline}: mIoU (percent points)",
-        [heading, *lines],
-        ("method", "baseline", *SPLIT_COLUMNS, *SUMMARY_COLUMNS, *IMAGE_COLUMNS),
-        [(*record, p) for record, p in zip(records, corrections, strict=True)],
+        ("method", "baseline", *s.SPLIT_COLUMNS, *s.SUMMARY_COLUMNS, *IMAGE_COLUMNS, "p_holm"),
+        records,
+        s.listed(records, shown),
         names=2,
         notes=(NOTE, rank_test if tested else SENTENCE, *group.notes),
     )
@@ -95,21 +79,22 @@ def differences(group: Group, baseline: str, sums: Mapping[Path, ImageSums]) -> 
 
 def _difference(
     ours: Mapping[int, Run], theirs: Mapping[int, Run], sums: Mapping[Path, ImageSums]
-) -> tuple[tuple[str, ...], tuple[Any, ...], float | None]:
-    """The figures of one cell as text and as numbers, and the p-value of its rank test, not corrected."""
+) -> s.Record:
+    """The figures of one cell as numbers and as `TEXTS`, and the p-value of its rank test, not corrected."""
     common = sorted(ours.keys() & theirs.keys())
-    a, b = ([of[seed].result.predictor.miou for seed in common] for of in (ours, theirs))
-    change = paired_difference(dict(zip(common, a, strict=True)), dict(zip(common, b, strict=True)))
+    a, b = ({seed: of[seed].result.predictor.miou for seed in common} for of in (ours, theirs))
+    change = paired_difference(a, b)
     images = _over_images([(ours[seed], theirs[seed]) for seed in common], sums)
-    shown: tuple[str, ...] = (MISSING, "", "", "", "")
+    shown: tuple[str, ...] = (s.MISSING, "", "", "", "")
     if change is not None:
-        over_seeds = interval_text(change.interval, "+") or ONE_SEED
+        over_seeds = s.interval_text(change.interval, "+") or ONE_SEED
         shown = (f"{100 * change.mean:+.1f}", over_seeds, str(change.n), *_image_text(images))
-    over_images: tuple[Any, ...] = (None,) * 4
+    numbers: tuple[float | None, ...] = (None,) * 4
     if images is not None:
-        over_images = (100 * images.low, 100 * images.high, images.other_side, images.images)
-    p = signed_rank([one - other for one, other in zip(a, b, strict=True)])
-    return shown, (*numbers(change), *over_images), p
+        numbers = (100 * images.low, 100 * images.high, images.other_side, images.images)
+    record: s.Record = {"p": signed_rank([a[seed] - b[seed] for seed in common]), "p_holm": None}
+    record |= dict(zip(IMAGE_COLUMNS, numbers, strict=True)) | dict(zip(TEXTS, shown, strict=True))
+    return record | s.summary_record(change)
 
 
 def _over_images(pairs: Sequence[tuple[Run, Run]], sums: Mapping[Path, ImageSums]) -> Bootstrap | None:
@@ -130,11 +115,11 @@ def _over_images(pairs: Sequence[tuple[Run, Run]], sums: Mapping[Path, ImageSums
 
 def _image_text(images: Bootstrap | None) -> tuple[str, str]:
     if images is None:
-        return MISSING, ""
-    return interval_text((images.low, images.high), "+"), f"{100 * images.other_side:.1f} %"
+        return s.MISSING, ""
+    return s.interval_text((images.low, images.high), "+"), f"{100 * images.other_side:.1f} %"
 
 
-def average_rank_sheet(group: Group) -> Sheet | None:
+def average_rank_sheet(group: Group) -> s.Sheet | None:
     """Mean rank of each row over the cells (split x seed) that all rows have; None where there is none."""
     if len(group.rows) < 2:
         return None
@@ -150,18 +135,24 @@ def average_rank_sheet(group: Group) -> Sheet | None:
         for row in group.rows
     }
     ranked = sorted(average_ranks(scores).items(), key=lambda pair: pair[1])
+    records = [{"method": name, "average_rank": rank, "cells": len(cells)} for name, rank in ranked]
+    shown: dict[str, s.Shown] = {
+        "method": "method",
+        "average rank": lambda of: f"{of['average_rank']:.2f}",
+        "cells": "cells",
+    }
     used = ", ".join(
         f"{split.label} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
         for split, seeds in common.items()
         if seeds
     )
-    return sheet_of(
+    return s.sheet_of(
         group,
         "ranks",
         "average rank by mIoU",
-        [("method", "average rank", "cells"), *((n, f"{r:.2f}", str(len(cells))) for n, r in ranked)],
         ("method", "average_rank", "cells"),
-        [(name, rank, len(cells)) for name, rank in ranked],
+        records,
+        s.listed(records, shown),
         notes=(
             "1 is best; equal scores share their ranks. A cell is a split and a seed that all methods have: "
             f"{used}.",

@@ -2,103 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from reports.groups import COLUMNS, Column, Group, note_on_classes, score_of
-from reports.sheets.sheet import (
-    SPLIT_COLUMNS,
-    SUMMARY_COLUMNS,
-    Record,
-    Sheet,
-    cell_text,
-    interval_text,
-    numbers,
-    sheet_of,
-    split_names,
-)
-from reports.statistics import Summary, summarise
+from reports.sheets import sheet as s
+from reports.statistics import summarise
 
-MODULES: tuple[Column, ...] = ("student", "last", "oracle")
-CELL_COLUMNS = ("method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)
+# How each is called in the frame, and over its column.
+MODULES: dict[Column, tuple[str, str]] = {
+    "student": ("student", "student"),
+    "last": ("predictor", "predictor"),
+    "oracle": ("oracle", "oracle (optimistic)"),
+}
 
 
-def headline(group: Group) -> Sheet:
+def headline(group: Group) -> s.Sheet:
     """mIoU of the last weights, method x split: mean, spread and n."""
-    return sheet_of(
-        group,
-        "miou",
-        f"{COLUMNS['last'][0]} (%)",
-        _lines(group, cell_text),
-        CELL_COLUMNS,
-        _records(group),
-        notes=group.notes,
-    )
+    return _by_split(group, "miou", f"{COLUMNS['last'][0]} (%)", s.mean_text)
 
 
-def intervals(group: Group) -> Sheet:
+def intervals(group: Group) -> s.Sheet:
     """mIoU, method x split, with the t interval of the mean where there are two seeds or more."""
-    return sheet_of(
-        group,
-        "intervals",
-        "mIoU (%) with 95 % intervals over seeds",
-        _lines(group, _with_interval),
-        CELL_COLUMNS,
-        _records(group),
-        notes=(
-            "mean ± spread, 95 % interval of the mean by Student's t (n seeds). One seed has no interval.",
-            *group.notes,
-        ),
-    )
+    note = "mean ± spread, 95 % interval of the mean by Student's t (n seeds). One seed has no interval."
+    return _by_split(group, "intervals", "mIoU (%) with 95 % intervals over seeds", _with_interval, note)
 
 
-def _lines(group: Group, text: Callable[[Summary | None], str]) -> list[list[str]]:
-    heading = ["method", *(split.heading for split in group.splits)]
-    return [heading, *([row.label, *map(text, row.cells)] for row in group.rows)]
+def _by_split(group: Group, name: str, title: str, shown: s.Shown, *notes: str) -> s.Sheet:
+    records = [
+        {"method": row.label, **s.split_record(split), **s.summary_record(cell)}
+        for row in group.rows
+        for split, cell in zip(group.splits, row.cells, strict=True)
+    ]
+    lines = s.crossed(records, {"method": "method"}, "heading", shown)
+    return s.sheet_of(group, name, title, s.CELL_COLUMNS, records, lines, notes=(*notes, *group.notes))
 
 
-def _records(group: Group) -> Iterator[Record]:
-    for row in group.rows:
-        for split, cell in zip(group.splits, row.cells, strict=True):
-            yield row.label, *split_names(split), *numbers(cell)
-
-
-def _with_interval(cell: Summary | None) -> str:
+def _with_interval(record: s.Record) -> str:
+    cell = record["cell"]
     if cell is None or cell.interval is None:
-        return cell_text(cell)
-    return cell_text(cell).replace(" (", f", {interval_text(cell.interval)} (")
+        return s.cell_text(cell)
+    return s.cell_text(cell).replace(" (", f", {s.interval_text(cell.interval)} (")
 
 
-def modules(group: Group) -> Sheet:
+def modules(group: Group) -> s.Sheet:
     """Student and predictor at their last weights, and the oracle apart from both."""
-    lines = [("method", "split", "student", "predictor", "", "oracle (optimistic)")]
-    records: list[Record] = []
-    counts = set()
+    records = []
     for row in group.rows:
         for split in group.splits:
             runs = [run.result for run in row.on(split)]
-            counts |= {score.classes_averaged for run in runs for score in (run.student, run.predictor)}
-            cells = {
-                name: summarise(score_of(run, name) for run in runs) if runs else None for name in MODULES
-            }
-            student, last, oracle = (cell_text(cells[name]) for name in MODULES)
-            if runs:
-                lines.append((row.label, split.heading, student, last, "", oracle))
-            for name, cell in cells.items():
-                said = "predictor" if name == "last" else name
-                records.append((row.label, *split_names(split), said, *numbers(cell)))
-    return sheet_of(
+            for column, (scored, heading) in MODULES.items():
+                cell = summarise(score_of(run, column) for run in runs) if runs else None
+                said = {"method": row.label, "scored": scored, "module": heading}
+                records.append(said | s.split_record(split) | s.summary_record(cell))
+    known = [record for record in records if record["cell"]]
+    lines = s.crossed(known, {"method": "method", "split": "heading"}, "module", s.mean_text)
+    scores = [score for run in group.runs for score in (run.result.student, run.result.predictor)]
+    return s.sheet_of(
         group,
         "modules",
         "student, predictor and oracle: mIoU (%)",
-        lines,
-        ("method", *SPLIT_COLUMNS, "scored", *SUMMARY_COLUMNS),
+        ("method", *s.SPLIT_COLUMNS, "scored", *s.SUMMARY_COLUMNS),
         records,
+        [[*line[:-1], "", line[-1]] for line in lines],  # the oracle stands apart
         names=2,
         notes=(
             "predictor: the module that the method is scored by; it may be the student. Student and "
             "predictor are of the last weights.",
             f"oracle: {COLUMNS['oracle'][1]}. It may not stand beside the numbers of last weights.",
-            *note_on_classes(counts),
+            *note_on_classes({score.classes_averaged for score in scores}),
         ),
     )
 

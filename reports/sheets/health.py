@@ -7,9 +7,9 @@ is not shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reports.groups import Group, Split
-from reports.sheets.sheet import SPLIT_COLUMNS, Record, Sheet, sheet_of, split_names
+from reports.sheets import sheet as s
 
 Values = NDArray[np.float64]
 PERCENT = "%"
@@ -25,7 +25,7 @@ LARGEST = 1e100  # of a number that is drawn
 
 
 @dataclass(frozen=True)
-class Panel:
+class Figures:
     """Figures that are read together. Scalars are lines; a figure of one value per class is a map of its
     own."""
 
@@ -34,8 +34,8 @@ class Panel:
     figures: Mapping[str, str]  # what each is, by its name in the log
 
 
-LINE_PANELS = (
-    Panel(
+SCALAR_FIGURES = (
+    Figures(
         "Shares",
         PERCENT,
         {
@@ -44,7 +44,7 @@ LINE_PANELS = (
             "mask_ratio": "kept",
         },
     ),
-    Panel(
+    Figures(
         "Rare classes",
         PERCENT,
         {
@@ -53,7 +53,7 @@ LINE_PANELS = (
             "rare_share_labeled": "of labeled pixels",
         },
     ),
-    Panel(
+    Figures(
         "Origin of the step's keys",
         PERCENT,
         {
@@ -62,10 +62,10 @@ LINE_PANELS = (
             "share_unlabeled": "unreliable pixels",
         },
     ),
-    Panel("Seeds", PERCENT, {"seed_decided": "decided pixels"}),
-    Panel("Tags", PERCENT, {"tags_found": "found", "tags_invented": "invented"}),
-    Panel("Entropy threshold", "nats", {"threshold": "threshold"}),
-    Panel(
+    Figures("Seeds", PERCENT, {"seed_decided": "decided pixels"}),
+    Figures("Tags", PERCENT, {"tags_found": "found", "tags_invented": "invented"}),
+    Figures("Entropy threshold", "nats", {"threshold": "threshold"}),
+    Figures(
         "Pseudo-label accuracy",
         PERCENT,
         {
@@ -75,7 +75,7 @@ LINE_PANELS = (
             "accuracy_kept": "kept",
         },
     ),
-    Panel(
+    Figures(
         "Negatives of their own true class",
         PERCENT,
         {
@@ -85,9 +85,11 @@ LINE_PANELS = (
     ),
 )
 # The maps of one panel share their colours.
-MAP_PANELS = (
-    Panel("Queue", PERCENT, {"queue_fill": "fill of the queues", "queue_turnover": "keys new in this step"}),
-    Panel(
+CLASS_FIGURES = (
+    Figures(
+        "Queue", PERCENT, {"queue_fill": "fill of the queues", "queue_turnover": "keys new in this step"}
+    ),
+    Figures(
         "Negatives",
         "pixels per step",
         {
@@ -96,12 +98,11 @@ MAP_PANELS = (
             "negatives_unlabeled": "negatives, rule of unlabeled pixels",
         },
     ),
-    Panel("Anchors", "pixels per step", {"anchors": "anchor candidates"}),
+    Figures("Anchors", "pixels per step", {"anchors": "anchor candidates"}),
 )
-SCALARS = tuple(name for panel in LINE_PANELS for name in panel.figures)
-HEADING = ("method", "split", "figure", "in the log", "after the warm-up", "last", "steps")
-RECORD_COLUMNS = ("figure", "unit", "step", "mean", "smallest", "largest", "n")
-VECTORS = tuple(name for panel in MAP_PANELS for name in panel.figures)
+SCALARS = tuple(name for of in SCALAR_FIGURES for name in of.figures)
+VECTORS = tuple(name for of in CLASS_FIGURES for name in of.figures)
+FIGURE_COLUMNS = ("figure", "unit", "step", "mean", "smallest", "largest", "n")
 WARMUP = "warmup_steps"
 EVALUATION = {"step", "miou"}  # what a line holds that is no line of figures
 
@@ -119,12 +120,12 @@ class Health:
     def runs(self) -> int:
         return len(next(iter(self.figures.values())))
 
-    def of(self, panel: Panel) -> list[str]:
-        """The figures of a panel that these runs have."""
-        return [name for name in panel.figures if name in self.figures]
+    def of(self, figures: Figures) -> list[str]:
+        """Those of the figures that these runs have."""
+        return [name for name in figures.figures if name in self.figures]
 
 
-Cell = tuple[str, Split, Health]  # label of a row, split, and the figures of its runs
+Noted = tuple[str, Split, Health]  # label of a row, split, and the figures of its runs
 
 
 def gather(runs: Sequence[Sequence[Mapping[str, Any]]], classes: Sequence[str]) -> Health | None:
@@ -140,41 +141,35 @@ def gather(runs: Sequence[Sequence[Mapping[str, Any]]], classes: Sequence[str]) 
         return None
     steps = sorted(set.intersection(*(set(lines) for lines in lines_by_step)))
     table = [[lines[step] for step in steps] for lines in lines_by_step]
-    noted = {name for lines in table for line in lines for name in line}
+    in_log = {name for lines in table for line in lines for name in line}
     figures = {}
     for name in (*SCALARS, *VECTORS):
-        shape = (len(classes),) if name in VECTORS else ()
-        if name in noted:
-            values = np.array([_numbers([line.get(name) for line in lines], shape) for lines in table])
+        if name in in_log:
+            shape = (len(classes),) if name in VECTORS else ()
+            values = np.array([[_numbers(line.get(name), shape) for line in lines] for lines in table])
             if np.isfinite(values).any():
                 figures[name] = values
     if not figures:
         return None
-    ends = _numbers([line.get(WARMUP) for lines in table for line in lines], ())
+    ends = np.array([_numbers(line.get(WARMUP), ()) for lines in table for line in lines])
     return Health(np.array(steps, float), figures, tuple(classes), max(ends[ends > 0], default=None))
 
 
-def _numbers(said: Sequence[Any], shape: tuple[int, ...]) -> Values:
-    """What the lines say, one row each, NaN where one says nothing or something of another shape."""
-    rows = [value if value is not None else np.full(shape, math.nan) for value in said]
-    try:  # all at once, since a log has thousands of lines; None within a list becomes NaN
-        numbers = np.array(rows, float)
+def _numbers(value: Any, shape: tuple[int, ...]) -> Values:
+    """What a line says, NaN where it says nothing, something of another shape, or more than can be drawn."""
+    try:
+        found = np.array(value, float)  # None within a list becomes NaN
     except (TypeError, ValueError):
-        numbers = np.empty(0)
-    if numbers.shape != (len(rows), *shape):
-        numbers = np.full((len(rows), *shape), math.nan)
-        for place, value in enumerate(rows):
-            with suppress(TypeError, ValueError):
-                one = np.array(value, float)
-                if one.shape == shape:
-                    numbers[place] = one
-    return np.where(np.abs(numbers) < LARGEST, numbers, math.nan)
+        return np.full(shape, math.nan)
+    if found.shape != shape:
+        return np.full(shape, math.nan)
+    return np.where(np.abs(found) < LARGEST, found, math.nan)
 
 
 # Table ------------------------------------------------------------------------------------------------------
 
 
-def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[Cell]:
+def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[Noted]:
     """The health figures of the group's rows on its splits, where the runs have any.
 
     Args:
@@ -189,42 +184,45 @@ def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> lis
     return found
 
 
-def sheet(group: Group, cells: Sequence[Cell]) -> Sheet:
+def health_sheet(group: Group, noted: Sequence[Noted]) -> s.Sheet:
     """The scalars of every cell at the end of its warm-up (the first line after it) and at its last step."""
-    lines: list[tuple[str, ...]] = [HEADING]
-    records: list[Record] = []
-    for row, split, health in cells:
-        after = np.flatnonzero(health.steps > (math.inf if health.warmup is None else health.warmup))
-        places = [*(int(at) for at in after[:1]), len(health.steps) - 1]
-        steps = ", ".join(f"{health.steps[at]:.0f}" for at in places)
-        for panel in LINE_PANELS:
-            for name in health.of(panel):
-                values = [health.figures[name][:, at] for at in places]
-                texts = [_text(found, panel.unit) for found in values]
-                said = f"{panel.title}: {panel.figures[name]} ({panel.unit})"
-                lines.append((row, split.heading, said, name, *([""] * (2 - len(texts))), *texts, steps))
-                unit = "share" if panel.unit == PERCENT else panel.unit
-                for at, found in zip(places, values, strict=True):
-                    known = found[np.isfinite(found)]
-                    numbers = (known.mean(), known.min(), known.max()) if len(known) else (None, None, None)
-                    figure = (name, unit, int(health.steps[at]), *numbers, len(known))
-                    records.append((row, *split_names(split), *figure))
-    return sheet_of(
+    records = [record for cell in noted for record in _records(*cell)]
+    lines = [["method", "split", "figure", "in the log", "after the warm-up", "last", "steps"]]
+    for said, places in groupby(records, lambda of: (of["method"], of["heading"], of["said"], of["figure"])):
+        texts, steps = zip(*((record["text"], str(record["step"])) for record in places), strict=True)
+        lines.append([*said, *([""] * (2 - len(texts))), *texts, ", ".join(steps)])
+    return s.sheet_of(
         group,
         "health",
         "health, after the warm-up and at the last step",
-        lines,
-        ("method", *SPLIT_COLUMNS, *RECORD_COLUMNS),
+        ("method", *s.SPLIT_COLUMNS, *FIGURE_COLUMNS),
         records,
+        lines,
         names=4,
         words=1,
         notes=("mean over the seeds (smallest to largest); steps: those of the two columns.",),
     )
 
 
-def _text(values: Values, unit: str) -> str:
+def _records(row: str, split: Split, health: Health) -> Iterator[s.Record]:
+    """Each scalar at the one or two steps that are shown."""
+    after = np.flatnonzero(health.steps > (math.inf if health.warmup is None else health.warmup))
+    places = [*(int(at) for at in after[:1]), len(health.steps) - 1]
+    for figures in SCALAR_FIGURES:
+        for name in health.of(figures):
+            said = f"{figures.title}: {figures.figures[name]} ({figures.unit})"
+            for at in places:
+                values = health.figures[name][:, at]
+                known = values[np.isfinite(values)]
+                numbers = (known.mean(), known.min(), known.max()) if len(known) else (None, None, None)
+                unit = "share" if figures.unit == PERCENT else figures.unit
+                figure = (name, unit, int(health.steps[at]), *numbers, len(known))
+                record = {"method": row, "said": said, "text": _text(known, figures.unit)}
+                yield record | s.split_record(split) | dict(zip(FIGURE_COLUMNS, figure, strict=True))
+
+
+def _text(known: Values, unit: str) -> str:
     """`83.1 (82.0 to 84.2)`: mean over the runs, smallest and largest."""
-    known = values[np.isfinite(values)]
     if not len(known):
         return "none"
     factor, digits = (100, 1) if unit == PERCENT else (1, 3)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from reports.groups import Group, Split
-from reports.sheets.sheet import SPLIT_COLUMNS, Record, Sheet, cell_text, sheet_of, split_names
+from reports.sheets import sheet as s
 
 FILE = Path(__file__).with_suffix(".yaml")
 
@@ -67,39 +67,35 @@ def published(file: Path = FILE) -> Numbers:
     return found
 
 
-def beside(group: Group, known: Numbers | None = None) -> Sheet | None:
+def beside(group: Group, known: Numbers | None = None) -> s.Sheet | None:
     """Ours and the published numbers on each split of which both exist; None where there is none."""
     known = published() if known is None else known
     network = group.settings.get("network", {})
-    ours = (network.get("encoder"), network.get("decoder"))
-    same = [entry for entry in known.entries if (entry.network.encoder, entry.network.decoder) == ours]
-    if group.dataset != known.dataset or group.eval_digest != known.eval or not same:
+    same = [entry for entry in known.entries if dict(entry.network).items() <= network.items()]
+    if group.dataset != known.dataset or group.eval_digest != known.eval:
         return None
-    lines: list[tuple[str, ...]] = [("method", "split", "mIoU", "differs from ours in", "source")]
-    records: list[Record] = []
+    records: list[s.Record] = []
     for place, split in enumerate(group.splits):
         name = _known_as(split, known)
         found = [entry for entry in same if name in entry.miou]
-        if name is None or not found:
-            continue
-        for row in group.rows:
-            cell = row.cells[place]
-            if cell is not None:
-                lines.append((row.label, split.heading, cell_text(cell), "", "ours"))
-                records.append((row.label, *split_names(split), 100 * cell.mean, cell.n, "", "ours"))
+        for row in group.rows if found else ():
+            if (cell := row.cells[place]) is not None:
+                text = s.cell_text(cell)
+                records.append(_record(row.label, split, 100 * cell.mean, cell.n, text, "", "ours"))
         for entry in found:
-            text, number = _differs(entry, group.settings), entry.miou[name]
-            lines.append((entry.method, split.heading, f"{number:.{entry.digits}f}", text, entry.source))
-            records.append((entry.method, *split_names(split), number, None, text, entry.source))
+            number, differs = entry.miou[name], _differs(entry, group.settings)
+            text = f"{number:.{entry.digits}f}"
+            records.append(_record(entry.method, split, number, None, text, differs, entry.source))
     if not records:
         return None
-    return sheet_of(
+    shown = {"method": "method", "split": "heading", "mIoU": "text", "differs from ours in": "differs"}
+    return s.sheet_of(
         group,
         "published",
         "published numbers on the same lists: mIoU (%)",
-        lines,
-        ("method", *SPLIT_COLUMNS, "miou_percent", "n", "differs", "source"),
+        ("method", *s.SPLIT_COLUMNS, "miou_percent", "n", "differs", "source"),
         records,
+        s.listed(records, {**shown, "source": "source"}),
         names=2,
         words=2,
         notes=(
@@ -110,10 +106,17 @@ def beside(group: Group, known: Numbers | None = None) -> Sheet | None:
     )
 
 
-def _known_as(split: Split, known: Numbers) -> str | None:
-    """The name of the lists that the split grants; None for lists that are not known."""
+def _record(
+    method: str, split: Split, percent: float, n: int | None, text: str, differs: str, source: str
+) -> s.Record:
+    said = {"miou_percent": percent, "n": n, "text": text, "differs": differs, "source": source}
+    return {"method": method, **s.split_record(split), **said}
+
+
+def _known_as(split: Split, known: Numbers) -> str:
+    """The name of the lists that the split grants; empty for lists that are not known."""
     pixel, _, none = split.digests
-    return next((name for name, of in known.lists.items() if (of.pixel, of.none) == (pixel, none)), None)
+    return next((name for name, of in known.lists.items() if (of.pixel, of.none) == (pixel, none)), "")
 
 
 def _differs(entry: Entry, protocol: Mapping[str, Any]) -> str:

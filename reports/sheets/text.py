@@ -22,8 +22,8 @@ def to_markdown(sheet: Sheet) -> str:
 
 
 def to_csv(sheet: Sheet) -> str:
-    """The records, one a line."""
-    return csv_lines(sheet.records)
+    """The frame, a record a line."""
+    return csv_lines([list(sheet.frame), *sheet.frame.itertuples(index=False, name=None)])
 
 
 def to_rich(sheet: Sheet) -> Printed:

@@ -1,6 +1,5 @@
 import csv
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -201,57 +200,6 @@ def test_markdown_is_aligned(make: Any) -> None:
         "| supervised | 40.0 (1) | missing    |\n"
         "| fixmatch   | missing  | 45.0 (1)   |\n"
     )
-
-
-HOSTILE = [
-    "a|b",
-    "=cmd|' /C calc'!A0",
-    "+1",
-    " -1",
-    "@x",
-    "\uff1dcmd",
-    "[bold]x[/bold]",
-    "[/]",
-    "<script>x</script>",
-    "![x](y)",
-    "`x`",
-    "_x_ **y**",
-    "a\nb",
-    "a\x1b[31mb",
-    "a\u202eb",
-    "\\",
-    "$x$",
-]
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_names_stay_text(make: Any, name: str) -> None:
-    # A name can come in as data set, method, split, protocol and knob.
-    runs = [
-        make(0.4, dataset=name, method=name, split=name, protocol=name, knobs={"k": name}),
-        make(0.5, dataset=name, method=name, split=name, protocol=name, knobs={"k": "x"}),
-    ]
-    harmless = re.sub(r"[\n\x1b\u202e]", "\ufffd", name)
-
-    markdown = to_markdown(headline(grouped(runs)))
-    lines = markdown.splitlines()
-    assert len(lines) == 4
-    assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == 3 for line in lines), "cells broken up"
-    for line in lines[2:]:
-        for sign in "<>[]`*$":
-            assert not re.search(rf"(?<!\\)(?:\\\\)*{re.escape(sign)}", line)
-    assert not re.search(r"[^\\A-Za-z0-9]_\w", markdown)
-    assert re.sub(r"\\(.)", r"\1", lines[2]).startswith(f"| {harmless.lstrip()} (k=")
-
-    for cells in list(csv.reader(io.StringIO(to_csv(headline(grouped(runs))))))[1:]:
-        assert len(cells) == 15
-        assert all(not cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d")) for cell in cells[:6])
-        assert not any(sign in "".join(cells) for sign in "\n\x1b\u202e")
-        assert cells[0].removeprefix("'") == harmless
-
-    text = printed(runs)
-    assert harmless in text
-    assert "\x1b" not in text and "\u202e" not in text
 
 
 @pytest.mark.parametrize(

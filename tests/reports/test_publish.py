@@ -21,11 +21,13 @@ from bench.records.folders import RunFolder, SeedFolder
 from bench.records.index import find_results, find_unfinished, read_results, records_file
 from bench.records.schema import Rescored, Result, Score, Scores, SeedQuality, SeedReport
 from reports.evidence import cam_seeds
-from reports.publish import END, blocks, publish, refresh, rewritten, stale, tables, unplaced
+from reports.publish import publish, refresh, tables
+from reports.readme import END, blocks, rewritten
 
 Make = Callable[..., Result]
 CAMVID = "camvid / protocol camvid_small / 100 steps"
 COMMITTED = {"commit": "c" * 40, "dirty": False}
+PNG = (Path(__file__).resolve().parents[2] / "reports" / "shapes.png").read_bytes()
 README = f"# Mine\n\n<!-- table: {CAMVID} -->\n{END}\n\nProse.\n"
 
 
@@ -389,12 +391,13 @@ def test_there_is_a_table_for_each_group_and_each_complete_ablation(make: Make) 
     assert tables(foldered(both))[CAMVID].splitlines()[-1].split("|")[1:3] == [" supervised ", " 30.0 (1) "]
 
 
-def test_groups_that_would_share_a_name_have_theirs_in_full(make: Make) -> None:
+def test_groups_that_would_share_a_name_say_what_they_differ_in(make: Make) -> None:
     found = tables(foldered([make(0.3), make(0.4, protocol_hash="0" * 16), make(0.5, dataset="other")]))
     assert CAMVID not in found and len(found) == 3
-    for digest in ("abcdef012345", "000000000000"):
-        (name,) = [name for name in found if digest in name]
-        assert name.startswith(CAMVID)
+    assert {name for name in found if name.startswith(CAMVID)} == {
+        f"{CAMVID} / protocol abcdef01",
+        f"{CAMVID} / protocol 00000000",
+    }
 
 
 # The README
@@ -403,13 +406,13 @@ def test_groups_that_would_share_a_name_have_theirs_in_full(make: Make) -> None:
 def test_only_what_is_between_the_markers_is_written() -> None:
     text = f"a\n\n<!-- table: x -->\nold\n\n{END}\nb\n<!-- table: y -->\n{END}\n\n\nc"
     found = {"x": "| X |\n|---|", "y": "| Y |", "z": "| Z |"}
-    new = rewritten(text, found)
-    assert new == (
+    once = rewritten(text, found)
+    assert once.text == (
         f"a\n\n<!-- table: x -->\n\n| X |\n|---|\n\n{END}\nb\n<!-- table: y -->\n\n| Y |\n\n{END}\n\n\nc"
     )
-    assert [block.name for block in stale(text, found)] == ["x", "y"]
-    assert stale(new, found) == [] and rewritten(new, found) == new
-    assert unplaced(text, found) == ["z"]
+    assert [block.name for block in once.stale] == ["x", "y"] and once.unplaced == ("z",)
+    again = rewritten(once.text, found)
+    assert again.stale == () and again.text == once.text
 
 
 @pytest.mark.parametrize(
@@ -437,17 +440,19 @@ def test_a_stale_table_is_named_and_written_anew(
     publish([runs], records)
     for _ in range(2):
         with pytest.raises(Regression, match=rf"README.md .*'{CAMVID}' \(line 3\)"):
-            refresh(readme, records, check=True)
+            refresh([readme], records, check=True)
         assert readme.read_text() == README, "--check writes nothing"
-    assert refresh(readme, records) == ([CAMVID], [])
+    done = refresh([readme], records)
+    assert done.written == {readme: (CAMVID,)} and done.unplaced == ()
     assert "40.0 (1)" in readme.read_text()
     before = readme.stat().st_mtime_ns
-    assert refresh(readme, records, check=True) == refresh(readme, records) == ([], [])
+    for check in (True, False):
+        assert refresh([readme], records, check).written == {readme: ()}
     assert readme.stat().st_mtime_ns == before
     store(runs, make(0.5, seed=1))
     publish([runs], records)
     with pytest.raises(Regression):
-        refresh(readme, records, check=True)
+        refresh([readme], records, check=True)
 
 
 def test_a_readme_keeps_its_line_ends_and_its_place(
@@ -458,22 +463,40 @@ def test_a_readme_keeps_its_line_ends_and_its_place(
     readme.symlink_to(target)
     store(runs, make(0.4))
     publish([runs], records)
-    assert refresh(readme, records) == ([CAMVID], []) and readme.is_symlink()
+    assert refresh([readme], records).written == {readme: (CAMVID,)} and readme.is_symlink()
     data = target.read_bytes()
     assert b"40.0 (1)" in data and data.count(b"\n") == data.count(b"\r\n") > README.count("\n")
-    assert refresh(readme, records, check=True) == ([], [])
+    assert refresh([readme], records, check=True).written == {readme: ()}
     readme.write_bytes(b"\xff")
     with pytest.raises(DataError, match="not UTF-8"):
-        refresh(readme, records)
+        refresh([readme], records)
+
+
+def test_a_picture_of_other_records_is_stale_and_drawn_anew(make: Make, runs: Path, records: Path) -> None:
+    picture, other = records.parent / "camvid.png", records.parent / "logo.png"
+    store(runs, make(0.4))
+    publish([runs], records)
+    for data in (b"no picture", PNG):
+        picture.write_bytes(data)
+        other.write_bytes(data)
+        with pytest.raises(Regression, match="camvid.png was not drawn from the records; run `publish`"):
+            refresh([], records, check=True)
+        assert picture.read_bytes() == data, "--check writes nothing"
+        assert refresh([], records).pictures == (picture,)
+        assert refresh([], records, check=True).pictures == () and other.read_bytes() == data
+    store(runs, make(0.5, seed=1))
+    publish([runs], records)
+    with pytest.raises(Regression, match="camvid.png"):
+        refresh([], records, check=True)
 
 
 def test_no_readme_and_no_records_are_refused(tmp_path: Path, records: Path) -> None:
     with pytest.raises(DataError, match="no records in"):
-        refresh(tmp_path / "README.md", records)
+        refresh([tmp_path / "README.md"], records)
     assert not records.parent.exists()
     records.mkdir(parents=True)
     with pytest.raises(DataError, match="no file .*README.md"):
-        refresh(tmp_path / "README.md", records)
+        refresh([tmp_path / "README.md"], records)
 
 
 # The command

@@ -17,11 +17,16 @@ from PIL import Image
 from bench.errors import ConfigError, DataError
 from bench.records.folders import RunFolder
 from bench.records.schema import Result, Score
+from reports.groups import Group, told_apart
 from reports.plots import figure
-from reports.report import Report, titles, write_report
+from reports.report import Report, write_report
 from reports.sheets.sheet import Sheet
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def titles(groups: list[Group]) -> list[str]:
+    return told_apart([f"{group.title}, {group.steps} steps" for group in groups], groups)
 
 
 def differences(report: Report) -> list[Sheet]:
@@ -117,11 +122,13 @@ def test_several_roots_are_one_report(make: Any, tmp_path: Path) -> None:
 def test_hostile_names_cannot_leave_the_folder_or_inject(make: Any, tmp_path: Path) -> None:
     names = {"dataset": "../../evil<b>", "method": "=cmd|x", "split": "[bold]a|b", "protocol": "p\n# q"}
     store(tmp_path / "runs", make(0.4, **names))
+    RunFolder(tmp_path / "runs" / "0").metrics.write_text('{"step": 9, "reliable_share": 0.8}\n')
     report = write_report([tmp_path / "runs"], tmp_path / "deep" / "out")
     assert all(path.parent == tmp_path / "deep" / "out" and path.exists() for path in report.paths)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "runs"]
     text = (tmp_path / "deep" / "out" / "report.md").read_text()
     assert "<b>" not in text.replace("\\<", "") and "\n# q" not in text
+    assert "health of =cmd\\|x on \\[bold\\]a\\|b (46), class by class" in text
     (line,) = csv.DictReader((tmp_path / "deep" / "out" / "runs.csv").open())
     assert line["method"].startswith("'=")
 

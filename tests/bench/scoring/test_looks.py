@@ -22,15 +22,15 @@ from bench.errors import BenchError, ConfigError, DataError
 from bench.plan import Plan, plan
 from bench.records.folders import RunFolder
 from bench.scoring import looks
+from bench.scoring import picture_sheet as drawing
 from bench.scoring.looks import fitted, pseudo_labels
+from bench.scoring.picture_sheet import Column, Tile, coloured, hatched, heated, named_places
 from bench.settings.schema import RunConfig
 from datasets.decode import read_mask
 from datasets.encodings import colours
 from datasets.folder import Folder
 from datasets.splits import Split
 from datasets.splits_make import regenerate
-from reports.plots import predictions
-from reports.plots.predictions import Column, Panel, coloured, hatched, heated, named_places
 
 Config = Callable[..., RunConfig]
 SEEDS = {
@@ -84,19 +84,19 @@ class Drawn:
     def titles(self) -> list[str]:
         return [column.title for column in self.columns]
 
-    def panels(self, title: str) -> list[Panel]:
-        return next(column.panels for column in self.columns if column.title == title)
+    def tiles(self, title: str) -> list[Tile]:
+        return next(column.tiles for column in self.columns if column.title == title)
 
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
-    seen, draw = Drawn(), predictions.draw
+    seen, draw = Drawn(), drawing.draw
 
     def spy(title: str, headings: list[str], columns: list[Column], *rest: Any) -> bytes:
         seen.headings, seen.columns = headings, columns
         return draw(title, headings, columns, *rest)
 
-    monkeypatch.setattr(predictions, "draw", spy)
+    monkeypatch.setattr(drawing, "draw", spy)
     return seen
 
 
@@ -115,7 +115,7 @@ def test_a_run_with_seeds_has_all_columns_and_its_seeds_as_they_are(
     folder = planned.folder
     first = sheet(folder, None, 3)
     assert first == folder.sheet and drawn.titles == WITH_SEEDS
-    assert all(len(column.panels) == 3 for column in drawn.columns)
+    assert all(len(column.tiles) == 3 for column in drawn.columns)
 
     data = Folder(tagged_root / "tinyset", "tinyset")
     ids = looks.chosen(planned.split, 3, 0)
@@ -125,7 +125,7 @@ def test_a_run_with_seeds_has_all_columns_and_its_seeds_as_they_are(
             ("seed", read_mask(planned.seeds.folder.seed(id), None, 3)),
             ("truth", data.mask(id)),
         ):
-            panel = drawn.panels(column)[place]
+            panel = drawn.tiles(column)[place]
             assert panel.picture is not None and panel.label is not None
             assert (panel.label == fitted(label)).all()
             for value in range(3):
@@ -170,8 +170,8 @@ def test_a_missing_mask_is_told_in_its_panel(
     gone, kept = looks.chosen(planned.split, 2, 0)
     (tagged_root / "tinyset" / "labels" / f"{gone}.png").unlink()
     sheet(planned.folder, None, 2)
-    notes = {id: panel.note for id, panel in zip((gone, kept), drawn.panels("truth"), strict=True)}
-    assert notes == {gone: "no mask", kept: ""} and drawn.panels("truth")[0].picture is None
+    notes = {id: panel.note for id, panel in zip((gone, kept), drawn.tiles("truth"), strict=True)}
+    assert notes == {gone: "no mask", kept: ""} and drawn.tiles("truth")[0].picture is None
 
 
 def test_a_larger_sheet_begins_with_the_images_of_a_smaller_one() -> None:
@@ -334,9 +334,9 @@ def test_unreliable_pixels_are_the_least_sure_of_all_images_together() -> None:
 
 
 def test_text_is_broken_into_lines_that_fit() -> None:
-    lines = predictions.wrapped("tags: one, two, three, and_a_long_word", 11, len)
+    lines = drawing.folded("tags: one, two, three, and_a_long_word", 11, len)
     assert lines == ["tags: one,", "two, three,", "and_a_long_word"]
-    assert predictions.wrapped("", 10, len) == []
+    assert drawing.folded("", 10, len) == []
 
 
 def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,21 +346,21 @@ def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: p
         label[10 * stripe : 10 * stripe + 10] = stripe % 5
     label[:, :8] = 5
     boxes: list[Any] = []
-    write = predictions._write_names
+    write = drawing._write_names
 
     def spy(ax: Any, *rest: Any) -> None:
         before = len(ax.texts)
         write(ax, *rest)
         boxes.extend(text.get_window_extent() for text in ax.texts[before:])
 
-    monkeypatch.setattr(predictions, "_write_names", spy)
+    monkeypatch.setattr(drawing, "_write_names", spy)
     names = ["[$one$]", "two", "three", "four", "five", "a name that is longer than its stripe"]
-    columns = [Column("seed", "", [Panel(coloured(label, colours(6)), label)])]
-    picture = predictions.draw("title", ["an id"], columns, colours(6), names)
+    columns = [Column("seed", "", [Tile(coloured(label, colours(6)), label)])]
+    picture = drawing.draw("title", ["an id"], columns, colours(6), names)
     assert picture[:4] == b"\x89PNG" and 2 <= len(boxes) < 23
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
-    texts = [name for _, name in predictions.legend_of(columns, colours(6), names)]
+    texts = [name for _, name in drawing.legend_of(columns, colours(6), names)]
     assert texts == [*names, "unreliable pseudo-label"]
     label[0] = IGNORE
-    assert "no label, or undecided" in [n for _, n in predictions.legend_of(columns, colours(6), names)]
+    assert "no label, or undecided" in [n for _, n in drawing.legend_of(columns, colours(6), names)]

@@ -13,6 +13,8 @@ from bench.records.schema import CurvePoint, Point, Score, SeedQuality
 from reports.plots import cam_seeds as seeds
 from reports.plots import classes as heat
 from reports.plots import curves, effort, figure, health, labels, steps
+from reports.plots import picture as p
+from reports.sheets.health import noted
 
 HOSTILE = [r"$\notacmd$", "_hidden", "<&>", "a\x1bb" * 40]
 
@@ -38,11 +40,8 @@ def test_hours_of_masks_tags_and_both(make: Any) -> None:
     assert effort.label_hours(opened) == pytest.approx((100 * 20 + 20 * 240) / 3600), "a policy opened masks"
     slow = make(0.4, label_seconds={"pixel": 5400.0, "tags": 20.0})
     assert effort.label_hours(slow) == pytest.approx(46 * 1.5)
-    assert [effort.supervision(r) for r in (make(0.4), make(0.4, split="tags"), opened)] == [
-        "pixel",
-        "tags",
-        "mixed",
-    ]
+    assert effort.masks(opened) == 20
+    assert [p.supervision(*of) for of in ((46, 0), (0, 100), (20, 100))] == ["pixel", "tags", "mixed"]
 
 
 def test_all_kinds_of_label_are_in_one_picture(make: Any) -> None:
@@ -80,11 +79,11 @@ def test_cost_is_training_hours_of_a_run(make: Any) -> None:
 
 def test_a_trace_is_at_the_steps_that_all_runs_have() -> None:
     logs = [[{"step": s, "loss": s + seed} for s in (1, 2, 3) if s != 2 or not seed] for seed in (0, 1)]
-    found = steps.trace(logs, lambda line: steps.number_in(line, "loss"))
+    found = steps.trace(logs, "loss")
     assert found is not None
     np.testing.assert_allclose(found[0], [1, 3])
     np.testing.assert_allclose(found[1], [[1, 3], [2, 4]])
-    assert steps.trace([[{"step": 1}]], lambda line: steps.number_in(line, "loss")) is None
+    assert steps.trace([[{"step": 1, "loss": bad}] for bad in (None, "x", math.nan, 1e200)], "loss") is None
 
 
 def test_long_lines_are_means_within_bins() -> None:
@@ -121,10 +120,11 @@ def test_pseudo_label_health_has_all_methods_in_one_picture(make: Any) -> None:
         for s in (10, 20)
     ]
     fixmatch = [{"step": s, "mask_ratio": 0.5} for s in (10, 20)]
-    (picture,) = health.overview(grouped(runs), {folder(runs[0]): u2pl, folder(runs[1]): fixmatch})
+    group = grouped(runs)
+    (picture,) = health.overview(group, noted(group, {folder(runs[0]): u2pl, folder(runs[1]): fixmatch}))
     titles = [ax.get_title(loc="left") for ax in figure.draw(picture).axes]
     assert len([t for t in titles if t]) >= 6, "share, accuracy, threshold, queue, negatives of two origins"
-    assert health.overview(grouped([make(0.4)]), {}) == []
+    assert health.overview(grouped([make(0.4)]), []) == []
 
 
 # Maps -------------------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_hostile_and_long_names_can_be_drawn(make: Any, name: str) -> None:
         *effort.hours(grouped(runs)),
         *effort.costs(grouped(runs)),
         *curves.learning(grouped(runs), lines),
-        *health.overview(grouped(runs), lines),
+        *health.overview(grouped(runs), noted(grouped(runs), lines)),
         *heat.class_maps(grouped(runs)),
         *heat.confusions(grouped(runs), {folder(runs[0]): np.eye(3)}),
     ]

@@ -18,7 +18,7 @@ from bench.records.schema import Result
 from reports.plots import figure, health
 from reports.plots.picture import Picture
 from reports.report import write_report
-from reports.sheets.health import Health, gather, sheet
+from reports.sheets.health import Health, gather, health_sheet
 
 CLASSES = ("road", "sky", "car")
 Line = dict[str, Any]
@@ -263,7 +263,7 @@ def test_the_table_has_the_switch_and_the_end(make: Any) -> None:
         ]
         for a in (0.1, 0.3)
     ]
-    found = sheet(group, [("u2pl", group.splits[0], healthy(runs))])
+    found = health_sheet(group, [("u2pl", group.splits[0], healthy(runs))])
     assert found.lines[0][4:] == ("after the warm-up", "last", "steps")
     place = ("u2pl", "1_8 (46)")
     assert found.lines[1:] == (
@@ -273,7 +273,7 @@ def test_the_table_has_the_switch_and_the_end(make: Any) -> None:
             *("40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "20, 30"),
         ),
     )
-    last = dict(zip(found.records[0], found.records[-1], strict=True))
+    last = found.frame.iloc[-1]
     assert [last[name] for name in ("figure", "step", "n")] == ["accuracy_teacher", 30, 2]
     assert [last[name] for name in ("mean", "smallest", "largest")] == pytest.approx([0.5, 0.4, 0.6])
 
@@ -282,8 +282,8 @@ def test_the_table_has_the_switch_and_the_end(make: Any) -> None:
 def test_without_a_line_after_the_warmup_there_is_the_end_only(make: Any, warmup: int | None) -> None:
     group = grouped([make(0.5, method="u2pl")])
     lines = [{"step": s, "alpha": 0.1, "warmup_steps": warmup} for s in (10, 20, 30)]
-    found = sheet(group, [("u2pl", group.splits[0], healthy([lines]))])
-    assert found.lines[1][4:] == ("", "10.0", "30") and len(found.records) == 2
+    found = health_sheet(group, [("u2pl", group.splits[0], healthy([lines]))])
+    assert found.lines[1][4:] == ("", "10.0", "30") and len(found.frame) == 1
 
 
 # Report
@@ -322,17 +322,6 @@ def test_rows_of_other_knobs_have_figures_of_their_own(make: Any, tmp_path: Path
     )
     assert "health of u2pl (anchors=50) on" in text and "health of u2pl (anchors=256) on" in text
     assert len(list((tmp_path / "out").glob("health-camvid-*.png"))) == 2
-
-
-@pytest.mark.slow
-def test_hostile_names_are_only_text_in_health_too(make: Any, tmp_path: Path) -> None:
-    names = {"dataset": "../../evil<b>", "method": "=cmd|x", "split": "[bold]a|b", "protocol": "p\n# q"}
-    store(tmp_path / "runs", make(0.4, **names), lines_of())
-    report = write_report([tmp_path / "runs"], tmp_path / "deep" / "out")
-    assert all(path.parent == tmp_path / "deep" / "out" and path.exists() for path in report.paths)
-    text = (tmp_path / "deep" / "out" / "report.md").read_text()
-    assert "<b>" not in text.replace("\\<", "") and "\n# q" not in text
-    assert "health of =cmd\\|x on \\[bold\\]a\\|b (46), class by class" in text
 
 
 @pytest.mark.slow

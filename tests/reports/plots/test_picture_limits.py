@@ -15,6 +15,7 @@ from reports.plots import classes as heat
 from reports.plots import curves, effort, figure, health, labels, steps
 from reports.plots import picture as words
 from reports.plots.picture import Picture
+from reports.sheets.health import noted
 from reports.statistics import summarise
 
 
@@ -66,7 +67,7 @@ def drawn(runs: list[Result]) -> list[Picture]:
         *effort.hours(grouped(runs)),
         *effort.costs(grouped(runs)),
         *curves.learning(grouped(runs), logs),
-        *health.overview(grouped(runs), logs),
+        *health.overview(grouped(runs), noted(grouped(runs), logs)),
         *heat.class_maps(grouped(runs)),
         *heat.confusions(grouped(runs), pooled),
     ]
@@ -119,11 +120,6 @@ def test_equal_results_give_equal_files(make: Any) -> None:
     assert first == second and all(b"<dc:date>" not in files["svg"] for files in first)
 
 
-def test_methods_differ_without_colour() -> None:
-    looks = [words.style(number) for number in range(36)]
-    assert len({(look["marker"], look["linestyle"]) for look in looks}) == 36
-
-
 @pytest.mark.parametrize("length", [5, 12, 40])
 def test_long_names_lose_their_middle(length: int) -> None:
     text = words.short("a" * 30 + "b" * 30, length)
@@ -137,9 +133,11 @@ def test_long_names_lose_their_middle(length: int) -> None:
     [(0, 6, []), (1, 6, [1]), (6, 6, [6]), (7, 6, [4, 3]), (10, 3, [2, 3, 2, 3])],
 )
 def test_panels_are_dealt_to_pictures(count: int, size: int, expected: list[int]) -> None:
-    found = words.batches(count, size)
-    assert sorted(map(len, found)) == sorted(expected)
-    assert [i for part in found for i in part] == list(range(count))
+    found = words.paged("Cost", range(count), size)
+    assert sorted(len(panels) for _, panels in found) == sorted(expected)
+    assert [i for _, panels in found for i in panels] == list(range(count))
+    ends = [f" ({place} of {len(found)})" for place in range(1, len(found) + 1)] if len(found) > 1 else [""]
+    assert [title for title, _ in found] == [f"Cost{end}" for end in ends][: len(found)]
 
 
 def test_an_axis_shows_the_means_and_no_more_of_the_intervals_than_fits() -> None:
@@ -249,7 +247,8 @@ def test_health_of_classes_is_a_mean_or_a_sum_and_shares_are_percent(make: Any) 
         for s in (1, 2)
     ]
     fixmatch = [{"step": s, "mask_ratio": 0.5, "accuracy_kept": 0.9} for s in (1, 2)]
-    (picture,) = health.overview(grouped(runs), {folder(runs[0]): u2pl, folder(runs[1]): fixmatch})
+    group = grouped(runs)
+    (picture,) = health.overview(group, noted(group, {folder(runs[0]): u2pl, folder(runs[1]): fixmatch}))
     last = {
         title: {name: float(line.get_ydata()[-1]) for name, line in found.items()}
         for title, found in lines_of(figure.draw(picture)).items()

@@ -16,7 +16,6 @@ from reports.groups import comparable
 from reports.report import write_report
 from reports.sheets.ablation import AblationTable
 from reports.sheets.ablation import ablation_tables as tables_of
-from reports.sheets.sheet import cell_text
 from reports.sheets.text import to_csv, to_markdown, to_rich
 
 SWEEP = Ablation(
@@ -56,7 +55,7 @@ def run(make: Any) -> Any:
 
 def cells(results: list[Result]) -> dict[str, list[str]]:
     (table,) = ablation_tables(results, SWEEP)
-    return {row.name: [cell_text(cell) for cell in row.cells] for row in table.rows}
+    return {line[0]: list(line[1:-2:2]) for line in table.sheet.lines[1:]}
 
 
 def test_rows_are_variants_and_differences_are_paired_over_common_seeds(run: Any) -> None:
@@ -66,21 +65,21 @@ def test_rows_are_variants_and_differences_are_paired_over_common_seeds(run: Any
     ]
     (table,) = ablation_tables(results, SWEEP)
     # +1 and +3 points on the seeds 1 and 2; seed 7 has no partner. Mean 2, deviations 1: root of 2 / 1.
-    assert table.lines() == [
-        ["variant", "1_8 (46)", "difference", "paper 1/8, another data set", "paper 1/4, another data set"],
-        ["unreliable", "50.0 ± 10.0 (3)", "reference", "79.01", "79.30"],
-        ["all", "41.3 ± 27.8 (3)", "+2.0 ± 1.4 (2)", "77.40", "not published"],
-        ["more", "missing", "missing", "not published", "not published"],
-    ]
+    assert table.sheet.lines == (
+        ("variant", "1_8 (46)", "difference", "paper 1/8, another data set", "paper 1/4, another data set"),
+        ("unreliable", "50.0 ± 10.0 (3)", "reference", "79.01", "79.30"),
+        ("all", "41.3 ± 27.8 (3)", "+2.0 ± 1.4 (2)", "77.40", "not published"),
+        ("more", "missing", "missing", "not published", "not published"),
+    )
 
 
 def test_each_split_has_its_cells_and_its_difference(run: Any) -> None:
     results = [run(0.4), run(0.5, split="full"), run(0.6, "all", split="full")]
     (table,) = ablation_tables(results, SWEEP)
-    heading, reference, every, _ = table.lines()
-    assert heading[:5] == ["variant", "1_8 (46)", "difference", "full (367)", "difference"]
-    assert reference[1:5] == ["40.0 (1)", "reference", "50.0 (1)", "reference"]
-    assert every[1:5] == ["missing", "missing", "60.0 (1)", "+10.0 (1)"]
+    heading, reference, every, _ = table.sheet.lines
+    assert heading[:5] == ("variant", "1_8 (46)", "difference", "full (367)", "difference")
+    assert reference[1:5] == ("40.0 (1)", "reference", "50.0 (1)", "reference")
+    assert every[1:5] == ("missing", "missing", "60.0 (1)", "+10.0 (1)")
 
 
 def test_only_runs_whose_knobs_are_those_of_a_variant_count(run: Any, make: Any) -> None:
@@ -107,10 +106,9 @@ def test_runs_with_other_knobs_or_another_version_are_another_table(
     tables = ablation_tables(results, SWEEP)
     assert len(tables) == 2 and setting in {table.setting for table in tables}
     for table in tables:
-        differences = [row.differences[0] for row in table.rows]
-        wanted = 0.05 if table.setting == setting else 0.1
-        assert differences[1] is not None and differences[1].mean == pytest.approx(wanted)
-        assert table.setting in table.title
+        differences = table.sheet.frame["difference_mean_percent"]
+        assert differences[1] == pytest.approx(5 if table.setting == setting else 10)
+        assert table.setting in table.sheet.title
     assert ablation_tables(results[:3], SWEEP, fewest=2)[0].setting == "", "one table alone"
 
 
@@ -123,10 +121,10 @@ def test_runs_that_may_not_be_compared_are_other_tables(run: Any) -> None:
 
 def test_a_table_without_its_reference_has_no_differences(run: Any) -> None:
     (table,) = ablation_tables([run(0.5, "all"), run(0.6, alpha=0.4)], SWEEP, fewest=2)
-    assert [line[1:3] for line in table.lines()[1:]] == [
-        ["missing", "reference"],
-        ["50.0 (1)", "missing"],
-        ["60.0 (1)", "missing"],
+    assert [line[1:3] for line in table.sheet.lines[1:]] == [
+        ("missing", "reference"),
+        ("50.0 (1)", "missing"),
+        ("60.0 (1)", "missing"),
     ]
 
 
@@ -154,7 +152,7 @@ def test_the_csv_has_a_line_for_each_variant_on_each_split(run: Any) -> None:
 
 def test_without_published_numbers_there_are_no_columns(run: Any) -> None:
     (table,) = ablation_tables([run(0.4)], Ablation(**{**vars(SWEEP), "published": None, "note": ""}))
-    assert table.lines()[0] == ["variant", "1_8 (46)", "difference"]
+    assert table.sheet.lines[0] == ("variant", "1_8 (46)", "difference")
     assert "aper" not in to_markdown(table.sheet)
 
 
@@ -201,14 +199,13 @@ def test_runs_on_other_tags_or_seeds_are_averaged_with_no_others(run: Any) -> No
         return {"method": knobs, "tags": tags, **({"cam_seeds": seeds} if seeds else {})}
 
     pixel, weak = run(0.6), run(0.4, split="tags", config=config(refine="crf"))
-    (table,) = ablation_tables([pixel, weak], SWEEP)
-    assert [cell_text(cell) for cell in table.rows[0].cells] == ["40.0 (1)", "60.0 (1)"]
+    assert cells([pixel, weak])["unreliable"] == ["40.0 (1)", "60.0 (1)"]
     others = [
         run(0.1, split="tags", config=config("shuffled", refine="crf"), run_id="a"),
         run(0.3, split="tags", config=config(refine="par"), run_id="b"),
     ]
     found = {table.setting: table for table in ablation_tables([pixel, weak, *others], SWEEP)}
-    assert {setting: [cell_text(cell) for cell in of.rows[0].cells] for setting, of in found.items()} == {
+    assert {setting: list(of.sheet.lines[1][1:-2:2]) for setting, of in found.items()} == {
         "tags=given": ["60.0 (1)"],
         "cam_seeds.refine=crf, tags=given": ["40.0 (1)"],
         "cam_seeds.refine=crf, tags=shuffled": ["10.0 (1)"],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import yaml
 from grouping import folder, grouped
@@ -22,7 +23,7 @@ from reports.sheets.basis import lists, protocol
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs, images_per_second
 from reports.sheets.differences import average_rank_sheet, differences
-from reports.sheets.headline import holes, intervals, modules
+from reports.sheets.headline import headline, holes, intervals, modules
 from reports.sheets.literature import FILE, beside, published
 from reports.sheets.sheet import Sheet
 from reports.sheets.text import latex_text, to_csv, to_latex, to_markdown, to_rich
@@ -35,7 +36,9 @@ SMALL = Sheet(
     title="mIoU (%)",
     group="a_b, 50 %",
     lines=(("method", "1_8 (46)"), ("u2pl", "44.7 ± 2.0 (3)"), ("x|y", "missing")),
-    records=(("method", "mean", "n"), ("u2pl", 44.7, 3), ("x|y", None, 0)),
+    frame=pandas.DataFrame(
+        [["u2pl", 44.7, 3], ["x|y", None, 0]], columns=["method", "mean", "n"], dtype=object
+    ),
     notes=("a note & more",),
 )
 
@@ -101,7 +104,7 @@ def test_a_narrow_terminal_cuts_no_name_short() -> None:
         title="a title that is wider than its table",
         group="g",
         lines=(("method", "split"), ("u2pl_weak (tags=shuffled)", "1_8+tags")),
-        records=(),
+        frame=pandas.DataFrame(),
         names=2,
     )
     text = printed(long, width=20)
@@ -261,7 +264,8 @@ def test_classes_are_means_over_the_seeds_that_have_them(make: Any) -> None:
         "class",
         "fixmatch (1)",
     )
-    assert first.records[-1][-1] == 0 and first.records[-1][-5] is None
+    last = first.frame.iloc[-1]
+    assert last["n"] == 0 and last["mean_percent"] is None
 
 
 def test_costs(make: Any) -> None:
@@ -357,7 +361,7 @@ def test_lists_of_the_published_numbers_are_the_known_ones() -> None:
 
 NAMES = [
     *("a|b", "=cmd|' /C calc'!A0", "+1", " -1", "@x", "\uff1dSUM(A1)", "a\nb", "a\x1b[31mb", "a\u202eb"),
-    *("[bold]x[/bold]", "<script>x</script>", "![x](y)", "`x`", "_x_ **y**", "\\", "$x$", "../../up"),
+    *("[bold]x[/bold]", "[/]", "<script>x</script>", "![x](y)", "`x`", "_x_ **y**", "\\", "$x$", "../../up"),
     *(r"\input{/etc/passwd}", "{}$&#^_~%", "[1cm]", "*", "^^M", "%x"),
 ]
 WORDS = r"textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar"
@@ -368,7 +372,7 @@ def test_hostile_names_are_text_in_latex(name: str) -> None:
     text = latex_text(name)
     rest = re.sub(rf"\\(?:{WORDS})\{{\}}|\{{[\[*]\}}|\$\\pm\$|\\[{{}}$&#_%]", "", text)
     assert not re.search(r"[\\{}$&#^_~%\[*\x00-\x1f]", rest)
-    sheet = Sheet("s", name, name, ((name, name), (name, name)), ((name,),), notes=(name,))
+    sheet = Sheet("s", name, name, pandas.DataFrame(), ((name, name), (name, name)), notes=(name,))
     lines = to_latex(sheet).splitlines()
     assert len(lines) == 13
     for line in (lines[6], lines[8]):
@@ -377,25 +381,38 @@ def test_hostile_names_are_text_in_latex(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_names_stay_text_in_every_sheet(make: Any, name: str) -> None:
+    """A name can come in as data set, protocol, split, class, method and knob."""
     fields: dict[str, Any] = {"dataset": name, "protocol": name, "split": name, "classes": [name, "b", "c"]}
     runs = [
-        *(make(0.4, method=name, seed=s, curve=[0.5], **fields) for s in (0, 1)),
+        *(make(0.4, method=name, seed=s, curve=[0.5], knobs={"k": name}, **fields) for s in (0, 1)),
+        make(0.4, method=name, knobs={"k": "x"}, **fields),
         *(make(0.5, seed=s, **fields) for s in (0, 1)),
     ]
     group = grouped(runs)
-    sheets = [intervals(group), modules(group), costs(group, {}, {}), differences(group, "supervised", {})]
-    sheets += [*class_sheets(group), *filter(None, [average_rank_sheet(group)])]
-    assert len(sheets) == 6
+    sheets = [headline(group), intervals(group), modules(group), costs(group, {}, {})]
+    sheets += [differences(group, "supervised", {}), *class_sheets(group)]
+    sheets += filter(None, [average_rank_sheet(group)])
+    assert len(sheets) == 7
+    harmless = re.sub(r"[\n\x1b\u202e]", "\ufffd", name)
     for sheet in sheets:
-        for line in csv.reader(io.StringIO(to_csv(sheet))):
-            assert len(line) == len(sheet.records[0])
+        heading, *records = csv.reader(io.StringIO(to_csv(sheet)))
+        assert heading == list(sheet.frame)
+        for line in records:
+            assert len(line) == len(heading) and line[0].removeprefix("'") == harmless
             for cell in line:
                 formula = cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d"))
                 assert not formula or re.fullmatch(r"-?[\d.e-]+", cell)
         markdown, width = to_markdown(sheet), len(sheet.lines[0])
         table = markdown.split("\n\n")[0].splitlines()
         assert len(table) == len(sheet.lines) + 1
-        assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == width + 1 for line in table)
-        assert not re.search(r"(?<!\\)(?:\\\\)*[<>$]", markdown)
-        for text in (markdown, to_csv(sheet), to_latex(sheet), printed(sheet)):
-            assert not any(sign in text for sign in "\x1b\u202e")
+        assert all(len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) == width + 1 for line in table), (
+            "cells broken up"
+        )
+        assert not re.search(r"(?<!\\)(?:\\\\)*[<>$\[\]`*]", "\n".join(table))
+        assert not re.search(r"[^\\A-Za-z0-9]_\w", markdown)
+        text = printed(sheet)
+        assert harmless in text
+        for said in (markdown, to_csv(sheet), to_latex(sheet), text):
+            assert not any(sign in said for sign in "\x1b\u202e")
+    rows = to_markdown(sheets[0]).splitlines()[2:]
+    assert any(re.sub(r"\\(.)", r"\1", row).startswith(f"| {harmless.lstrip()} (k=") for row in rows)

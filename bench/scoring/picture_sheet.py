@@ -9,7 +9,6 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import matplotlib
 import numpy as np
@@ -22,60 +21,18 @@ from matplotlib.transforms import Bbox
 from scipy import ndimage
 
 from bench.labels import IGNORE
-from bench.records.schema import Result
+from bench.scoring.looks import Looked, Looks
 
 DPI = 100
 NARROWEST = 150  # pixels of a column, so that its heading has room
-GAP, LINE = 10, 14  # pixels between panels, of a line of text
+GAP, LINE = 10, 14  # pixels between tiles, of a line of text
 PATCH = 24  # width of a patch of colour in the legend
-NAMED = 0.03  # share of a panel from which on a region bears its name
+NAMED = 0.03  # share of a tile from which on a region bears its name
 SIZES = {"title": 10.0, "heading": 8.0, "name": 7.0}  # points
 
 
-class Looked(Protocol):
-    """What is drawn of an image: see bench.scoring.looks.Looked, which this room may not import."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def tags(self) -> tuple[int, ...] | None: ...
-    @property
-    def image(self) -> np.ndarray: ...
-    @property
-    def truth(self) -> np.ndarray | None: ...
-    @property
-    def heat(self) -> np.ndarray | None: ...
-    @property
-    def seed(self) -> np.ndarray | None: ...
-    @property
-    def pseudo_label(self) -> np.ndarray: ...
-    @property
-    def unreliable(self) -> np.ndarray | None: ...
-    @property
-    def prediction(self) -> np.ndarray: ...
-
-
-class Looks(Protocol):
-    """What is drawn of a run: see bench.scoring.looks.Looks."""
-
-    @property
-    def result(self) -> Result: ...
-    @property
-    def palette(self) -> np.ndarray: ...
-    @property
-    def background(self) -> int | None: ...
-    @property
-    def alpha(self) -> float: ...
-    @property
-    def seeds(self) -> bool: ...
-    @property
-    def withheld(self) -> bool: ...
-    @property
-    def images(self) -> Sequence[Looked]: ...
-
-
 @dataclass(frozen=True)
-class Panel:
+class Tile:
     """One picture; without it, a note in its place."""
 
     picture: np.ndarray | None  # h w 3 uint8
@@ -87,7 +44,7 @@ class Panel:
 class Column:
     title: str
     caption: str
-    panels: list[Panel]
+    tiles: list[Tile]
 
 
 def coloured(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -136,16 +93,16 @@ def columns_of(looks: Looks) -> list[Column]:
     """The columns of a sheet, with those of seeds where the run has them."""
     seen, palette = looks.images, looks.palette
 
-    def labels(maps: Sequence[np.ndarray | None], note: str = "") -> list[Panel]:
-        return [Panel(None, note=note) if one is None else Panel(coloured(one, palette), one) for one in maps]
+    def labels(maps: Sequence[np.ndarray | None], note: str = "") -> list[Tile]:
+        return [Tile(None, note=note) if one is None else Tile(coloured(one, palette), one) for one in maps]
 
-    def heat(one: Looked) -> Panel:
-        return Panel(None, note="no tags") if one.heat is None else Panel(heated(one.image, one.heat))
+    def heat(one: Looked) -> Tile:
+        return Tile(None, note="no tags") if one.heat is None else Tile(heated(one.image, one.heat))
 
-    def pseudo(one: Looked) -> Panel:
+    def pseudo(one: Looked) -> Tile:
         picture = coloured(one.pseudo_label, palette)
         marked = picture if one.unreliable is None else hatched(picture, one.unreliable)
-        return Panel(marked, one.pseudo_label)
+        return Tile(marked, one.pseudo_label)
 
     of_seeds = [
         Column("activation maps", "of the strongest tag: dark 0, bright 1", [heat(one) for one in seen]),
@@ -155,7 +112,7 @@ def columns_of(looks: Looks) -> list[Column]:
     least_sure = f"{among}hatched: the {100 * looks.alpha:.3g} % least sure pixels"
     whose = "masks opened for this sheet" if looks.withheld else "masks that it learned from"
     return [
-        Column("image", "", [Panel(one.image) for one in seen]),
+        Column("image", "", [Tile(one.image) for one in seen]),
         Column("truth", whose, labels([one.truth for one in seen], "no mask")),
         *(of_seeds if looks.seeds else []),
         Column("pseudo-label", least_sure, [pseudo(one) for one in seen]),
@@ -193,7 +150,7 @@ class Layout:
     rows: list[list[str]]  # lines of each row's heading
     captions: list[list[str]]  # lines of each column's caption
     headings: int  # top of the headings of columns
-    tops: list[int]  # of each row's panels
+    tops: list[int]  # of each row's tiles
     heights: list[int]
     legend: int
     entry: float  # width of an entry of the legend
@@ -213,14 +170,14 @@ def layout(title: str, headings: Sequence[str], columns: Sequence[Column], names
         return measured.get_text_width_height_descent(text, font, ismath=False)[0]
 
     by_row = [
-        [panel.picture for panel in panels if panel.picture is not None]
-        for panels in zip(*(column.panels for column in columns), strict=True)
+        [tile.picture for tile in tiles if tile.picture is not None]
+        for tiles in zip(*(column.tiles for column in columns), strict=True)
     ]
     wide = max(NARROWEST, *(picture.shape[1] for of_row in by_row for picture in of_row))
     total = GAP + len(columns) * (wide + GAP)
-    captions = [wrapped(column.caption, wide, width_of) for column in columns]
-    titles = wrapped(title, total - 2 * GAP, partial(width_of, kind="title"))
-    rows = [wrapped(text, total - 2 * GAP, width_of) for text in headings]
+    captions = [folded(column.caption, wide, width_of) for column in columns]
+    titles = folded(title, total - 2 * GAP, partial(width_of, kind="title"))
+    rows = [folded(text, total - 2 * GAP, width_of) for text in headings]
     entry = PATCH + 6 + max(map(width_of, names)) + 2 * GAP
     beside = max(int((total - GAP) // entry), 1)
 
@@ -267,14 +224,14 @@ def draw(
         write(left, at.headings, column.title, weight="bold")
         for place, line in enumerate(caption, 1):
             write(left, at.headings + LINE * place, line, color="#444444")
-        for panel, y, high in zip(column.panels, at.tops, at.heights, strict=True):
-            if panel.picture is None:
-                write(left + at.column / 2, y + high / 2, panel.note, ha="center", color="#444444")
+        for tile, y, high in zip(column.tiles, at.tops, at.heights, strict=True):
+            if tile.picture is None:
+                write(left + at.column / 2, y + high / 2, tile.note, ha="center", color="#444444")
                 continue
-            h, w = panel.picture.shape[:2]
-            canvas[y : y + h, left : left + w] = panel.picture
-            if panel.label is not None:
-                _write_names(ax, panel.label, classes, left, y)
+            h, w = tile.picture.shape[:2]
+            canvas[y : y + h, left : left + w] = tile.picture
+            if tile.label is not None:
+                _write_names(ax, tile.label, classes, left, y)
     for number, (picture, name) in enumerate(entries):
         y = at.legend + (LINE + 6) * (number // at.beside)
         left = GAP + round(at.entry * (number % at.beside))
@@ -286,7 +243,7 @@ def draw(
     return file.getvalue()
 
 
-def wrapped(text: str, width: float, width_of: Callable[[str], float]) -> list[str]:
+def folded(text: str, width: float, width_of: Callable[[str], float]) -> list[str]:
     """The lines of a text, none wider than `width` unless a single word is."""
     lines: list[str] = []
     for word in text.split(" "):
@@ -300,8 +257,8 @@ def wrapped(text: str, width: float, width_of: Callable[[str], float]) -> list[s
 def legend_of(
     columns: Sequence[Column], palette: np.ndarray, classes: Sequence[str]
 ) -> list[tuple[np.ndarray, str]]:
-    """A patch of colour and a name for each class that occurs in a panel, for 255 and for the hatching."""
-    labels = [panel.label for column in columns for panel in column.panels if panel.label is not None]
+    """A patch of colour and a name for each class that occurs in a tile, for 255 and for the hatching."""
+    labels = [tile.label for column in columns for tile in column.tiles if tile.label is not None]
     occurring = sorted({value for label in labels for value in np.unique(label).tolist()})
     entries = []
     for value in occurring:
@@ -313,7 +270,7 @@ def legend_of(
 
 
 def _write_names(ax: Axes, label: np.ndarray, classes: Sequence[str], left: int, top: int) -> None:
-    """The names of the large regions of a panel; one that would cover another's or leave the panel is left
+    """The names of the large regions of a tile; one that would cover another's or leave the tile is left
     out."""
     w = label.shape[1]
     taken: list[Bbox] = []
@@ -330,7 +287,7 @@ def _write_names(ax: Axes, label: np.ndarray, classes: Sequence[str], left: int,
             parse_math=False,
         )
         box = text.get_window_extent().transformed(ax.transData.inverted())  # in pixels from the top left
-        # Into the panel, where a region at its edge would have its name cut.
+        # Into the tile, where a region at its edge would have its name cut.
         shift = max(left + 2 - box.x0, 0) - max(box.x1 - (left + w - 2), 0)
         text.set_x(left + column + 0.5 + shift)
         box = text.get_window_extent().transformed(ax.transData.inverted())

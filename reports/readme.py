@@ -1,0 +1,88 @@
+"""The tables in a README: the text between two markers, found, compared and written anew."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.errors import DataError, did_you_mean
+
+BEGIN = re.compile(r"<!-- table: (.+) -->")
+END = "<!-- end of table -->"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The lines between two markers."""
+
+    name: str
+    line: int  # of the first marker, from 1
+    start: int  # lines[start:end] are between the markers
+    end: int
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A text with the tables of the records in its blocks."""
+
+    text: str
+    stale: tuple[Block, ...]  # of the text before, whose content was not their table
+    unplaced: tuple[str, ...]  # names of tables that have no block
+
+
+def rewritten(text: str, found: Mapping[str, str], file: str = "README.md") -> Rewritten:
+    """Put the table of that name in every block of a text. Raises DataError as `blocks` does."""
+    lines = text.split("\n")
+    placed = blocks(text, found, file)
+    stale: list[Block] = []
+    for block in reversed(placed):
+        content = ["", *found[block.name].split("\n"), ""]
+        if lines[block.start : block.end] != content:
+            stale.insert(0, block)
+            lines[block.start : block.end] = content
+    names = {block.name for block in placed}
+    return Rewritten("\n".join(lines), tuple(stale), tuple(name for name in found if name not in names))
+
+
+def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Block]:
+    """The blocks of a text, in its order: between a line `<!-- table: NAME -->` and `<!-- end of table -->`.
+
+    Raises DataError, with the line at fault, for a name that no table has and a marker without its partner.
+    """
+    known = set(names)
+    found: list[Block] = []
+    open_: tuple[str, int] | None = None
+    for number, line in enumerate(text.split("\n"), 1):
+        marker = BEGIN.fullmatch(line.rstrip())
+        if open_ is not None and marker:
+            raise DataError(_no_end(file, *open_))
+        if marker:
+            open_ = marker[1], number
+            if marker[1] not in known:
+                raise DataError(
+                    f"{file}, line {number}: there is no table {marker[1]!r}{did_you_mean(marker[1], known)}"
+                )
+        elif line.rstrip() == END:
+            if open_ is None:
+                raise DataError(f"{file}, line {number}: {END!r} ends no table; remove the line.")
+            found.append(Block(*open_, open_[1], number - 1))
+            open_ = None
+    if open_ is not None:
+        raise DataError(_no_end(file, *open_))
+    return found
+
+
+def _no_end(file: str, name: str, line: int) -> str:
+    return f"{file}, line {line}: the table {name!r} has no end; add the line {END!r} behind it."
+
+
+def read_readme(readme: Path) -> str:
+    """The text, with line feeds alone. Raises DataError where it is none."""
+    if not readme.is_file():
+        raise DataError(f"no file {readme}; give --readme.")
+    try:
+        return readme.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{readme} is not UTF-8 ({error}); save it as such.") from error
