@@ -60,12 +60,28 @@ class BoxRule:
     log_ratio: bool = False
 
 
+# Of equal views, from UniMatch as the strong view is (dataset/transform.py): a box with probability one half.
+EQUAL_BOXES = BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3))
+
+
 @dataclass(frozen=True)
 class Views:
-    """What the loader prepares for every stream but the labeled one, beside the weak view."""
+    """What the loader prepares beside the weak view, where the protocol says `views: published`.
+
+    `strong` and `boxes` are of the unlabeled images, `colours` is of the labeled ones.
+    """
 
     strong: int = 0  # independently coloured copies of the weak view
     boxes: BoxRule | None = None  # one box mask per strong view, or one for the weak view where there is none
+    # Labeled images are coloured as strong views are. None: as the protocol says, the same in every method.
+    colours: bool | None = None
+
+    def equal(self) -> Views:
+        """What the loader prepares instead where the protocol says `views: equal`: of the unlabeled images
+        the one strong view and the boxes that all methods get (more strong views only where the method asks
+        for them), and coloured labeled images unless the method is named for the opposite."""
+        colours = True if self.colours is None else self.colours
+        return Views(max(self.strong, 1), EQUAL_BOXES, colours)
 
 
 @dataclass(frozen=True)
@@ -73,12 +89,25 @@ class Stream:
     """The images of one kind of supervision in a batch."""
 
     ids: tuple[str, ...]
-    image: Tensor  # B 3 H W, weak view
+    image: (
+        Tensor  # B 3 H W, weak view; of the labeled stream coloured where the protocol or the method says so
+    )
     valid: Tensor  # B H W bool, False in padding
     label: Tensor = ABSENT  # B H W: a mask, or a CAM seed where tags are granted; None in other streams
     tags: Tensor = ABSENT  # B C bool, classes the image may hold: its tags and background; all without tags
     strong: tuple[Tensor, ...] = ()  # of B 3 H W, same geometry as image
     boxes: tuple[Tensor, ...] = ()  # of B H W bool, True where the next image of the batch shows
+
+    @property
+    def student(self) -> Tensor:
+        """B 3 H W, what a student trains on: the first strong view, or the weak one where there is none. The
+        protocol may have asked for it where the method did not."""
+        return self.strong[0] if self.strong else self.image
+
+    @property
+    def box(self) -> Tensor | None:
+        """B H W bool, the CutMix box of `student`, for `bench.ops.mixing.mix`; None where there is none."""
+        return self.boxes[0] if self.boxes else None
 
 
 @dataclass(frozen=True)
@@ -137,7 +166,8 @@ def no_second_net() -> Net:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned, the same for all methods: the classes and the loss on labeled pixels.
+    """What is to be learned, the same for all methods: the classes, the loss on labeled pixels, the rule of
+    the views.
 
     `new_net()` gives a method another network of the protocol, for example for two students that teach each
     other. It starts from the same weights file as the first one and draws its heads anew, by the run's seed:
@@ -151,6 +181,8 @@ class Task:
     labeled_loss: Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
     background: int | None = None  # id of the background class, where there is one
     new_net: Callable[[], Net] = no_second_net
+    # The protocol says `views: equal`: boxes are drawn by its rule, and a method's own coins do not apply.
+    equal_views: bool = False
 
 
 class Net(nn.Module, ABC):
@@ -222,7 +254,8 @@ class Method(nn.Module, ABC):
         """Called after the optimizer's step, e.g. to move a teacher."""
 
     def predictor(self) -> nn.Module:
-        """The module whose score is the method's headline; the student's is recorded as well."""
+        """The module whose score is the method's headline; the student's is recorded as well. Where the
+        protocol has a teacher, that is the headline and this one stands beside it."""
         return self.net
 
     def note(self, name: str, value: Tensor) -> None:

@@ -143,15 +143,20 @@ def make_seeds(
 
 
 def _score_and_record(trainer: Trainer) -> Result:
-    """Score the last weights, student and predictor, and write the result: the run is done."""
+    """Score the last weights, write the result: the run is done. Scored are the headline, the student and,
+    beside a teacher of the protocol, what the method names."""
     started = time.monotonic()
     plan, method, dataset = trainer.plan, trainer.method, trainer.dataset
-    predictor = method.predictor()
-    counts = {"predictor": trainer.counts(predictor, "predictor")}
-    same = predictor is method.net
-    counts["student"] = counts["predictor"] if same else trainer.counts(method.net, "student")
+    modules = {"predictor": trainer.headline(), "student": method.net}
+    if trainer.teacher is not None:
+        modules["own"] = method.predictor()
+    counts: dict[str, np.ndarray] = {}
+    for name, module in modules.items():
+        same = [other for other in counts if modules[other] is module]
+        counts[name] = counts[same[0]] if same else trainer.counts(module, name)
     eval_seconds = time.monotonic() - started
-    weights = exported.to_bytes(exported.network_of(predictor), dataset.classes, plan.config.protocol.network)
+    network = exported.network_of(modules["predictor"])
+    weights = exported.to_bytes(network, dataset.classes, plan.config.protocol.network)
     contents = session.contents_at_end(trainer).model_copy(update={"weights": sha256(weights).hexdigest()})
     result = _result(trainer, counts, eval_seconds, contents)
     plan.folder.write_counts(plan.split.eval, counts)
@@ -180,6 +185,7 @@ def _result(
         classes=list(dataset.classes),
         student=scores["student"],
         predictor=scores["predictor"],
+        own=scores.get("own"),
         curve=[*trainer.curve, Point(step=trainer.step, miou=scores["predictor"].miou)],
         train_seconds=trainer.train_seconds,
         eval_seconds=eval_seconds,

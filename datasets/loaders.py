@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils import data
 
@@ -53,9 +54,9 @@ class StepBatches(data.Dataset[Batch]):
         split: Which ids grant pixels, tags or nothing. Only ids that grant pixels are asked for a mask,
             unless `audit` is set.
         protocol: Its `crop` (height, width), `resize` (smallest and largest factor on an image's own size),
-            `batch` (sizes of the labeled and unlabeled streams) and `steps`.
+            `batch` (sizes of the labeled and unlabeled streams), `steps` and `views`.
         needs: The streams to make: "pixel" labeled, "tags" tagged, "none" unlabeled (see `Batch`).
-        views: What to prepare beside the weak view, for the unlabeled stream.
+        views: What the method asks for beside the weak view. Equal views of the protocol replace it.
         seed: The run's seed.
         audit: Read the masks of the unlabeled images too, for `Batch.truth`.
         tags: The classes of each tagged image, e.g. {"a": (0, 3)}, background among them where there is one.
@@ -87,10 +88,10 @@ class StepBatches(data.Dataset[Batch]):
         self.sources = batch_sources(split, self.needs, protocol.batch.labeled, unlabeled)
         self.tags, self.seed_of = dict(tags or {}), seed_of
         self.crop, self.resize, self.steps = protocol.crop, protocol.resize, protocol.steps
-        self.views = views
+        self.views = views.equal() if protocol.views == "equal" else views
         self.seed = seed
         self.audit = audit
-        if Supervision.NONE in self.needs and views.boxes is not None and unlabeled == 1:
+        if Supervision.NONE in self.needs and self.views.boxes is not None and unlabeled == 1:
             raise ConfigError(
                 "CutMix mixes an image with the next of its batch, in a batch of one with itself: use "
                 "`--set protocol.batch.unlabeled=2` or more."
@@ -121,6 +122,9 @@ class StepBatches(data.Dataset[Batch]):
         generator = numpy_for(self.seed, "weak", source, step, index)
         return draw_geometry(generator, (image.shape[0], image.shape[1]), self.crop, self.resize)
 
+    def _strong(self, view: Image, source: str, step: int, index: int, number: int = 0) -> Image:
+        return strong_view(view, numpy_for(self.seed, "strong", source, step, index, number))
+
     def _labeled(self, step: int) -> Stream:
         """Make the labeled stream: images with masks, then images with seeds."""
         ids, images, labels, valid = [], [], [], []
@@ -129,7 +133,10 @@ class StepBatches(data.Dataset[Batch]):
                 image = self.dataset.image(id)
                 geometry = self._geometry(source, step, index, image)
                 ids.append(id)
-                images.append(to_tensor(weak_image(image, geometry)))
+                view = weak_image(image, geometry)
+                images.append(
+                    to_tensor(self._strong(view, source, step, index) if self.views.colours else view)
+                )
                 labels.append(self._label(id, read(id), geometry))
                 valid.append(torch.from_numpy(weak_valid(geometry)))
         return Stream(
@@ -200,8 +207,7 @@ class StepBatches(data.Dataset[Batch]):
             images.append(to_tensor(weak))
             valid.append(torch.from_numpy(weak_valid(geometry)))
             for view, copies in enumerate(strong):
-                generator = numpy_for(self.seed, "strong", UNLABELED, step, index, view)
-                copies.append(to_tensor(strong_view(weak, generator)))
+                copies.append(to_tensor(self._strong(weak, UNLABELED, step, index, view)))
             if self.audit:
                 truth.append(self._withheld(id, geometry))
         unlabeled = Stream(

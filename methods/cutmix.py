@@ -2,7 +2,7 @@
 
 The teacher predicts two unlabeled images; the student must predict, on their CutMix, the CutMix of those
 predictions. The squared difference counts on every pixel and is scaled by one number per batch: the share of
-pixels that the teacher is sure of.
+pixels that the teacher is sure of. Under equal views box and student's view are those of every method.
 """
 
 from pydantic import Field
@@ -33,11 +33,11 @@ class CutMix(Method):
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
-        (box,) = unlabeled.boxes
+        box = unlabeled.box
         probability = self.teacher(unlabeled.image).softmax(1)  # B C H W
         target, valid = mix(probability, box), mix(unlabeled.valid, box)
 
-        logits = self.net(cat([labeled.image, mix(unlabeled.image, box)]))
+        logits = self.net(cat([labeled.image, mix(unlabeled.student, box)]))
         logits_labeled, logits_mixed = logits.split([len(labeled.image), len(unlabeled.image)])
         difference = squared_difference(logits_mixed.softmax(1), target)  # B H W
         counted = valid.sum().clamp(min=1)

@@ -3,6 +3,8 @@
 The teacher labels the weak view of the unlabeled images; the pixels it is sure of train the student on that
 same view. No strong view, no mixing: what a fixed threshold does by itself. (The offline form labels once
 with a finished network and trains a second one: ST, Yang et al., CVPR 2022. It is another baseline.)
+
+Equal views give it the strong view and the boxes that every method gets. Then it is `fixmatch`, bit for bit.
 """
 
 from pydantic import Field
@@ -11,6 +13,7 @@ from torch import Tensor, cat, nn
 from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
 from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
+from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
 
 
@@ -34,16 +37,18 @@ class FixedThreshold(Method):
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
+        box = unlabeled.box  # None, but under equal views
         confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
-        keep = (confidence >= self.hp.threshold) & unlabeled.valid
-        logits = self.net(cat([labeled.image, unlabeled.image]))
+        valid, target = mix(unlabeled.valid, box), mix(pseudo_label, box)
+        keep = (mix(confidence, box) >= self.hp.threshold) & valid
+        logits = self.net(cat([labeled.image, mix(unlabeled.student, box)]))
         logits_labeled, logits_unlabeled = logits.split([len(labeled.image), len(unlabeled.image)])
-        self.note("mask_ratio", keep.sum() / unlabeled.valid.sum().clamp(min=1))
-        self.audit("accuracy_kept", lambda truth: accuracy(pseudo_label, truth, keep))
+        self.note("mask_ratio", keep.sum() / valid.sum().clamp(min=1))
+        self.audit("accuracy_kept", lambda truth: accuracy(target, mix(truth, box), keep))
         return {
             "labeled": self.hp.labeled_weight * self.task.labeled_loss(logits_labeled, labeled.label),
             "unlabeled": self.hp.unlabeled_weight
-            * masked_cross_entropy(logits_unlabeled, pseudo_label, keep, unlabeled.valid),
+            * masked_cross_entropy(logits_unlabeled, target, keep, valid),
         }
 
     def after_step(self, at: Progress) -> None:

@@ -41,7 +41,7 @@ class FixMatch(Method):
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
-        (strong,), (box,) = unlabeled.strong, unlabeled.boxes
+        strong, box = unlabeled.student, unlabeled.box
         confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
         valid = mix(unlabeled.valid, box)
         keep = (mix(confidence, box) >= self.hp.threshold) & valid

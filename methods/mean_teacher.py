@@ -2,7 +2,7 @@
 
 The student's class probabilities on the unlabeled weak view are drawn to the teacher's by a squared
 difference, on every pixel: no threshold, no ramp. The two differ in their weights and in the student's
-dropout.
+dropout. Under equal views the student has the strong view and the boxes that every method gets.
 """
 
 from pydantic import Field
@@ -10,6 +10,7 @@ from torch import Tensor, cat, nn
 
 from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
 from bench.ops.losses import squared_difference
+from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
 
 
@@ -30,14 +31,16 @@ class MeanTeacher(Method):
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
-        target = self.teacher(unlabeled.image).softmax(1)  # B C H W
-        logits = self.net(cat([labeled.image, unlabeled.image]))
+        box = unlabeled.box  # None, but under equal views
+        target = mix(self.teacher(unlabeled.image).softmax(1), box)  # B C H W
+        valid = mix(unlabeled.valid, box)
+        logits = self.net(cat([labeled.image, mix(unlabeled.student, box)]))
         logits_labeled, logits_unlabeled = logits.split([len(labeled.image), len(unlabeled.image)])
         difference = squared_difference(logits_unlabeled.softmax(1), target)  # B H W, summed over C
-        counted = unlabeled.valid.sum().clamp(min=1) * target.shape[1]
+        counted = valid.sum().clamp(min=1) * target.shape[1]
         return {
             "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
-            "consistency": self.hp.consistency_weight * (difference * unlabeled.valid).sum() / counted,
+            "consistency": self.hp.consistency_weight * (difference * valid).sum() / counted,
         }
 
     def after_step(self, at: Progress) -> None:

@@ -1,6 +1,8 @@
 """Supervised: the labeled images alone, for as many steps as every other method gets.
 
-The lower bound on a small split, and the upper bound on `full`.
+The lower bound on a small split, and the upper bound on `full`. Its images are coloured where the protocol
+says `views: equal`; `supervised_colours` and `supervised_plain` are the same method with and without colours
+under any protocol.
 """
 
 from torch import Tensor

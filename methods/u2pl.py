@@ -19,6 +19,8 @@ Built from the paper; where paper and released code differ, and what was chosen:
   queues would be filled anew every step.
 - Every class present counts once, whatever the number of classes of the data set.
 - No auxiliary head; padding is ignored, not background.
+- Under equal views the student has the strong view and the boxes that every method gets; the teacher keeps
+  the weak one.
 
 The last three knobs are switches of the journal version (U2PL+, IJCV), known from memory only and off here;
 u2pl_plus sets them.
@@ -61,14 +63,19 @@ class Shared(Knobs):
         0.2, ge=0, le=1, description="share of unreliable pixels at the start (alpha_0, Tab. A1)"
     )
     warmup: float = Field(
-        0.0125, ge=0, lt=1, description="share of the steps on labels alone: 1 epoch of 80 (App. B)"
+        0.0125,
+        ge=0,
+        description="on labels alone: a share of the steps, from 1 on their number; 1 epoch of 80 (App. B)",
     )
     unlabeled_weight: float = Field(1.0, ge=0, description="weight of the pseudo-labels (eta, Tab. A1)")
     contrast_weight: float = Field(
         0.1, ge=0, description="weight of the contrastive loss (lambda_c, Tab. A1)"
     )
     cutmix_probability: float = Field(
-        0.5, ge=0, le=1, description="of mixing, one coin for the batch (code, augmentation.py)"
+        0.5,
+        ge=0,
+        le=1,
+        description="of mixing, one coin for the batch; not under equal views (code, augmentation.py)",
     )
     ema_decay: float = Field(0.99, ge=0, lt=1, description="how much of the teacher stays in a step (code)")
     anchor_confidence: float = Field(
@@ -96,16 +103,30 @@ class Shared(Knobs):
                 f"rank_low ({self.rank_low}) must be below rank_high ({self.rank_high}): a pixel is a "
                 "negative key of the classes ranked rank_low <= rank < rank_high"
             )
+        if self.warmup >= 1 and not self.warmup.is_integer():
+            raise ValueError(f"warmup ({self.warmup:g}) must be a whole number of steps, or below 1, a share")
         for name, size in (("queue_size", self.queue_size), ("queue_size_first", self.queue_size_first)):
             if size < self.negatives:
                 raise ValueError(f"{name} ({size}) is below negatives ({self.negatives}), an anchor's need")
 
-    def check(self, classes: int) -> None:
+    def check(self, classes: int, steps: int) -> None:
+        self.check_warmup(steps)
         if self.rank_low >= classes:
             raise ValueError(
                 f"rank_low={self.rank_low} leaves no rank of {classes} classes, so no unreliable pixel would "
                 f"be a negative key; set it to 1..{classes - 1}"
             )
+
+    def check_warmup(self, steps: int) -> None:
+        if 1 <= self.warmup >= steps:
+            raise ValueError(
+                f"warmup={self.warmup:g} leaves none of the run's {steps} steps to the unlabeled images; set "
+                f"it below {steps}, or below 1 for a share"
+            )
+
+    def warmup_steps(self, steps: int) -> int:
+        """How many of a run's steps are on labels alone."""
+        return round(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
 
 
 class Targets(NamedTuple):
@@ -141,9 +162,10 @@ class U2PL(Method):
             False, description="probabilities times the similarity to prototypes (U2PL+, from memory)"
         )
 
-        def check(self, classes: int) -> None:
+        def check(self, classes: int, steps: int) -> None:
+            self.check_warmup(steps)
             if self.use_ranks:
-                super().check(classes)
+                super().check(classes, steps)
 
     def __init__(self, net: Net, task: Task, hparams: Shared) -> None:
         super().__init__(net, task, hparams)
@@ -185,7 +207,7 @@ class U2PL(Method):
         source = self.source(said, split, alpha)  # B H W
 
         # The student, on labeled and mixed images at once.
-        images = cat([labeled.image, mix(unlabeled.image, box)])
+        images = cat([labeled.image, mix(unlabeled.student, box)])
         logits, hidden = self.net.represent(images)
         logits_labeled, logits_mixed = self.net.upsample(logits, images).split([n, len(box)])
 
@@ -243,7 +265,10 @@ class U2PL(Method):
         return {"labeled": self.task.labeled_loss(logits, labeled.label)}
 
     def draw_box(self, unlabeled: Stream, at: Progress) -> Tensor:
-        """Where the next image of the batch shows, B H W bool: in the boxes of all images or nowhere."""
+        """Where the next image of the batch shows, B H W bool: in the boxes of all images or nowhere. Under
+        equal views in those that the protocol's rule has drawn."""
+        if self.task.equal_views:
+            return unlabeled.boxes[0]
         coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
         return unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)
 
@@ -295,7 +320,7 @@ class U2PL(Method):
         return (self.hp.rank_low, self.hp.rank_high) if self.hp.use_ranks else (1, len(self.task.classes))
 
     def _warmup(self, at: Progress) -> int:
-        return round(self.hp.warmup * at.total)
+        return self.hp.warmup_steps(at.total)
 
     def after_step(self, at: Progress) -> None:
         # During the warm-up, and once after it, the teacher is a copy of the student (code).

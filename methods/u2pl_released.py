@@ -17,7 +17,8 @@ train_semi.py of the code):
   belongs to the classes of all images, elsewhere to none.
 
 The schedule, the mixing, the sampled negatives, the limit on keys and the teacher's averaged statistics are
-those of `u2pl`, so that the two differ in these points only.
+those of `u2pl`, so that the two differ in these points only. The second pass (A11) is on the student's
+images, under equal views too.
 """
 
 import torch
@@ -59,7 +60,7 @@ class U2PLReleased(U2PL):
         pseudo_label = self.teacher(unlabeled.image).argmax(1).where(unlabeled.valid, IGNORE)
         pseudo_label = mix(pseudo_label, box)
         valid = pseudo_label != IGNORE
-        images = cat([labeled.image, mix(unlabeled.image, box)])
+        images = cat([labeled.image, mix(unlabeled.student, box)])
         logits, hidden = self.net.represent(images)
         logits_labeled, logits_mixed = self.net.upsample(logits, images).split([n, len(box)])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,15 @@ from typing import Any, Literal
 
 from bench.errors import DataError
 from bench.records.schema import Result
+from reports.contents import (
+    data_of,
+    note_on_classes,
+    notes_on_code,
+    several,
+    told_apart_by_data,
+    truth_of,
+    warnings_on_classes,
+)
 from reports.statistics import Summary, summarise
 
 Column = Literal["last", "oracle", "student"]
@@ -86,9 +95,15 @@ class Group:
                 "a table needs runs of one data set, protocol (name and hash), scored list, class list "
                 f"and set of weights; got {found} groups of them: make one table of each."
             )
+        if several(truth_of(run.result) for run in self.runs):
+            raise DataError(
+                "a table needs runs that were scored on the same images and masks; their digests differ: "
+                "make one table of each."
+            )
         first = self.runs[0].result
         self.dataset, self.protocol, self.protocol_hash = first.dataset, first.protocol, first.protocol_hash
         self.eval_digest = first.split_digests.get("eval", "unknown")
+        self.truth = next((truth for run in self.runs if (truth := truth_of(run.result))), None)
         self.weights_digest = first.weights_digest
         self.classes = tuple(first.classes)
         self.scored = first.images.get("eval", 0)  # images
@@ -108,20 +123,39 @@ class Group:
     def basis(self) -> str:
         """What all runs have in common, in words."""
         weights = f"weights {self.weights_digest[:12]}" if self.weights_digest else "no pretrained weights"
+        views = "equal views, " if self.settings.get("views", "published") == "equal" else ""
         return (
-            f"protocol hash {self.protocol_hash[:12]}, {self.steps} steps, {weights}, "
+            f"protocol hash {self.protocol_hash[:12]}, {views}{self.steps} steps, {weights}, "
             f"{len(self.classes)} classes, scored on {self.scored} images (list {self.eval_digest[:12]})"
         )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the headline numbers must know."""
-        return note_on_classes({run.result.predictor.classes_averaged for run in self.runs})
+        classes = note_on_classes({run.result.predictor.classes_averaged for run in self.runs})
+        rows = [
+            (f"{row.label} on {split.label}", [run.result for run in row.on(split)])
+            for row in self.rows
+            for split in self.splits
+        ]
+        return (*classes, *notes_on_code(rows))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must stand above the tables: states of the data, and classes that no scored mask holds."""
+        found = [
+            f"the runs of {row.label.partition(' [data')[0]} are of several states of the data and stand in "
+            f"rows of their own: {row.label}"
+            for row in self.rows
+            if " [data " in row.label
+        ]
+        return (*found, *warnings_on_classes(self.classes, [run.result for run in self.runs]))
 
     @cached_property
     def labels(self) -> dict[Path, str]:
         """The label of its row, for the folder of each run."""
-        labels = _labels([run.result for run in self.runs])
+        results = [run.result for run in self.runs]
+        labels = told_apart_by_data(_labels(results), [granted(result) for result in results], results)
         return {run.folder: label for run, label in zip(self.runs, labels, strict=True)}
 
     @cached_property
@@ -173,9 +207,17 @@ def comparable(results: Mapping[Path, Result]) -> list[Group]:
 
     A run found twice (say in a copy of its folder) counts once; two different results of one run are refused.
     """
+    truths, data = defaultdict(set), defaultdict(set)
+    for result in results.values():
+        truths[_basis(result)].add(truth_of(result))
+        data[identity(result)].add(data_of(result))
     groups: dict[tuple[str, ...], dict[tuple[Any, ...], Run]] = defaultdict(dict)
     for folder, result in results.items():
-        known = groups[_basis(result)].setdefault(identity(result), Run(folder, result)).result
+        # A record of before digests stands with the others, unless these are of several states.
+        truth = truth_of(result) if several(truths[_basis(result)]) else None
+        state = data_of(result) if several(data[identity(result)]) else None
+        group = groups[(*_basis(result), truth or "")]
+        known = group.setdefault((*identity(result), state), Run(folder, result)).result
         if any(score_of(known, column) != score_of(result, column) for column in COLUMNS):
             raise DataError(
                 f"run {result.run_id} ({_where(result)}) occurs twice with different scores; "
@@ -192,6 +234,7 @@ def told_apart(names: Sequence[str], groups: Sequence[Group], between: str = ", 
             "list": group.eval_digest[:8],
             "weights": (group.weights_digest or "none")[:8],
             "classes": group.classes_digest[:8],
+            "scored data": group.truth or "unknown",
         }
         for group in groups
     ]
@@ -215,17 +258,6 @@ def score_of(result: Result, column: Column) -> float:
     if column == "oracle":
         return max([result.predictor.miou, *(point.miou for point in result.curve)])
     return result.predictor.miou
-
-
-def note_on_classes(counts: Collection[int]) -> tuple[str, ...]:
-    """The note on means that are taken over different numbers of classes."""
-    if len(counts) == 1:
-        return ()
-    return (
-        "The runs do not average over the same number of classes "
-        f"({', '.join(map(str, sorted(counts)))}): a class that is neither in the truth nor predicted is "
-        "left out.",
-    )
 
 
 def _basis(result: Result) -> tuple[str, ...]:

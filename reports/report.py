@@ -11,6 +11,7 @@ from bench.errors import ConfigError, DataError, did_you_mean
 from bench.records.atomic import write_atomic
 from bench.records.index import find_results
 from bench.sweeps.ablations import Ablation, sweeps_of
+from reports.contents import before_digests
 from reports.evidence import Evidence, gather, listed
 from reports.groups import BASELINE, COLUMNS, Group, comparable, told_apart
 from reports.page import document, html
@@ -48,8 +49,8 @@ HOW_SCORED = (
 )
 HOW_MADE = (
     "One line per run. Digests name the protocol, the lists of images and the encoder weights. Two runs may "
-    "be compared where the data set, its classes, the protocol's name and hash, the scored list and the "
-    "weights are equal."
+    "be compared where the data set, its classes, the protocol's name and hash, the scored list, the scored "
+    "images and masks, and the weights are equal."
 )
 # Of so many cells the health of every class is drawn: a figure takes a second and a whole screen.
 DETAILED_CELLS = 6
@@ -87,13 +88,14 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     groups = comparable(folders)
     _check_baseline(baseline, groups)
     evidence, warnings = gather(folders, roots)
-    warnings += _apart(groups)
+    warnings += [*_apart(groups), *before_digests(list(folders.values()))]
     sweeps = sweeps_of({result.method for result in folders.values()})
     titles = told_apart([f"{group.title}, {group.steps} steps" for group in groups], groups)
     printed: list[Sheet] = []
     sections = []
     for group, title in zip(groups, titles, strict=True):
         section, shown = _group_section(group, title, baseline, sweeps, evidence)
+        warnings += [f"{title}: {said}" for said in group.warnings]
         warnings += _holes(group, title)
         sections.append(section)
         printed += shown

@@ -175,15 +175,20 @@ def _planned(plan: Any) -> dict[str, Any]:
 def _print_result(result: Any) -> None:
     score = result.predictor
     title = f"{result.method} on {result.dataset} {result.split}, seed {result.seed}: {result.steps} steps"
+    title += f", {result.config['protocol'].get('views', 'published')} views"
     out.print(title, markup=False, highlight=False)
     table = Table("class")
     table.add_column("IoU %", justify="right")
     for name, iou in zip(result.classes, score.iou, strict=True):
         table.add_row(escape(name), "in no scored mask" if iou is None else f"{100 * iou:.1f}")
     table.add_section()
-    table.add_row(f"mIoU over {score.classes_averaged} classes", f"{100 * score.miou:.1f}", style="bold")
-    if result.student != score:
+    headline = "" if result.own is None else ", of the protocol's teacher"
+    said = f"mIoU over {score.classes_averaged} classes{headline}"
+    table.add_row(said, f"{100 * score.miou:.1f}", style="bold")
+    if result.own is not None or result.student != score:
         table.add_row("mIoU of the student", f"{100 * result.student.miou:.1f}")
+    if result.own not in (None, result.student):
+        table.add_row("mIoU of the method's own predictor", f"{100 * result.own.miou:.1f}")
     table.add_row("pixel accuracy", f"{100 * score.pixel_accuracy:.1f}")
     out.print(table)
 

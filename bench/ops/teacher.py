@@ -39,14 +39,15 @@ class Teacher(nn.Module):
         return self.module.project(hidden)
 
     @torch.no_grad()
-    def update(self, student: nn.Module, decay: float, updates: int) -> None:
+    def update(self, student: nn.Module, decay: float, updates: int | None) -> None:
         """Move towards the student by 1 - min(1 - 1 / (updates + 1), decay).
 
         `updates` is the number of updates before this one: the first copies the student, and the average is a
         plain mean until the ramp reaches `decay` (U2PL, train_semi.py:530-548; UniMatch V2 has the same
-        ramp).
+        ramp). None: no ramp.
         """
-        decay = min(1 - 1 / (updates + 1), decay)
+        if updates is not None:
+            decay = min(1 - 1 / (updates + 1), decay)
         mine = [*self.module.parameters(), *self.module.buffers()]
         theirs = [*student.parameters(), *student.buffers()]
         floating = [pair for pair in zip(mine, theirs, strict=True) if pair[0].is_floating_point()]

@@ -78,7 +78,7 @@ class Score(Record):
 
 
 class Point(Record):
-    """One evaluation of the predictor during training."""
+    """One evaluation of the headline's module during training."""
 
     step: Count
     miou: Share
@@ -132,7 +132,10 @@ class Result(Record):
     images: dict[str, Count]
     classes: Annotated[list[str], Field(min_length=1)]
     student: Score
-    predictor: Score  # the headline: last weights of the module that the method names as its predictor
+    # The headline: last weights of the protocol's teacher where it has one (`own` is there then), else of the
+    # module that the method names as its predictor.
+    predictor: Score
+    own: Score | None = None  # the module that the method names, where the headline is the protocol's teacher
     curve: list[
         Point
     ]  # evaluations during training, the last weights included; its maximum is the oracle column
@@ -164,9 +167,16 @@ class Result(Record):
 
     @model_validator(mode="after")
     def _classes_are_scored(self) -> Self:
-        if {len(self.student.iou), len(self.predictor.iou)} != {len(self.classes)}:
+        scores = [self.student, self.predictor, *([self.own] if self.own else [])]
+        if any(len(score.iou) != len(self.classes) for score in scores):
             raise ValueError(f"{len(self.classes)} classes need as many values of iou")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_own(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The record of a run without a teacher of the protocol stays what it was before there were any."""
+        said: dict[str, Any] = write(self)
+        return said if self.own else {key: value for key, value in said.items() if key != "own"}
 
 
 class Rescored(Record):

@@ -170,7 +170,9 @@ def open_run(path: Path, data_root: Path | None) -> Run:
     knobs = {key: value for key, value in result.config["method"].items() if key != "name"}
     hparams = validate(cls.HParams, knobs, "method", folder.result)
     classes = tuple(result.classes)
-    if not (cls.scored_by_network and network_is_all(cls, hparams, classes, dataset.background)):
+    own_network = cls.scored_by_network and network_is_all(cls, hparams, classes, dataset.background)
+    # With a teacher of the protocol the headline is a network, whatever the method's own predictor is.
+    if result.own is None and not own_network:
         raise ConfigError(
             f"{folder.path}: the predictor of {result.method} is more than its network, so it cannot be "
             "scored again from the weights alone: its raw score stands; leave this run out."

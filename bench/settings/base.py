@@ -19,8 +19,9 @@ class Knobs(BaseModel):
         """
         return self.model_dump(mode="json", context=RECORD, **which)
 
-    def check(self, classes: int) -> None:
-        """Raise ValueError, beginning with the knob's name, for what so many classes do not allow."""
+    def check(self, classes: int, steps: int) -> None:
+        """Raise ValueError, beginning with the knob's name, for what so many classes of the data set or so
+        many steps of the run do not allow."""
 
 
 class Knob(NamedTuple):

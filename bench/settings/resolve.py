@@ -20,7 +20,7 @@ from bench.settings.reading import (
     read_yaml,
     validate,
 )
-from bench.settings.schema import Protocol, RunConfig
+from bench.settings.schema import BEFORE, Protocol, RunConfig
 
 
 def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
@@ -37,6 +37,8 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     if isinstance(given.get("protocol"), str):
         given["protocol"] = {"name": given["protocol"]}
     flags = _without_none(flags)
+    if _is_whole(given.get("protocol")):
+        given["protocol"] = {**BEFORE, **given["protocol"]}
     inside, asked = given.get("protocol", {}), flags.get("protocol", {}).get("name")
     held = inside.get("name") if isinstance(inside, Mapping) and "network" in inside else None
     if held and asked and asked != held:
@@ -63,7 +65,8 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     given["protocol"] = {**merge(base, protocol), "name": base["name"]}
     if not isinstance(given.get("cam_seeds") or {}, Mapping):
         raise ConfigError("cam_seeds must hold keys, for example cam_seeds.refine.")
-    classifier = {"protocol": {**base, "name": f"{base['name']}_tags"}}
+    # It learns from tags alone and is scored by its maps: neither views nor a teacher are its own.
+    classifier = {"protocol": {**base, **BEFORE, "name": f"{base['name']}_tags"}}
     given["cam_seeds"] = _refined(merge(merge(classifier, seeds), given.get("cam_seeds") or {}))
 
     method = registry.describe_method(name)
@@ -79,10 +82,15 @@ def _protocol(given: Mapping[str, Any], held: str | None, dataset: str) -> dict[
     """The protocol that the settings build on. A saved configuration holds the whole of one that came from a
     file, which may be gone by now: `held` is its name."""
     name = str(given.get("name") or "") or registry.default_protocol(dataset)
-    whole = given.keys() >= {key for key, field in Protocol.model_fields.items() if field.is_required()}
-    if whole and name == held and name not in protocol_names():
+    if _is_whole(given) and name == held and name not in protocol_names():
         return dict(given)
     return read_protocol(name)
+
+
+def _is_whole(protocol: Any) -> bool:
+    """Whether settings are those of a protocol as a whole, as a saved configuration has them."""
+    required = {key for key, field in Protocol.model_fields.items() if field.is_required()}
+    return isinstance(protocol, Mapping) and protocol.keys() >= required
 
 
 def as_flags(
@@ -168,7 +176,9 @@ def command(config: RunConfig) -> list[str]:
     usual = _leaves(resolve(flags).model_dump(mode="json"))
     usual = {key: value for key, value in usual.items() if key.split(".")[:2][-1] not in needed}
     for key, value in _leaves(config.model_dump(mode="json")).items():
-        if key not in _SAID and usual.get(key) != value and not (key == "cam_seeds" and value is None):
+        # A section that is None here may be one key in `usual`, or several.
+        usually = key in usual and usual[key] == value
+        if key not in _SAID and not usually and not (key == "cam_seeds" and value is None):
             words += ["--set", f"{key}={_as_yaml(value)}"]
     return words
 

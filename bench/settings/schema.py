@@ -17,8 +17,10 @@ import yaml
 from pydantic import (
     Field,
     SerializationInfo,
+    SerializerFunctionWrapHandler,
     field_serializer,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -99,6 +101,18 @@ class Evaluation(Knobs):
     )  # steps between evaluations for the curve and the oracle column; 0: only at the end
 
 
+class TeacherRule(Knobs):
+    """The moving average of each method's student that the harness keeps, and scores as the headline."""
+
+    decay: float = Field(0.99, ge=0, lt=1)  # how much of it stays in a step
+    ramp: bool = True  # a plain mean, until that stays more than `decay`: min(1 - 1 / (step + 1), decay)
+
+
+# The values that all protocols had before these settings were there. Records and digests leave them out, so
+# that both stay as they were. A saved protocol without them has them, whatever its file says today.
+BEFORE: Mapping[str, Any] = {"views": "published", "teacher": None}
+
+
 class Protocol(Knobs):
     """What is equal for all methods on a data set."""
 
@@ -114,6 +128,10 @@ class Protocol(Knobs):
     labeled_loss: LabeledLoss = LabeledLoss()
     evaluation: Evaluation = Evaluation()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    # equal: labeled images are coloured alike in every method, and every student sees the same strong view
+    # and boxes of the unlabeled ones. published: each method has its own.
+    views: Literal["published", "equal"] = "published"
+    teacher: TeacherRule | None = None  # None: the headline is what each method names as its predictor
 
     @model_validator(mode="after")
     def _ranges(self) -> Protocol:
@@ -129,6 +147,13 @@ class Protocol(Knobs):
     def hash(self) -> str:
         """Eight hex digits; a table never mixes two. The name is not part of it."""
         return _digest({**self.record(exclude={"name"}), **_later_version()})
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        said: dict[str, Any] = write(self)
+        if info.context != RECORD:
+            return said
+        return {key: value for key, value in said.items() if key not in BEFORE or value != BEFORE[key]}
 
 
 class CamSeeds(Knobs):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,7 @@ Terms = dict[str, Tensor]
 @dataclass(frozen=True)
 class Case:
     info: MethodInfo
+    views: Literal["published", "equal"] = "published"  # of the protocol
 
     @property
     def data(self) -> Folder:
@@ -49,7 +50,7 @@ class Case:
         new_net = another_net(seed, lambda: Segmenter(NETWORK, len(classes)))
         with torch_seeded(seed, "init"):
             net = Segmenter(NETWORK, len(classes))
-            task = Task(classes, cross_entropy, background=0, new_net=new_net)
+            task = Task(classes, cross_entropy, 0, new_net, equal_views=self.views == "equal")
             return self.info.cls(net, task, self.info.cls.HParams(**knobs)).train()
 
     def batches(self, data: Folder | None = None) -> StepBatches:
@@ -67,6 +68,7 @@ class Case:
             batch=BatchSizes(labeled=2, unlabeled=2),
             steps=STEPS,
             optimizer=Optimizer(lr=1e-3),
+            views=self.views,
         )
         return StepBatches(
             data,
@@ -96,7 +98,8 @@ class Case:
         split = "few+tags" if Supervision.TAGS in self.info.needs else "few"
         with offering(self.info), tempfile.TemporaryDirectory(prefix="frugalseg-") as out:
             place = {"root": root or tiny.shared_root(), "out": Path(out) / "runs"}
-            yield tiny.config(self.info.name, *sets, **place, split=split)
+            views = f"protocol.views={self.views}"
+            yield tiny.config(self.info.name, views, *sets, **place, split=split)
 
 
 # Stepping -------------------------------------------------------------------------------------------------

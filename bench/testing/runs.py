@@ -193,6 +193,8 @@ CHECKS = [
     an_audit_opens_the_withheld_masks,
     an_audit_changes_no_bit,
     losses_see_no_truth,
+]
+OF_THE_CLASS = [  # whatever the views
     it_and_its_knobs_are_described,
     knobs_out_of_range_are_refused,
 ]

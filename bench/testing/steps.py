@@ -258,6 +258,25 @@ def audits_give_what_notes_take(case: Case) -> None:
             assert truth == IGNORE or value.isfinite().any(), f"the audit {key!r} finds nothing to count"
 
 
+def the_views_of_the_protocol_move_the_network(case: Case) -> None:
+    """Equal views are fair where the student trains on them: on `student`, mixed by `box`."""
+    method, batch = case.method(), case.batches()[0]
+    if batch.unlabeled is None:
+        return
+    backward(method, batch)
+    whole = gradients(method)
+
+    def inverted(stream: Stream) -> Stream:
+        return replace(stream, strong=tuple(1 - view for view in stream.strong))
+
+    def turned(stream: Stream) -> Stream:
+        return replace(stream, boxes=tuple(~box for box in stream.boxes))
+
+    for what, change in (("unlabeled.student", inverted), ("unlabeled.box", turned)):
+        backward(method, with_stream(batch, "unlabeled", change))
+        assert not equal(whole, gradients(method)), f"under equal views {what} changes nothing; train on it"
+
+
 CHECKS = [
     terms_are_finite_scalars_with_a_graph,
     gradient_reaches_all_of_the_network_and_no_teacher,
@@ -273,3 +292,4 @@ CHECKS = [
     predictor_is_a_module_of_its_own_that_segments,
     audits_give_what_notes_take,
 ]
+OF_EQUAL_VIEWS = [the_views_of_the_protocol_move_the_network]

@@ -1,8 +1,8 @@
 """Saving and loading all that a bit-exact resume needs.
 
 Batches and random streams are functions of the step, so the state is: method (network, teacher, buffers),
-optimizer, gradient scaler, the step, and the curve so far. No random state and no sampler position need to be
-kept.
+the protocol's teacher, optimizer, gradient scaler, the step, and the curve so far. No random state and no
+sampler position need to be kept.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 
 from bench.contents import changes
 from bench.contents.gather import of_run
-from bench.contract import Dataset, Knobs, Method, Net, Task
+from bench.contract import Dataset, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
 from bench.labels import IGNORE
@@ -165,8 +165,13 @@ def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) 
     config = plan.config
     cls, network, classes = plan.method.cls, config.protocol.network, tuple(dataset.classes)
     new_net = another_net(config.seed, lambda: Segmenter(network, len(classes), weights))
-    task = Task(classes, labeled_loss(config.protocol), dataset.background, new_net)
-    _check_classes(config.dataset, plan.hparams, len(classes))
+    equal = config.protocol.views == "equal"
+    task = Task(classes, labeled_loss(config.protocol), dataset.background, new_net, equal)
+    _check_classes(config.dataset, len(classes))
+    try:
+        plan.hparams.check(len(classes), config.protocol.steps)
+    except ValueError as error:
+        raise ConfigError(f"method.{error}.") from error
     with torch_seeded(config.seed, "init"):
         net = Segmenter(network, len(classes), weights)
         method = cls(net, task, plan.hparams)
@@ -196,16 +201,12 @@ def labeled_loss(protocol: Protocol) -> Any:
     return cross_entropy
 
 
-def _check_classes(dataset: str, hparams: Knobs, classes: int) -> None:
+def _check_classes(dataset: str, classes: int) -> None:
     if classes > IGNORE:
         raise ConfigError(
             f"{dataset} has {classes} classes, but a mask holds at most {IGNORE} classes: ids "
             f"0..{IGNORE - 1}, and {IGNORE} for no label; shorten its classes.txt."
         )
-    try:
-        hparams.check(classes)
-    except ValueError as error:
-        raise ConfigError(f"method.{error}.") from error
 
 
 def _read_seed(folder: SeedFolder, classes: int, id: str) -> np.ndarray:

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from bench.contents.changes import not_trained_on
-from bench.contract import ABSENT, Batch, Dataset, Method, Progress
+from bench.contract import ABSENT, Batch, Dataset, Method, Progress, Supervision
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
 from bench.machine import Stop
 from bench.networks.weights import Weights
+from bench.ops.teacher import Teacher
 from bench.plan import Plan
 from bench.randomness import seed_for, torch_seeded
 from bench.records.schema import Contents, Point
@@ -46,6 +47,13 @@ class Parts:
     device: str  # "cpu", "cuda" or "cuda:1"
 
 
+def _teacher(plan: Plan, method: Method) -> Teacher | None:
+    """The moving average that the protocol asks for. A method that learns from tags alone has none: its
+    network does not learn to segment."""
+    wanted = plan.config.protocol.teacher is not None and Supervision.PIXEL in method.needs
+    return Teacher(method.net) if wanted else None
+
+
 class Trainer:
     """The state of a run and its loop."""
 
@@ -54,6 +62,7 @@ class Trainer:
         self.config, self.protocol, self.folder = plan.config, plan.config.protocol, plan.folder
         self.dataset, self.weights, self.device = parts.dataset, parts.weights, parts.device
         self.method, self.batches = parts.method, parts.batches
+        self.teacher = _teacher(plan, parts.method)
         self.optimizer = build_optimizer(self.method, self.protocol)
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.protocol.precision == "fp16")
         self.step = 0
@@ -108,7 +117,7 @@ class Trainer:
         return self.train_seconds + now - started, now
 
     def train_step(self, batch: Batch, at: Progress) -> tuple[Tensor, dict[str, Tensor]]:
-        """Losses, backward, audits, optimizer, after_step. Nothing here waits for the device."""
+        """Losses, backward, audits, optimizer, after_step, teacher. Nothing here waits for the device."""
         # Dropout draws from torch's global stream; naming it after the step makes the step a pure function.
         torch.manual_seed(seed_for(at.seed, "dropout", at.step))
         set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
@@ -129,6 +138,8 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step(at)
+        if self.teacher is not None and (rule := self.protocol.teacher) is not None:
+            self.teacher.update(self.method.net, rule.decay, at.step if rule.ramp else None)
         self.non_finite = torch.where(total.detach().isfinite(), 0, self.non_finite + 1)
         return total.detach(), {name: term.detach() for name, term in terms.items()}
 
@@ -168,7 +179,9 @@ class Trainer:
     def save(self, log: Log) -> None:
         """Write the checkpoint, unless the weights are not finite: then the one before stays."""
         state = self.method.state_dict()
-        finite = [value.isfinite().all() for value in state.values() if value.is_floating_point()]
+        teacher = None if self.teacher is None else self.teacher.state_dict()
+        kept = [*state.values(), *(teacher or {}).values()]
+        finite = [value.isfinite().all() for value in kept if value.is_floating_point()]
         if not torch.stack([one.to(self.device) for one in finite]).all():  # waits for the device once
             self._refuse_non_finite()
         checkpoint.save(
@@ -177,6 +190,7 @@ class Trainer:
                 "run_id": self.plan.run_id,
                 "step": self.step,
                 "method": state,
+                "teacher": teacher,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
                 "curve": [point.model_dump() for point in self.curve],
@@ -207,6 +221,8 @@ class Trainer:
         if contents is None:
             self.display.say("the checkpoint is from before digests: of which code and data, is not known")
         self.method.load_state_dict(state["method"])
+        if self.teacher is not None:
+            self.teacher.load_state_dict(state["teacher"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
@@ -220,6 +236,11 @@ class Trainer:
         return unlike
 
     # Scoring ------------------------------------------------------------------------------------------------
+
+    def headline(self) -> nn.Module:
+        """What is scored in every row of a table: the protocol's teacher, where it has one, else what the
+        method names as its predictor."""
+        return self.method.predictor() if self.teacher is None else self.teacher
 
     def counts(self, module: nn.Module, name: str) -> np.ndarray:
         ids = self.plan.split.eval
@@ -239,7 +260,7 @@ class Trainer:
 
     def _evaluate_for_curve(self, log: Log) -> None:
         try:
-            miou = score(self.counts(self.method.predictor(), "curve").sum(0)).miou
+            miou = score(self.counts(self.headline(), "curve").sum(0)).miou
         except Interrupted:
             self.save(log)
             raise

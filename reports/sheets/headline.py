@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from reports.groups import COLUMNS, Column, Group, note_on_classes, score_of
+from reports.contents import note_on_classes
+from reports.groups import COLUMNS, Column, Group, score_of
 from reports.sheets import sheet as s
 from reports.statistics import summarise
 

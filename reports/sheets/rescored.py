@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.schema import Rescored, Scores
-from reports.groups import Group, note_on_classes
+from reports.contents import note_on_classes
+from reports.groups import Group
 from reports.sheets import sheet as s
 from reports.statistics import summarise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, cat, nn
 
 from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
+from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
 from bench.testing import method_checks
 from bench.testing.case import Case, students
@@ -37,16 +39,18 @@ class Pair(Method):
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
-        images, n = cat([labeled.image, unlabeled.image]), len(labeled.image)
+        box, n = unlabeled.box, len(labeled.image)
+        images, valid = cat([labeled.image, mix(unlabeled.student, box)]), mix(unlabeled.valid, box)
         one, other = self.net(images), self.second(images)
 
-        def taught(student: Tensor, teacher: Tensor) -> Tensor:
-            label = teacher.argmax(1)
-            loss = F.cross_entropy(student, label, reduction="none") * unlabeled.valid
-            return loss.sum() / unlabeled.valid.sum().clamp(min=1)
+        def taught(student: Tensor, teacher: Net) -> Tensor:
+            with torch.no_grad():
+                label = mix(teacher(unlabeled.image).argmax(1), box)
+            loss = F.cross_entropy(student, label, reduction="none") * valid
+            return loss.sum() / valid.sum().clamp(min=1)
 
         labels = [self.task.labeled_loss(logits[:n], labeled.label) for logits in (one, other)]
-        crossed = taught(one[n:], other[n:]) + taught(other[n:], one[n:])
+        crossed = taught(one[n:], self.second) + taught(other[n:], self.net)
         return {"labeled": sum(labels), "crossed": self.hp.weight * crossed}
 
 
@@ -123,6 +127,19 @@ class FarPredictor(FixMatch):
         return Teacher(self.net)
 
 
+class WeakViewsAlone(FixMatch):
+    """Its student sees the weak view, whatever the protocol says."""
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        weak = replace(batch.unlabeled, strong=(), boxes=())
+        return super().losses(replace(batch, unlabeled=weak), at)
+
+
+class Unmixed(FixMatch):
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        return super().losses(replace(batch, unlabeled=replace(batch.unlabeled, boxes=())), at)
+
+
 class LabelsAlone(FixMatch):
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         return {"labeled": self.task.labeled_loss(self.net(batch.labeled.image), batch.labeled.label)}
@@ -138,6 +155,9 @@ class Unbounded(FixMatch):
         width: float = Field(3.0, description="of nothing")
 
 
+VIEWS = "the views of the protocol move the network under equal views"
+
+
 @pytest.mark.parametrize(
     ("cls", "name", "words"),
     [
@@ -150,6 +170,9 @@ class Unbounded(FixMatch):
         (MovesTeacher, "losses leave teachers alone", "do it in after_step"),
         (FarPredictor, "predictor is a module of its own that segments", "submodule of the method"),
         (LabelsAlone, "every stream it needs moves the network", "unlabeled images; they change nothing"),
+        (WeakViewsAlone, VIEWS, "unlabeled.student changes nothing"),
+        (Unmixed, VIEWS, "unlabeled.box changes nothing"),
+        (LearnsPadding, "ignored and padded pixels have no gradient under equal views", "255 or padding"),
         (Undescribed, "it and its knobs are described", "'width' needs Field"),
         (Unbounded, "knobs out of range are refused", "'width' has no bounds"),
     ],

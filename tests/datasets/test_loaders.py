@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 from torch.utils.data._utils import pin_memory
 
@@ -22,6 +23,7 @@ from bench.settings.schema import BatchSizes, Protocol
 from datasets import loaders
 from datasets.loaders import StepBatches, iterate, loader, worker_failures
 from datasets.splits import Split
+from datasets.views import strong_view, to_tensor
 
 PIXEL, NONE, TAGS = Supervision.PIXEL, Supervision.NONE, Supervision.TAGS
 BOXES = BoxRule(0.5, (0.02, 0.4), (0.3, 1 / 0.3))
@@ -70,6 +72,7 @@ def make(dataset: Dataset | None = None, **changes: Any) -> StepBatches:
     split = Split("tiny", "some", *(tuple(granted.get(kind, ())) for kind in Supervision), eval=())
     batch = BatchSizes.model_construct(labeled=settings.pop("labeled"), unlabeled=settings.pop("unlabeled"))
     of_protocol = {key: settings.pop(key) for key in ("crop", "resize", "steps")}
+    of_protocol["views"] = settings.pop("rule", "published")
     protocol = Protocol.model_construct(batch=batch, **of_protocol)
     return StepBatches(dataset or Tiny(), split, protocol, **settings)
 
@@ -252,6 +255,25 @@ def test_labeled_stream_is_the_same_with_and_without_others() -> None:
         assert digest(Batch(labeled=a)) == digest(Batch(labeled=b))
 
 
+@pytest.mark.parametrize(
+    ("asked", "rule", "coloured"),
+    [(None, "equal", True), (True, "published", True), (False, "equal", False), (None, "published", False)],
+)
+def test_labeled_images_are_coloured_as_the_protocol_or_the_method_says(
+    asked: bool | None, rule: str, coloured: bool
+) -> None:
+    """As strong views are, with numbers of the labeled stream's own; label and geometry stay."""
+    batches, plain = make(views=Views(colours=asked), rule=rule), make(views=Views())
+    for step in range(3):
+        ours, weak = labeled(batches[step]), labeled(plain[step])
+        assert ours.ids == weak.ids and torch.equal(ours.valid, weak.valid)
+        assert torch.equal(ours.label, weak.label)
+        for index, (view, image) in enumerate(zip(ours.image, weak.image, strict=True)):
+            picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+            drawn = strong_view(picture, numpy_for(5, "strong", "pixel", step, index, 0))
+            assert torch.equal(view, to_tensor(drawn) if coloured else image)
+
+
 def test_weak_view_does_not_depend_on_the_strong_ones() -> None:
     for step in range(4):
         a, b = unlabeled(make(views=Views())[step]), unlabeled(make()[step])
@@ -319,6 +341,8 @@ def test_a_list_shorter_than_its_batch_is_refused() -> None:
 def test_boxes_in_a_batch_of_one_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.batch\.unlabeled=2"):
         make(unlabeled=1)
+    with pytest.raises(ConfigError, match=r"protocol\.batch\.unlabeled=2"):
+        make(unlabeled=1, views=Views(), rule="equal")
     make(unlabeled=1, views=Views(strong=1))
     make(unlabeled=1, granted={PIXEL: LABELED})
 

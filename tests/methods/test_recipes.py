@@ -237,6 +237,22 @@ def test_fixed_threshold_trains_on_the_weak_view_it_labels() -> None:
     assert accuracy(torch.full((2, 1, 2), 255)).isnan()
 
 
+def test_fixed_threshold_with_a_strong_view_and_boxes_is_fixmatch() -> None:
+    """What equal views make of it: also where the box brings another label, padding or an unsure pixel."""
+    batch = unlabeled(
+        weak=[[A, B, UNSURE], [C, A, B]],
+        strong=[[EVEN, UNSURE, A], [A, UNSURE, C]],
+        box=[[1, 0, 1], [0, 1, 0]],
+        valid=[[1, 1, 1], [0, 1, 1]],
+    )
+    methods = [build(cls, threshold=0.8) for cls in (FixedThreshold, FixMatch)]
+    left, right = (values(method, batch) for method in methods)
+    assert left == right and left["unlabeled"] > 0
+    assert methods[0].notes["mask_ratio"] == methods[1].notes["mask_ratio"]
+    truth = torch.tensor([[0, 1, 1], [2, 0, 0]])[:, None]
+    assert methods[0].audits["accuracy_kept"](truth) == methods[1].audits["accuracy_kept"](truth) < 1
+
+
 # Mean teacher ---------------------------------------------------------------------------------------------
 
 
@@ -255,7 +271,22 @@ def test_mean_teacher_is_zero_where_student_and_teacher_agree() -> None:
     assert values(build(MeanTeacher), unlabeled([[A, UNSURE]]))["consistency"] == 0
 
 
+def test_mean_teacher_mixes_the_strong_view_and_what_the_teacher_says_of_the_weak_one() -> None:
+    """As equal views have it. The box brings the padding of image 1 into image 0."""
+    batch = unlabeled(
+        weak=[[A, A], [B, C]], strong=[[C, UNSURE], [EVEN, B]], box=[[1, 0], [0, 0]], valid=[[1, 1], [0, 1]]
+    )
+    difference = squares(UNSURE, A) + squares(B, C)
+    assert values(build(MeanTeacher), batch)["consistency"] == pytest.approx(100 * difference / (2 * 3))
+
+
 # CutMix-Seg -----------------------------------------------------------------------------------------------
+
+
+def test_cutmix_takes_the_strong_view_where_there_is_one() -> None:
+    batch = unlabeled([[A], [B]], strong=[[C], [EVEN]], box=[[1], [0]])
+    found = values(build(CutMix, threshold=0.5), batch)["consistency"]
+    assert found == pytest.approx(squares(EVEN, B))
 
 
 def test_cutmix_sums_over_classes_and_scales_by_the_share_of_sure_pixels() -> None:

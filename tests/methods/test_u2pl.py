@@ -104,8 +104,13 @@ def test_the_warm_up_is_the_labeled_term_alone() -> None:
     assert method.notes["warmup_steps"] == 3
 
 
-@pytest.mark.parametrize(("warmup", "total", "steps"), [(0.0125, 80, 1), (0.0125, 30, 0), (0.5, 9, 4)])
-def test_the_warm_up_is_a_rounded_share_of_the_steps(warmup: float, total: int, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("warmup", "total", "steps"),
+    [(0.0125, 80, 1), (0.0125, 30, 0), (0.5, 9, 4), (1.0, 9, 1), (3.0, 9, 3), (3.0, 900, 3)],
+)
+def test_the_warm_up_is_a_rounded_share_of_the_steps_or_their_number(
+    warmup: float, total: int, steps: int
+) -> None:
     method = build(U2PL, 3, rank_low=1, warmup=warmup)
     batch = batch_of(labeled([[pixel(EVEN, 1)]] * 2, [[0], [0]]))
     assert [len(step(method, batch, number, total)) for number in range(steps + 1)] == [1] * steps + [3]

@@ -100,7 +100,7 @@ def test_without_ranks_a_pixel_is_a_key_of_every_class_but_its_own() -> None:
     method = build(U2PL, 21, use_ranks=False)
     step(method, unsure_pixel(21, falling(21)[::-1]))
     assert [c for c in range(21) if 100 in held(method, c)] == list(range(20)), "its own is the predicted one"
-    build(U2PL, 2, use_ranks=False).hp.check(2)  # the default rank_low is not used, so not refused
+    build(U2PL, 2, use_ranks=False).hp.check(2, 10)  # the default rank_low is not used, so not refused
 
 
 def test_without_the_queue_only_keys_of_the_step_are_held() -> None:

@@ -21,16 +21,17 @@ from pointwise import (
 from pydantic import ValidationError
 
 from bench import pipeline
-from bench.contract import IGNORE, Batch, Stream, Task
+from bench.contract import IGNORE, Batch, Progress, Stream, Task
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
+from bench.machine import Stop
 from bench.networks.segmenter import Segmenter
 from bench.ops.losses import cross_entropy
 from bench.plan import plan
 from bench.randomness import torch_seeded
 from bench.records.logs import read_metrics
 from bench.settings.schema import Network, RunConfig
-from bench.training import checkpoint
+from bench.training import checkpoint, session
 from methods.u2pl import U2PL
 
 Config = Callable[..., RunConfig]
@@ -144,7 +145,8 @@ def test_the_padding_to_the_stride_is_no_key_and_no_anchor() -> None:
         (["method.queue_size=49"], r"method\.queue_size \(49\) is below negatives \(50\)"),
         (["method.queue_size_first=49"], r"method\.queue_size_first \(49\) is below negatives \(50\)"),
         (["method.negatives_from=some"], "method.negatives_from"),
-        (["method.warmup=1.0"], "method.warmup"),
+        (["method.warmup=-0.1"], "method.warmup"),
+        (["method.warmup=1.5"], r"method\.warmup \(1\.5\) must be a whole number of steps, or below 1"),
         (["method.temperature=0.0"], "method.temperature"),
         (["method.negative_pool=0"], "method.negative_pool"),
     ],
@@ -155,6 +157,28 @@ def test_settings_that_make_no_sense_are_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny_config(name, *sets)
+
+
+@pytest.mark.parametrize("name", ["u2pl", "u2pl_released", "u2pl_weak"])
+def test_a_warm_up_in_steps_leaves_some_to_the_unlabeled_images(name: str, tiny_config: Config) -> None:
+    sets = ["protocol.steps=6", *(["method.use_ranks=false"] if name == "u2pl" else [])]
+    session.trainer_of(plan(tiny_config(name, *sets, "method.warmup=5")), Display(), Stop())
+    with pytest.raises(ConfigError, match=r"method\.warmup=6 leaves none of the run's 6 steps.* below 6, or"):
+        session.trainer_of(plan(tiny_config(name, *sets, "method.warmup=6")), Display(), Stop())
+
+
+def test_a_warm_up_in_steps_trains_as_its_share_does(tiny_config: Config) -> None:
+    """And a share keeps its run: the number is stored as it is given."""
+    ids, states = [], []
+    for warmup in ("0.5", "2"):
+        planned = plan(tiny_config("u2pl", "protocol.steps=4", f"method.warmup={warmup}"))
+        trainer = session.trainer_of(planned, Display(), Stop())
+        for number in range(4):
+            trainer.train_step(trainer.batches[number], Progress(number, 4, seed=0))
+        ids.append(planned.run_id)
+        states.append(trainer.method.state_dict())
+    assert ids[0] != ids[1]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_settings_at_the_bounds_are_taken(tiny_config: Config) -> None:

@@ -21,7 +21,8 @@ GRANTS = {
 
 
 def _score(miou: float, classes_averaged: int, classes: int) -> Score:
-    iou = [*[miou] * max(classes - 1, 1), None][:classes]
+    there = min(classes_averaged, classes)
+    iou = [*[miou] * there, *[None] * (classes - there)]
     return Score(miou=miou, classes_averaged=classes_averaged, iou=iou, pixel_accuracy=0.9)
 
 

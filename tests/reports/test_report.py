@@ -150,7 +150,7 @@ def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path:
     ):
         folder = RunFolder(runs / str(number))
         changes = {} if method == "u2pl" else {"predictor": right}
-        folder.write_result(make(0.5, method=method, seed=seed, **changes))
+        folder.write_result(make(0.5, method=method, seed=seed, classes_averaged=2, **changes))
         folder.add_provenance(dirty if number == 2 else clean)
         if number != 1:
             folder.write_counts(["a", "b"], {"predictor": counts})
@@ -164,6 +164,10 @@ def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path:
         "begun but not finished, passed over: half",
         "the last line of the log is torn and left out: 0",
         "made with changes that were not committed: 2",
+        "4 of 4 runs are records of before digests of content: whether their code and data are those of the "
+        "other runs is not known",
+        "camvid, protocol camvid_small, 100 steps: no scored mask holds car: what is predicted as such counts "
+        "against the other classes, and the mean is over these",
         "camvid, protocol camvid_small, 100 steps: fewer than three seeds: supervised on 1_8 (2), "
         "fixmatch on 1_8 (1), u2pl on 1_8 (1)",
     ]
@@ -302,7 +306,7 @@ def test_files_of_an_earlier_report_are_named_and_left_alone(make: Any, tmp_path
     store(runs, make(0.4))
     (out).mkdir()
     (out / "mine.txt").write_text("mine")
-    (warning,) = [w for w in write_report([runs], out).warnings if "before" in w]
+    (warning,) = [w for w in write_report([runs], out).warnings if "lay there before" in w]
     assert warning.endswith("not of this report: mine.txt") and (out / "mine.txt").read_text() == "mine"
 
 

@@ -220,5 +220,7 @@ def test_a_pixel_keeps_its_place() -> None:
 
 
 def test_a_batch_of_one_is_refused() -> None:
+    alone = torch.zeros(1, 3, 2, 2)
+    assert mix(alone, None) is alone, "without a box nothing is mixed"
     with pytest.raises(ValueError, match="itself"):
         mix(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool))

@@ -234,7 +234,10 @@ def test_knobs_are_described_for_people() -> None:
         of["anchor_confidence"].allowed == "number >= 0, <= 1" and of["temperature"].allowed == "number > 0"
     )
     assert of["warmup"] == Knob(
-        "warmup", "0.0125", "number >= 0, < 1", "share of the steps on labels alone: 1 epoch of 80 (App. B)"
+        "warmup",
+        "0.0125",
+        "number >= 0",
+        "on labels alone: a share of the steps, from 1 on their number; 1 epoch of 80 (App. B)",
     )
     assert (of["use_ranks"].default, of["use_ranks"].allowed) == ("true", "true, false")
     assert of["negatives_from"].allowed == "unreliable, reliable, all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,9 @@ def test_knobs_of_a_protocol_are_beaten_by_file_and_set(protocols: Path, tmp_pat
         ("protocol.steps='7'", "protocol.steps: Input should be a valid integer (given: '7')"),
         ("protocol.steps=1.5", "protocol.steps: Input should be a valid integer"),
         ("protocol.steps=0", "protocol.steps: Input should be greater than or equal to 1"),
+        ("protocol.views=fair", "protocol.views: Input should be 'published' or 'equal' (given: 'fair')"),
+        ("protocol.teacher.decay=1", "protocol.teacher.decay: Input should be less than 1"),
+        ("protocol.teacher.decy=1", "did you mean 'protocol.teacher.decay'?"),
         ("protocol.optimizer.lr=fast", "protocol.optimizer.lr: Input should be a valid number"),
         ("protocol.optimizer.lr=.nan", "protocol.optimizer.lr: Input should be a finite number"),
         ("protocol.optimizer.lr=.inf", "protocol.optimizer.lr: Input should be a finite number"),
@@ -248,6 +252,9 @@ PROTOCOL_CHANGES = [
     "evaluation.flip=true",
     "evaluation.every=10",
     "precision=bf16",
+    "views=equal",
+    "teacher.decay=0.9",
+    "teacher.ramp=false",
 ]
 
 
@@ -260,6 +267,16 @@ def test_every_field_of_a_protocol_changes_its_hash_and_the_id(protocols: Path) 
     found = [make(), *(make(f"protocol.{change}") for change in PROTOCOL_CHANGES)]
     assert len({one.protocol.hash for one in found}) == len(found)
     assert len({one.run_id(1, SPLITS) for one in found}) == len(found)
+
+
+def test_settings_added_later_leave_ids_and_records_as_they_were(protocols: Path) -> None:
+    """Where they have the values that all protocols had before them."""
+    config = make("protocol.views=published", "protocol.teacher=null")
+    assert config.protocol.hash == "1b0b4b0a" and config.run_id(1, SPLITS) == "34da6427"
+    for record in (config.record()["protocol"], config.record()["cam_seeds"]["protocol"]):
+        assert not {"views", "teacher"} & record.keys() and "precision" in record
+    assert {"views: published", "teacher: null"} <= {line.strip() for line in config.to_yaml().splitlines()}
+    assert make("protocol.views=equal").record()["protocol"]["views"] == "equal"
 
 
 def test_the_name_of_a_protocol_is_no_part_of_hash_or_id(protocols: Path) -> None:
@@ -310,6 +327,37 @@ def test_a_resolved_config_fed_back_gives_the_same_run(protocols: Path, tmp_path
     first = make(*sets)
     again = resolve({}, yaml_file(tmp_path, first.to_yaml()))
     assert again == first and again.run_id(1, SPLITS) == first.run_id(1, SPLITS)
+
+
+def equal_file(protocols: Path) -> None:
+    """The protocol's file says equal views and a teacher from now on."""
+    (protocols / "one.yaml").write_text(TEXT + "views: equal\nteacher: {decay: 0.9}\n")
+
+
+def test_a_saved_protocol_without_views_is_of_before_them(protocols: Path, tmp_path: Path) -> None:
+    first = make("protocol.steps=7")
+    old = re.sub(r" +(views: published|teacher: null)\n", "", first.to_yaml())
+    assert "views" not in old and "teacher" not in old
+    equal_file(protocols)
+    assert make().protocol.views == "equal" and make().protocol.teacher == schema.TeacherRule(decay=0.9)
+    for saved in (old, first.to_yaml()):
+        again = resolve({}, yaml_file(tmp_path, saved))
+        assert again == first and again.run_id(1, SPLITS) == first.run_id(1, SPLITS)
+    said = resolve({}, yaml_file(tmp_path, old), ["protocol.views=equal"])
+    assert said.protocol.views == "equal" and said.protocol.teacher is None
+
+
+def test_settings_of_a_part_of_a_protocol_keep_the_views_of_its_file(protocols: Path, tmp_path: Path) -> None:
+    equal_file(protocols)
+    assert make(file=yaml_file(tmp_path, "protocol: {steps: 7}\n")).protocol.views == "equal"
+    again = resolve({}, yaml_file(tmp_path, make().to_yaml()))
+    assert again == make()
+
+
+def test_the_tag_classifier_has_neither_views_nor_teacher(protocols: Path) -> None:
+    before = make().cam_seeds
+    equal_file(protocols)
+    assert make().cam_seeds == before and before is not None and before.protocol.views == "published"
 
 
 # The protocols that come with the suite
@@ -375,6 +423,7 @@ def test_the_environment_is_the_last_to_say_where_the_data_are(
         [],
         ["method.threshold=0.5", "protocol.steps=7", "protocol.evaluation.scales=[0.5, 1.0]"],
         ["machine.device=cpu", "machine.threads=1", "protocol.clip=2.5", "tags=shuffled"],
+        ["protocol.views=equal", "protocol.teacher.decay=0.9", "protocol.teacher.ramp=false"],
         ["cam_seeds.protocol.steps=3", "cam_seeds.refine=none", "seed=4", "split=1_8+tags"],
     ],
 )
@@ -387,6 +436,19 @@ def test_the_recorded_command_makes_the_same_settings(sets: list[str]) -> None:
     said = [value for key, value in zip(words[2::2], words[3::2], strict=True) if key == "--set"]
     assert len(said) == len([text for text in sets if not text.startswith(("seed=", "split="))])
     assert resolve({**flags, "method": {"name": given["--method"]}}, None, said) == config
+
+
+def test_the_recorded_command_says_what_the_file_has_changed_since(protocols: Path) -> None:
+    first = make("dataset=camvid", "protocol.steps=7")
+    equal_file(protocols)
+    said = [word for word in command(first) if word.startswith("protocol.")]
+    assert {"protocol.views=published", "protocol.teacher=null"} <= set(said)
+    assert (
+        resolve(
+            {"method": {"name": "fixmatch"}, "dataset": "camvid", "protocol": {"name": "one"}}, None, said
+        )
+        == first
+    )
 
 
 def test_the_recorded_command_names_a_protocol_and_no_folder() -> None:

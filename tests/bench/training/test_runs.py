@@ -34,7 +34,6 @@ from bench.records.logs import read_counts
 from bench.records.schema import Result, read_result
 from bench.scoring.inference import Inference, evaluate, score
 from bench.settings import registry
-from bench.settings.base import Knobs
 from bench.settings.schema import Network, RunConfig
 from bench.training import checkpoint, session, trainer
 
@@ -744,12 +743,12 @@ def test_a_note_of_one_step_is_not_logged_again(tiny_config: Config, plug_in: Ca
 def test_more_classes_than_a_mask_holds_are_refused(classes: int) -> None:
     """The border of every data set; the folder of a user's own refuses them before that."""
     if classes == 255:
-        session._check_classes("many", Knobs(), classes)
+        session._check_classes("many", classes)
         return
     with pytest.raises(
         ConfigError, match=r"many has 256 classes, but a mask holds at most 255.*classes\.txt"
     ):
-        session._check_classes("many", Knobs(), classes)
+        session._check_classes("many", classes)
 
 
 # Figures for the log

@@ -137,7 +137,8 @@ def test_shares_are_of_the_true_class() -> None:
 
 
 def test_class_maps_are_means_over_the_seeds(make: Any) -> None:
-    runs = [make(0.4), make(0.6, seed=1), make(0.3, method="fixmatch")]
+    runs = [make(miou, seed=seed, classes_averaged=2) for seed, miou in enumerate((0.4, 0.6))]
+    runs.append(make(0.3, method="fixmatch", classes_averaged=2))
     (picture,) = heat.class_maps(grouped(runs))
     np.testing.assert_allclose(heat.class_ious(runs[:2], 3), [50, 50, math.nan])
     assert "fixmatch" in picture.alt and "30.0 %" in picture.alt

@@ -266,7 +266,7 @@ def test_health_of_classes_is_a_mean_or_a_sum_and_shares_are_percent(make: Any) 
 
 
 def test_every_value_is_written_in_its_cell_and_absent_classes_are_hatched(make: Any) -> None:
-    runs = [make(0.4), make(0.8, method="fixmatch")]
+    runs = [make(0.4, classes_averaged=2), make(0.8, method="fixmatch", classes_averaged=2)]
     (picture,) = heat.class_maps(grouped(runs))
     ax = figure.draw(picture).axes[0]
     image = np.ma.asarray(ax.images[0].get_array())
