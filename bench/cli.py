@@ -14,6 +14,7 @@ from bench import __version__
 from bench.commands import cam_seeds, check, data, look, new_method, results, run, sweep
 from bench.commands.options import Commands, out
 from bench.errors import BenchError, Interrupted, plain
+from bench.machine import memory_errors
 
 # Completion belongs to a command that is one word. For `python -m bench` its script would bind `python`, `-m`
 # and `bench`, and Tab would then complete nothing else of Python.
@@ -45,7 +46,10 @@ def main() -> None:
     if not debug:
         threading.excepthook = _thread_failed
     try:
-        app(prog_name="bench" if INSTALLED else "python -m bench")
+        with memory_errors(
+            lambda: "here", "lower what is set of sizes, scales and jobs, or use another machine."
+        ):
+            app(prog_name="bench" if INSTALLED else "python -m bench")
     except (BenchError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()

@@ -177,7 +177,7 @@ def _output(out: Path) -> Check:
 
 
 def _existing(path: Path) -> Path:
-    """The path itself or its nearest parent that exists."""
+    """Give the path itself or its nearest parent that exists."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
@@ -253,7 +253,7 @@ def _data(root: Path | None) -> Check:
 
 
 def _data_sets(root: Path) -> Iterator[str]:
-    """Data sets in the folder itself or one below it."""
+    """Find the data sets in the folder itself or one below it."""
     for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
         if (folder / "classes.txt").is_file():
             yield folder.name

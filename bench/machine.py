@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import ClassVar
 
-from bench.errors import ConfigError, Interrupted
+from bench.errors import BenchError, ConfigError, Interrupted
 from bench.settings.schema import DEVICES
 
 # A signal that comes so soon after the first is the same wish: it may reach a run both by itself and from the
@@ -37,9 +37,33 @@ def choose_device(name: str) -> str:
         raise ConfigError(
             f"machine.device is {name!r}, but torch sees no CUDA device; use --device cpu or auto."
         )
+    _, _, number = name.partition(":")
+    if name.startswith("cuda") and number and int(number) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"machine.device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices, counted "
+            "from 0; use one of them, or auto."
+        )
     if name != "cpu" and not name.startswith("cuda"):
         raise ConfigError(f"unknown device {name!r}; use {DEVICES}.")
     return name
+
+
+@contextmanager
+def memory_errors(when: Callable[[], str], advice: str) -> Iterator[None]:
+    """Turn a lack of memory, of a GPU or of the CPU, into a BenchError "out of memory WHEN: ADVICE"."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        raise BenchError(f"out of memory {when()}: {advice}") from error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    # torch says it of a GPU by a class of its own, of the CPU and of a loading worker by a text.
+    words = ("DefaultCPUAllocator", "bad_alloc", "MemoryError")
+    said = any(word in str(error) for word in words)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
 def core_share() -> float:

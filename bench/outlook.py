@@ -13,7 +13,7 @@ LOOKS = 20  # at so many of the newest results; a folder of all runs may hold th
 
 
 def outlook(plan: Plan, device: str) -> list[str]:
-    """The sentences at the start of a run, what its CAM seeds cost first among them.
+    """Give the sentences at the start of a run, what its CAM seeds cost first among them.
 
     Args:
         device: Such as "cpu" or "cuda:1".
@@ -23,7 +23,7 @@ def outlook(plan: Plan, device: str) -> list[str]:
 
 
 def seed_outlook(plan: SeedPlan) -> list[str]:
-    """What the CAM seeds of a run cost before it can train; nothing where they are made already.
+    """Say what the CAM seeds of a run cost before it can train; nothing where they are made already.
 
     Says the steps of the classifier and how to shorten them.
     """
@@ -51,7 +51,8 @@ def _time(plan: Plan) -> str:
 
 
 def last_like(plan: Plan) -> Result | None:
-    """The newest finished run of the plan's method and protocol on its data set, below the same folder."""
+    """Find the newest finished run of the plan's method and protocol on its data set, below the same
+    folder."""
     own = plan.folder
     files = own.root.glob(f"{plan.config.dataset}/*/{plan.method.name}/*/{own.result.name}")
     for file in sorted(files, key=_when, reverse=True)[:LOOKS]:

@@ -10,14 +10,12 @@ import time
 from hashlib import sha256
 
 import numpy as np
-import torch
 
-from bench.cam_seeds.make import make
+from bench.cam_seeds.make import check_settings, make
 from bench.cam_seeds.warnings import warnings
 from bench.contents import changes
 from bench.display import Display
-from bench.errors import BenchError
-from bench.machine import choose_device, stoppable
+from bench.machine import choose_device, memory_errors, stoppable
 from bench.networks import exported
 from bench.outlook import outlook
 from bench.plan import Plan, SeedPlan, data_root
@@ -68,26 +66,58 @@ def run(
             changed = session.changed(plan, anyway) if goes_on else []
             folder.forget_failure()
             if plan.seeds is not None:
+                if plan.seeds.folder.read_report() is None:
+                    refuse_early(plan)  # before the hours that seeds may take
                 make_seeds(plan.seeds, display, None, overwrite, anyway)
                 stop.check()
-            trainer = session.start(plan, display, stop, goes_on, changed, anyway)
+            with memory_errors(lambda: "before the first step", LESS_MEMORY):
+                trainer = session.start(plan, display, stop, goes_on, changed, anyway)
             return _train_and_score(trainer, display)
     except WriteError as error:
         error.then = "go on with --resume: what was saved before is kept"
         raise
 
 
+LESS_MEMORY = (
+    "lower protocol.batch, protocol.crop or protocol.evaluation.scales, or use --precision bf16 (each makes "
+    "another protocol)."
+)
+
+
 def _train_and_score(trainer: Trainer, display: Display) -> Result:
     try:
-        trainer.train()
-        return _score_and_record(trainer)
-    except torch.OutOfMemoryError as error:
-        raise BenchError(
-            f"out of memory at step {trainer.step}: lower protocol.batch or protocol.crop, or use "
-            "--precision bf16 (each makes another protocol)."
-        ) from error
+        with memory_errors(lambda: f"at step {trainer.step}", LESS_MEMORY):
+            trainer.train()
+            return _score_and_record(trainer)
     finally:
         display.stop()
+
+
+def check(plan: Plan, resume: bool = False, overwrite: bool = False, anyway: bool = False) -> None:
+    """Refuse what `run` would refuse, for `--dry-run`. Writes nothing and fetches nothing.
+
+    Raises as `run` does.
+    """
+    done = None if overwrite else plan.folder.read_result()
+    if done is not None:
+        changes.refuse_changed(plan, done)
+        return
+    plan.folder.check_place()
+    if session.goes_on(plan, resume, overwrite):
+        session.changed(plan, anyway)
+    refuse_early(plan)
+
+
+def refuse_early(plan: Plan) -> None:
+    """Refuse what would stop a run before its first step, or the run of its CAM seeds' classifier.
+
+    It is what a start does itself, but for weights of the hub, which are not fetched.
+    """
+    with memory_errors(lambda: "before the first step", LESS_MEMORY):
+        parts = session.parts_of(plan, fetch=False)
+        if plan.seeds is not None and plan.seeds.folder.read_report() is None:
+            check_settings(plan.seeds.settings, parts.dataset)
+            session.parts_of(plan.seeds.classifier, fetch=False)
 
 
 def _done(plan: Plan, display: Display) -> Result | None:
@@ -123,7 +153,7 @@ def make_seeds(
         overwrite: Make them anew where they, or the classifier, are of other code or data.
         anyway: Take them as they are.
 
-    Raises as `bench.cam_seeds.make.make` and `run` do.
+    Raises as `bench.cam_seeds.make.make`, `run` and `load_dataset` do.
     """
 
     def classifier() -> Result:
@@ -131,13 +161,15 @@ def make_seeds(
         again = overwrite and bool(lost or changes.since_any(plan.classifier))
         return run(plan.classifier, display, resume=not again, overwrite=again, anyway=anyway)
 
+    config = plan.classifier.config
+    dataset = registry.load_dataset(config.dataset, data_root(config))
     try:
-        report = make(plan, display, classifier, jobs, overwrite, anyway)
+        with memory_errors(lambda: "for the CAM seeds", "lower cam_seeds.scales, or give fewer --jobs."):
+            report = make(plan, dataset, display, classifier, jobs, overwrite, anyway)
     except WriteError as error:
         error.then = "give the same command again: what was saved before is kept"
         raise
-    config = plan.classifier.config
-    for line in warnings(report, registry.load_dataset(config.dataset, data_root(config)).classes):
+    for line in warnings(report, dataset.classes):
         display.say(line)
     return report
 

@@ -14,7 +14,7 @@ from bench.errors import ConfigError, DataError
 from bench.randomness import numpy_for
 from bench.records.folders import RunFolder, SeedFolder
 from bench.settings import registry
-from bench.settings.base import Knobs
+from bench.settings.base import Knobs, expanded
 from bench.settings.reading import merge, validate
 from bench.settings.registry import MethodInfo
 from bench.settings.resolve import resolve
@@ -68,7 +68,7 @@ class SeedPlan:
 def data_root(config: RunConfig) -> Path | None:
     """Give the configuration's data root, else $BENCH_DATA, else None."""
     place = config.machine.data_root or os.environ.get("BENCH_DATA")
-    return Path(place).expanduser() if place else None
+    return expanded(place) if place else None
 
 
 def plan(config: RunConfig, split: Split | None = None) -> Plan:
@@ -104,9 +104,7 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
     else:
         inputs["cam_seeds"] = seeds.folder.seed_id
     run_id = config.run_id(method.version, inputs)
-    folder = RunFolder.of(
-        Path(config.machine.out), config.dataset, config.split, method.name, config.seed, run_id
-    )
+    folder = RunFolder.of(config.machine.runs, config.dataset, config.split, method.name, config.seed, run_id)
     return Plan(config, method, split, inputs, run_id, folder, seeds)
 
 
@@ -151,7 +149,10 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
     """Plan the CAM seeds of a run on a split that grants tags."""
     settings = config.cam_seeds
     if settings is None:
-        raise ConfigError("cam_seeds is missing; resolve the configuration of the run anew.")
+        raise ConfigError(
+            f"split {config.split!r} grants tags, and the configuration has no cam_seeds, as that of a run "
+            f"without tags; give the file of its protocol too: --protocol {config.protocol.name}.yaml."
+        )
     batch = settings.protocol.batch
     needs = registry.describe_method(CLASSIFIER).needs
     batch_sources(split, needs, batch.labeled, batch.unlabeled, "cam_seeds.protocol.batch")
@@ -164,7 +165,7 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
             "images."
         )
     folder = SeedFolder.of(
-        Path(config.machine.out),
+        config.machine.runs,
         config.dataset,
         config.split,
         config.seed,

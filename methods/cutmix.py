@@ -24,7 +24,9 @@ class CutMix(Method):
         threshold: float = Field(
             0.97, ge=0, le=1, description="confidence above which the teacher is sure of a pixel (CutMix-Seg)"
         )
-        consistency_weight: float = Field(1.0, ge=0, description="of the squared difference (CutMix-Seg)")
+        consistency_weight: float = Field(
+            1.0, ge=0, le=1e6, description="of the squared difference (CutMix-Seg)"
+        )
         ema_decay: float = Field(0.99, ge=0, lt=1, description="share of the teacher that stays (CutMix-Seg)")
 
     def __init__(self, net: Net, task: Task, hparams: HParams) -> None:

@@ -25,8 +25,10 @@ class FixedThreshold(Method):
         threshold: float = Field(
             0.95, ge=0, le=1, description="confidence from which a pixel trains (as fixmatch)"
         )
-        unlabeled_weight: float = Field(0.5, ge=0, description="weight of the pseudo-labels (as fixmatch)")
-        labeled_weight: float = Field(0.5, gt=0, description="weight of the labels (as fixmatch)")
+        unlabeled_weight: float = Field(
+            0.5, ge=0, le=1e6, description="weight of the pseudo-labels (as fixmatch)"
+        )
+        labeled_weight: float = Field(0.5, gt=0, le=1e6, description="weight of the labels (as fixmatch)")
         ema_decay: float = Field(
             0.996, ge=0, lt=1, description="share of the teacher that stays (as fixmatch)"
         )

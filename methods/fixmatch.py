@@ -28,9 +28,9 @@ class FixMatch(Method):
             description="confidence from which a pixel trains (UniMatch, configs/pascal.yaml)",
         )
         unlabeled_weight: float = Field(
-            0.5, ge=0, description="with labeled_weight: the mean of both terms (UniMatch)"
+            0.5, ge=0, le=1e6, description="with labeled_weight: the mean of both terms (UniMatch)"
         )
-        labeled_weight: float = Field(0.5, gt=0, description="of the labeled term (UniMatch)")
+        labeled_weight: float = Field(0.5, gt=0, le=1e6, description="of the labeled term (UniMatch)")
         ema_decay: float = Field(
             0.996, ge=0, lt=1, description="how much of the teacher stays in a step (UniMatch V2)"
         )

@@ -19,7 +19,7 @@ class MeanTeacher(Method):
 
     class HParams(Knobs):
         consistency_weight: float = Field(
-            100.0, ge=0, description="of the mean over pixels and classes (TorchSemiSeg)"
+            100.0, ge=0, le=1e6, description="of the mean over pixels and classes (TorchSemiSeg)"
         )
         ema_decay: float = Field(
             0.99, ge=0, lt=1, description="how much of the teacher stays in a step (TorchSemiSeg)"

@@ -26,6 +26,7 @@ The last three knobs are switches of the journal version (U2PL+, IJCV), known fr
 u2pl_plus sets them.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -67,9 +68,11 @@ class Shared(Knobs):
         ge=0,
         description="on labels alone: a share of the steps, from 1 on their number; 1 epoch of 80 (App. B)",
     )
-    unlabeled_weight: float = Field(1.0, ge=0, description="weight of the pseudo-labels (eta, Tab. A1)")
+    unlabeled_weight: float = Field(
+        1.0, ge=0, le=1e6, description="weight of the pseudo-labels (eta, Tab. A1)"
+    )
     contrast_weight: float = Field(
-        0.1, ge=0, description="weight of the contrastive loss (lambda_c, Tab. A1)"
+        0.1, ge=0, le=1e6, description="weight of the contrastive loss (lambda_c, Tab. A1)"
     )
     cutmix_probability: float = Field(
         0.5,
@@ -81,21 +84,33 @@ class Shared(Knobs):
     anchor_confidence: float = Field(
         0.3, ge=0, le=1, description="probability above which a pixel is an anchor (delta_p, Tab. A1)"
     )
-    anchors: int = Field(256, ge=1, description="per class and step (code; the paper says 50)")
-    negatives: int = Field(50, ge=1, description="per anchor (code; the paper says 256)")
+    anchors: int = Field(256, ge=1, le=100_000, description="per class and step (code; the paper says 50)")
+    negatives: int = Field(50, ge=1, le=100_000, description="per anchor (code; the paper says 256)")
     negative_pool: int = Field(
-        512, ge=1, description="keys per class and step from which the anchors choose (ours)"
+        512, ge=1, le=1_000_000, description="keys per class and step from which the anchors choose (ours)"
     )
-    temperature: float = Field(0.5, gt=0, description="by which the cosines are divided (tau, Tab. A1)")
+    temperature: float = Field(
+        0.5, ge=1e-3, le=1e3, description="by which the cosines are divided (tau, Tab. A1)"
+    )
     rank_low: int = Field(
-        3, ge=1, description="an unreliable pixel is a key of classes from this rank on (r_l, Tab. A1)"
+        3,
+        ge=1,
+        le=1000,
+        description="an unreliable pixel is a key of classes from this rank on (r_l, Tab. A1)",
     )
     rank_high: int = Field(
-        20, ge=1, description="... and below this one; above the number of classes: all (r_h, Tab. A1)"
+        20,
+        ge=1,
+        le=1000,
+        description="... and below this one; above the number of classes: all (r_h, Tab. A1)",
     )
-    queue_size: int = Field(30_000, ge=1, description="keys kept per class (App. B)")
-    queue_size_first: int = Field(50_000, ge=1, description="of class 0: background, or road (App. B)")
-    queue_keys: int = Field(512, ge=1, description="keys that enter a queue in a step, at most (ours)")
+    queue_size: int = Field(30_000, ge=1, le=10_000_000, description="keys kept per class (App. B)")
+    queue_size_first: int = Field(
+        50_000, ge=1, le=10_000_000, description="of class 0: background, or road (App. B)"
+    )
+    queue_keys: int = Field(
+        512, ge=1, le=1_000_000, description="keys that enter a queue in a step, at most (ours)"
+    )
 
     def model_post_init(self, context: object) -> None:
         if self.rank_low >= self.rank_high:
@@ -137,12 +152,68 @@ class Targets(NamedTuple):
     valid: Tensor  # B H W bool, False in padding
 
 
-class U2PL(Method):
+class Negatives(NamedTuple):
+    """What decides which mixed pixels are negative keys; for the log."""
+
+    alpha: float
+    probability: Tensor  # N C, of the teacher; the mixed pixels come last
+    source: Tensor  # B h w bool, the pixels that are keys
+    box: Tensor  # B H W bool
+    small_box: Tensor  # B h w bool
+
+
+class Family(Method):
+    """What all methods of this family have: the teacher, a warm-up on labels alone, the student's box."""
+
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
     # The boxes of `cutmix`, the baseline: half the area, sides log-uniform (the code draws the width
     # uniformly).
     views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))
 
+    def __init__(self, net: Net, task: Task, hparams: Shared) -> None:
+        super().__init__(net, task, hparams)
+        self.teacher = Teacher(net)
+        capacities = [self.hp.queue_size_first] + [self.hp.queue_size] * (len(task.classes) - 1)
+        self.build_memory(capacities, net.representation_channels)
+
+    @abstractmethod
+    def build_memory(self, capacities: list[int], channels: int) -> None:
+        """Build what is kept from step to step, beside the teacher: the queues.
+
+        Args:
+            capacities: C, the most keys of each class.
+            channels: D, of a key.
+        """
+
+    def warm_up(self, labeled: Stream, at: Progress) -> dict[str, Tensor]:
+        """Give the terms of a step of the warm-up, on labels alone; empty after it."""
+        self.note("warmup_steps", labeled.image.new_full((), self._warmup(at)))
+        if at.step >= self._warmup(at):
+            return {}
+        logits, _ = self.net.represent(labeled.image)  # with the other head: its statistics settle too
+        logits = self.net.upsample(logits, labeled.image)
+        return {"labeled": self.task.labeled_loss(logits, labeled.label)}
+
+    def draw_box(self, unlabeled: Stream, at: Progress) -> Tensor:
+        """Where the next image of the batch shows, B H W bool: in the boxes of all images or nowhere. Under
+        equal views in those that the protocol's rule has drawn."""
+        if self.task.equal_views:
+            return unlabeled.boxes[0]
+        coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
+        return unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)
+
+    def _warmup(self, at: Progress) -> int:
+        return self.hp.warmup_steps(at.total)
+
+    def after_step(self, at: Progress) -> None:
+        # During the warm-up, and once after it, the teacher is a copy of the student (code).
+        self.teacher.update(self.net, self.hp.ema_decay, max(at.step - self._warmup(at), 0))
+
+    def predictor(self) -> nn.Module:
+        return self.teacher
+
+
+class U2PL(Family):
     class HParams(Shared):
         dynamic_alpha: bool = Field(True, description="alpha falls to 0 in the run (DPA, Eq. 7)")
         use_ranks: bool = Field(
@@ -153,7 +224,10 @@ class U2PL(Method):
         )
         use_queue: bool = Field(True, description="off: the keys of the step are all there is (code)")
         symmetric_weight: float = Field(
-            0.0, ge=0, description="of the reverse cross entropy on pseudo-labels (U2PL+, from memory)"
+            0.0,
+            ge=0,
+            le=1e6,
+            description="of the reverse cross entropy on pseudo-labels (U2PL+, from memory)",
         )
         prototype_momentum: float = Field(
             0.0, ge=0, lt=1, description="how much of a prototype stays in a step (U2PL+, from memory)"
@@ -167,14 +241,8 @@ class U2PL(Method):
             if self.use_ranks:
                 super().check(classes, steps)
 
-    def __init__(self, net: Net, task: Task, hparams: Shared) -> None:
-        super().__init__(net, task, hparams)
-        self.teacher = Teacher(net)
-        capacities = [self.hp.queue_size_first] + [self.hp.queue_size] * (len(task.classes) - 1)
-        self.build_memory(capacities, net.representation_channels)
-
     def build_memory(self, capacities: list[int], channels: int) -> None:
-        """Build what is kept from step to step, beside the teacher: the queues and the prototypes."""
+        """Build the queues and the prototypes."""
         self.contrast = Contrast(
             capacities,
             channels,
@@ -226,27 +294,7 @@ class U2PL(Method):
             project_keys=self.teacher.project,
         )
 
-        # For the log alone.
-        add_labels(self.labeled_pixels, labeled.label)
-        figures |= partition_figures(split, said.valid, said.label, self.labeled_pixels)
-        (low, high), classes = self._window, len(self.task.classes)
-        figures["alpha"] = p.new_full((), alpha)
-        figures["truth_among_negatives_chance"] = p.new_full((), (min(high, classes) - low) / classes)
-        for name, figure in figures.items():
-            self.note(name, figure)
-
-        def accuracy_where(where: Tensor) -> Callable[[Tensor], Tensor]:
-            return lambda truth: accuracy(said.label, mix(truth, box), where)
-
-        wheres = {"teacher": said.valid, "reliable": split.reliable, "unreliable": split.unreliable}
-        for name, where in wheres.items():
-            self.audit(f"accuracy_{name}", accuracy_where(where))
-
-        def among_negatives(truth: Tensor) -> Tensor:
-            truth = self.net.downsample(mix(truth, box), small_box, fill=IGNORE).flatten()
-            return truth_among_negatives(truth, p[-len(truth) :], source.flatten(), self._window)
-
-        self.audit("truth_among_negatives", among_negatives)
+        self.log(batch, said, split, Negatives(alpha, p, source, box, small_box), figures)
         return {
             "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
             "unlabeled": self.unlabeled_loss(logits_mixed, said, split),
@@ -254,23 +302,6 @@ class U2PL(Method):
         }
 
     # Its parts, in the order of the paper -----------------------------------------------------------------
-
-    def warm_up(self, labeled: Stream, at: Progress) -> dict[str, Tensor]:
-        """The terms of a step of the warm-up, on labels alone; empty after it."""
-        self.note("warmup_steps", labeled.image.new_full((), self._warmup(at)))
-        if at.step >= self._warmup(at):
-            return {}
-        logits, _ = self.net.represent(labeled.image)  # with the other head: its statistics settle too
-        logits = self.net.upsample(logits, labeled.image)
-        return {"labeled": self.task.labeled_loss(logits, labeled.label)}
-
-    def draw_box(self, unlabeled: Stream, at: Progress) -> Tensor:
-        """Where the next image of the batch shows, B H W bool: in the boxes of all images or nowhere. Under
-        equal views in those that the protocol's rule has drawn."""
-        if self.task.equal_views:
-            return unlabeled.boxes[0]
-        coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
-        return unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)
 
     def targets(self, probability: Tensor, unlabeled: Stream, box: Tensor) -> Targets:
         """Pseudo-labels (Eq. 5) and how sure they are: the entropy of the prediction, B C H W."""
@@ -319,12 +350,31 @@ class U2PL(Method):
         """Ranks of the classes that a pixel is a negative key of; without ranks, of all but its own."""
         return (self.hp.rank_low, self.hp.rank_high) if self.hp.use_ranks else (1, len(self.task.classes))
 
-    def _warmup(self, at: Progress) -> int:
-        return self.hp.warmup_steps(at.total)
+    def log(
+        self, batch: Batch, said: Targets, split: Partition, keys: Negatives, figures: dict[str, Tensor]
+    ) -> None:
+        """Note the health of a step, and audit it against the truth. No loss depends on it.
 
-    def after_step(self, at: Progress) -> None:
-        # During the warm-up, and once after it, the teacher is a copy of the student (code).
-        self.teacher.update(self.net, self.hp.ema_decay, max(at.step - self._warmup(at), 0))
+        Args:
+            figures: Those of the contrast.
+        """
+        add_labels(self.labeled_pixels, batch.labeled.label)
+        figures |= partition_figures(split, said.valid, said.label, self.labeled_pixels)
+        (low, high), classes, p = self._window, len(self.task.classes), keys.probability
+        figures["alpha"] = p.new_full((), keys.alpha)
+        figures["truth_among_negatives_chance"] = p.new_full((), (min(high, classes) - low) / classes)
+        for name, figure in figures.items():
+            self.note(name, figure)
 
-    def predictor(self) -> nn.Module:
-        return self.teacher
+        def accuracy_where(where: Tensor) -> Callable[[Tensor], Tensor]:
+            return lambda truth: accuracy(said.label, mix(truth, keys.box), where)
+
+        wheres = {"teacher": said.valid, "reliable": split.reliable, "unreliable": split.unreliable}
+        for name, where in wheres.items():
+            self.audit(f"accuracy_{name}", accuracy_where(where))
+
+        def among_negatives(truth: Tensor) -> Tensor:
+            truth = self.net.downsample(mix(truth, keys.box), keys.small_box, fill=IGNORE).flatten()
+            return truth_among_negatives(truth, p[-len(truth) :], keys.source.flatten(), self._window)
+
+        self.audit("truth_among_negatives", among_negatives)

@@ -34,17 +34,20 @@ from bench.ops.mixing import mix
 from bench.ops.negatives import ranks, unlabeled_negatives
 from bench.ops.queues import Queues, sample_keys
 from bench.ops.teacher import Teacher
-from methods.u2pl import U2PL, Shared
+from methods.u2pl import Family, Shared
 
 
-class U2PLReleased(U2PL):
+class U2PLReleased(Family):
     class HParams(Shared):
         contrast_weight: float = Field(
             1.0,
             ge=0,
+            le=1e6,
             description="weight of the contrastive loss, divided by world_size (configs of the code, A8)",
         )
-        world_size: int = Field(4, ge=1, description="processes of the released VOC configuration: 4 GPUs")
+        world_size: int = Field(
+            4, ge=1, le=1_000_000, description="processes of the released VOC configuration: 4 GPUs"
+        )
 
     def build_memory(self, capacities: list[int], channels: int) -> None:
         self.queues = Queues(capacities, channels)

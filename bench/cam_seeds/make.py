@@ -35,12 +35,11 @@ from bench.machine import Stop, choose_device, cores, stoppable
 from bench.networks import exported
 from bench.networks.segmenter import Segmenter
 from bench.ops import cam
-from bench.plan import SeedPlan, data_root, granted_tags
+from bench.plan import SeedPlan, granted_tags
 from bench.records.atomic import write_atomic
 from bench.records.ledger import Ledger
 from bench.records.schema import Result, SeedReport
 from bench.scoring.inference import to_tensor
-from bench.settings import registry
 from bench.settings.schema import CamSeeds
 from datasets.tags import TagTable
 
@@ -49,6 +48,7 @@ MAP_STRIDE = 4  # maps are stored at a quarter of the image's height and width (
 
 def make(
     plan: SeedPlan,
+    dataset: Dataset,
     display: Display,
     train_classifier: Callable[[], Result],
     jobs: int | None = None,
@@ -81,8 +81,7 @@ def make(
             if why is None:
                 return report
             display.say(why)
-        dataset = registry.load_dataset(config.dataset, data_root(config))
-        _check_settings(plan.settings, dataset)
+        check_settings(plan.settings, dataset)
         tags = granted_tags(plan.classifier, dataset)
         classifier = train_classifier()
         if config.machine.threads:
@@ -217,7 +216,7 @@ def _report(
     )
 
 
-def _check_settings(settings: CamSeeds, dataset: Dataset) -> None:
+def check_settings(settings: CamSeeds, dataset: Dataset) -> None:
     """Refuse before anything is trained what would fail for every image."""
     if settings.policy != "fixed" and dataset.background is None:
         raise ConfigError(

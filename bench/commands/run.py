@@ -88,11 +88,11 @@ def run(
         audit=audit,
     )
     planned = plan(resolve(flags, config, sets or []))
-    if dry_run and json_:
-        print_json(_planned(planned))
-        return
     if dry_run:
-        _print_plan(planned)
+        from bench.pipeline import check
+
+        check(planned, resume, overwrite, anyway)
+        print_json(_planned(planned)) if json_ else _print_plan(planned)
         return
     _run_and_print(planned, verbose, json_, resume, overwrite, anyway)
 

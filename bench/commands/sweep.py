@@ -97,6 +97,8 @@ def sweep(
     cells, refused = grid(span, ablation, flags, config, sets or [])
     if dry_run or status:
         _print_status(cells, refused, ablation, status, json_)
+        if not status:
+            _refuse(cells)
     else:
         _run(cells, refused, ablation, jobs)
 
@@ -136,14 +138,12 @@ def _run(
     cells: "Sequence[Cell]", refused: "Sequence[Failure]", ablation: "Ablation | None", jobs: int
 ) -> None:
     """Run what is not done, say what has failed, and print the tables. Raises where a run has failed."""
-    from bench.sweeps.grid import check_data, counted
+    from bench.sweeps.grid import counted
     from bench.sweeps.launch import run_grid
 
     for failure in refused:
         say(f"refused: {failure.label}: {failure.reason}")
-    if not cells:
-        raise ConfigError("no run of this grid can be made, see above.")
-    check_data(cells)
+    _refuse(cells)
     outcome = run_grid(cells, jobs, say)
     left = [cell for cell in cells if not cell.done]
     if outcome.stopped_by is not None:
@@ -162,6 +162,15 @@ def _run(
             f"{said} of {counted(len(cells) + len(refused))}, see above; what is done is kept, and the same "
             "command tries the others again."
         )
+
+
+def _refuse(cells: "Sequence[Cell]") -> None:
+    """Refuse a grid none of whose runs can be made."""
+    from bench.sweeps.grid import check_data
+
+    if not cells:
+        raise ConfigError("no run of this grid can be made, see above.")
+    check_data(cells)
 
 
 def seeds_of(texts: list[str]) -> list[int]:

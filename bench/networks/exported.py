@@ -20,12 +20,12 @@ UNUSED = ("classification_head.", "representation_head.", "projection.")  # by a
 
 
 def network_of(predictor: nn.Module) -> Segmenter:
-    """The network of a predictor, whose weights a run keeps."""
+    """Give the network of a predictor, whose weights a run keeps."""
     return next(module for module in predictor.modules() if isinstance(module, Segmenter))
 
 
 def to_bytes(network: Segmenter, classes: Sequence[str], settings: Network) -> bytes:
-    """The content of weights.safetensors: every tensor of the network, and how to build it again."""
+    """Give the content of weights.safetensors: every tensor of the network, and how to build it again."""
     about = {"classes": list(classes), "network": settings.record()}
     return save(
         {name: value.cpu().contiguous() for name, value in network.state_dict().items()},
@@ -34,7 +34,7 @@ def to_bytes(network: Segmenter, classes: Sequence[str], settings: Network) -> b
 
 
 def read(path: Path, digest: str | None = None) -> Segmenter:
-    """The network of weights.safetensors.
+    """Give the network of weights.safetensors.
 
     Args:
         digest: The file's SHA-256 as the run recorded it; None for a run of before it did.
@@ -51,7 +51,7 @@ def read(path: Path, digest: str | None = None) -> Segmenter:
             about = json.loads(file.metadata()["frugalseg"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         network, classes = validate(Network, about["network"]), len(about["classes"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, ConfigError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:
         raise DataError(
             f"{path} is damaged or not of this version ({error}); run it again with --overwrite, or remove "
             "its folder."

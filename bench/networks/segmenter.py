@@ -60,6 +60,12 @@ class Segmenter(Net):
         """image B 3 H W in 0..1 -> logits B C H W."""
         return self.upsample(self.segmentation_head(self.features(image)), image)
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile every way into the network: `forward`, and what methods call beside it."""
+        super().compile(*args, **options)
+        for name in ("represent", "project", "activate"):
+            setattr(self, name, torch.compile(getattr(self, name), *args, **options))
+
     def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(image)
         return self.segmentation_head(features), self.representation_head(features)
@@ -78,7 +84,7 @@ class Segmenter(Net):
         return self.decoder(*encoded) if isinstance(self.encoder, TimmViTEncoder) else self.decoder(encoded)
 
     def _encoded(self, image: Tensor) -> Any:
-        """What the encoder gives, of the image padded right and bottom to the stride."""
+        """Encode the image padded right and bottom to the stride."""
         height, width = image.shape[-2:]
         x = (image - self.mean) / self.std
         below, right = -height % self.stride, -width % self.stride
@@ -127,7 +133,7 @@ def encoder_channels(encoder: Any) -> int:
 
 
 def build_decoder(network: Network, encoder: Any) -> tuple[nn.Module, int]:
-    """The decoder and its number of output channels."""
+    """Build the decoder; answers its number of output channels too."""
     channels = network.decoder_channels
     if network.decoder == "deeplabv3plus":
         # ASPP rates 6, 12, 18 belong to stride 16 and double at stride 8 (DeepLabv3, section 4.2.2).

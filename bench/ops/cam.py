@@ -111,7 +111,7 @@ def normalise(cam: Tensor, rule: Rule = "max") -> Tensor:
 
 
 def at_image_size(maps: Tensor, size: tuple[int, int], rule: Rule) -> Tensor:
-    """The stored maps of one image, normalised at its own size: K h w -> 1 K H W in 0..1; K may be 0."""
+    """Give the stored maps of one image, normalised at its own size: K h w -> 1 K H W in 0..1; K may be 0."""
     if not len(maps):
         return maps.new_zeros(1, 0, *size)
     full = F.interpolate(maps[None], size, mode="bilinear", align_corners=False)
@@ -119,7 +119,8 @@ def at_image_size(maps: Tensor, size: tuple[int, int], rule: Rule) -> Tensor:
 
 
 def dead_tags(cam: Tensor, tags: Tensor) -> Tensor:
-    """The tags whose map is positive nowhere, so that no pixel can be theirs: B K H W and B K -> B K bool.
+    """Give the tags whose map is positive nowhere, so that no pixel can be theirs: B K H W and B K -> B K
+    bool.
 
     A NaN in a map counts as dead as well.
     """
@@ -127,8 +128,8 @@ def dead_tags(cam: Tensor, tags: Tensor) -> Tensor:
 
 
 def best_tagged(cam: Tensor, tags: Tensor, classes: Sequence[int]) -> Best:
-    """The strongest map of each pixel, where only an image's tags count; of equal ones the first. A value
-    that is NaN is above no threshold.
+    """Give the strongest map of each pixel, where only an image's tags count; of equal ones the first. A
+    value that is NaN is above no threshold.
 
     Args:
         cam: B K H W, 0 or more.
@@ -155,7 +156,7 @@ def best_tagged(cam: Tensor, tags: Tensor, classes: Sequence[int]) -> Best:
 
 
 def power_background(best: Best, alpha: float) -> Tensor:
-    """The score (1 - strongest map) ** alpha of the background, for normalised maps: B H W, 0..1.
+    """Give the score (1 - strongest map) ** alpha of the background, for normalised maps: B H W, 0..1.
 
     PSA and SEAM take alpha 4 and 24, MCTformer 1 and 12. A smaller alpha is a higher score. Without a CRF it
     is a constant score in disguise, for example 0.2755 for alpha 4: where m = (1 - m) ** alpha.
@@ -164,7 +165,7 @@ def power_background(best: Best, alpha: float) -> Tensor:
 
 
 def over_background(best: Best, score: float | Tensor, background: int) -> Tensor:
-    """The strongest tagged class where it beats the background, else the background: B H W int64.
+    """Give the strongest tagged class where it beats the background, else the background: B H W int64.
 
     Args:
         score: Of the background, a constant or B H W. A tie is background, and so is an image without tags.
@@ -174,8 +175,9 @@ def over_background(best: Best, score: float | Tensor, background: int) -> Tenso
 
 
 def between(strict: Tensor, loose: Tensor, background: int) -> Tensor:
-    """The seed of two labels of one image: foreground where the strict one says so, background where both do,
-    255 where only the loose one is foreground (IRN, cam_to_ir_label.py; there each goes through a CRF first).
+    """Give the seed of two labels of one image: foreground where the strict one says so, background where
+    both do, 255 where only the loose one is foreground (IRN, cam_to_ir_label.py; there each goes through a
+    CRF first).
 
     Args:
         strict, loose: ... H W class ids, of a high and of a low background score.
@@ -260,7 +262,7 @@ def _inside(seed: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def seed_counts(seed: Tensor, label: Tensor, classes: int) -> Tensor:
-    """Counts of (truth, seed): C C+1 int64, truth in rows, the undecided pixels in the last column.
+    """Count pairs of (truth, seed): C C+1 int64, truth in rows, the undecided pixels in the last column.
 
     Add the counts of a data set up before taking their quality. Pixels with the label 255 are not counted.
 
@@ -315,25 +317,6 @@ def threshold_counts(
     rest = table.sum((1, 2)) - above.sum(2)
     counts[..., classes if background is None else background] += rest
     return counts
-
-
-def between_counts(counts: Tensor, strict: int | Tensor, loose: int | Tensor, background: int) -> Tensor:
-    """The counts of seeds by two background scores, from those of each score alone.
-
-    Args:
-        counts: T C C+1, from `threshold_counts` with a background.
-        strict, loose: Places of the scores among the T, or P places each for as many pairs; strict is not
-            before loose.
-        background: Its class id.
-
-    Returns:
-        C C+1, or P C C+1.
-    """
-    both = counts[strict].clone()
-    total = both.sum(-1)
-    both[..., background] = counts[loose][..., background]
-    both[..., -1] = total - both[..., :-1].sum(-1)
-    return both
 
 
 def quality(counts: Tensor, undecided: Undecided = "missed") -> Quality:

@@ -67,7 +67,7 @@ def draw(mask: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def class_means(keys: Tensor, mask: Tensor) -> Tensor:
-    """The mean over each class's pixels on all ranks, 0 for a class without any (U2PL, Eq. 12).
+    """Take the mean over each class's pixels on all ranks, 0 for a class without any (U2PL, Eq. 12).
 
     Args:
         keys: N D.
@@ -109,8 +109,8 @@ def info_nce(
 
 
 def mean_over_classes(per_class: Tensor, candidates: Tensor, ready: Tensor) -> Tensor:
-    """The mean over the classes that have anchors on some rank and are ready (a prototype, negatives); 0 with
-    a graph where fewer than two are left, since a single class has nothing to be told from.
+    """Take the mean over the classes that have anchors on some rank and are ready (a prototype, negatives); 0
+    with a graph where fewer than two are left, since a single class has nothing to be told from.
 
     A rank's share in a class is its share of the anchor candidates, times the number of ranks, because the
     ranks' gradients are averaged: the average is the gradient of one rank with the joined batch.
@@ -176,7 +176,7 @@ class Contrast(nn.Module):
         project: Callable[[Tensor], Tensor],
         project_keys: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, in nats, and figures for the log, one per class each.
+        """Give the loss, in nats, and figures for the log, one per class each.
 
         Args:
             of: The pixels.

@@ -59,7 +59,8 @@ CERTAINTY = 0.7  # of a label; gt_prob of IRN's crf_inference_label
 
 
 def label_probability(label: np.ndarray, classes: Sequence[int], certainty: float = CERTAINTY) -> np.ndarray:
-    """The probability of each class where labels are right with `certainty`, the others sharing the rest.
+    """Give the probability of each class where labels are right with `certainty`, the others sharing the
+    rest.
 
     Args:
         label: ... H W integers, each one of `classes`, or 255: all classes are as likely there.
@@ -90,8 +91,8 @@ def label_probability(label: np.ndarray, classes: Sequence[int], certainty: floa
 def refine(
     image: np.ndarray, probability: np.ndarray, parameters: CrfParameters, half_size: bool = False
 ) -> np.ndarray:
-    """The CRF's posterior. Several maps of one image, say of two thresholds, share its lattices: the same
-    bits, without building them again.
+    """Give the CRF's posterior. Several maps of one image, say of two thresholds, share its lattices: the
+    same bits, without building them again.
 
     The lattice is an approximation of the Gaussian kernels, and not mirror symmetric.
 
@@ -169,7 +170,7 @@ def likeliest(
     parameters: CrfParameters,
     half_size: bool = False,
 ) -> np.ndarray:
-    """The likeliest class of each pixel after the CRF; of equal ones the lower id.
+    """Give the likeliest class of each pixel after the CRF; of equal ones the lower id.
 
     Args:
         image, probability, parameters, half_size: As of `refine`.
@@ -305,7 +306,7 @@ def _offsets(dilations: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _neighbours(maps: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
-    """Yields `maps` (B C H W) moved by each offset, its border repeated outward."""
+    """Yield `maps` (B C H W) moved by each offset, its border repeated outward."""
     height, width = maps.shape[-2:]
     reach = max(dilations)
     padded = F.pad(maps, [reach] * 4, mode="replicate")

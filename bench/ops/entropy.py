@@ -40,7 +40,8 @@ def percentile(values: Tensor, valid: Tensor, share: float) -> Tensor:
 
 
 def surest(entropy: Tensor, valid: Tensor, share: float) -> Tensor:
-    """The valid pixels whose entropy is among the lowest `share` (0..1) of them; shapes as in `partition`."""
+    """Give the valid pixels whose entropy is among the lowest `share` (0..1) of them; shapes as in
+    `partition`."""
     return (entropy.double() <= percentile(entropy, valid, share)) & valid
 
 

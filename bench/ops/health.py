@@ -31,7 +31,7 @@ def share(part: Tensor, whole: Tensor) -> Tensor:
 
 
 def rare_classes(counts: Tensor) -> Tensor:
-    """The half of the classes with the fewest pixels: C counts -> C bool."""
+    """Give the half of the classes with the fewest pixels: C counts -> C bool."""
     rare = torch.zeros_like(counts, dtype=torch.bool)
     return rare.index_fill(0, counts.argsort()[: len(counts) // 2], True)
 
@@ -45,8 +45,8 @@ def add_labels(counts: Tensor, label: Tensor) -> None:
 def partition_figures(
     split: Partition, valid: Tensor, pseudo_label: Tensor, labeled: Tensor
 ) -> dict[str, Tensor]:
-    """The threshold, the share of reliable pixels, and the share of the rare classes among the labels, the
-    reliable and the unreliable pixels: scalars, NaN where there is no such pixel.
+    """Give the threshold, the share of reliable pixels, and the share of the rare classes among the labels,
+    the reliable and the unreliable pixels: scalars, NaN where there is no such pixel.
 
     Args:
         valid, pseudo_label: B H W, bool and int64.
@@ -79,8 +79,8 @@ def truth_among_negatives(
 
 
 def origin_shares(notes: Mapping[str, Tensor], origins: tuple[str, ...]) -> dict[str, Tensor]:
-    """The share of each origin among a step's new negative keys, `share_NAME`, from the C counts that the log
-    has of them as `negatives_NAME`; NaN where there are no new keys."""
+    """Give the share of each origin among a step's new negative keys, `share_NAME`, from the C counts that
+    the log has of them as `negatives_NAME`; NaN where there are no new keys."""
     counts = {name: notes[f"negatives_{name}"].sum() for name in origins}
     return {f"share_{name}": count / sum(counts.values()) for name, count in counts.items()}
 

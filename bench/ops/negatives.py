@@ -11,7 +11,8 @@ from bench.labels import IGNORE
 
 
 def ranks(probability: Tensor) -> Tensor:
-    """The rank of each class in a pixel's prediction: N C -> N C uint8, 0 the most likely (U2PL, Eq. 13).
+    """Give the rank of each class in a pixel's prediction: N C -> N C uint8, 0 the most likely (U2PL, Eq.
+    13).
 
     Of equal probabilities the lower class id comes first.
     """
@@ -21,7 +22,7 @@ def ranks(probability: Tensor) -> Tensor:
 
 
 def labeled_negatives(rank: Tensor, label: Tensor, rank_low: int) -> Tensor:
-    """A labeled pixel is a key of the classes it is easily taken for: not its own, rank below `rank_low`
+    """Make a labeled pixel a key of the classes it is easily taken for: not its own, rank below `rank_low`
     (U2PL, Eq. 14).
 
     Args:
@@ -34,7 +35,7 @@ def labeled_negatives(rank: Tensor, label: Tensor, rank_low: int) -> Tensor:
 
 
 def unlabeled_negatives(rank: Tensor, chosen: Tensor, rank_low: int, rank_high: int) -> Tensor:
-    """A chosen (unreliable) pixel is a key of the classes it surely is not: rank_low <= rank < rank_high
+    """Make a chosen (unreliable) pixel a key of the classes it surely is not: rank_low <= rank < rank_high
     (U2PL, Eq. 15). The most likely classes may be its own, the least likely ones teach nothing.
 
     Args:
@@ -46,7 +47,7 @@ def unlabeled_negatives(rank: Tensor, chosen: Tensor, rank_low: int, rank_high: 
 
 
 def certain_negatives(rank: Tensor, allowed: Tensor, rank_low: int) -> Tensor:
-    """A pixel of a tagged image is a key of the classes that it is easily taken for though its image has no
+    """Make a pixel of a tagged image a key of the classes that it is easily taken for though its image has no
     such tag: not allowed, rank below `rank_low`. The easy ones, nearly all of a pixel's classes, would flood
     the queues.
 
@@ -60,6 +61,6 @@ def certain_negatives(rank: Tensor, allowed: Tensor, rank_low: int) -> Tensor:
 
 
 def at_most(negative: Tensor, limit: int) -> Tensor:
-    """The first `limit` pixels of every class, a fair sample of pixels in random order: P C bool -> P C
+    """Give the first `limit` pixels of every class, a fair sample of pixels in random order: P C bool -> P C
     bool."""
     return negative & (negative.cumsum(0, dtype=torch.int32) <= limit)

@@ -10,7 +10,7 @@ def world_size() -> int:
 
 
 def total(tensor: Tensor) -> Tensor:
-    """The sum of `tensor` over all ranks, without gradient."""
+    """Sum `tensor` over all ranks, without gradient."""
     if world_size() == 1:
         return tensor.detach()
     summed = tensor.detach().clone()
@@ -19,7 +19,7 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """The ranks' tensors of one shape, in the order of the ranks: W ... ; without gradient."""
+    """Gather the ranks' tensors of one shape, in the order of the ranks: W ... ; without gradient."""
     if world_size() == 1:
         return tensor.detach().unsqueeze(0)
     parts = [torch.empty_like(tensor, requires_grad=False) for _ in range(world_size())]

@@ -94,10 +94,3 @@ class Queues(nn.Module):
     def clear(self) -> None:
         self.length.zero_()
         self.head.zero_()
-
-    def contents(self, label: int) -> Tensor:
-        """The keys of a class, oldest first: n D. Waits for the device; for looking, not for training."""
-        capacity, length = int(self.capacity[label]), int(self.length[label])
-        first = int(self.head[label]) - length
-        ring = torch.arange(first, first + length, device=self.keys.device) % capacity
-        return self.keys[int(self.offset[label]) + ring]

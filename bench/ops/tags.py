@@ -11,7 +11,8 @@ from bench.ops.entropy import pixel_entropy
 
 
 def restrict(probability: Tensor, allowed: Tensor) -> Tensor:
-    """The prediction given the tags: 0 for a class that is not allowed, the others in proportion, of sum 1.
+    """Restrict the prediction to the tags: 0 for a class that is not allowed, the rest in proportion, of sum
+    1.
 
     Even over the allowed classes where all of them have underflowed to 0; zeros where none is allowed.
 
@@ -28,7 +29,8 @@ def restrict(probability: Tensor, allowed: Tensor) -> Tensor:
 
 
 def allowed_label(probability: Tensor, allowed: Tensor) -> Tensor:
-    """The most likely allowed class: B C H W and B C bool -> B H W int64 (CSRM takes its pseudo-labels so).
+    """Give the most likely allowed class: B C H W and B C bool -> B H W int64 (CSRM takes its pseudo-labels
+    so).
 
     Means nothing where no class is allowed.
     """
@@ -37,8 +39,9 @@ def allowed_label(probability: Tensor, allowed: Tensor) -> Tensor:
 
 
 def relative_entropy(probability: Tensor, allowed: Tensor) -> Tensor:
-    """The entropy of the restricted prediction as a share of the most it can be, ln of the number of allowed
-    classes, so that images with few and with many tags can be compared: B C H W and B C bool -> B H W, 0..1.
+    """Give the entropy of the restricted prediction as a share of the most it can be, ln of the number of
+    allowed classes, so that images with few and with many tags can be compared: B C H W and B C bool -> B H
+    W, 0..1.
 
     0 where one class or none is allowed.
     """

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import ValidationError
 
-from bench.errors import DataError, InUse, MachineError
+from bench.errors import ConfigError, DataError, InUse, MachineError
 from bench.records.atomic import locked, write_atomic, writing
 
 if TYPE_CHECKING:
@@ -119,6 +119,19 @@ class RunFolder:
                 os.ftruncate(lock.fileno(), 0)
                 os.write(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
+
+    def check_place(self) -> None:
+        """Refuse what `claimed` would fail on, without making anything.
+
+        Raises:
+            ConfigError: The folder cannot be written.
+            InUse: Another process holds it.
+        """
+        there = next(place for place in (self.path, *self.path.parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise ConfigError(f"{self.path} cannot be written, because {there} cannot; give another --out.")
+        if holder := self.holder():
+            raise InUse(f"{self.path} is in use by {holder}; wait for it or stop it.")
 
     def holder(self) -> str | None:
         """Name the other process that holds the folder, such as "process 123 on name"; None where there is

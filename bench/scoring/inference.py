@@ -7,7 +7,7 @@ zero: pixels predicted as that class already count as misses of the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -72,6 +72,17 @@ class Inference:
         """image 1 3 H W -> 1 C H W, summing to 1 over the classes: the mean over scales and flips."""
         return self._total(module, image) / (len(self.settings.scales) * (2 if self.settings.flip else 1))
 
+    def passes(self, shape: Sequence[int]) -> int:
+        """Count the passes through the network that an image of H W ... takes."""
+        total = 0
+        for scale in self.settings.scales:
+            size = [max(round(side * scale), 1) for side in shape[:2]]
+            total += sum(1 for _ in self._windows(size)) if self.settings.mode == "slide" else 1
+        return total * (2 if self.settings.flip else 1)
+
+    def _windows(self, size: Iterable[int]) -> Iterator[tuple[slice, slice]]:
+        return windows(size, self.settings.window or self.crop, self.settings.stride_share)
+
     def _total(self, module: nn.Module, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
         total = image.new_zeros(())
@@ -91,9 +102,7 @@ class Inference:
             return module(image).softmax(1)
         total: Tensor | None = None
         seen = image.new_zeros(image.shape[-2:])
-        for rows, columns in windows(
-            image.shape[-2:], self.settings.window or self.crop, self.settings.stride_share
-        ):
+        for rows, columns in self._windows(image.shape[-2:]):
             part = module(image[..., rows, columns]).softmax(1)
             if total is None:
                 total = part.new_zeros(1, part.shape[1], *image.shape[-2:])

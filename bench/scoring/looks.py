@@ -29,7 +29,8 @@ from bench.records.logs import read_maps
 from bench.records.schema import Result
 from bench.scoring.inference import Inference, to_tensor
 from bench.settings import registry
-from bench.settings.reading import read_yaml, validate
+from bench.settings.plain_yaml import read_yaml
+from bench.settings.reading import validate
 from bench.settings.schema import RunConfig
 from datasets.decode import read_mask
 from datasets.encodings import colours

@@ -35,7 +35,8 @@ from bench.records.schema import Rescored, Result, Scores
 from bench.scoring.alone import network_is_all, refuse_other_counts
 from bench.scoring.inference import Inference, confusion, score, to_tensor
 from bench.settings import registry
-from bench.settings.reading import read_yaml, suggest, validate
+from bench.settings.plain_yaml import read_yaml
+from bench.settings.reading import suggest, validate
 from bench.settings.schema import Protocol
 from datasets.splits import find_split
 

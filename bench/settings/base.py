@@ -1,9 +1,12 @@
 """The base of every settings class: frozen, unknown key = error, no silent conversion of text to numbers."""
 
 import json
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
+
+from bench.errors import ConfigError
 
 RECORD: Final = {"record": True}  # the context of a dump that leaves the machine
 
@@ -42,17 +45,36 @@ def describe_knobs(model: type[Knobs]) -> list[Knob]:
     ]
 
 
-TYPES = {"number": "number", "integer": "whole number", "boolean": "true, false", "string": "text"}
+TYPES = {"integer": "whole number", "boolean": "true, false", "string": "text"}
 BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 def _allowed(schema: dict[str, Any]) -> str:
+    """Say in words what a value may be: "number >= 0, <= 1", "number > 0 or null", "list of number"."""
     if "enum" in schema:
         return ", ".join(map(_text, schema["enum"]))
-    bounds = ", ".join(f"{sign} {schema[key]:g}" for key, sign in BOUNDS.items() if key in schema)
-    kind = TYPES.get(schema.get("type", ""), schema.get("type", "see its class"))
+    if "const" in schema:
+        return _text(schema["const"])
+    if "anyOf" in schema:
+        return " or ".join(map(_allowed, schema["anyOf"]))
+    if "prefixItems" in schema:
+        return f"[{'; '.join(map(_allowed, schema['prefixItems']))}]"
+    if schema.get("type") == "array":
+        return f"list of {_allowed(schema['items'])}" if schema.get("items") else "list"
+    bounds = ", ".join(f"{sign} {schema[key]:.9g}" for key, sign in BOUNDS.items() if key in schema)
+    kind = schema.get("type", "see its class")
+    kind = TYPES.get(kind, kind)
     return f"{kind} {bounds}".strip()
 
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def expanded(place: str) -> Path:
+    """Give the path of a setting, with the user's home for `~`. Raises ConfigError for a user who is not
+    there."""
+    try:
+        return Path(place).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{place}: {error}; write the folder out.") from error

@@ -3,65 +3,40 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from bench.errors import ConfigError, did_you_mean
-from bench.settings.base import Knobs
+from bench.settings.base import Knobs, expanded
+from bench.settings.plain_yaml import DEEPEST, parse, read_yaml
 
 K = TypeVar("K", bound=Knobs)
 PROTOCOLS = Path(__file__).parent / "protocols"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that reads 1e-3 as a number and 1_16 as a name, and refuses a key given twice (plain YAML reads
-    text, 116, and lets the last win)."""
-
-
-def _no_duplicates(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    twice = sorted({str(key) for key in keys if keys.count(key) > 1})
-    if twice:
-        raise yaml.YAMLError(f"key {', '.join(twice)} stands twice")
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-for _digit in "0123456789":  # before plain YAML's own rule for numbers
-    _Loader.yaml_implicit_resolvers[_digit].insert(0, ("tag:yaml.org,2002:str", re.compile(r"^\d+_\d+$")))
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506 (a SafeLoader)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date that does not exist
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path} must hold keys and values.")
-    return data
 
 
 def parse_assignment(text: str) -> tuple[list[str], Any]:
     """`a.b=value` of `--set`; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: write key=value, for example --set protocol.steps=200")
+        raise ConfigError(f"--set {shortened(text)}: write key=value, for example --set protocol.steps=200")
+    path = key.strip().split(".")
     try:
-        return key.strip().split("."), yaml.load(value, Loader=_Loader)  # noqa: S506
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"--set {key}: cannot read the value {value!r}.") from error
+        if len(path) > DEEPEST:
+            raise ValueError(f"its key has more than {DEEPEST} parts")
+        return path, parse(value)
+    except ValueError as error:
+        raise ConfigError(
+            f"--set {key.strip()[:80]}: cannot read the value {shortened(value)}: {error}."
+        ) from error
+
+
+def shortened(value: object) -> str:
+    """Write the value as Python writes it, cut after 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +55,7 @@ def nested(path: Iterable[str], value: Any) -> dict[str, Any]:
 
 
 def suggest(word: str, known: Iterable[str], what: str) -> str:
-    """The sentence for a name that is not known."""
+    """Write the sentence for a name that is not known."""
     return f"unknown {what} {word!r}{did_you_mean(word, known)}"
 
 
@@ -96,13 +71,17 @@ def read_protocol(name: str) -> dict[str, Any]:
     there.
     """
     if is_file(name):
-        file = Path(name).expanduser()
+        file = expanded(name)
         if file.stem in protocol_names():
             raise ConfigError(f"{file} has the name of a protocol that is there already; rename the file.")
-        return {"name": file.stem, **_without_name(read_yaml(file), file)}
+        found = read_yaml(file)
+        if "name" in found:
+            raise ConfigError(f"{file}: leave name out; the protocol is called {file.stem}, as its file is.")
+        return {"name": file.stem, **_with_sections(found, file)}
     if name not in protocol_names():
         raise ConfigError(suggest(name, protocol_names(), "protocol"))
-    return {"name": name, **read_yaml(PROTOCOLS / f"{name}.yaml")}
+    file = PROTOCOLS / f"{name}.yaml"
+    return {"name": name, **_with_sections(read_yaml(file), file)}
 
 
 def is_file(protocol: str) -> bool:
@@ -110,19 +89,20 @@ def is_file(protocol: str) -> bool:
     return protocol.endswith((".yaml", ".yml"))
 
 
-def _without_name(settings: dict[str, Any], file: Path) -> dict[str, Any]:
-    if "name" in settings:
-        raise ConfigError(f"{file}: leave name out; the protocol is called {file.stem}, as its file is.")
-    return settings
+def _with_sections(protocol: dict[str, Any], file: Path) -> dict[str, Any]:
+    for section in ("knobs", "cam_seeds"):
+        if not isinstance(protocol.get(section, {}), Mapping):
+            raise ConfigError(f"{file}: {section} must hold keys, such as `{section}: {{...}}`.")
+    return protocol
 
 
 def validate(model: type[K], data: Mapping[str, Any], prefix: str = "", file: Path | None = None) -> K:
-    """`data` as settings of `model`. Raises ConfigError with the key's full name, and the file it stands in
-    where that is not the configuration of a run."""
+    """Read `data` as settings of `model`. Raises ConfigError with the key's full name, and the file it stands
+    in where that is not the configuration of a run."""
     try:
         # Through JSON: strict about text and numbers, yet a list may stand for a tuple.
         return model.model_validate_json(json.dumps(data))
-    except (ValidationError, TypeError, ValueError) as error:
+    except (ValidationError, TypeError, ValueError, RecursionError) as error:
         if not isinstance(error, ValidationError):
             where = prefix or file or "configuration"
             raise ConfigError(f"{where}: a value cannot be read ({error}).") from error
@@ -143,7 +123,9 @@ def _explain(error: ValidationError, model: type[Knobs], prefix: str, file: Path
             if whole and item["type"] == "value_error" and (prefix or place):
                 sentences.append(f"{key}.{message}")  # what a section refuses as a whole begins with its key
             else:
-                sentences.append(f"{key}: {message}" + ("" if whole else f" (given: {item['input']!r})"))
+                sentences.append(
+                    f"{key}: {message}" + ("" if whole else f" (given: {shortened(item['input'])})")
+                )
     return "\n".join(f"{file}: {sentence}" if file else sentence for sentence in sentences)
 
 

@@ -31,7 +31,8 @@ from pydantic import Field, create_model
 
 from bench.errors import ConfigError, DataError
 from bench.settings.base import Knobs
-from bench.settings.reading import read_yaml, suggest, validate
+from bench.settings.plain_yaml import read_yaml
+from bench.settings.reading import suggest, validate
 
 if TYPE_CHECKING:
     from bench.contract import Dataset, Method
@@ -145,7 +146,7 @@ def describe_method(name: str) -> MethodInfo:
 
 
 def describe_class(name: str, cls: type[Method]) -> MethodInfo:
-    """What a class says of itself. Raises ConfigError, with its file, where it does not keep the contract.
+    """Say what a class is. Raises ConfigError, with its file, where it does not keep the contract.
 
     The text is the docstring of the class or, where it has none, of its module.
     """
@@ -256,7 +257,8 @@ def _fault(what: str, error: BaseException, file: Path | None) -> str:
 
 
 def _only_method(module: ModuleType, file: Path) -> type[Method]:
-    """The one method that a module defines; what it imports, and what has no `losses` yet, does not count."""
+    """Find the one method that a module defines; what it imports, and what has no `losses` yet, does not
+    count."""
     from bench.contract import Method
 
     classes = [
@@ -276,12 +278,13 @@ def dataset_names(data_root: Path | None = None) -> list[str]:
 
 
 def default_protocol(dataset: str) -> str:
-    """The protocol of a data set that names none: its own, or "folder" for a folder of the user's."""
+    """Give the protocol of a data set that names none: its own, or "folder" for a folder of the user's."""
     return DATASETS[dataset].protocol if dataset in DATASETS else "folder"
 
 
 def load_dataset(name: str, data_root: Path | None) -> Dataset:
-    """Raises ConfigError for an unknown name, DataError where its files are missing."""
+    """Load a data set by its name. Raises ConfigError for an unknown name, DataError where its files are
+    missing."""
     check_data_root(name, data_root)
     cls: Callable[..., Dataset]
     if name in DATASETS or name in _plugins("datasets"):
@@ -302,8 +305,8 @@ def _on_disk(name: str) -> bool:
 
 
 def check_data_root(name: str, data_root: Path | None) -> None:
-    """Raises DataError where a data set lies on a disk and the folder of all data sets is not there. Needs no
-    torch."""
+    """Refuse a data set that lies on a disk, where the folder of all data sets is not there: DataError. Needs
+    no torch."""
     if not _on_disk(name):
         return
     if data_root is None:

@@ -9,18 +9,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError
+from bench.errors import ConfigError, plain
 from bench.settings import registry
+from bench.settings.base import expanded
+from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import (
+    is_file,
     merge,
     nested,
     parse_assignment,
     protocol_names,
     read_protocol,
-    read_yaml,
+    shortened,
     validate,
 )
 from bench.settings.schema import BEFORE, Protocol, RunConfig
+
+LONGEST = 1000  # characters of a key or a text
 
 
 def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Iterable[str] = ()) -> RunConfig:
@@ -32,59 +37,102 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
         sets: Texts `key=value`, which beat both.
     """
     given: dict[str, Any] = read_yaml(config_file) if config_file else {}
-    if isinstance(given.get("method"), str):
-        given["method"] = {"name": given["method"]}
-    if isinstance(given.get("protocol"), str):
-        given["protocol"] = {"name": given["protocol"]}
-    flags = _without_none(flags)
+    for section in ("method", "protocol"):
+        if isinstance(given.get(section), str):
+            given[section] = {"name": given[section]}
     if _is_whole(given.get("protocol")):
         given["protocol"] = {**BEFORE, **given["protocol"]}
-    inside, asked = given.get("protocol", {}), flags.get("protocol", {}).get("name")
-    held = inside.get("name") if isinstance(inside, Mapping) and "network" in inside else None
-    if held and asked and asked != held:
+    file, flags = given, _without_none(flags)
+    held, asked = _held(file), _section(flags, "protocol").get("name")
+    if held and isinstance(asked, str) and held != (expanded(asked).stem if is_file(asked) else asked):
         read_protocol(asked)  # refuses a name that is not known
         raise ConfigError(f"{config_file} holds the whole protocol {held!r}; it cannot be run as {asked!r}.")
     given = merge(given, flags)
     for text in sets:
         path, value = parse_assignment(text)
         given = merge(given, nested(path, value))
+    _refuse_texts(given)
 
     given.setdefault("dataset", "shapes")
     given.setdefault("split", "1_16")
     given["split"] = str(given["split"]).replace("/", "_")
-    for section in ("method", "protocol"):
-        if not isinstance(given.get(section, {}), Mapping):
-            raise ConfigError(f"{section} must hold keys, for example {section}.name.")
-    name = given.get("method", {}).get("name")
+    for section, key in (("method", "name"), ("protocol", "name"), ("cam_seeds", "refine")):
+        if not isinstance(given.get(section) or {}, Mapping):
+            raise ConfigError(f"{section} must hold keys, for example {section}.{key}.")
+    name = _section(given, "method").get("name")
     if not isinstance(name, str):
         raise ConfigError(f"which method? Give --method, one of: {', '.join(registry.method_names())}")
 
-    protocol = given.get("protocol", {})
-    base = _protocol(protocol, held, str(given["dataset"]))
+    protocol = _section(given, "protocol")
+    if _is_of_a_file(protocol, held):
+        base = dict(protocol)
+        if "cam_seeds" in file:  # saved by a run
+            _refuse_what_the_file_says(file, given, f"{config_file} holds the protocol {held!r}")
+    else:
+        usual = registry.default_protocol(str(given["dataset"]))
+        base = read_protocol(str(protocol.get("name") or usual))
+        given["cam_seeds"] = given.get("cam_seeds") or {}
     shared, seeds = base.pop("knobs", {}), base.pop("cam_seeds", {})
     given["protocol"] = {**merge(base, protocol), "name": base["name"]}
-    if not isinstance(given.get("cam_seeds") or {}, Mapping):
-        raise ConfigError("cam_seeds must hold keys, for example cam_seeds.refine.")
-    # It learns from tags alone and is scored by its maps: neither views nor a teacher are its own.
-    classifier = {"protocol": {**base, **BEFORE, "name": f"{base['name']}_tags"}}
-    given["cam_seeds"] = _refined(merge(merge(classifier, seeds), given.get("cam_seeds") or {}))
+    if given.get("cam_seeds", {}) is not None:
+        # It learns from tags alone and is scored by its maps: neither views nor a teacher are its own.
+        classifier = {"protocol": {**base, **BEFORE, "name": f"{base['name']}_tags"}}
+        given["cam_seeds"] = _refined(merge(merge(classifier, seeds), given.get("cam_seeds", {})))
 
     method = registry.describe_method(name)
-    usual = method.knobs.model_fields.keys() - method.preset
-    knobs = {key: value for key, value in shared.items() if key in usual}
+    shareable = method.knobs.model_fields.keys() - method.preset
+    knobs = {key: value for key, value in shared.items() if key in shareable}
     knobs |= {key: value for key, value in given["method"].items() if key != "name"}
     given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
     given["machine"] = _with_data_root(given.get("machine", {}))
     return validate(RunConfig, given)
 
 
-def _protocol(given: Mapping[str, Any], held: str | None, dataset: str) -> dict[str, Any]:
-    """The protocol that the settings build on. A saved configuration holds the whole of one that came from a
-    file, which may be gone by now: `held` is its name."""
-    name = str(given.get("name") or "") or registry.default_protocol(dataset)
-    if _is_whole(given) and name == held and name not in protocol_names():
-        return dict(given)
-    return read_protocol(name)
+def _section(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = settings.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _held(settings: Mapping[str, Any]) -> str | None:
+    """Give the name of the protocol that a configuration holds the whole of; None where it only names one."""
+    protocol = _section(settings, "protocol")
+    name = protocol.get("name")
+    return name if isinstance(name, str) and "network" in protocol else None
+
+
+def _is_of_a_file(protocol: Mapping[str, Any], held: str | None) -> bool:
+    """Whether settings hold the whole of a protocol that came from a file, which may be gone by now.
+
+    Args:
+        held: Its name in the configuration that was read.
+    """
+    return _is_whole(protocol) and protocol.get("name") == held and held not in protocol_names()
+
+
+def _refuse_what_the_file_says(saved: Mapping[str, Any], given: Mapping[str, Any], holds: str) -> None:
+    """Refuse what a saved configuration lacks: the `knobs` and the `cam_seeds` that its protocol's file has
+    for others."""
+    before, name = _section(saved, "method").get("name"), given["method"]["name"]
+    other = f"method {name!r}" if name != before else "CAM seeds"
+    if name != before or (saved["cam_seeds"] is None and given["cam_seeds"] is not None):
+        raise ConfigError(
+            f"{holds} of a file, but not what that file sets for {other}; give the file too, with --protocol."
+        )
+
+
+def _refuse_texts(settings: Mapping[str, Any], prefix: str = "") -> None:
+    """Refuse a key or a text that no setting has: it could drive a terminal, or fill it."""
+    for key, value in settings.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            _refuse_texts(value, f"{name}.")
+        texts = [key, *(value if isinstance(value, list | tuple) else [value])]
+        for text in texts:
+            if isinstance(text, str) and (plain(text) != text or len(text) > LONGEST):
+                raise ConfigError(
+                    f"{plain(name)[:80]}: {shortened(text)} is longer than {LONGEST} characters, or has some "
+                    "that cannot be printed; leave them out."
+                )
 
 
 def _is_whole(protocol: Any) -> bool:
@@ -125,9 +173,9 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
     for key, value in settings.items():
         try:
             texts.append(f"{key}={json.dumps(value, ensure_ascii=False, allow_nan=False)}")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"{key}: {value!r} is no setting ({error}); give a number, a text, a list or None."
+                f"{key}: {shortened(value)} is no setting ({error}); give a number, a text, a list or None."
             ) from error
     return texts
 
@@ -140,7 +188,7 @@ def _with_data_root(machine: Any) -> Any:
     place = machine.get("data_root") or os.environ.get("BENCH_DATA")
     if not isinstance(place, str) or not place:
         return machine
-    return {**machine, "data_root": str(Path(place).expanduser().absolute())}
+    return {**machine, "data_root": str(expanded(place).absolute())}
 
 
 def _refined(seeds: dict[str, Any]) -> dict[str, Any]:
@@ -198,4 +246,8 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _as_yaml(value: Any) -> str:
     """Write a value as `--set` reads it back."""
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if parse_assignment(f"key={text}")[1] == value else json.dumps(value)
+    try:
+        same = parse_assignment(f"key={text}")[1] == value
+    except ConfigError:  # a text such as 2024-01-01
+        same = False
+    return text if same else json.dumps(value)

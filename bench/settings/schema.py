@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -24,7 +24,19 @@ from pydantic import (
     model_validator,
 )
 
-from bench.settings.base import RECORD, Knobs
+from bench.settings.base import RECORD, Knobs, expanded
+
+# Bounds: far beyond any use, and short of what stalls a machine or overflows a number of torch.
+Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
+Scale = Annotated[float, Field(ge=0.05, le=8)]  # of an image
+Scales = Annotated[tuple[Scale, ...], Field(max_length=20)]
+Channels = Annotated[int, Field(ge=8, le=1024)]
+Images = Annotated[int, Field(ge=1, le=4096)]  # in a batch
+Steps = Annotated[int, Field(ge=1, le=100_000_000)]
+StepsOrZero = Annotated[int, Field(ge=0, le=100_000_000)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
+Place = Annotated[str, Field(min_length=1, max_length=1000)]  # a path
 
 MAP_KNOBS = {"scales", "flip"}  # of CamSeeds; the others work on the maps
 SEED_VERSION = 1  # raise it when the same knobs would give other seeds
@@ -37,20 +49,31 @@ def normalisation_beside(weights: Path) -> Path:
 
 
 class Network(Knobs):
-    encoder: str  # a timm model name, or "tiny"
+    encoder: Name  # a timm model name, or "tiny"
     decoder: Literal["deeplabv3plus", "unet", "dpt", "segformer"] = "deeplabv3plus"
-    weights: str = (
+    weights: Place = (
         "none"  # "none", "package:efficientnet_lite0", "hub", or the path of a .safetensors/.pth file
     )
     output_stride: Literal[8, 16, 32] = 16  # of the encoder, where the decoder lets it be chosen
-    decoder_channels: int = Field(256, ge=8)
-    representation_channels: int = Field(256, ge=8)
+    decoder_channels: Channels = 256
+    representation_channels: Channels = 256
+
+    @field_validator("encoder")
+    @classmethod
+    def _is_a_plain_name(cls, encoder: str) -> str:
+        # timm takes "hf-hub:OWNER/NAME" and "local-dir:PATH", in any case, for a place to fetch from.
+        if not re.fullmatch(r"[a-z0-9_.+-]+", encoder):
+            raise ValueError(
+                "must be the plain name of a timm model, such as resnet50, without a source; only "
+                "network.weights says where weights come from"
+            )
+        return encoder
 
     @property
     def weights_file(self) -> Path | None:
         if self.weights in ("none", "hub") or self.weights.startswith("package:"):
             return None
-        return Path(self.weights).expanduser()
+        return expanded(self.weights)
 
     @property
     def normalisation_file(self) -> Path | None:
@@ -61,44 +84,43 @@ class Network(Knobs):
 
     @field_serializer("weights")
     def _weights(self, weights: str, info: SerializationInfo) -> str:
-        """What tells one file from another is its digest, which every result has: where it lies does not."""
+        """Leave out of records where a file lies: what tells it from another is its digest, which every
+        result has."""
         return "file" if info.context == RECORD and self.weights_file else weights
 
 
 class BatchSizes(Knobs):
-    labeled: int = Field(8, ge=1)
-    unlabeled: int = Field(8, ge=1)
+    labeled: Images = 8
+    unlabeled: Images = 8
 
 
 class Optimizer(Knobs):
     name: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(gt=0)  # of the encoder
-    head_multiple: float = Field(10.0, gt=0)  # decoder and heads learn at lr * head_multiple
-    weight_decay: float = Field(1e-4, ge=0)
+    lr: float = Field(gt=0, le=100)  # of the encoder
+    head_multiple: float = Field(10.0, gt=0, le=1e4)  # decoder and heads learn at lr * head_multiple
+    weight_decay: float = Field(1e-4, ge=0, le=10)
     momentum: float = Field(0.9, ge=0, lt=1)  # sgd
-    betas: tuple[float, float] = (0.9, 0.999)  # adamw
+    betas: tuple[Beta, Beta] = (0.9, 0.999)  # adamw
 
 
 class Schedule(Knobs):
-    power: float = Field(0.9, ge=0)  # lr * (1 - step / steps) ** power
-    warmup_steps: int = Field(0, ge=0)  # linear from lr / warmup_steps
+    power: float = Field(0.9, ge=0, le=100)  # lr * (1 - step / steps) ** power
+    warmup_steps: StepsOrZero = 0  # linear from lr / warmup_steps
 
 
 class LabeledLoss(Knobs):
     name: Literal["cross_entropy", "ohem"] = "cross_entropy"
     ohem_threshold: float = Field(0.7, gt=0, le=1)
-    ohem_min_kept: int = Field(100_000, ge=1)
+    ohem_min_kept: int = Field(100_000, ge=1, le=1_000_000_000)
 
 
 class Evaluation(Knobs):
     mode: Literal["whole", "slide"] = "whole"
-    window: tuple[int, int] | None = None  # of "slide"; default: the crop
-    stride_share: float = Field(2 / 3, gt=0, le=1)  # window stride as a share of the window
-    scales: tuple[float, ...] = (1.0,)
+    window: tuple[Side, Side] | None = None  # of "slide"; default: the crop
+    stride_share: float = Field(2 / 3, ge=0.05, le=1)  # window stride as a share of the window
+    scales: Scales = (1.0,)
     flip: bool = False
-    every: int = Field(
-        0, ge=0
-    )  # steps between evaluations for the curve and the oracle column; 0: only at the end
+    every: StepsOrZero = 0  # steps between evaluations for curve and oracle column; 0: only at the end
 
 
 class TeacherRule(Knobs):
@@ -116,15 +138,15 @@ BEFORE: Mapping[str, Any] = {"views": "published", "teacher": None}
 class Protocol(Knobs):
     """What is equal for all methods on a data set."""
 
-    name: str
+    name: Name
     network: Network
-    crop: tuple[int, int]
-    resize: tuple[float, float] = (0.5, 2.0)
+    crop: tuple[Side, Side]  # height, width
+    resize: tuple[Scale, Scale] = (0.5, 2.0)
     batch: BatchSizes = BatchSizes()
-    steps: int = Field(ge=1)
+    steps: Steps
     optimizer: Optimizer
     schedule: Schedule = Schedule()
-    clip: float | None = Field(None, gt=0)  # maximum gradient norm
+    clip: float | None = Field(None, gt=0, le=1e6)  # maximum gradient norm
     labeled_loss: LabeledLoss = LabeledLoss()
     evaluation: Evaluation = Evaluation()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -135,12 +157,10 @@ class Protocol(Knobs):
 
     @model_validator(mode="after")
     def _ranges(self) -> Protocol:
-        if min(self.crop) < 1:
-            raise ValueError("crop must be two positive sizes, height and width")
-        if not 0 < self.resize[0] <= self.resize[1]:
-            raise ValueError("resize must be two positive factors, the smaller first")
-        if not self.evaluation.scales or min(self.evaluation.scales) <= 0:
-            raise ValueError("evaluation.scales must be one or more positive factors")
+        if self.resize[0] > self.resize[1]:
+            raise ValueError("resize must be two factors, the smaller first")
+        if not self.evaluation.scales:
+            raise ValueError("evaluation.scales must be one or more factors")
         return self
 
     @property
@@ -160,12 +180,12 @@ class CamSeeds(Knobs):
     """From image tags to CAM seeds: a classifier's activation maps (CAM), thresholds, refinement."""
 
     protocol: Protocol  # of the classifier's run
-    scales: tuple[float, ...] = (1.0, 0.5, 1.5, 2.0)  # of the image (IRN, SEAM)
+    scales: Scales = (1.0, 0.5, 1.5, 2.0)  # of the image (IRN, SEAM)
     flip: Literal["sum", "max", "none"] = "sum"  # how image and mirror image merge: IRN, AFA, no mirror
     normalise: Literal["max", "min-max", "seam"] = "max"  # a class's map to 0..1 (IRN; AFA and ToCo; SEAM)
     background: Literal["constant", "power"] = "constant"  # score of the background, where there is one
-    strict: float = Field(0.30, ge=0)  # foreground above it; with "power" its exponent (IRN)
-    loose: float = Field(0.05, ge=0)  # background below it, undecided between the two (IRN)
+    strict: float = Field(0.30, ge=0, le=100)  # foreground above it; with "power" its exponent (IRN)
+    loose: float = Field(0.05, ge=0, le=100)  # background below it, undecided between the two (IRN)
     minimum: float = Field(0.05, ge=0, lt=1)  # without background: a best tag no stronger is undecided ...
     lead: float = Field(0.10, ge=0, lt=1)  # ... and so is one no further ahead of the next tag
     refine: Literal["auto", "crf", "par", "none"] = (
@@ -177,12 +197,12 @@ class CamSeeds(Knobs):
     # How strict and loose are chosen. fixed: as given. heldout: from the masks of `heldout` tagged images,
     # which count as supervision. oracle: from all of their masks, which no real user has.
     policy: Literal["fixed", "heldout", "oracle"] = "fixed"
-    heldout: int = Field(0, ge=0)
+    heldout: int = Field(0, ge=0, le=1_000_000)
 
     @model_validator(mode="after")
     def _agree(self) -> CamSeeds:
-        if not self.scales or min(self.scales) <= 0:
-            raise ValueError("scales must be one or more positive factors")
+        if not self.scales:
+            raise ValueError("scales must be one or more factors")
         # A larger exponent is a lower score.
         order = (self.strict, self.loose) if self.background == "constant" else (self.loose, self.strict)
         if order[0] < order[1]:
@@ -214,16 +234,21 @@ class Machine(Knobs):
     run's id."""
 
     device: str = "auto"  # auto: cuda when there is one
-    workers: int = Field(1, ge=0)
-    threads: int | None = Field(None, ge=1)  # of torch on the CPU; default: torch's own
+    workers: int = Field(1, ge=0, le=256)
+    threads: int | None = Field(None, ge=1, le=512)  # of torch on the CPU; default: torch's own
     compile: bool = False
     deterministic: bool = False  # refuse operations that are not deterministic on CUDA
-    data_root: str | None = None
-    out: str = "runs"
-    log_every: int = Field(20, ge=1)  # steps between log lines
-    checkpoint_every: int = Field(100, ge=1)  # steps between checkpoints
+    data_root: Place | None = None
+    out: Place = "runs"
+    log_every: Steps = 20  # steps between log lines
+    checkpoint_every: Steps = 100  # steps between checkpoints
     tensorboard: bool = True
     audit: bool = False  # open withheld masks, for health figures only: no loss depends on them
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs."""
+        return expanded(self.out)
 
     @field_validator("device")
     @classmethod
@@ -234,8 +259,8 @@ class Machine(Knobs):
 
 
 class RunConfig(Knobs):
-    dataset: str
-    split: str
+    dataset: Name
+    split: Name
     seed: int = Field(0, ge=0, le=2**53)  # more is no whole number in every reader of JSON
     method: dict[str, Any]  # "name" and the method's knobs
     protocol: Protocol

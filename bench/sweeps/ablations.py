@@ -16,7 +16,8 @@ from pydantic import Field, model_validator
 from bench.errors import ConfigError
 from bench.settings import registry
 from bench.settings.base import Knobs
-from bench.settings.reading import read_yaml, suggest, validate
+from bench.settings.plain_yaml import read_yaml
+from bench.settings.reading import suggest, validate
 
 SWEEPS = Path(__file__).parent
 

@@ -26,7 +26,7 @@ __all__ = ["method_checks"]
 
 
 def method_checks(method: type[Method] | MethodInfo) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The checks of one method, each with a name such as "same seed same bits".
+    """List the checks of one method, each with a name such as "same seed same bits".
 
     Those that train are there twice: with the method's own views and, with names that end in "under equal
     views", with those that a protocol gives to all.

@@ -44,7 +44,7 @@ class Case:
         return Folder(tiny.shared_root() / "tinyset", "tinyset")
 
     def method(self, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Method:
-        """The method on a small real network."""
+        """Build the method on a small real network."""
         knobs = self.info.knobs().model_dump()  # a preset's defaults are not its class's
         knobs |= {key: value for key, value in SMALL.items() if key in knobs}
         new_net = another_net(seed, lambda: Segmenter(NETWORK, len(classes)))
@@ -82,7 +82,7 @@ class Case:
         )
 
     def train(self, method: Method, steps: range, data: Folder | None = None) -> list[Terms]:
-        """What the harness does, with plain SGD."""
+        """Train as the harness does, with plain SGD."""
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
         batches, seen = self.batches(data), []
         for step in steps:
@@ -111,7 +111,7 @@ def losses(method: Method, batch: Batch, step: int = 0) -> Terms:
 
 
 def backward(method: Method, batch: Batch, step: int = 0) -> Terms:
-    """The terms after a backward pass of their sum; gradients of earlier passes are cleared."""
+    """Give the terms after a backward pass of their sum; gradients of earlier passes are cleared."""
     method.zero_grad(set_to_none=True)
     terms = losses(method, batch, step)
     torch.stack(list(terms.values())).sum().backward()
@@ -127,7 +127,7 @@ def equal(left: dict[str, Tensor], right: dict[str, Tensor]) -> bool:
 
 
 def kept(module: torch.nn.Module) -> dict[str, Tensor]:
-    """A copy of the state."""
+    """Copy the state."""
     return {key: value.clone() for key, value in module.state_dict().items()}
 
 
@@ -136,7 +136,7 @@ def teachers(method: Method) -> list[Teacher]:
 
 
 def students(method: Method) -> list[Net]:
-    """The networks that are trained."""
+    """List the networks that are trained."""
     nets = [module for module in method.modules() if isinstance(module, Net)]
     return [net for net in nets if any(parameter.requires_grad for parameter in net.parameters())]
 
@@ -145,14 +145,14 @@ def students(method: Method) -> list[Net]:
 
 
 def with_stream(batch: Batch, name: str, change: Callable[[Stream], Stream]) -> Batch:
-    """The batch with one stream changed, where it has that stream."""
+    """Give the batch with one stream changed, where it has that stream."""
     stream = getattr(batch, name)
     new: dict[str, Any] = {} if stream is None else {name: change(stream)}
     return replace(batch, **new)
 
 
 def changed(batch: Batch, change: Callable[[Stream], Stream]) -> Batch:
-    """The batch with all of its streams changed."""
+    """Give the batch with all of its streams changed."""
     for name in STREAMS:
         batch = with_stream(batch, name, change)
     return batch

@@ -43,7 +43,7 @@ def trained(config: RunConfig) -> Result:
 
 
 def audited(config: RunConfig, out: str) -> RunConfig:
-    """The same run with the withheld masks opened, in another folder."""
+    """Give the settings of the same run with the withheld masks opened, in another folder."""
     return config.model_copy(
         update={"machine": config.machine.model_copy(update={"audit": True, "out": out})}
     )
@@ -51,7 +51,8 @@ def audited(config: RunConfig, out: str) -> RunConfig:
 
 @contextmanager
 def poisoned(case: Case, *sets: str, granted: bool) -> Iterator[RunConfig]:
-    """The settings of a run on a copy of the data in which the masks (not) granted are no images any more."""
+    """Give the settings of a run on a copy of the data in which the masks (not) granted are no images any
+    more."""
     with tempfile.TemporaryDirectory(prefix="frugalseg-") as place:
         root = Path(place) / "data"
         copytree(tiny.shared_root(), root)
@@ -92,13 +93,13 @@ def a_run_does_not_open_withheld_masks(case: Case) -> None:
 
 
 def a_run_opens_the_granted_masks(case: Case) -> None:
-    """The control of the check above: poison is noticed where it is read, in 8 steps by every stream."""
+    """Control the check above: poison is noticed where it is read, in 8 steps by every stream."""
     with poisoned(case, "protocol.steps=8", granted=True) as config:
         refused(DataError, "train_0", lambda: trained(config), "a granted mask that is no image")
 
 
 def an_audit_opens_the_withheld_masks(case: Case) -> None:
-    """The control of the checks on audits: an audit does read. A method without unlabeled images has none."""
+    """Control the checks on audits: an audit does read. A method without unlabeled images has none."""
     with poisoned(case, "protocol.steps=3", granted=False) as config:
         opened = audited(config, config.machine.out)
         if Supervision.NONE in case.info.needs:

@@ -46,7 +46,7 @@ def terms_are_finite_scalars_with_a_graph(case: Case) -> None:
 
 
 def gradient_reaches_all_of_the_network_and_no_teacher(case: Case) -> None:
-    """The representation head is left out: most methods do not use it. Tags tell the encoder and the head of
+    """Leave the representation head out: most methods do not use it. Tags tell the encoder and the head of
     the tags alone, masks and unlabeled images do not tell that head."""
     method = case.method()
     left_out = ["representation_head", "projection"]
@@ -65,7 +65,7 @@ def gradient_reaches_all_of_the_network_and_no_teacher(case: Case) -> None:
 
 
 def every_stream_it_needs_moves_the_network(case: Case) -> None:
-    """A stream whose images change nothing in the gradient is not used, though `needs` asks for it."""
+    """Find a stream whose images change nothing in the gradient, though `needs` asks for it."""
     method, batch = case.method(), case.batches()[0]
     backward(method, batch)
     whole = gradients(method)
@@ -173,7 +173,7 @@ def a_step_waits_for_nothing(case: Case) -> None:
 
 
 def state_dict_is_all_there_is(case: Case) -> None:
-    """A second instance loaded from the first one's state goes on exactly as the first does."""
+    """Load a second instance from the first one's state: it goes on exactly as the first does."""
     first, second = case.method(), case.method(seed=1)
     case.train(first, range(3))
     assert not equal(first.state_dict(), second.state_dict()), "another seed starts from other weights"

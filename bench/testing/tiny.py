@@ -85,14 +85,14 @@ def make(root: Path, rng: np.random.Generator | None = None) -> None:
 
 
 def classes_in(folder: Path, id: str) -> list[int]:
-    """The classes of an image of the tiny set, background left out."""
+    """Give the classes of an image of the tiny set, background left out."""
     mask = np.array(Image.open(folder / "labels" / f"{id}.png"))
     return [label for label in (1, 2) if (mask == label).any()]
 
 
 @cache
 def shared_root() -> Path:
-    """A data root that holds the tiny set; made once in a process, removed at its end. Read only."""
+    """Give a data root that holds the tiny set; made once in a process, removed at its end. Read only."""
     root = Path(tempfile.mkdtemp(prefix="frugalseg-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     make(root)
@@ -100,7 +100,7 @@ def shared_root() -> Path:
 
 
 def config(method: str, *sets: str, root: Path, out: Path, **flags: Any) -> RunConfig:
-    """The settings of a run that takes a second, say `config("fixmatch", "protocol.steps=3", root=DIR,
+    """Give the settings of a run that takes a second, say `config("fixmatch", "protocol.steps=3", root=DIR,
     out=OTHER)`."""
     # The published ranks leave nothing of three classes.
     knobs = {"rank_low": 1} if "rank_low" in describe_method(method).knobs.model_fields else {}

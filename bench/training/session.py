@@ -17,7 +17,7 @@ from bench.contract import Dataset, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
 from bench.labels import IGNORE
-from bench.machine import Stop, choose_device, cores
+from bench.machine import Stop, choose_device, cores, lacks_memory
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
 from bench.ops.losses import cross_entropy, ohem_cross_entropy
@@ -27,13 +27,17 @@ from bench.records import provenance
 from bench.records.atomic import write_atomic
 from bench.records.folders import SeedFolder
 from bench.records.schema import Contents
+from bench.scoring.inference import Inference, evaluate
 from bench.settings import registry
-from bench.settings.reading import read_yaml, validate
+from bench.settings.plain_yaml import read_yaml
+from bench.settings.reading import validate
 from bench.settings.resolve import command
 from bench.settings.schema import Protocol, RunConfig
 from bench.training.trainer import Parts, Trainer
 from datasets.decode import read_mask
 from datasets.loaders import StepBatches
+
+MOST_PASSES = 2000  # of the network for one scored image; a photograph in windows at six scales takes 200
 
 
 def goes_on(plan: Plan, resume: bool, overwrite: bool) -> bool:
@@ -134,8 +138,14 @@ def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
     return Trainer(plan, parts, display, stop)
 
 
-def parts_of(plan: Plan) -> Parts:
-    """Make what a run trains with: its data, its weights, its method on its device, its batches."""
+def parts_of(plan: Plan, fetch: bool = True) -> Parts:
+    """Make what a run trains with: its data, its weights, its method on its device, its batches.
+
+    Raises ConfigError or DataError for what cannot be trained or, at the end, scored.
+
+    Args:
+        fetch: False leaves out weights of the hub, to check all else.
+    """
     config, protocol, machine = plan.config, plan.config.protocol, plan.config.machine
     device = choose_device(machine.device)
     if protocol.precision == "fp16" and device == "cpu":
@@ -144,7 +154,7 @@ def parts_of(plan: Plan) -> Parts:
         torch.set_num_threads(machine.threads)
     torch.use_deterministic_algorithms(machine.deterministic)
     dataset = registry.load_dataset(config.dataset, data_root(config))
-    weights = load_weights(protocol.network.weights, protocol.network.encoder)
+    weights = load_weights(protocol.network.weights, protocol.network.encoder, fetch)
     method = _method(plan, dataset, weights, device)
     classes = len(dataset.classes)
     batches = StepBatches(
@@ -158,7 +168,29 @@ def parts_of(plan: Plan) -> Parts:
         tags=granted_tags(plan, dataset),
         seed_of=partial(_read_seed, plan.seeds.folder, classes) if plan.seeds else None,
     )
-    return Parts(dataset, weights, method, batches, device)
+    parts = Parts(dataset, weights, method, batches, device)
+    _rehearse_scoring(plan, parts)
+    if machine.compile:
+        for net in [module for module in method.modules() if isinstance(module, Net)]:
+            net.compile()
+    return parts
+
+
+def _rehearse_scoring(plan: Plan, parts: Parts) -> None:
+    """Score one image, for what would otherwise fail when all is trained: windows, scales, a predictor."""
+    protocol, id = plan.config.protocol, plan.split.eval[0]
+    inference = Inference(protocol.evaluation, protocol.crop)
+    try:
+        passes = inference.passes(parts.dataset.image(id).shape)
+        if passes > MOST_PASSES:
+            raise ValueError(f"it takes {passes} passes; raise window or stride_share, or lower scales")
+        evaluate(parts.method.predictor(), parts.dataset, [id], inference, parts.device)
+    except (ValueError, RuntimeError) as error:
+        if lacks_memory(error):
+            raise
+        raise ConfigError(
+            f"{plan.config.dataset}: {id} cannot be scored with protocol.evaluation as it is: {error}."
+        ) from error
 
 
 def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) -> Method:
@@ -176,9 +208,6 @@ def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) 
         net = Segmenter(network, len(classes), weights)
         method = cls(net, task, plan.hparams)
     method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    if config.machine.compile:
-        for module in {method.net, method.predictor()}:
-            module.compile()
     return method
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from plain_contrast import contents
 from torch import Tensor, nn
 
 from bench.contract import IGNORE, Batch, Method, Net, Progress, Stream, Task
@@ -208,7 +209,7 @@ def numbers(keys: Tensor) -> list[int]:
 
 def held(method: Method, label: int) -> list[int]:
     """The numbers of the pixels in a class's queue, in order."""
-    return sorted(numbers(queues_of(method).contents(label)))
+    return sorted(numbers(contents(queues_of(method), label)))
 
 
 def fill(method: Method, label: int, vector: Sequence[float], count: int = 8) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from bench.ops.contrast import Contrast, Pixels, pixels
 from bench.ops.entropy import partition, pixel_entropy
 from bench.ops.negatives import labeled_negatives, unlabeled_negatives
+from bench.ops.queues import Queues
 from bench.randomness import generator_for
 
 IGNORE = 255
@@ -174,3 +175,10 @@ def run_vectorised(
         project_keys=torch.nn.Identity(),
     )
     return loss, figures, eligible
+
+
+def contents(queues: Queues, label: int) -> Tensor:
+    """The keys of a class, oldest first: n D."""
+    capacity, length = int(queues.capacity[label]), int(queues.length[label])
+    first = int(queues.head[label]) - length
+    return queues.keys[int(queues.offset[label]) + torch.arange(first, first + length) % capacity]

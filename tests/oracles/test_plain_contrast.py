@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_contrast import IGNORE, Sampler, Setting, plain_contrast, run_vectorised, vectorised
+from plain_contrast import IGNORE, Sampler, Setting, contents, plain_contrast, run_vectorised, vectorised
 from torch import Tensor
 
 from bench.ops.contrast import Contrast
@@ -60,7 +60,7 @@ def agree(
         assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
         torch.testing.assert_close(ours.grad, plain.grad, atol=1e-5, rtol=0)
         for c in range(setting.classes):
-            assert torch.equal(contrast.queues.contents(c), queues[c]), f"queue {c} in step {step}"
+            assert torch.equal(contents(contrast.queues, c), queues[c]), f"queue {c} in step {step}"
         pushed = figures["negatives_labeled"] + figures["negatives_unlabeled"]
         assert (pushed <= setting.limit).all()
         seen.append(loss.item())

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from plain_contrast import contents
 from torch import Tensor
 
 from bench.contract import Batch, Progress, Stream, Task
@@ -157,7 +158,7 @@ def test_queues_are_alike_on_every_rank_in_the_order_of_the_ranks(ranks: list[di
     assert all(torch.equal(first[name], second[name]) for name in first)
     queues = Queues([12, 3, 4], 8)
     queues.load_state_dict({name: first[name] for name in queues.state_dict()})
-    held = [numbers(queues.contents(label)) for label in range(3)]
+    held = [numbers(contents(queues, label)) for label in range(3)]
     assert held == [[1, 2, 11, 12, 101, 102, 111, 112], [112, 113, 114], [3, 103]]
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_contrast import contents
 from torch import Tensor
 
 from bench.ops.queues import Queues, sample_keys
@@ -37,7 +38,7 @@ def push(queues: Queues, *classes: list[int]) -> list[int]:
 
 
 def held(queues: Queues, label: int = 0) -> list[int]:
-    return numbers(queues.contents(label))
+    return numbers(contents(queues, label))
 
 
 def stream(seed: int = 0) -> torch.Generator:
@@ -144,7 +145,7 @@ def test_keys_are_stored_normalised_in_half_precision() -> None:
     queues = Queues([2], 2)
     queues.push(torch.tensor([[[30.0, 40.0], [-0.001, 0.0]]]), torch.tensor([[True, True]]))
     assert queues.keys.dtype == torch.float16
-    torch.testing.assert_close(queues.contents(0), torch.tensor([[0.6, 0.8], [-1, 0]], dtype=torch.float16))
+    torch.testing.assert_close(contents(queues, 0), torch.tensor([[0.6, 0.8], [-1, 0]], dtype=torch.float16))
     assert queues.draw(3, stream()).dtype == torch.float32
 
 
@@ -152,7 +153,7 @@ def test_a_stored_key_keeps_its_cosine() -> None:
     queues = Queues([500], 256)
     keys, anchor = torch.randn(1, 500, 256, generator=stream()), torch.randn(256, generator=stream(1))
     queues.push(keys, torch.ones(1, 500, dtype=torch.bool))
-    stored = torch.cosine_similarity(queues.contents(0).float(), anchor)
+    stored = torch.cosine_similarity(contents(queues, 0).float(), anchor)
     assert (stored - torch.cosine_similarity(keys[0], anchor)).abs().max() < 5e-5
 
 

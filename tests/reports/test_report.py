@@ -166,8 +166,8 @@ def test_what_is_wrong_with_records_is_said_and_passed_over(make: Any, tmp_path:
         "made with changes that were not committed: 2",
         "4 of 4 runs are records of before digests of content: whether their code and data are those of the "
         "other runs is not known",
-        "camvid, protocol camvid_small, 100 steps: no scored mask holds car: what is predicted as such counts "
-        "against the other classes, and the mean is over these",
+        "camvid, protocol camvid_small, 100 steps: no scored mask holds car: what is predicted as such "
+        "counts against the other classes, and the mean is over these",
         "camvid, protocol camvid_small, 100 steps: fewer than three seeds: supervised on 1_8 (2), "
         "fixmatch on 1_8 (1), u2pl on 1_8 (1)",
     ]

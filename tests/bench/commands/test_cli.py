@@ -21,7 +21,7 @@ from rich.console import Console
 
 from bench import __version__, cli
 from bench.commands import options
-from bench.settings.reading import read_yaml
+from bench.settings.plain_yaml import read_yaml
 from bench.settings.schema import RunConfig
 from datasets.splits import Split, digest
 
@@ -259,12 +259,13 @@ def test_a_damaged_file_is_named_by_run_and_by_verify(
     run: Bench, bench: Bench, own_root: Path, case: str, listing: str
 ) -> None:
     part, harm = DAMAGE[case]
-    path = own_root / "tinyset" / part / f"{listing}_00.png"
+    name = {"train": "train_00", "test": "test_01"}[listing]  # the first scored image is tried before all
+    path = own_root / "tinyset" / part / f"{name}.png"
     sound = path.read_bytes()
     harm(path)
-    run("supervised", "--data-root", own_root).refused(3, f"{listing}_00")
+    run("supervised", "--data-root", own_root).refused(3, name)
     found = bench("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
-    assert found.code == 3 and f"{listing}_00" in found.out and "1 problems in tinyset" in found.err
+    assert found.code == 3 and name in found.out and "1 problems in tinyset" in found.err
     path.write_bytes(sound)
     mended = run("supervised", "--data-root", own_root, "--resume")
     assert mended.code == 0, mended.err
@@ -384,6 +385,15 @@ def test_a_dry_run_prints_settings_that_give_the_same_run(run: Bench, bench: Ben
     assert bench("run", "--config", again, "--dry-run").out == first.out
 
 
+def test_a_dry_run_of_a_sweep_needs_the_data_and_its_status_does_not(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    grid = ("sweep", "--method", "supervised", "--dataset", "camvid", "--split", "1_8", "--out", tmp_path)
+    bench(*grid, "--dry-run").refused(3, "needs a folder")
+    assert bench(*grid, "--status").code == 0
+
+
 def test_an_audit_is_a_flag_that_beats_the_file_and_makes_no_other_run(run: Bench, tmp_path: Path) -> None:
     plain, opened = run("fixmatch", "--dry-run"), run("fixmatch", "--dry-run", "--audit")
     assert "audit: false" in plain.out and "audit: true" in opened.out
@@ -397,7 +407,7 @@ def test_an_audit_is_a_flag_that_beats_the_file_and_makes_no_other_run(run: Benc
 def test_a_dry_run_works_from_another_folder(tmp_path: Path) -> None:
     program = (
         "import sys; from bench.cli import main\n"
-        "sys.argv = 'bench run --method fixmatch --dataset camvid --split 1/8 --dry-run'.split()\n"
+        "sys.argv = 'bench run --method fixmatch --split 1/8 --dry-run'.split()\n"
         "main()"
     )
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}

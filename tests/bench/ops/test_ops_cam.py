@@ -16,7 +16,6 @@ from bench.ops.cam import (
     activation,
     best_tagged,
     between,
-    between_counts,
     dead_tags,
     leading,
     merge,
@@ -508,24 +507,6 @@ def test_curves_are_those_of_the_seeds_of_each_threshold(seed: int) -> None:
         one = seeds_by_lead(cam, tags, (1, 2, 3, 4), minimum=threshold, lead=0.1)
         assert torch.equal(ahead[place], seed_counts(one, label, 5))
     assert over.dtype == torch.int64 and over.shape == (len(THRESHOLDS), 5, 6)
-
-
-@settings(max_examples=10, deadline=None)
-@given(numbers)
-def test_counts_of_two_scores_follow_from_those_of_each(seed: int) -> None:
-    cam, tags, label = labelled(seed)
-    counts = threshold_counts(best_tagged(cam, tags, (0, 1, 3, 4)), label, THRESHOLDS, 5, background=2)
-    before = counts.clone()
-    pairs = [(s, low) for s in range(len(THRESHOLDS)) for low in range(s + 1)]
-    strict, loose = (torch.tensor(places) for places in zip(*pairs, strict=True))
-    together = between_counts(counts, strict, loose, 2)
-    for (s, low), both in zip(pairs, together, strict=True):
-        seeds = seeds_over_background(
-            cam, tags, (0, 1, 3, 4), 2, strict=THRESHOLDS[s].item(), loose=THRESHOLDS[low].item()
-        )
-        assert torch.equal(both, seed_counts(seeds, label, 5))
-        assert torch.equal(both, between_counts(counts, s, low, 2))
-    assert torch.equal(counts, before)
 
 
 def test_foreground_never_grows_along_a_curve() -> None:

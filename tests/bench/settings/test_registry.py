@@ -8,15 +8,16 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 import methods as methods_package
 from bench.cli import app
 from bench.errors import ConfigError, DataError
 from bench.settings import registry
-from bench.settings.base import Knob, describe_knobs
+from bench.settings.base import Knob, Knobs, describe_knobs
 from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
 from methods.fixmatch import FixMatch
@@ -231,7 +232,8 @@ class Mine(FixMatch):
 def test_knobs_are_described_for_people() -> None:
     of = {knob.name: knob for knob in describe_knobs(registry.describe_method("u2pl").knobs)}
     assert (
-        of["anchor_confidence"].allowed == "number >= 0, <= 1" and of["temperature"].allowed == "number > 0"
+        of["anchor_confidence"].allowed == "number >= 0, <= 1"
+        and of["temperature"].allowed == "number >= 0.001, <= 1000"
     )
     assert of["warmup"] == Knob(
         "warmup",
@@ -243,6 +245,21 @@ def test_knobs_are_described_for_people() -> None:
     assert of["negatives_from"].allowed == "unreliable, reliable, all"
     preset = {knob.name: knob for knob in describe_knobs(registry.describe_method("u2pl_plus").knobs)}
     assert preset["denoise"] == of["denoise"]._replace(default="true")
+
+
+def test_what_a_knob_allows_is_said_of_none_tuples_and_lists() -> None:
+    class Sample(Knobs):
+        clip: float | None = Field(None, gt=0)
+        area: tuple[float, Annotated[int, Field(ge=1)]] = (0.5, 1)
+        scales: tuple[float, ...] = (1.0,)
+        kind: Literal["a"] | None = "a"
+
+    assert [knob.allowed for knob in describe_knobs(Sample)] == [
+        "number > 0 or null",
+        "[number; whole number >= 1]",
+        "list of number",
+        "a or null",
+    ]
 
 
 def test_show_prints_what_a_knob_is(monkeypatch: pytest.MonkeyPatch) -> None:
