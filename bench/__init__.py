@@ -80,6 +80,7 @@ def run(
     from bench.display import Display
     from bench.pipeline import announced_run
     from bench.plan import plan
+    from bench.settings.base import expanded
     from bench.settings.resolve import as_flags, assignments, resolve
 
     texts = {
@@ -89,7 +90,7 @@ def run(
     flags = as_flags(
         method=method, dataset=dataset, split=split, seed=seed, device=device, **texts, **options
     )
-    planned = plan(resolve(flags, Path(config) if config else None, assignments(set or {})))
+    planned = plan(resolve(flags, expanded(str(config)) if config else None, assignments(set or {})))
     return announced_run(planned, Display(), resume, overwrite, anyway)
 
 
@@ -101,8 +102,9 @@ def load(*folders: Path | str) -> list[Result]:
     Raises DataError where a folder is not there or a result is damaged.
     """
     from bench.records.index import read_results
+    from bench.settings.base import expanded
 
-    return read_results(*map(Path, folders))
+    return read_results(*(expanded(str(folder)) for folder in folders))
 
 
 def compare(results: Iterable[Result], baseline: str = "supervised") -> dict[str, pandas.DataFrame]:

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from bench import __version__
 from bench.commands import cam_seeds, check, data, look, new_method, results, run, sweep
 from bench.commands.options import Commands, out
-from bench.errors import BenchError, Interrupted, plain
+from bench.display import Terminal
+from bench.errors import BenchError, Interrupted
 from bench.machine import memory_errors
 
 # Completion belongs to a command that is one word. For `python -m bench` its script would bind `python`, `-m`
@@ -54,8 +54,8 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         kind = "stopped" if isinstance(error, Interrupted) else "error"
-        said = "\n".join(map(plain, str(error).split("\n")))
-        Console(stderr=True).print(f"[bold]{kind}:[/bold] {escape(said)}", highlight=False, soft_wrap=True)
+        said = f"[bold]{kind}:[/bold] {escape(str(error))}"
+        Terminal(stderr=True).print(said, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
 
 

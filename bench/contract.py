@@ -322,9 +322,15 @@ class Dataset(ABC):
         return None
 
     def files(self, id: str, what: Literal["image", "mask"]) -> tuple[Path, ...] | None:
-        """The files that `image(id)` or `mask(id)` reads, which need not be there; () where it reads none.
+        """The files that `image(id)` or `mask(id)` reads, where they are there; () where it reads none.
 
         Their digests tell one state of the data from another. None: not said, and the decoded image or mask
-        is hashed instead, which takes longer.
+        is hashed instead, which takes longer. Raises DataError, as those do, for one that is missing.
         """
         return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user: how a file that has been read was understood, where it has another form
+        than the usual one."""
+        return ()

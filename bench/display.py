@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
+
+from bench.errors import plain
+
+
+class Terminal(Console):
+    """Where all that a person reads is printed: no name in it drives the terminal."""
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, emoji=False)  # a class may be called :car:
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            if segment.control is None and not segment.text.isprintable():
+                text = "\n".join(map(plain, segment.text.split("\n")))
+                yield Segment(text, segment.style)
+            else:
+                yield segment
+
 
 PLAIN_SECONDS = 15.0  # between plain lines, so that a log file stays short
 SHORT = ("loss",)  # the figures that a line has room for; metrics.jsonl has all
@@ -21,7 +40,7 @@ class Display:
 
     def __init__(self, console: Console | None = None, verbose: bool = False) -> None:
         self.verbose = verbose
-        self.console = console or Console(stderr=True)
+        self.console = console or Terminal(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._name, self._total, self._first, self._began, self._said = "", 0, 0, 0.0, 0.0

@@ -4,6 +4,8 @@ to do."""
 import unicodedata
 from collections.abc import Iterable
 
+LONGEST_NAME = 200  # bytes: a file system takes 255, and endings are added
+
 
 class BenchError(Exception):
     exit_code = 1
@@ -53,6 +55,22 @@ def plain(text: str) -> str:
     )
 
 
+def check_name(name: str, what: str) -> None:
+    """Raise ConfigError unless `name` can name `what`, such as "a data set", in every command and on every
+    system: letters of any script, digits, _ . + -, and one of the first three in front."""
+    fits = all(unicodedata.category(c)[0] in "LMN" or c in "_.+-" for c in name)
+    begins = name[:1] == "_" or unicodedata.category(name[:1] or " ")[0] in "LN"
+    if fits and begins and len(name.encode()) <= LONGEST_NAME:
+        return
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c in "_.+-" else "_" for c in name[:40])
+    other = kept.strip("_.+-")
+    such = f", such as {other!r}" if unicodedata.category(other[:1] or " ")[0] in "LN" else ""
+    raise ConfigError(
+        f"{name[:80]!r} cannot name {what}: a name has letters, digits and _ . + - and no space, and begins "
+        f"with a letter, a digit or _; give it another name{such}."
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """End a sentence about an unknown name: "; did you mean 'u2pl'? Known: fixmatch, u2pl"."""
     names = sorted(known)
@@ -64,14 +82,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """Find the name that was meant: nearest("trian", ["list", "train"]) gives "train".
 
-    At most two slips, and one for each three letters: a wrong, missing, extra or swapped letter. A key may be
-    given by its last part: "steps" means "protocol.steps". None where no name is so near.
+    At most two slips, and one for each three letters: a wrong, missing, extra or swapped letter; capitals
+    are no slip. A key may be given by its last part: "steps" means "protocol.steps". None where no name is
+    so near.
     """
     found: list[tuple[int, str]] = []
     for name in names:
         asked = name.rpartition(".")[2] if "." not in word else name
         for one in {name, asked}:
-            slips = _slips(word, one)
+            slips = _slips(word.casefold(), one.casefold())
             if slips <= min(2, max(len(word), len(one)) // 3):
                 found.append((slips, name))
     return min(found)[1] if found else None

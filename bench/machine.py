@@ -16,7 +16,6 @@ from types import FrameType
 from typing import ClassVar
 
 from bench.errors import BenchError, ConfigError, Interrupted
-from bench.settings.schema import DEVICES
 
 # A signal that comes so soon after the first is the same wish: it may reach a run both by itself and from the
 # sweep that has started it.
@@ -44,6 +43,8 @@ def choose_device(name: str) -> str:
             "from 0; use one of them, or auto."
         )
     if name != "cpu" and not name.startswith("cuda"):
+        from bench.settings.schema import DEVICES  # here, because `--help` is quick
+
         raise ConfigError(f"unknown device {name!r}; use {DEVICES}.")
     return name
 

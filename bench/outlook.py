@@ -6,20 +6,43 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.errors import DataError
-from bench.plan import Plan, SeedPlan
+from bench.plan import Plan, SeedPlan, data_root
 from bench.records.schema import Result, read_result
+from bench.settings import registry
 
+MOST_SAID = 6  # sentences on the data
 LOOKS = 20  # at so many of the newest results; a folder of all runs may hold thousands
 
 
 def outlook(plan: Plan, device: str) -> list[str]:
-    """Give the sentences at the start of a run, what its CAM seeds cost first among them.
+    """Give the sentences at the start of a run: what is worth a look in its data, what its CAM seeds cost,
+    where it goes.
 
     Args:
         device: Such as "cpu" or "cuda:1".
+
+    Raises DataError as `data_outlook` does.
     """
+    look = data_outlook(plan)
     steps, seeds = plan.config.protocol.steps, seed_outlook(plan.seeds) if plan.seeds else []
-    return [*seeds, f"{plan.method.name}: {steps} steps on {device}, to {plan.folder.path}; {_time(plan)}"]
+    return [
+        *look,
+        *seeds,
+        f"{plan.method.name}: {steps} steps on {device}, to {plan.folder.path}; {_time(plan)}",
+    ]
+
+
+def data_outlook(plan: Plan) -> list[str]:
+    """What is worth a look in the data of a run, a few sentences; see `datasets.look.before_a_run`.
+
+    Raises DataError for data that are missing, or that no score can be made of.
+    """
+    from datasets.look import before_a_run
+
+    found = before_a_run(registry.load_dataset(plan.config.dataset, data_root(plan.config)), plan.split)
+    said = [f"worth a look: {sentence}" for sentence in found[:MOST_SAID]]
+    more = len(found) - MOST_SAID
+    return [*said, f"... and {more} more: `data verify` says all"] if more > 0 else said
 
 
 def seed_outlook(plan: SeedPlan) -> list[str]:

@@ -96,7 +96,14 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
                 f"method {method.name!r} needs images with supervision {kind!r}, but split {config.split!r} "
                 f"of {config.dataset!r} grants none (it grants {has}). Choose another split or method."
             )
-    batch_sources(split, method.needs, config.protocol.batch.labeled, config.protocol.batch.unlabeled)
+    protocol = config.protocol
+    batch_sources(
+        split,
+        method.needs,
+        protocol.batch.labeled,
+        protocol.batch.unlabeled,
+        least=protocol.network.least_batch(protocol.crop),
+    )
     inputs = {**split.digests, **_weights_digest(config)}
     seeds = seed_plan(config, split) if split.tags and "pixel" in method.needs else None
     if seeds is None:

@@ -5,7 +5,9 @@ What lives here:
         own. A data set is a class with `ids`, `image`, `mask` and `tags` (`bench.contract.Dataset`).
     Splits: `splits` reads them, `splits_make` makes them from masks, `splits_import` from lists. The lists
         themselves are in the folder datasets/splits/, which holds data and no code.
-    From file to batch: `decode` (images and masks), `tags`, `views` (crops, flips, colours), `loaders`.
+    What people write: `classes` (lists of classes), `list_lines` (lists of images), `tags`; `lookup` finds
+        the file of an id, or says what lies there instead.
+    From file to batch: `decode` (images and masks), `views` (crops, flips, colours), `loaders`.
     `verify` checks and counts the files of a data set.
 
 What may not: this package never imports a method, `bench.ops` or training code. `splits` imports neither

@@ -10,6 +10,7 @@ import numpy as np
 from bench.contract import IGNORE, Dataset
 from bench.errors import ConfigError, DataError
 from datasets.decode import image_size, read_image, read_mask
+from datasets.lookup import Shelf
 
 # label id, name, colour
 CLASSES = (
@@ -37,6 +38,7 @@ TRAIN_IDS = np.full(256, IGNORE, np.uint8)
 TRAIN_IDS[[label for label, _, _ in CLASSES]] = np.arange(len(CLASSES))
 
 LISTS = ("train", "val")
+ENDS = {"leftImg8bit": "leftImg8bit", "gtFine": "gtFine_labelIds"}
 
 
 class Cityscapes(Dataset):
@@ -53,12 +55,15 @@ class Cityscapes(Dataset):
         self.root = root / "cityscapes"
         self.classes = tuple(name for _, name, _ in CLASSES)
         self.palette = np.array([colour for _, _, colour in CLASSES], np.uint8)
+        self._shelves: dict[Path, Shelf] = {}
         # The published 90 minutes of a fine mask.
         self.label_seconds = {**Dataset.label_seconds, "pixel": 5400.0}
         for folder in ("leftImg8bit", "gtFine"):
             if not (self.root / folder).is_dir():
+                near = [place for place in (root, *sorted(root.glob("*"))) if (place / folder).is_dir()]
+                there = f", but {near[0] / folder} does" if near else ""
                 raise DataError(
-                    f"{self.root / folder} does not exist; unpack leftImg8bit_trainvaltest.zip and "
+                    f"{self.root / folder} does not exist{there}; unpack leftImg8bit_trainvaltest.zip and "
                     "gtFine_trainvaltest.zip of Cityscapes into a folder called cityscapes and say where "
                     "that lies with --data-root or $BENCH_DATA."
                 )
@@ -74,19 +79,21 @@ class Cityscapes(Dataset):
         return ids
 
     def image(self, id: str) -> np.ndarray:
-        return read_image(self.files(id, "image")[0])
+        return read_image(self._path("leftImg8bit", id))
 
     def mask(self, id: str) -> np.ndarray:
-        size = image_size(self.files(id, "image")[0])
-        return read_mask(self.files(id, "mask")[0], size, len(self.classes), TRAIN_IDS)
+        size = image_size(self._path("leftImg8bit", id))
+        return read_mask(self._path("gtFine", id), size, len(self.classes), TRAIN_IDS)
 
     def files(self, id: str, what: str) -> tuple[Path, ...]:
-        place = ("leftImg8bit", "leftImg8bit") if what == "image" else ("gtFine", "gtFine_labelIds")
-        return (self._path(place[0], id, place[1]),)
+        return (self._path("leftImg8bit" if what == "image" else "gtFine", id),)
 
-    def _path(self, folder: str, id: str, end: str) -> Path:
+    def _path(self, folder: str, id: str) -> Path:
         if not re.fullmatch(r"[A-Za-z-]+_\d{6}_\d{6}", id):
             raise DataError(f"{id!r} is not a Cityscapes id; they look like aachen_000000_000019.")
         city = id.rsplit("_", 2)[0]
         listing = next((name for name in LISTS if (self.root / folder / name / city).is_dir()), LISTS[0])
-        return self.root / folder / listing / city / f"{id}_{end}.png"
+        place = self.root / folder / listing / city
+        if place not in self._shelves:
+            self._shelves[place] = Shelf(place, (".png",))
+        return self._shelves[place].path(f"{id}_{ENDS[folder]}")

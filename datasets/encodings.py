@@ -8,7 +8,8 @@ Then the index says nothing, and what the eye sees is what is meant.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,9 +165,14 @@ def disagreement(dataset: Dataset, ids: Iterable[str]) -> str | None:
     Reads the headers of the masks of `ids`. Decodes only files that look as if they disagreed, and
     `MOST_DECODED` of them at most. What is missing or no PNG is passed over: reading it says so better.
     """
-    paths = [path for id in ids for path in dataset.files(id, "mask") or ()]
-    found = [known for path in paths if (known := encoding(path)) is not None]
+    found = [known for path in _masks(dataset, ids) if (known := encoding(path)) is not None]
     return _depths(found) or _palettes(found, dataset.mask_colours)
+
+
+def _masks(dataset: Dataset, ids: Iterable[str]) -> Iterator[Path]:
+    for id in ids:
+        with suppress(DataError):  # missing
+            yield from dataset.files(id, "mask") or ()
 
 
 def refuse_disagreement(dataset: Dataset, ids: Iterable[str]) -> None:

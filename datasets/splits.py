@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+import shlex
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
-from bench.errors import ConfigError, DataError, did_you_mean
+from bench.errors import ConfigError, DataError, check_name, did_you_mean, nearest
 
 GRANTS = ("pixel", "tags", "none")
 LISTS = (*GRANTS, "eval")
@@ -80,11 +81,37 @@ def read_lines(path: Path) -> list[str]:
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError:
-        raise DataError(f"{path} does not exist; restore the file.") from None
+        names = (other.name for other in path.parent.glob("*") if other.is_file())
+        near = nearest(path.name, names)
+        meant = f" (did you mean {near!r}?)" if near else ""
+        raise DataError(f"{path} does not exist{meant}; restore the file.") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); make it a readable text file.") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file in UTF-8. Raises DataError where it cannot be read, or an object has a key twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = Counter(key for key, _ in pairs)
+        twice = next((key for key in keys if keys[key] > 1), None)
+        if twice is not None:
+            raise DataError(f"{path} has two entries {twice[:80]!r}; keep one of them.")
+        return dict(pairs)
+
+    try:
+        _refuse_pipe(path)
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
+
+
+def _refuse_pipe(path: Path) -> None:
+    """Raise DataError for what a reader would wait for, such as a pipe."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise DataError(f"{path} is no file; put the file itself there.")
 
 
 def read_list(path: Path) -> tuple[str, ...]:
@@ -92,6 +119,7 @@ def read_list(path: Path) -> tuple[str, ...]:
 
     Raises DataError for a file that cannot be read, an id that stands twice or is no plain relative path.
     """
+    _refuse_pipe(path)
     ids = tuple(line for line in read_lines(path) if line)
     for id in ids:
         check_id(id, path)
@@ -108,9 +136,9 @@ def refuse_repeats(ids: Sequence[str], path: Path) -> None:
 
 def check_id(id: str, where: Path) -> None:
     """Raise DataError unless `id` is a relative path that stays inside its folder on every system."""
-    bad_part = any(part in ("", ".", "..") for part in id.split("/"))
-    outside = bad_part or "\\" in id or PureWindowsPath(id).anchor
-    if outside or not id.isprintable() or len(id) > 200:
+    parts = id.split("/")
+    outside = any(part in ("", ".", "..") for part in parts) or "\\" in id or PureWindowsPath(id).anchor
+    if outside or not id.isprintable() or max(len(part.encode()) for part in parts) > 200 or len(id) > 200:
         raise DataError(
             f"{where}: {id[:80]!r} cannot be an id; an id is a file name without its ending, at most inside "
             "sub folders (no .., no leading /, no backslash, no control characters)."
@@ -126,7 +154,11 @@ def some(ids: Sequence[str]) -> str:
 
 
 def known_splits(dataset: str, data_root: Path | None) -> list[str]:
-    """List the names of the splits of a data set, the suite's own and those under `data_root`."""
+    """List the names of the splits of a data set, the suite's own and those under `data_root`.
+
+    Raises ConfigError for a name that no data set can have.
+    """
+    check_name(dataset, "a data set")
     return sorted({folder.name for place in _places(dataset, data_root) for folder in _folders(place)})
 
 
@@ -137,22 +169,33 @@ def find_split(dataset: str, name: str, data_root: Path | None) -> Split:
     missing, is not the one of its MANIFEST, holds an id twice or shares one with another list, or where
     all are empty.
     """
-    known = known_splits(dataset, data_root)
-    if not known:
-        have = {folder.name for folder in _folders(COMMITTED)}
-        if data_root:
-            have |= {folder.name for folder in _folders(data_root) if (folder / "splits").is_dir()}
-        raise ConfigError(
-            f"The data set {dataset!r} has no splits{did_you_mean(dataset, have)}. "
-            "Make them with `bench data splits --make`, import them into "
-            f"{data_root or '<data root>'}/<data set>/splits, or say where the data are with --data-root or "
-            "$BENCH_DATA."
-        )
+    known = some_splits(dataset, data_root)
     wanted = name.replace("/", "_")
     if wanted not in known:
         raise ConfigError(f"The data set {dataset!r} has no split {name!r}{did_you_mean(wanted, known)}.")
     folder = next(place / wanted for place in _places(dataset, data_root) if (place / wanted).is_dir())
     return _read_split(dataset, wanted, folder)
+
+
+def some_splits(dataset: str, data_root: Path | None) -> list[str]:
+    """Do as `known_splits`, and raise ConfigError where there is none."""
+    known = known_splits(dataset, data_root)
+    if known:
+        return known
+    have = {folder.name for folder in _folders(COMMITTED)}
+    if data_root:
+        have |= {folder.name for folder in _folders(data_root) if (folder / "splits").is_dir()}
+    raise ConfigError(
+        f"The data set {dataset!r} has no splits{did_you_mean(dataset, have)}. Make them with "
+        f"`{command(dataset, data_root, '--make')}`, import a list with `--name NAME --labeled FILE` in "
+        "place of --make, or say where the data are with --data-root or $BENCH_DATA."
+    )
+
+
+def command(dataset: str, data_root: Path | None, options: str) -> str:
+    """The command that makes splits (`--make`) or imports them, as a user types it."""
+    place = shlex.quote(str(data_root)) if data_root else "DIR"
+    return f"python -m bench data splits {options} --dataset {dataset} --data-root {place}"
 
 
 def _read_split(dataset: str, name: str, folder: Path) -> Split:
@@ -216,8 +259,6 @@ def check_split(split: Split, where: Path) -> None:
 
 
 def _places(dataset: str, data_root: Path | None) -> list[Path]:
-    if not re.fullmatch(r"\w[\w.+-]*", dataset):
-        return []
     return [COMMITTED / dataset] + ([data_root / dataset / "splits"] if data_root else [])
 
 
@@ -237,7 +278,12 @@ class Source:
 
 
 def batch_sources(
-    split: Split, needs: Collection[str], labeled: int, unlabeled: int, setting: str = "protocol.batch"
+    split: Split,
+    needs: Collection[str],
+    labeled: int,
+    unlabeled: int,
+    setting: str = "protocol.batch",
+    least: int = 1,
 ) -> dict[str, Source]:
     """Say where the images of a batch come from: a `Source` for each of MASKS, SEEDS, TAGS, UNLABELED in use.
 
@@ -250,10 +296,11 @@ def batch_sources(
         labeled: Batch size of the labeled stream, and of the tagged one.
         unlabeled: Batch size of the unlabeled stream.
         setting: The setting that holds the two sizes, named in errors.
+        least: Images in the smallest labeled batch that the network can be trained on, 1 or 2.
 
     Raises:
-        ConfigError: A batch size is below 1, a list has fewer images than a batch takes of it, or masks and
-            seeds cannot share a batch of one.
+        ConfigError: A batch size is below 1, the labeled one below `least`, a list has fewer images than a
+            batch takes of it, or masks and seeds cannot share a batch of one.
     """
     sources: dict[str, Source] = {}
 
@@ -263,7 +310,8 @@ def batch_sources(
         if len(ids) < size:
             kind = {MASKS: "images with masks", SEEDS: "tagged images"}[source] if half else "images"
             fits = (2 if half else 1) * len(ids)
-            smaller = f" or a smaller batch, e.g. `--set {setting}.{batch}={fits}`" if ids else ""
+            enough = fits >= (1 if stream == "unlabeled" else least) and fits > 0
+            smaller = f" or a smaller batch, e.g. `--set {setting}.{batch}={fits}`" if enough else ""
             raise ConfigError(
                 f"the {stream} stream of split {split.name!r} of {split.dataset!r} has {len(ids)} {kind}, "
                 f"too few for the {size} in a batch: choose another split{smaller}."
@@ -275,6 +323,11 @@ def batch_sources(
             raise ConfigError(
                 f"the {batch} batch is {size}: set it with `--set {setting}.{batch}=1` or more."
             )
+    if "pixel" in needs and labeled < least:
+        raise ConfigError(
+            f"the labeled batch is {labeled}, and this network normalises over a batch of {least} images at "
+            f"least: use `--set {setting}.labeled={least}` or more, and a split with as many labeled images."
+        )
     if "pixel" in needs and split.pixel and split.tags:
         if labeled < 2:
             raise ConfigError(

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, check_name
 from datasets import tags
-from datasets.splits import (
-    COMMITTED,
-    TAGS_FILE,
-    Split,
-    check_id,
-    digest,
-    known_splits,
-    read_lines,
-    refuse_repeats,
-    some,
-)
+from datasets.list_lines import read_foreign
+from datasets.lookup import all_missing, summary
+from datasets.splits import COMMITTED, TAGS_FILE, Split, digest, known_splits, some
 from datasets.splits_make import FROM_RECORD, write_split
 
 if TYPE_CHECKING:
@@ -47,27 +38,32 @@ def import_split(
 ) -> Split:
     """Import lists of ids as the split `destination`/<name>/ and return it.
 
-    A line is a bare id, or the path of an image with or without that of its mask behind it, e.g.
-    "JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png". Without an unlabeled list, all other
-    training ids grant nothing. The tags of `tagged_file` are those that `data`, the data set, has a record
-    of. The MANIFEST says under which names published lists are known.
+    A line is an id, or the path of an image with or without that of its mask behind it, e.g.
+    "JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png"; see `datasets.list_lines`. Without an
+    unlabeled list, all other training ids grant nothing. The tags of `tagged_file` are those that `data`, the
+    data set, has a record of. The MANIFEST says under which names published lists are known.
 
-    Raises ConfigError for a name that is taken or not allowed, DataError for an unreadable list, an id that
-    is not a training id, stands in two lists, is scored, or is to be tagged and has no record of tags.
+    Raises ConfigError for a name that is taken or not allowed, DataError for an unreadable list, a line that
+    names no image or several, an id that is not a training id, stands in two lists, is scored, or is to be
+    tagged and has no record of tags, and for images and granted masks that are not there.
     """
     name = name.replace("/", "_")
-    if not re.fullmatch(r"\w[\w.+-]*", name):
-        raise ConfigError(f"{name!r} cannot name a split; use letters, digits, _ . + -.")
+    check_name(name, "a split")
     if name in known_splits(dataset, None):
         raise ConfigError(
             f"{dataset} has a split {name!r} of the suite's own; import the list under another name."
         )
     files = {"pixel": labeled_file, "tags": tagged_file, "none": unlabeled_file}
-    lists = {grant: _read_foreign(file) if file else () for grant, file in files.items()}
+    known = {*train_ids, *eval_ids}
+    lists = {grant: read_foreign(file, known, dataset) if file else () for grant, file in files.items()}
     if unlabeled_file is None:
         lists["none"] = tuple(sorted(set(train_ids).difference(lists["pixel"], lists["tags"])))
-    _check_lists(dataset, lists, files, set(train_ids), set(eval_ids))
+    _check_lists(dataset, lists, files, set(eval_ids))
     split = Split(dataset, name, lists["pixel"], lists["tags"], lists["none"], tuple(sorted(eval_ids)))
+    missing = all_missing(data, (*split.pixel, *split.tags, *split.none), split.pixel) if data else []
+    if missing:
+        count = len(train_ids) if unlabeled_file is None else sum(map(len, lists.values()))
+        raise DataError(summary(missing, count, f"images of the split {name!r} of {dataset}"))
     if tagged_file and data:
         table = tags.recorded(data, split.tags, destination / TAGS_FILE)
         split = replace(split, tag_source=FROM_RECORD, tag_digest=tags.tag_digest(table, data.background))
@@ -84,10 +80,9 @@ def _check_lists(
     dataset: str,
     lists: dict[str, tuple[str, ...]],
     files: dict[str, Path | None],
-    train: set[str],
     scored: set[str],
 ) -> None:
-    """Raise DataError, which names the file, for an id in two lists, a scored one, or one not in train."""
+    """Raise DataError, which names the file, for an id in two lists, or a scored one."""
     for grant, other in (("pixel", "tags"), ("pixel", "none"), ("tags", "none")):
         shared = sorted(set(lists[grant]).intersection(lists[other]))
         if shared:
@@ -102,35 +97,6 @@ def _check_lists(
                 f"{files[grant]} holds {some(leaked)}, which {dataset} scores; remove from the list what is "
                 "scored."
             )
-        unknown = sorted(set(ids).difference(train))
-        if unknown:
-            raise DataError(
-                f"{files[grant]} holds {some(unknown)}, not among the {len(train)} training images of "
-                f"{dataset}; check that the list belongs to this data set and that the data are complete."
-            )
-
-
-def _read_foreign(path: Path) -> tuple[str, ...]:
-    """Read the sorted ids of a list in any of the published forms; see `import_split`."""
-    ids = [_foreign_id(line) for line in read_lines(path) if line]
-    for id in ids:
-        check_id(id, path)
-    refuse_repeats(ids, path)
-    if not ids:
-        raise DataError(f"{path} is empty; point to a list with one image a line.")
-    return tuple(sorted(ids))
-
-
-def _foreign_id(line: str) -> str:
-    """Turn a line into an id: "images/far/c.png ..." -> "far/c", "far/c.jpg" -> "c", "far/c" -> "far/c"."""
-    entry = PurePosixPath(line.split()[0])
-    if entry.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        return str(entry)
-    stem = entry.with_suffix("")
-    # our own layout has sub folders under images/, the published ones mean the file name alone
-    if stem.parts[0] == "images":
-        return "/".join(stem.parts[1:])
-    return stem.name.removesuffix("_leftImg8bit")
 
 
 @cache

@@ -13,11 +13,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bench.errors import DataError
 from bench.records.atomic import write_atomic, writing
-from datasets import tags
+from datasets import findings, tags
 from datasets.encodings import refuse_disagreement
-from datasets.splits import COMMITTED, GRANTS, MANIFEST, TAGS_FILE, Split, check_split, digest, read_list
+from datasets.lookup import all_missing, summary
+from datasets.splits import (
+    COMMITTED,
+    GRANTS,
+    MANIFEST,
+    TAGS_FILE,
+    Split,
+    check_split,
+    command,
+    digest,
+    read_list,
+)
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -39,18 +52,28 @@ def regenerate(
     destination: Path | None = None,
     rule_seed: int = 0,
     on_item: Callable[[int, int], None] | None = None,
+    on_mask: Callable[[str, np.ndarray], None] | None = None,
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Make and write the splits of a data set under `destination` (datasets/splits/<name>/ unless given).
 
-    Reads the mask of every training image. `on_item(done, total)` is called after each. Returns what
-    `make_splits` does. Raises DataError for invalid data and where eval.txt is there with other ids.
+    Reads the mask of every training image. `on_item(done, total)` is called after each, and before it
+    `on_mask(id, mask)`, for others that want to look at it. Returns what `make_splits` does.
+
+    Raises DataError for missing and invalid data, where no training or no scored mask holds a labeled pixel,
+    and where eval.txt is there with other ids.
     """
     train = dataset.ids("train")
+    _refuse_missing(dataset, train, destination)
     refuse_disagreement(dataset, [*train, *dataset.ids(dataset.scored)])
+    findings.refuse_unlabeled(dataset, findings.learned_name(dataset), train)
+    findings.refuse_unlabeled(dataset, findings.scored_name(dataset), dataset.ids(dataset.scored))
     classes_by_id: dict[str, set[int]] = {}
 
     def classes_of(id: str) -> set[int]:
-        classes_by_id[id] = set(dataset.mask(id).tobytes())  # uint8: a byte is a class id
+        mask = dataset.mask(id)
+        classes_by_id[id] = set(mask.tobytes())  # uint8: a byte is a class id
+        if on_mask:
+            on_mask(id, mask)
         if on_item:
             on_item(len(classes_by_id), len(train))
         return classes_by_id[id]
@@ -71,6 +94,37 @@ def regenerate(
             )
         write_split(place / name, split, origin)
     return made, skipped
+
+
+def _refuse_missing(dataset: Dataset, train: Sequence[str], destination: Path | None) -> None:
+    """Raise DataError, with all of them counted, for images and masks that are not there."""
+    scored = dataset.ids(dataset.scored)
+    others = all_missing(dataset, (*train, *scored), scored)
+    unmasked = [error for error in all_missing(dataset, (), train) if str(error) not in set(map(str, others))]
+    if others or not all(error.gone for error in unmasked):
+        count = len({*train, *scored})
+        raise DataError(summary([*others, *unmasked], count, f"images of {dataset.name}'s lists"))
+    if not unmasked:
+        return
+    data_root = destination.parents[1] if destination else None
+    labeled = len(train) - len(unmasked)
+    if labeled:
+        instead = command(dataset.name, data_root, "--name ours --labeled labeled.txt")
+        mend = (
+            f"If they are unlabeled, write the ids of the {labeled} that have one into labeled.txt and "
+            f"import it in place of --make: `{instead}`. All others are then unlabeled, or those that you "
+            "list with --unlabeled."
+        )
+    else:
+        instead = command(dataset.name, data_root, "--name ours --tagged tagged.txt")
+        mend = (
+            "Where tags.json says their classes, write their ids into tagged.txt and import it in place of "
+            f"--make: `{instead}`."
+        )
+    raise DataError(
+        f"{len(unmasked)} of the {len(train)} training images of {dataset.name} have no mask (there is no "
+        f"{unmasked[0].gone}). {mend}"
+    )
 
 
 def make_splits(

@@ -8,14 +8,15 @@ tags says which of the two it was made with (`tag_source`) and holds the digest 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 from bench.errors import DataError, did_you_mean
 from bench.randomness import numpy_for
-from datasets.splits import Split
+from datasets.splits import Split, command, read_json
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -23,33 +24,122 @@ if TYPE_CHECKING:
 TagTable = dict[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class TagRecord:
+    """A file of tags, and sentences that its user should read."""
+
+    path: Path
+    table: TagTable
+    notes: tuple[str, ...] = ()
+
+    def of(self, id: str) -> tuple[int, ...]:
+        """The tags of an image. Raises NoEntry, with the entry that may be meant."""
+        if id in self.table:
+            return self.table[id]
+        near = [key for key in self.table if PurePosixPath(key).stem == PurePosixPath(id).name]
+        meant = f" (there is {near[0]!r}; an entry is an id, without ending)" if near else ""
+        raise NoEntry(
+            f"{self.path} has no entry for {id!r}{meant}; add its class ids (an empty list if none)."
+        )
+
+
+class NoEntry(DataError):
+    """A record of tags lacks an image."""
+
+
 def read_tags(path: Path, classes: tuple[str, ...]) -> TagTable:
+    """Read the tags of a file, as `read_record` does."""
+    return read_record(path, classes).table
+
+
+def read_record(path: Path, classes: tuple[str, ...]) -> TagRecord:
     """Read a JSON file of tags, {"a": [4, 1], "b": ["cat"]}, as sorted class ids: {"a": (1, 4), "b": (7,)}.
 
-    Raises DataError, which names the file and the entry, for anything else.
+    A file where each entry is a vector of 0 and 1, one number for each class, is read as such, and said:
+    {"a": [0, 1, 1]} gives {"a": (1, 2)}. Tags that are the same everywhere are said too.
+
+    Raises DataError, which names the file and the entry, for anything else, and for a file that may be read
+    both ways.
     """
-    try:
-        table = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
+    table = read_json(path)
     if not isinstance(table, dict):
         raise DataError(f"{path} must map each id to a list of class ids.")
-    return {id: _entry(path, id, tags, classes) for id, tags in table.items()}
+    vectors = _are_vectors(path, table, len(classes))
+    read = _from_vector if vectors else _entry
+    found = {id: read(path, id, tags, classes) for id, tags in table.items()}
+    said = []
+    if vectors:
+        id = next(iter(found))
+        names = ", ".join(repr(classes[c]) for c in found[id]) or "no class"
+        said.append(
+            f"{path} is read as vectors of 0 and 1, one number for each of the {len(classes)} classes: "
+            f"{id!r} holds {names}."
+        )
+    if len(found) > 1 and len(set(found.values())) == 1:
+        names = ", ".join(repr(classes[c]) for c in next(iter(found.values()))) or "no class"
+        said.append(
+            f"{path} gives all {len(found)} images the same tags ({names}); nothing can be learned from them."
+        )
+    return TagRecord(path, found, tuple(said))
+
+
+def _are_vectors(path: Path, table: Mapping[str, object], classes: int) -> bool:
+    """Whether the entries are vectors of 0 and 1. [1, 0] alone may also be the ids 0 and 1: the whole file
+    decides, since ids are in no order and of no fixed length only by chance.
+
+    Raises DataError where both may be meant, and for vectors of another length than the list of classes.
+    """
+    entries = [tags for tags in table.values() if tags != []]
+    if not entries or not all(map(_is_binary, entries)):
+        return False
+    lists: list[Sequence[Any]] = [tags for tags in entries if isinstance(tags, list)]
+    lengths = {len(tags) for tags in lists}
+    as_ids = all(type(tag) is int for tags in lists for tag in tags)
+    usual = as_ids and all(list(tags) == sorted(set(tags)) for tags in lists)  # as ids are mostly written
+    if len(lengths) > 1:
+        return False
+    (length,) = lengths
+    if (length == 1 < classes) or (usual and not (length == classes and len(entries) == len(table))):
+        return False
+    if length != classes:
+        raise DataError(
+            f"{path}: its entries look like vectors of {length} numbers 0 and 1, but there are {classes} "
+            f"classes (background counts); write vectors of {classes} numbers, or lists of class names."
+        )
+    if as_ids and length < 3 and (usual or len(entries) < len(table)):
+        raise DataError(
+            f"{path}: its entries, such as {lists[0]}, may be class ids or vectors of 0 and 1; write class "
+            "names to say which."
+        )
+    return True
+
+
+def _is_binary(tags: object) -> bool:
+    return isinstance(tags, list) and all(isinstance(tag, int | float) and tag in (0, 1) for tag in tags)
+
+
+def _from_vector(path: Path, id: str, tags: Any, classes: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(c for c, tag in enumerate(tags) if tag)
 
 
 def _entry(path: Path, id: str, tags: object, classes: tuple[str, ...]) -> tuple[int, ...]:
-    ids = []
+    ids: list[Any] = []
     for tag in tags if isinstance(tags, list) else ():
-        if isinstance(tag, str) and tag not in classes:
+        if not isinstance(tag, str):
+            ids.append(tag)
+            continue
+        same = [c for c, name in enumerate(classes) if normalize("NFC", name) == normalize("NFC", tag)]
+        if not same:
             raise DataError(
-                f"{path}: the entry of {id!r} has the unknown tag {tag!r}{did_you_mean(tag, classes)}"
+                f"{path}: the entry of {id[:80]!r} has the unknown tag {tag[:80]!r}"
+                f"{did_you_mean(tag[:80], classes)}"
             )
-        ids.append(classes.index(tag) if isinstance(tag, str) else tag)
+        ids += same
     whole = isinstance(tags, list) and all(type(tag) is int and 0 <= tag < len(classes) for tag in ids)
     if not whole or len(set(ids)) < len(ids):
         raise DataError(
-            f"{path}: the entry of {id!r} is {tags!r}; it must be a list of different class ids in "
-            f"0..{len(classes) - 1}, or of class names."
+            f"{path}: the entry of {id[:80]!r} is {repr(tags)[:200]}; it must be a list of different class "
+            f"ids in 0..{len(classes) - 1}, or of class names."
         )
     return tuple(sorted(ids))
 
@@ -67,15 +157,27 @@ def recorded(dataset: Dataset, ids: Iterable[str], file: Path | None) -> TagTabl
     """
     beside = read_tags(file, tuple(dataset.classes)) if file is not None and file.is_file() else {}
     table: TagTable = {}
-    for id in ids:
-        own = dataset.tags(id)
+    lacking: list[str] = []
+    asked = list(ids)
+    for id in asked:
+        try:
+            own = dataset.tags(id)
+        except NoEntry as error:
+            lacking.append(str(error))
+            continue
         if own is None and id not in beside:
             where = f"{file} has no entry for it" if beside else "the data set has no tags.json"
-            raise DataError(
+            lacking.append(
                 f"{dataset.name}: {id!r} is granted its tags, but {where}; add one, or make the splits anew "
-                "with `data splits --make`."
+                f"with `{command(dataset.name, None, '--make')}`."
             )
-        table[id] = beside[id] if own is None else own
+        else:
+            table[id] = beside[id] if own is None else own
+    if lacking:
+        many = (
+            f"{len(lacking)} of the {len(asked)} tagged images of {dataset.name} have no tags; for example "
+        )
+        raise DataError(f"{many if lacking[1:] else ''}{lacking[0]}")
     return table
 
 
@@ -96,7 +198,8 @@ def load_tags(dataset: Dataset, split: Split, shuffled_by: int | None = None) ->
     if tag_digest(table, background) != split.tag_digest:
         raise DataError(
             f"the tags of {dataset.name} are not those that its split {split.name!r} was made with; restore "
-            f"the record ({split.tag_source}), or make the splits anew with `data splits --make`."
+            f"the record ({split.tag_source}), or make the splits anew with "
+            f"`{command(dataset.name, None, '--make')}`."
         )
     if not any(set(tags) - {background} for tags in table.values()):
         raise DataError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
+from datasets import findings
 from datasets.encodings import disagreement, refuse_disagreement
+from datasets.look import worth_a_look
 from datasets.splits import LISTS, Split
 
 OnItem = Callable[[int, int], None]
@@ -39,26 +41,71 @@ class Stats:
     sizes: dict[tuple[int, int], int]
 
 
-def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = None) -> list[str]:
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with a data set, and what is worth a look: a sentence each."""
+
+    problems: list[str]
+    look: list[str]
+
+
+def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = None) -> Verdict:
     """Open every image of the splits, and the mask of every id whose pixels one of them grants or scores.
 
-    Returns a sentence for each problem, none if all is well. `on_item(done, total)` is called after each id.
+    A problem is a file that is not sound, or a list that no score can be made of. `on_item(done, total)` is
+    called after each id.
     """
     ids = sorted({id for split in splits for list_ in LISTS for id in getattr(split, list_)})
     masked = {id for split in splits for id in (*split.pixel, *split.eval)}
     # A dict for its order: an unreadable image also fails the size check of its mask, with the same sentence.
     problems: dict[str, None] = {}
+    facts: dict[str, findings.MaskFacts] = {}
     if said := disagreement(dataset, sorted(masked)):
         problems[said] = None
     for done, id in enumerate(ids, 1):
-        for read in (dataset.image, dataset.mask) if id in masked else (dataset.image,):
-            try:
-                read(id)
-            except DataError as error:
-                problems[str(error)] = None
+        try:
+            dataset.image(id)
+        except DataError as error:
+            problems[str(error)] = None
+        try:
+            if id in masked:
+                facts[id] = findings.facts_of(dataset.mask(id))
+        except DataError as error:
+            problems[str(error)] = None
         if on_item:
             on_item(done, len(ids))
-    return list(problems)
+    learned = _looked(findings.learned_name(dataset), {id for split in splits for id in split.pixel}, facts)
+    scored = _looked(findings.scored_name(dataset), {id for split in splits for id in split.eval}, facts)
+    problems |= dict.fromkeys(_meaningless(dataset, splits, learned, scored))
+    look = worth_a_look(dataset, learned, scored, splits)
+    return Verdict(list(problems), [sentence for sentence in look if sentence not in problems])
+
+
+def _looked(name: str, ids: Collection[str], facts: Mapping[str, findings.MaskFacts]) -> findings.Looked:
+    return findings.Looked(name, len(ids), {id: facts[id] for id in sorted(ids) if id in facts})
+
+
+def _meaningless(
+    dataset: Dataset, splits: Sequence[Split], learned: findings.Looked, scored: findings.Looked
+) -> list[str]:
+    """What a run on one of the splits would refuse; once where it is so of all of them."""
+    granted = [
+        (_looked(findings.granted_name(split), split.pixel, learned.facts), bool(split.tags))
+        for split in splits
+        if split.pixel
+    ]
+    every = [(learned, all(tagged for _, tagged in granted))]
+    said = _sentences(dataset, [(scored, False)])
+    return said + (_sentences(dataset, every) or _sentences(dataset, granted))
+
+
+def _sentences(dataset: Dataset, lists: Sequence[tuple[findings.Looked, bool]]) -> list[str]:
+    found = [
+        findings.meaningless(one.name, one.total, one.ids, dataset, tagged)
+        for one, tagged in lists
+        if one.whole and one.total
+    ]
+    return [sentence for sentence in found if sentence]
 
 
 def stats(dataset: Dataset, listing: str, on_item: OnItem | None = None) -> Stats:

@@ -16,8 +16,9 @@ from bench.errors import ConfigError, DataError
 from bench.records.atomic import writing
 from datasets.decode import image_size, read_image, read_mask
 from datasets.encodings import colours
-from datasets.splits import TAGS_FILE, check_id, read_list
-from datasets.tags import TagTable, read_tags
+from datasets.lookup import Missing, Shelf, near_files
+from datasets.splits import TAGS_FILE, read_list
+from datasets.tags import TagRecord, read_record
 
 CLASSES = (
     "background",
@@ -52,8 +53,9 @@ class Voc(Dataset):
     Ids look like "2007_000032".
 
     Tags are in root/voc/tags.json (id -> class ids); without that file `data splits --make` takes them from
-    the masks. Where SegmentationClassAug is present, train is every id with a mask there that is not in val
-    (10,582 with SBD), else the official 1,464. The official mask of an image is preferred to SBD's.
+    the masks. Train is the official 1,464 and every other id with a mask that is not in val (10,582 with
+    SBD): in SegmentationClassAug, or in SegmentationClass where both lie together, as ST++ and UniMatch have
+    it. A mask in SegmentationClass is preferred to one in SegmentationClassAug.
 
     `ids` raises ConfigError for an unknown list; all raise DataError for missing or invalid files.
     """
@@ -69,50 +71,77 @@ class Voc(Dataset):
         if not found:
             raise DataError(
                 f"VOC 2012 is neither in {root / PLACES[0]} nor in {root / PLACES[1]} (a folder with "
-                "JPEGImages, SegmentationClass and ImageSets/Segmentation); say where it lies with "
-                "--data-root or $BENCH_DATA."
+                f"JPEGImages, SegmentationClass and ImageSets/Segmentation); {_elsewhere(root)}."
             )
         self.root = found[0]
         self._tags_path = root / "voc" / TAGS_FILE
         self.palette = self.mask_colours = colours(len(CLASSES))
+        self._images = Shelf(self.root / "JPEGImages", (".jpg",))
+        self._official = Shelf(self.root / "SegmentationClass", (".png",))
+        self._extra = Shelf(self.root / "SegmentationClassAug", (".png",))
 
     def ids(self, listing: str) -> tuple[str, ...]:
         if listing not in LISTS:
             raise ConfigError(f"voc has no list {listing!r}; its lists are {', '.join(LISTS)}.")
-        masks = self.root / "SegmentationClassAug"
-        if listing == "train" and masks.is_dir():
-            return tuple(sorted({path.stem for path in masks.glob("*.png")}.difference(self.ids("val"))))
-        return read_list(self.root / "ImageSets" / "Segmentation" / f"{listing}.txt")
+        path = self.root / "ImageSets" / "Segmentation" / f"{listing}.txt"
+        if listing != "train":
+            if not path.is_file():
+                there = near_files(self.root, (".txt",)) or near_files(path.parent, (".txt",))
+                raise DataError(
+                    f"{path} does not exist{there}; copy VOC's own list {listing}.txt there, which is also "
+                    "splits/pascal/val.txt of ST++ and UniMatch."
+                )
+            return read_list(path)
+        masked = {mask.stem for shelf in (self._official, self._extra) for mask in shelf.folder.glob("*.png")}
+        listed = read_list(path) if path.is_file() or not masked else ()
+        more = sorted(masked.difference(listed, self.ids("val")))
+        return tuple(sorted((*listed, *more))) if more else listed
 
     def image(self, id: str) -> np.ndarray:
-        return read_image(self._image_path(id))
+        return read_image(self._images.path(id))
 
     def mask(self, id: str) -> np.ndarray:
-        size = image_size(self._image_path(id))
+        size = image_size(self._images.path(id))
         return read_mask(self._mask_path(id), size, len(self.classes), palette=self.mask_colours)
 
     def files(self, id: str, what: str) -> tuple[Path, ...]:
-        return (self._image_path(id) if what == "image" else self._mask_path(id),)
+        return (self._images.path(id) if what == "image" else self._mask_path(id),)
 
     def tags(self, id: str) -> tuple[int, ...] | None:
-        if self._tags is None:
-            return None
-        if id not in self._tags:
-            raise DataError(f"{self._tags_path} has no entry for {id!r}; add its class ids.")
-        return self._tags[id]
+        return self._tags.of(id) if self._tags else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        read = self.__dict__.get("_tags")
+        return read.notes if read else ()
 
     @cached_property
-    def _tags(self) -> TagTable | None:
-        return read_tags(self._tags_path, self.classes) if self._tags_path.is_file() else None
+    def _tags(self) -> TagRecord | None:
+        return read_record(self._tags_path, self.classes) if self._tags_path.exists() else None
 
     def _mask_path(self, id: str) -> Path:
-        official = self.root / "SegmentationClass" / f"{id}.png"
-        extra = self.root / "SegmentationClassAug" / f"{id}.png"
-        return extra if extra.is_file() and not official.is_file() else official
+        try:
+            return self._official.path(id)
+        except Missing:
+            if not self._extra.folder.is_dir():
+                raise
+            return self._extra.path(id)
 
-    def _image_path(self, id: str) -> Path:
-        check_id(id, self.root)
-        return self.root / "JPEGImages" / f"{id}.jpg"
+
+def _elsewhere(root: Path) -> str:
+    """Say what to do where VOC is not in its place: where it lies instead, if that is near."""
+    root = root.absolute()
+    below = (
+        path for pattern in ("*/", "*/*/", "*/VOCdevkit/VOC2012/") for path in sorted(root.glob(pattern))
+    )
+    for place in (root, *below):
+        if not (place / "JPEGImages").is_dir():
+            continue
+        for end in PLACES:
+            if place.as_posix().endswith(f"/{end}"):
+                return f"it is in {place}, so give --data-root {place.parents[end.count('/')]}"
+        return f"{place} holds JPEGImages, so rename that folder to voc and give --data-root {place.parent}"
+    return "say where it lies with --data-root or $BENCH_DATA"
 
 
 def download(root: Path) -> Path:

@@ -66,6 +66,7 @@ class Shared(Knobs):
     warmup: float = Field(
         0.0125,
         ge=0,
+        le=100_000,
         description="on labels alone: a share of the steps, from 1 on their number; 1 epoch of 80 (App. B)",
     )
     unlabeled_weight: float = Field(

@@ -76,6 +76,8 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
         "bench.labels",
         "bench.pool",
         "bench.records.atomic",
+        "bench.settings.plain_yaml",
+        "bench.settings.reading",
     },
     "reports": {
         "bench.records",
@@ -130,7 +132,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
         ),
         "bench.cam_seeds",
     },
-    "bench/outlook": {"bench.errors", "bench.plan", "bench.records"},
+    "bench/outlook": {"bench.errors", "bench.plan", "bench.records", "bench.settings", "datasets"},
     "bench/sweeps": {
         *EVERYBODY,
         "bench.contents",

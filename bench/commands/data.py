@@ -1,31 +1,36 @@
 """`data`: look at data sets and their splits, make and import splits."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import Commands, DataRoot, DatasetName, out
-from bench.errors import ConfigError, DataError
+from bench.commands.options import Commands, DataRoot, DatasetName, out, say
+from bench.errors import ConfigError, DataError, check_name
+
+if TYPE_CHECKING:
+    from bench.contract import Dataset
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at data sets and their splits.")
 
 
 @app.command(epilog="Example: python -m bench data verify --dataset camvid --data-root DIR")
 def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
-    """Open every image and mask of every split and say what is wrong with them."""
+    """Open every image and mask of every split, say what is wrong with them and what is worth a look."""
     from bench.display import Display
     from bench.settings import registry
-    from datasets.splits import find_split, known_splits
+    from datasets.findings import background_said
+    from datasets.splits import command, find_split, known_splits
     from datasets.verify import verify as find_problems
 
     display = Display()
     data = registry.load_dataset(dataset, data_root)
     splits = [find_split(dataset, name, data_root) for name in known_splits(dataset, data_root)]
     if not splits:
-        raise DataError(f"{dataset} has no splits to verify; make them with `data splits --make`.")
+        make = command(dataset, data_root, "--make")
+        raise DataError(f"{dataset} has no splits to verify; make them with `{make}`.")
 
     def on_item(done: int, total: int) -> None:
         if done <= 1:
@@ -33,13 +38,18 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
         display.update(done)
 
     try:
-        problems = find_problems(data, splits, on_item)
+        found = find_problems(data, splits, on_item)
     finally:
         display.stop()
-    for problem in problems:
-        out.print(escape(problem), highlight=False, soft_wrap=True)
-    if problems:
-        raise DataError(f"{len(problems)} problems in {dataset}; mend or leave out the files named above.")
+    for problem in found.problems:
+        say(problem)
+    _print_look(found.look)
+    say(f"{dataset}: {background_said(data)}")
+    _say_notes(data)
+    if found.problems:
+        raise DataError(
+            f"{len(found.problems)} problems in {dataset}; mend or leave out the files named above."
+        )
     out.print(f"{dataset}: every image and mask of {len(splits)} splits is sound", highlight=False)
 
 
@@ -57,6 +67,7 @@ def stats(
 
     data = registry.load_dataset(dataset, data_root)
     found = count(data, listing or data.scored)
+    _say_notes(data)
     table = Table("id", "class", "pixels %", "images", title=escape(f"{dataset} {found.listing}"))
     for row in found.rows:
         table.add_row(str(row.id), escape(row.name), f"{100 * row.share:.2f}", str(row.images))
@@ -102,17 +113,23 @@ def splits(
     """List splits with counts and digests; make them for a data set of yours; import other projects'
     lists."""
     from bench.settings import registry
-    from datasets import splits, splits_import, splits_make
+    from datasets import splits, splits_import
 
+    if make and (labeled or unlabeled or tagged or name):
+        raise ConfigError("--make makes all splits by the rule: leave it out to import lists, or the lists.")
+    if unlabeled and not (labeled or tagged):
+        raise ConfigError("--unlabeled goes with --labeled or --tagged: give the list of those too.")
     if make or labeled or tagged:
+        check_name(dataset, "a data set")
         if data_root is None:
             raise DataError("give --data-root: new splits are written to <data root>/<data set>/splits.")
         folder = data_root / dataset / "splits"
         data = registry.load_dataset(dataset, data_root)
         if make:
-            _, skipped = splits_make.regenerate(data, folder)
+            skipped, look = _make(data, folder)
+            _print_look(look)
             for left_out, why in skipped.items():
-                out.print(f"left out {escape(left_out)}: {escape(why)}", highlight=False, soft_wrap=True)
+                say(f"left out {left_out}: {why}")
         else:
             if name is None:
                 raise ConfigError("an import needs --name NAME.")
@@ -121,9 +138,10 @@ def splits(
                 dataset, name, labeled, unlabeled, *ids, folder, tagged, data
             )
             known = ", ".join(splits_import.recognise(imported.pixel)) or "no list of a project we know"
-            out.print(f"imported {escape(name)}: {known}", highlight=False)
+            say(f"imported {name}: {known}")
+        _say_notes(data)
     table = Table("split", "pixel", "tags", "none", "scored", "digest of pixel", title=escape(dataset))
-    for found in splits.known_splits(dataset, data_root):
+    for found in splits.some_splits(dataset, data_root):
         split = splits.find_split(dataset, found, data_root)
         counts = split.counts
         table.add_row(
@@ -132,3 +150,28 @@ def splits(
             split.digests["pixel"][:12],
         )
     out.print(table)
+
+
+def _say_notes(data: "Dataset") -> None:
+    """Say how the files of a data set were understood where that is not plain."""
+    for note in data.notes:
+        say(note)
+
+
+def _make(data: "Dataset", folder: Path) -> tuple[dict[str, str], list[str]]:
+    """Make all splits. Give why some are left out, and what is worth a look."""
+    from datasets import findings, splits_make
+    from datasets.look import worth_a_look
+
+    facts: dict[str, findings.MaskFacts] = {}
+    made, skipped = splits_make.regenerate(
+        data, folder, on_mask=lambda id, mask: facts.update({id: findings.facts_of(mask)})
+    )
+    learned = findings.Looked(findings.learned_name(data), len(facts), facts)
+    scored = findings.look_at(data, findings.scored_name(data), data.ids(data.scored))
+    return skipped, worth_a_look(data, learned, scored, list(made.values()))
+
+
+def _print_look(sentences: list[str]) -> None:
+    for sentence in sentences:
+        say(f"worth a look: {sentence}")

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import DataRoot, DataRootOfRun, json_option, out, print_json
+from bench.commands.options import DataRoot, DataRootOfRun, json_option, out, print_json, say
 from bench.commands.sweep import sweeps_json, sweeps_table
 from bench.errors import BenchError, ConfigError
 
@@ -42,7 +42,11 @@ def list_(
             methods.add_row(escape(name), "", f"broken: {escape(str(error))}")
     sets = Table("data set", "splits", "protocol", title="data sets", title_justify="left")
     for name in registry.dataset_names(data_root):
-        sets.add_row(escape(name), " ".join(known_splits(name, data_root)), registry.default_protocol(name))
+        try:
+            found = " ".join(known_splits(name, data_root))
+        except BenchError as error:  # a folder of another name is listed, with what is wrong with it
+            found = f"cannot be used: {escape(str(error))}"
+        sets.add_row(escape(name), found, registry.default_protocol(name))
     for table in (methods, sets, sweeps_table()):
         out.print(table)
     out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
@@ -62,14 +66,13 @@ def _listed(data_root: Path | None) -> dict[str, Any]:
         except BenchError as error:
             said = {"needs": None, "summary": None, "broken": str(error)}
         methods.append({"name": name, **said})
-    sets = [
-        {
-            "name": name,
-            "splits": list(known_splits(name, data_root)),
-            "protocol": registry.default_protocol(name),
-        }
-        for name in registry.dataset_names(data_root)
-    ]
+    sets = []
+    for name in registry.dataset_names(data_root):
+        try:
+            known = list(known_splits(name, data_root))
+        except BenchError:  # a folder whose name no command takes has none
+            known = []
+        sets.append({"name": name, "splits": known, "protocol": registry.default_protocol(name)})
     return {"methods": methods, "datasets": sets, "sweeps": sweeps_json(), "protocols": protocol_names()}
 
 
@@ -116,7 +119,7 @@ def show(
         if json_:
             print_json({"kind": "protocol", "settings": settings})
             return
-        print(yaml.safe_dump(settings, sort_keys=False), end="")
+        say(yaml.safe_dump(settings, sort_keys=False).rstrip("\n"))
     elif wanted or Path(name).is_dir():
         written = draw_sheet(Path(name), data_root, 4 if images is None else images, to)
         if json_:

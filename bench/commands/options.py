@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
-from bench.errors import ConfigError, nearest, plain
+from bench.display import Terminal
+from bench.errors import ConfigError, nearest
 
-out = Console()
+out = Terminal()
 if not out.is_terminal and "COLUMNS" not in os.environ:
     out.width = 160  # a file or a pipe has no edge that a table must be squeezed to
 
 
 class Commands(TyperGroup):
-    """A group that knows which command was meant: `rn`, `train` and `trian` mean `run`."""
+    """A group that knows which command was meant: `rn`, `train` and `trian` mean `run`. A `~` in front of a
+    path is the user's home in every option, behind `=` too, where most shells leave it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, [_with_home(word) for word in args])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self.suggest_commands = False  # typer's own hint, which knows no other words
@@ -36,9 +40,17 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+def _with_home(word: str) -> str:
+    """--out=~/runs -> --out=/home/me/runs; a home that is not there stays as it is."""
+    before, equals, place = word.rpartition("=")
+    return f"{before}{equals}{os.path.expanduser(place)}"
+
+
 def _or_environment(data_root: Path | None) -> Path | None:
+    from bench.settings.base import expanded
+
     place = data_root or os.environ.get("BENCH_DATA")
-    return Path(place).expanduser() if place else None
+    return expanded(str(place)) if place else None
 
 
 _FOLDER_OF_ALL = "Folder that holds one folder per data set."
@@ -95,9 +107,9 @@ DatasetName = Annotated[
 ]
 
 
-def say(line: str) -> None:
-    """Print one plain line: a name in it drives no terminal."""
-    out.print(plain(line), markup=False, highlight=False, soft_wrap=True)
+def say(text: str) -> None:
+    """Print text as it stands."""
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def json_option(keys: str) -> Any:

@@ -22,6 +22,7 @@ from bench.commands.options import (
     json_option,
     out,
     print_json,
+    say,
 )
 from bench.errors import ConfigError, Interrupted
 
@@ -146,30 +147,35 @@ def _run_and_print(
 
 def _print_plan(plan: Any) -> None:
     """The resolved settings, and as comments what they come to."""
-    from bench.outlook import seed_outlook
-
     steps = plan.config.protocol.steps
     granted = ", ".join(f"{count} {kind}" for kind, count in plan.split.counts.items())
-    print(plan.config.to_yaml(), end="")
-    for line in seed_outlook(plan.seeds) if plan.seeds else ():
-        print(f"# {line}")
-    print(f"# run {plan.run_id}, protocol {plan.config.protocol.hash}, in {plan.folder.path}")
-    print(f"# split {plan.split.name}: {granted}; {steps} steps")
+    say(plan.config.to_yaml().rstrip("\n"))
+    for line in _before(plan):
+        say(f"# {line}")
+    say(f"# run {plan.run_id}, protocol {plan.config.protocol.hash}, in {plan.folder.path}")
+    say(f"# split {plan.split.name}: {granted}; {steps} steps")
 
 
 def _planned(plan: Any) -> dict[str, Any]:
     """What a dry run says, for `--json`."""
-    from bench.outlook import seed_outlook
-
     return {
         "folder": str(plan.folder.path),
         "run_id": plan.run_id,
         "protocol_hash": plan.config.protocol.hash,
         "steps": plan.config.protocol.steps,
         "images": plan.split.counts,
-        "before": seed_outlook(plan.seeds) if plan.seeds else [],
+        "before": _before(plan),
         "config": plan.config.model_dump(mode="json"),
     }
+
+
+def _before(plan: Any) -> list[str]:
+    """What a run would say at its start of its data and its CAM seeds; nothing where it is done."""
+    from bench.outlook import data_outlook, seed_outlook
+
+    if plan.folder.result.exists():
+        return []
+    return [*data_outlook(plan), *(seed_outlook(plan.seeds) if plan.seeds else ())]
 
 
 def _print_result(result: Any) -> None:

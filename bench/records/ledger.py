@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from bench.records.atomic import writing
+
 
 class Ledger:
     """One line a file, the newest wins: {"id": "a", "sha256": "12...", "of": "34..."}."""
@@ -27,12 +29,17 @@ class Ledger:
                 continue
 
     def add(self, id: str, digest: str, of: str) -> None:
-        """A file was made. It is on disk by now; this line may be lost, and then it is made again."""
+        """A file was made. It is on disk by now; this line may be lost, and then it is made again.
+
+        Raises WriteError.
+        """
         self._lines[id] = (digest, of)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "ab") as file:
-            # The first byte ends a line that a kill has torn.
-            file.write(f"\n{json.dumps({'id': id, 'sha256': digest, 'of': of})}".encode())
+        # The first byte ends a line that a kill has torn.
+        line = f"\n{json.dumps({'id': id, 'sha256': digest, 'of': of})}".encode()
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "ab") as file:
+                file.write(line)
 
     def sound(self, files: Mapping[str, Path], of: Mapping[str, str] | None = None) -> dict[str, str]:
         """The digests of those of the files that are sound, by id.

@@ -156,8 +156,10 @@ class Result(Record):
         return self.contents.weights if self.contents else None
 
     @model_serializer(mode="wrap")
-    def _without_no_contents(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(write(self))
+    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records of before a field stay what they were."""
+        without = {"contents", "own"}
+        return {key: value for key, value in write(self).items() if value is not None or key not in without}
 
     @field_validator("config")
     @classmethod
@@ -171,12 +173,6 @@ class Result(Record):
         if any(len(score.iou) != len(self.classes) for score in scores):
             raise ValueError(f"{len(self.classes)} classes need as many values of iou")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_own(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The record of a run without a teacher of the protocol stays what it was before there were any."""
-        said: dict[str, Any] = write(self)
-        return said if self.own else {key: value for key, value in said.items() if key != "own"}
 
 
 class Rescored(Record):
@@ -207,10 +203,6 @@ class Scores(Record):
 
     schema_version: Literal[1] = 1
     entries: list[Rescored]
-
-
-def _without(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if (key, value) != ("contents", None)}
 
 
 class Git(BaseModel):
@@ -266,7 +258,7 @@ class SeedReport(Record):
 
     @model_serializer(mode="wrap")
     def _without_no_contents(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(write(self))
+        return {key: value for key, value in write(self).items() if (key, value) != ("contents", None)}
 
 
 class Listing(Record):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.contract import IGNORE, Dataset
+from bench.errors import DataError
 from bench.records.schema import Score
 from bench.settings.schema import Evaluation
 
@@ -42,16 +43,23 @@ def confusion(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
 
 
 def score(counts: np.ndarray) -> Score:
-    """Scores of pooled counts, C C int64 with truth in rows."""
+    """Scores of pooled counts, C C int64 with truth in rows.
+
+    Raises DataError where nothing was counted: a score of nothing is not 0.
+    """
+    if not counts.any():
+        raise DataError(
+            "no scored mask holds a labeled pixel, so there is no score; label the scored images."
+        )
     hit = np.diag(counts).astype(np.float64)
     union = counts.sum(0) + counts.sum(1) - np.diag(counts)
     occurs = counts.sum(1) > 0
     iou = np.divide(hit, union, out=np.zeros_like(hit), where=occurs)
     return Score(
-        miou=float(iou[occurs].mean()) if occurs.any() else 0.0,
+        miou=float(iou[occurs].mean()),
         classes_averaged=int(occurs.sum()),
         iou=[float(value) if there else None for value, there in zip(iou, occurs, strict=True)],
-        pixel_accuracy=float(hit.sum() / max(counts.sum(), 1)),
+        pixel_accuracy=float(hit.sum() / counts.sum()),
     )
 
 

@@ -35,6 +35,7 @@ from bench.records.schema import Rescored, Result, Scores
 from bench.scoring.alone import network_is_all, refuse_other_counts
 from bench.scoring.inference import Inference, confusion, score, to_tensor
 from bench.settings import registry
+from bench.settings.base import expanded
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import suggest, validate
 from bench.settings.schema import Protocol
@@ -157,7 +158,7 @@ def open_run(path: Path, data_root: Path | None) -> Run:
     if data_root is None:
         machine = read_yaml(folder.config).get("machine") if folder.config.exists() else None
         place = (machine or {}).get("data_root") or os.environ.get("BENCH_DATA")
-        data_root = Path(place).expanduser() if place else None
+        data_root = expanded(place) if place else None
     dataset = registry.load_dataset(result.dataset, data_root)
     split = find_split(result.dataset, result.split, data_root)
     if list(dataset.classes) != result.classes or split.eval_digest != result.split_digests["eval"]:

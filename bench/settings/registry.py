@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
-from bench.errors import ConfigError, DataError
+from bench.errors import BenchError, ConfigError, DataError, check_name, plain
 from bench.settings.base import Knobs
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import suggest, validate
@@ -132,6 +132,7 @@ def describe_method(name: str) -> MethodInfo:
     no method, a class that does not keep the contract, or a preset that names no method, or knobs or values
     that its method does not have.
     """
+    check_name(name, "a method")
     if name in _offered:
         return _offered[name]
     if name not in method_names():
@@ -170,6 +171,7 @@ def describe_class(name: str, cls: type[Method]) -> MethodInfo:
     if not (isinstance(cls.HParams, type) and issubclass(cls.HParams, Knobs)):
         raise ConfigError(f"{where}: HParams must be a class derived from bench.contract.Knobs.")
     doc = inspect.cleandoc(cls.__dict__.get("__doc__") or getattr(module, "__doc__", None) or "")
+    _refuse_unprintable(doc, f"{where} has the docstring")
     return MethodInfo(name, cls, cls.HParams, doc)
 
 
@@ -206,6 +208,7 @@ def _read_preset(name: str, file: Path) -> MethodInfo:
         field = base.knobs.model_fields[key]
         default = Field(getattr(values, key), description=field.description)
         changed[key] = (field.rebuild_annotation(), default)
+    _refuse_unprintable(f"{preset.summary}\n{preset.doc}", f"{file} has the text")
     shown = ", ".join(f"{key}={getattr(values, key)}" for key in preset.knobs)
     parts = [preset.summary, preset.doc.strip(), f"A preset of {preset.method}: {shown}."]
     return replace(
@@ -283,9 +286,20 @@ def default_protocol(dataset: str) -> str:
 
 
 def load_dataset(name: str, data_root: Path | None) -> Dataset:
-    """Load a data set by its name. Raises ConfigError for an unknown name, DataError where its files are
-    missing."""
+    """Load a data set by its name.
+
+    Raises ConfigError for an unknown name or one that no data set can have, DataError where its files are
+    missing or a class name cannot be printed.
+    """
+    check_name(name, "a data set")
     check_data_root(name, data_root)
+    data = _make_dataset(name, data_root)
+    for label in data.classes:
+        _refuse_unprintable(label, f"data set {name!r} has the class", DataError)
+    return data
+
+
+def _make_dataset(name: str, data_root: Path | None) -> Dataset:
     cls: Callable[..., Dataset]
     if name in DATASETS or name in _plugins("datasets"):
         place = DATASETS[name].place if name in DATASETS else _plugins("datasets")[name].value
@@ -296,8 +310,29 @@ def load_dataset(name: str, data_root: Path | None) -> Dataset:
         from datasets.folder import Folder
 
         return Folder(data_root / name, name)
-    hint = f" A folder of your own needs {data_root or '<data root>'}/{name}/classes.txt."
-    raise ConfigError(suggest(name, dataset_names(data_root), "data set") + "." + hint)
+    raise ConfigError(
+        f"{suggest(name, dataset_names(data_root), 'data set')}. {_folder_hint(name, data_root)}"
+    )
+
+
+def _folder_hint(name: str, data_root: Path | None) -> str:
+    """What to do where a folder of the user's is not found: what lies there instead, if anything."""
+    needs = f"A folder of your own needs {data_root or '<data root>'}/{name}/classes.txt"
+    if data_root is None:
+        return f"{needs}."
+    if data_root.resolve().name == name and (data_root / "classes.txt").is_file():
+        return (
+            f"{data_root} is the folder of {name} itself: give the one above, --data-root {data_root.parent}."
+        )
+    if (data_root / name).is_dir():
+        there = ", ".join(sorted(path.name for path in (data_root / name).iterdir())[:8]) or "nothing"
+        return f"{needs}, and it holds {there}."
+    return f"{needs}."
+
+
+def _refuse_unprintable(text: str, what: str, error: type[BenchError] = ConfigError) -> None:
+    if any(plain(line) != line for line in text.split("\n")):
+        raise error(f"{what} {text[:80]!r}, with characters that cannot be printed; leave them out.")
 
 
 def _on_disk(name: str) -> bool:

@@ -69,6 +69,15 @@ class Network(Knobs):
             )
         return encoder
 
+    def least_batch(self, crop: tuple[int, int]) -> int:
+        """Count the images that a batch must have to be trained on.
+
+        Two where a layer normalises over the batch what is one pixel of an image: batch norm refuses a single
+        value. DeepLabV3+ does so after its pooling, and any network of stride 32 on a crop of 32.
+        """
+        one_pixel = self.decoder == "deeplabv3plus" or (max(crop) <= 32 and self.decoder != "dpt")
+        return 2 if one_pixel else 1
+
     @property
     def weights_file(self) -> Path | None:
         if self.weights in ("none", "hub") or self.weights.startswith("package:"):

@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from bench.display import Display, Terminal
 from bench.errors import BenchError
 from bench.settings.registry import describe_method, method_names, named_class
 from bench.testing import method_checks
@@ -25,9 +26,9 @@ def main(arguments: list[str]) -> int:
         method = describe_method(place) if place in method_names() else named_class(place, f"method {place}")
         checks = list(method_checks(method))
     except BenchError as error:
-        print(f"error: {error}", file=sys.stderr)
+        Display().say(f"error: {error}")
         return 2
-    failed = 0
+    failed, said = 0, Display(Terminal())
     for name, check in checks:
         started = time.monotonic()
         try:
@@ -35,10 +36,10 @@ def main(arguments: list[str]) -> int:
         except Exception as error:  # of the method that is checked
             failed += 1
             what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            print(f"FAILED  {name}: {what or 'no reason given'}", flush=True)
+            said.say(f"FAILED  {name}: {what or 'no reason given'}")
         else:
-            print(f"ok      {name} ({time.monotonic() - started:.1f} s)", flush=True)
-    print(f"{len(checks) - failed} of {len(checks)} checks hold")
+            said.say(f"ok      {name} ({time.monotonic() - started:.1f} s)")
+    said.say(f"{len(checks) - failed} of {len(checks)} checks hold")
     return 1 if failed else 0
 
 

@@ -35,7 +35,9 @@ from bench.settings.resolve import command
 from bench.settings.schema import Protocol, RunConfig
 from bench.training.trainer import Parts, Trainer
 from datasets.decode import read_mask
+from datasets.findings import refuse_unfit
 from datasets.loaders import StepBatches
+from datasets.lookup import all_missing, summary
 
 MOST_PASSES = 2000  # of the network for one scored image; a photograph in windows at six scales takes 200
 
@@ -95,8 +97,8 @@ def start(
         anyway: Go on from a checkpoint of other code or data.
     """
     # All refuse what they must before anything is removed.
+    trainer = trainer_of(plan, display, stop)  # first, since it counts all missing files
     gathered, made = of_run(plan), provenance.collect(command(plan.config), cores())
-    trainer = trainer_of(plan, display, stop)
     encoder = {"encoder": trainer.weights.digest if trainer.weights else None}  # fetched from the hub by now
     trainer.contents = gathered.contents.model_copy(update=encoder)
     if goes_on:
@@ -135,6 +137,8 @@ def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
     parts = parts_of(plan)
     if parts.weights and parts.weights.said:
         display.say(parts.weights.said)
+    for note in parts.dataset.notes:
+        display.say(note)
     return Trainer(plan, parts, display, stop)
 
 
@@ -154,6 +158,8 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
         torch.set_num_threads(machine.threads)
     torch.use_deterministic_algorithms(machine.deterministic)
     dataset = registry.load_dataset(config.dataset, data_root(config))
+    _refuse_missing(plan, dataset)
+    refuse_unfit(dataset, plan.split)
     weights = load_weights(protocol.network.weights, protocol.network.encoder, fetch)
     method = _method(plan, dataset, weights, device)
     classes = len(dataset.classes)
@@ -191,6 +197,18 @@ def _rehearse_scoring(plan: Plan, parts: Parts) -> None:
         raise ConfigError(
             f"{plan.config.dataset}: {id} cannot be scored with protocol.evaluation as it is: {error}."
         ) from error
+
+
+def _refuse_missing(plan: Plan, dataset: Dataset) -> None:
+    """Raise DataError, with all of them counted, for images and masks that the run will open and that are not
+    there: not after days of training."""
+    split, needs = plan.split, plan.method.needs
+    images = (*split.pixel, *split.tags, *(split.none if "none" in needs else ()))
+    masks = (*(split.pixel if "pixel" in needs else ()), *split.eval)
+    missing = all_missing(dataset, images, masks)
+    if missing:
+        count = len({*images, *masks})
+        raise DataError(summary(missing, count, f"images of the split {split.name!r} of {split.dataset}"))
 
 
 def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) -> Method:

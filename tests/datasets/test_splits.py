@@ -116,7 +116,8 @@ def test_unknown_names_are_answered_with_known_ones(folder: Path, tmp_path: Path
     ("dataset", "name"), [("..", "toy"), (".", "half"), ("toy", ".."), ("toy", "../toy/half"), ("", "")]
 )
 def test_names_are_no_paths(folder: Path, dataset: str, name: str) -> None:
-    fails("no split", lambda: find_split(dataset, name, None), ConfigError)
+    what = "no split" if dataset == "toy" else "cannot name a data set"
+    fails(what, lambda: find_split(dataset, name, None), ConfigError)
 
 
 @pytest.mark.parametrize("name", LISTS)
@@ -246,6 +247,19 @@ def test_sources_of_a_mixed_batch() -> None:
 def test_a_batch_larger_than_a_list_is_refused(needs: str, labeled: int, what: str) -> None:
     mixed = split(pixel=("a", "b"), tags=("c", "d"), none=("f",))
     fails(what, lambda: batch_sources(mixed, [needs], labeled, 4, "here"), ConfigError)
+
+
+def test_no_advice_leads_to_a_batch_below_the_least() -> None:
+    one = split(pixel=("a",), none=("f", "g"))
+    with pytest.raises(
+        ConfigError, match="choose another split or a smaller batch, e.g. `--set .*labeled=1`"
+    ):
+        batch_sources(one, ["pixel"], 4, 4)
+    with pytest.raises(ConfigError, match=r"choose another split\.$"):
+        batch_sources(one, ["pixel"], 4, 4, least=2)
+    with pytest.raises(ConfigError, match="the labeled batch is 1, .*labeled=2` or more"):
+        batch_sources(one, ["pixel"], 1, 4, least=2)
+    assert batch_sources(one, ["tags", "none"], 1, 1, least=2)["none"].size == 1
 
 
 # --- what is in the tree

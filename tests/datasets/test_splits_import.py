@@ -105,14 +105,14 @@ def test_import_of_tagged_images(committed: Path, toy: Folder, tmp_path: Path) -
     ("labeled", "unlabeled", "what"),
     [
         ("a\nb\n", "b\nc\n", "Leave the unlabeled list out"),
-        ("a\nq\n", None, "l.txt holds 'q', not among the 3 training images"),
-        ("a\n", "b\nq\n", "u.txt holds 'q'"),
+        ("a\nq\n", None, "l.txt: line 2, 'q', is none of the images in its lists"),
+        ("a\n", "b\nq\n", "u.txt: line 2, 'q',"),
         ("a\nz\n", None, "l.txt holds 'z', which toy scores"),
         ("a\n", "z\n", "u.txt holds 'z', which toy scores"),
         ("a\nx/a.jpg\n", None, "more than once"),
         ("\n", None, "l.txt is empty"),
-        ("../../a\n", None, "cannot be an id"),
-        ("..\\a.jpg\n", None, "cannot be an id"),
+        ("../../a\n", None, "'../../a', is none of the images"),
+        ("..\\a.jpg\n", None, "is none of the images"),
     ],
 )
 def test_import_refuses(

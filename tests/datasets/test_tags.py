@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from bench.randomness import numpy_for
 from bench.settings.schema import BatchSizes, Protocol
 from datasets.loaders import StepBatches, iterate
 from datasets.splits import Split
-from datasets.tags import load_tags, read_tags, recorded, tag_digest
+from datasets.tags import load_tags, read_record, read_tags, recorded, tag_digest
 
 PIXEL, TAGS, NONE = Supervision.PIXEL, Supervision.TAGS, Supervision.NONE
 CLASSES = ("background", "square", "stripe")
@@ -60,6 +61,102 @@ def test_records_that_cannot_be(table: object, said: str, tmp_path: Path) -> Non
     with pytest.raises(DataError, match=said) as caught:
         read_tags(record(tmp_path, table), CLASSES)
     assert str(tmp_path / "tags.json") in str(caught.value)
+
+
+VECTORS = [  # classes, record, tags
+    (2, {"a": [1, 0], "b": [0, 1]}, {"a": (0,), "b": (1,)}),
+    (2, {"a": [1, 0], "b": [1, 1]}, {"a": (0,), "b": (0, 1)}),
+    (2, {"a": [0, 0], "b": [0, 1]}, {"a": (), "b": (1,)}),
+    (2, {"a": [True, False], "b": [False, True]}, {"a": (0,), "b": (1,)}),
+    (2, {"a": [0.0, 1.0], "b": [1.0, 0.0]}, {"a": (1,), "b": (0,)}),
+    (2, {"a": [0.0, 1.0]}, {"a": (1,)}),
+    (3, {"a": [0, 1, 1], "b": [1, 0, 0]}, {"a": (1, 2), "b": (0,)}),
+    (3, {"a": [0, 1, 1], "b": [0, 0, 0]}, {"a": (1, 2), "b": ()}),
+    (3, {"a": [0, 1, 1], "b": []}, {"a": (1, 2), "b": ()}),
+]
+IDS = [
+    (2, {"a": [0], "b": [0, 1]}, {"a": (0,), "b": (0, 1)}),
+    (2, {"a": [0], "b": [1]}, {"a": (0,), "b": (1,)}),
+    (2, {"a": [0, 1], "b": []}, {"a": (0, 1), "b": ()}),
+    (3, {"a": [0, 1], "b": [1, 2]}, {"a": (0, 1), "b": (1, 2)}),
+    (3, {"a": [1, 0], "b": [2]}, {"a": (0, 1), "b": (2,)}),
+    (3, {"a": [0, 1, 2], "b": [2]}, {"a": (0, 1, 2), "b": (2,)}),
+    (3, {"a": [2, 0, 1], "b": [1]}, {"a": (0, 1, 2), "b": (1,)}),
+    (4, {"a": [0, 1], "b": [0, 1], "c": [0]}, {"a": (0, 1), "b": (0, 1), "c": (0,)}),
+    (2, {"a": ["n0", 1], "b": ["n1"]}, {"a": (0, 1), "b": (1,)}),
+    (2, {}, {}),
+]
+
+
+@pytest.mark.parametrize(("classes", "table", "tags"), VECTORS)
+def test_vectors_of_0_and_1_are_recognised_and_said(
+    classes: int, table: object, tags: object, tmp_path: Path
+) -> None:
+    read = read_record(record(tmp_path, table), tuple(f"n{c}" for c in range(classes)))
+    assert read.table == tags
+    assert read.notes[0].startswith(f"{tmp_path / 'tags.json'} is read as vectors of 0 and 1")
+
+
+@pytest.mark.parametrize(("classes", "table", "tags"), IDS)
+def test_lists_of_ids_stay_lists_of_ids(classes: int, table: object, tags: object, tmp_path: Path) -> None:
+    read = read_record(record(tmp_path, table), tuple(f"n{c}" for c in range(classes)))
+    assert read.table == tags and read.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("classes", "table", "said"),
+    [
+        (2, {"a": [0, 1], "b": [0, 1]}, "may be class ids or vectors of 0 and 1; write class names"),
+        (2, {"a": [0, 1]}, "may be class ids or vectors"),
+        (2, {"a": [1, 0], "b": []}, "may be class ids or vectors"),
+        (3, {"a": [1, 0], "b": [0, 1]}, "look like vectors of 2 numbers 0 and 1, but there are 3 classes"),
+        (4, {"a": [1, 0, 1], "b": [0, 1, 0]}, "look like vectors of 3 numbers"),
+        (2, {"a": [1, 0, 1]}, "look like vectors of 3 numbers"),
+        (2, {"a": [0.5, 0.5]}, r"entry of 'a' is \[0.5, 0.5\]"),
+        (3, {"a": [0.1, 0.9, 0.0]}, "entry of 'a'"),
+        (3, {"a": [0, 1, 1], "b": [0, 1]}, "entry of 'a'"),
+        (3, {"a": [0, 2, 2]}, "entry of 'a'"),
+        (2, {"a": [True]}, "entry of 'a'"),
+        (2, {"a": ["1", "0"]}, "unknown tag '1'"),
+        (2, {"a": "01"}, "entry of 'a' is '01'"),
+        (2, {"a": {"n0": 1}}, "entry of 'a'"),
+        (2, {"a": [[1, 0]]}, "entry of 'a'"),
+        (2, {"a": [None]}, "entry of 'a'"),
+        (2, {"a": ["N0"]}, "unknown tag 'N0'; did you mean 'n0'"),
+        (2, '{"a": [0], "a": [1]}', "has two entries 'a'"),
+        (2, '{"a": [NaN]}', "entry of 'a'"),
+        (2, '{"a": [1e999]}', "entry of 'a'"),
+        (2, '{"a": [' + "9" * 5000 + "]}", "not readable JSON"),
+        (2, '{"a": ' + "[" * 10_000, "not readable JSON"),
+        (2, '{"a": ["\\ud800"]}', "unknown tag"),
+        (2, '{"a": ["\\u001b[31m"]}', "unknown tag"),
+        (2, "null", "must map each id"),
+        (2, '"a"', "must map each id"),
+    ],
+)
+def test_what_may_be_either_is_refused(classes: int, table: object, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said) as caught:
+        read_record(record(tmp_path, table), tuple(f"n{c}" for c in range(classes)))
+    assert len(str(caught.value)) < 700
+
+
+def test_tags_that_are_the_same_everywhere_are_said(tmp_path: Path) -> None:
+    read = read_record(record(tmp_path, {"a": [1, 2], "b": ["stripe", "square"]}), CLASSES)
+    (said,) = read.notes
+    assert "gives all 2 images the same tags ('square', 'stripe')" in said
+    assert read_record(record(tmp_path, {"a": [1]}), CLASSES).notes == ()
+
+
+def test_a_capital_is_no_slip_and_letters_are_letters(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown tag 'BACKGROUND'; did you mean 'background'"):
+        read_tags(record(tmp_path, {"a": ["BACKGROUND"]}), CLASSES)
+    assert read_tags(record(tmp_path, {"a": ["cafe\u0301"]}), ("x", "caf\u00e9")) == {"a": (1,)}
+
+
+def test_a_pipe_is_no_record(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "tags.json")
+    with pytest.raises(DataError, match="is no file"):
+        read_tags(tmp_path / "tags.json", CLASSES)
 
 
 def test_digest_is_of_the_tags_without_background_in_any_order() -> None:

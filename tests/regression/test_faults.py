@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import exact
-import faults
 import gate
+import plant
 import plants
 import pytest
 
@@ -31,7 +31,7 @@ def test_the_gate_runs_every_method_with_settings_that_hold() -> None:
     left_out = {"classifier", "supervised_colours", "supervised_plain"}
     assert asked | left_out == set(registry.method_names())
     for name in plants.CASES:
-        for job in (job for job in faults.jobs_of(name) if job.seed == gate.grid()["seeds"][0]):
+        for job in (job for job in plant.jobs_of(name) if job.seed == gate.grid()["seeds"][0]):
             words = job.arguments(Path("out"))
             sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
             flags = {"method": {"name": job.method}, "split": job.split, "seed": job.seed}

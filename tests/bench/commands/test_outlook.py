@@ -174,7 +174,7 @@ def interrupted(bench: Bench, tiny_config: Config, tmp_path: Path) -> Plan:
     program = (
         "import sys; from bench import cli; from bench.training.trainer import Trainer\n"
         "save = Trainer.save\n"
-        "def once(self):\n    save(self); raise SystemExit(9)\n"
+        "def once(self, log):\n    save(self, log); raise SystemExit(9)\n"
         "Trainer.save = once; cli.main()"
     )
     arguments = ["run", "--config", str(saved(planned.config, tmp_path))]

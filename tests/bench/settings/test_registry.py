@@ -238,7 +238,7 @@ def test_knobs_are_described_for_people() -> None:
     assert of["warmup"] == Knob(
         "warmup",
         "0.0125",
-        "number >= 0",
+        "number >= 0, <= 100000",
         "on labels alone: a share of the steps, from 1 on their number; 1 epoch of 80 (App. B)",
     )
     assert (of["use_ranks"].default, of["use_ranks"].allowed) == ("true", "true, false")

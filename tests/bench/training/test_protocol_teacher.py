@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from bench.scoring.inference import Inference, evaluate, score
 from bench.settings import registry
 from bench.settings.schema import RunConfig
 from bench.training import checkpoint, session
+from bench.training.metrics_log import Log
 from bench.training.trainer import Trainer
 
 Config = Callable[..., RunConfig]
@@ -143,11 +145,11 @@ def test_a_checkpoint_of_before_it_goes_on(tiny_config: Config) -> None:
 
 def test_a_teacher_that_is_not_finite_is_never_saved(tiny_config: Config) -> None:
     trainer = trainer_of(tiny_config("supervised", TEACHER))
-    with trainer.folder.claimed():
-        trainer.save()
+    with trainer.folder.claimed(), closing(Log(trainer.folder, 0, tensorboard=False)) as log:
+        trainer.save(log)
         trainer.teacher.module.segmentation_head.weight.data[0] = float("nan")  # type: ignore[union-attr]
         with pytest.raises(BenchError, match="weights are not finite"):
-            trainer.save()
+            trainer.save(log)
         assert checkpoint.load(trainer.folder.checkpoint, "cpu")["step"] == 0
 
 

@@ -1,8 +1,8 @@
 """Plants faults, one at a time, and says whether the regression gate catches them. Edits no file.
 
-python tests/regression/faults.py --out DIR                  clean runs, then all gross faults: some hours
-python tests/regression/faults.py --out DIR --only no_ema    one fault, or a clean condition, by its name
-python tests/regression/faults.py --list
+python tests/regression/plant.py --out DIR                  clean runs, then all gross faults: some hours
+python tests/regression/plant.py --out DIR --only no_ema    one fault, or a clean condition, by its name
+python tests/regression/plant.py --list
 
 A fault is planted into the process of every run, by replacing a function. The gate runs of the methods it
 touches are made with it, below DIR/<fault>, and compared with the baselines, method by method until one of

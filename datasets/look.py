@@ -1,0 +1,141 @@
+"""The second list of `verify`: all that is worth a look in a data set, also before splits are made or a run
+starts. It opens masks that are granted or scored, and no other."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from bench.contract import Dataset
+from bench.errors import DataError
+from datasets import findings
+from datasets.decode import is_turned
+from datasets.encodings import GREY, PALETTE, encoding
+from datasets.findings import Looked, spread
+from datasets.splits import Split, some
+from datasets.tags import recorded
+
+COLOURS = {GREY: "grey", PALETTE: "palette", 2: "colour", 4: "grey with alpha", 6: "colour with alpha"}
+
+
+def before_a_run(dataset: Dataset, split: Split) -> list[str]:
+    """What is worth a look in the files of one split, from `findings.MOST_LOOKED_AT` masks and images of each
+    list at most; nothing for a data set that reads no files.
+
+    Raises DataError where the run could only end in a score that means nothing.
+    """
+    findings.refuse_unfit(dataset, split)
+    if _is_generated(dataset, split.eval[0]):
+        return []
+    most = findings.MOST_LOOKED_AT
+    learned = findings.look_at(dataset, findings.granted_name(split), split.pixel, most)
+    scored = findings.look_at(dataset, findings.scored_name(dataset), split.eval, most)
+    return worth_a_look(dataset, learned, scored, [split], most)
+
+
+def worth_a_look(
+    dataset: Dataset, learned: Looked, scored: Looked, splits: Sequence[Split], most: int | None = None
+) -> list[str]:
+    """All sentences, from the masks that were looked at, the tags and the images of the splits.
+
+    Args:
+        most: Images of training and of scoring whose headers are read; None: all.
+    """
+    train = sorted({id for split in splits for id in (*split.pixel, *split.tags, *split.none)})
+    test = sorted({id for split in splits for id in split.eval})
+    tagged = all(split.tags for split in splits if split.pixel)  # then tags add classes to those of the masks
+    found = [
+        *findings.of_names(dataset),
+        *findings.of_masks(dataset, learned, tagged),
+        *findings.of_masks(dataset, scored),
+        *findings.of_splits(dataset, learned, splits, _tags(dataset, splits)),
+        *findings.of_tags(dataset, learned),
+        *findings.of_tags(dataset, scored),
+        *_turned(dataset, "image", [*spread(train, most), *spread(test, most)]),
+        *_turned(dataset, "mask", [*learned.facts, *scored.facts]),
+        *_mixed(dataset, [*learned.facts, *scored.facts]),
+        *_twins(dataset, train, test),
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _tags(dataset: Dataset, splits: Sequence[Split]) -> Mapping[str, Iterable[int]]:
+    tags: dict[str, Iterable[int]] = {}
+    for split in splits:
+        if split.tags and not tags.keys() >= set(split.tags):
+            try:
+                tags |= recorded(dataset, split.tags, split.tag_file)
+            except DataError:
+                continue  # a run says so better
+    return tags
+
+
+def _files(dataset: Dataset, id: str, what: Literal["image", "mask"]) -> tuple[Path, ...]:
+    """The files of an image or mask; () where the data set does not say, or one is missing (reading says)."""
+    try:
+        return dataset.files(id, what) or ()
+    except DataError:
+        return ()
+
+
+def _is_generated(dataset: Dataset, id: str) -> bool:
+    try:
+        return dataset.files(id, "mask") == ()
+    except DataError:  # there should be a file
+        return False
+
+
+def _turned(dataset: Dataset, what: Literal["image", "mask"], ids: Sequence[str]) -> Iterator[str]:
+    turned = []
+    for id in ids:
+        try:
+            if any(is_turned(path) for path in _files(dataset, id, what)):
+                turned.append(id)
+        except DataError:
+            continue  # reading says so
+    if turned:
+        yield (
+            f"{len(turned)} of {len(ids)} {what}s carry an EXIF orientation ({some(turned)}) and are turned "
+            "as it says; look whether masks lie on their images (`show RUN` draws both)."
+        )
+
+
+def _mixed(dataset: Dataset, ids: Sequence[str]) -> Iterator[str]:
+    """Masks of several modes or depths."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for id in ids:
+        for path in _files(dataset, id, "mask"):
+            if known := encoding(path):
+                kinds[f"{COLOURS.get(known.kind, 'unknown')} of {known.bits} bits"].append(id)
+    if len(kinds) > 1:
+        said = "; ".join(f"{len(of)} are {kind} ({some(of[:1])})" for kind, of in sorted(kinds.items()))
+        yield f"the masks of {dataset.name} are stored in {len(kinds)} ways: {said}."
+
+
+def _twins(dataset: Dataset, train: Sequence[str], test: Sequence[str]) -> Iterator[str]:
+    """Images of training and scoring whose files are equal. Reads only files of a size that both have."""
+    sizes: list[dict[int, list[tuple[str, Path]]]] = []
+    for ids in (train, test):
+        of: dict[int, list[tuple[str, Path]]] = defaultdict(list)
+        for id in ids:
+            for path in _files(dataset, id, "image")[:1]:
+                of[path.stat().st_size].append((id, path))
+        sizes.append(of)
+    pairs = []
+    for size in sizes[0].keys() & sizes[1].keys():
+        known = {_digest(path): id for id, path in sizes[0][size]}
+        pairs += [(known[d], id) for id, path in sizes[1][size] if (d := _digest(path)) in known]
+    if pairs:
+        shown = ", ".join(f"{learned!r} = {scored!r}" for learned, scored in sorted(pairs)[:3])
+        yield (
+            f"{len(pairs)} scored images are also images to learn from, file for file ({shown}); leave them "
+            "out of one of the two lists."
+        )
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
