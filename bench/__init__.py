@@ -78,11 +78,14 @@ def run(
         BenchError: The run failed.
     """
     from bench.display import Display
+    from bench.errors import ConfigError
     from bench.pipeline import announced_run
     from bench.plan import plan
     from bench.settings.base import expanded
     from bench.settings.resolve import as_flags, assignments, resolve
 
+    if anyway and not resume:
+        raise ConfigError("anyway is about a run that goes on; give it with resume=True.")
     texts = {
         key: None if value is None else str(value)
         for key, value in {"protocol": protocol, "data_root": data_root, "out": out}.items()

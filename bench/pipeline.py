@@ -11,7 +11,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from bench.cam_seeds.make import check_settings, make
+from bench.cam_seeds.make import check_settings, make, why_anew
 from bench.cam_seeds.warnings import warnings
 from bench.contents import changes
 from bench.display import Display
@@ -66,8 +66,8 @@ def run(
             changed = session.changed(plan, anyway) if goes_on else []
             folder.forget_failure()
             if plan.seeds is not None:
-                if plan.seeds.folder.read_report() is None:
-                    refuse_early(plan)  # before the hours that seeds may take
+                if overwrite or plan.seeds.folder.read_report() is None:
+                    refuse_early(plan)  # before the hours that seeds may take, and before old ones go
                 make_seeds(plan.seeds, display, None, overwrite, anyway)
                 stop.check()
             with memory_errors(lambda: "before the first step", LESS_MEMORY):
@@ -103,6 +103,9 @@ def check(plan: Plan, resume: bool = False, overwrite: bool = False, anyway: boo
         changes.refuse_changed(plan, done)
         return
     plan.folder.check_place()
+    seeds = plan.seeds.folder.read_report() if plan.seeds else None
+    if plan.seeds and seeds:
+        why_anew(plan.seeds, seeds, overwrite, anyway)
     if session.goes_on(plan, resume, overwrite):
         session.changed(plan, anyway)
     refuse_early(plan)

@@ -28,6 +28,7 @@ ID_COLUMNS = {"id", "ids", "classid", "labelid", "categoryid", "index", "idx", "
 OTHER_COLUMNS = {"r", "g", "b", "red", "green", "blue", "color", "colour", "colorrgb", "colourrgb", "rgb",
                  "hex", "parts", "actions", "supercategory", "alpha", "isthing"}  # fmt: skip
 
+COLUMNS = NAME_COLUMNS | ID_COLUMNS | OTHER_COLUMNS
 _COLOUR = r"(?:#[0-9a-fA-F]{6}|[(\[]?\d{1,3}[\s,;]+\d{1,3}[\s,;]+\d{1,3}[)\]]?)"
 _NAME = r"(?P<name>[^\W\d](?:.*?\S)?)"
 _BETWEEN = r"(?:\s*(?:->|=>|[:=,;|])\s*|\s+)"
@@ -47,7 +48,8 @@ FORMS = tuple(
 _HAS_NUMBER = re.compile(r"\[?\d+[\])]?(?:\s*[:=,;|.-]\s*|\s+)[^\W\d]")
 # What a line is in a file of another format: JSON, YAML, XML, protobuf.
 NO_NAME = re.compile(
-    r"""^[][(){},;:"'|-]+$ | ^-{3} | ^[-*\u2022]\s | ^(["']).*\1,?$ | [,;{]$ | ^<[?!] """
+    r"""^[][(){},;:"'|-]+$ | ^-{3} | ^[-*\u2022]\s | ^(["']).*\1,?$ | [,;{]$ | ^<[?!] | ^(?://|[%;=!]) """
+    r"""| (?i:^(?:nc|num_?classes|classes|labels|names)\s*[:=]) """
     r"""| ^(?:\w+:\s*)?\[.*[,"'].*\]$ | ^\{.*\}$""",
     re.VERBOSE,
 )
@@ -125,13 +127,20 @@ def _table(lines: Numbered, said: list[str], path: Path) -> list[str] | None:
     words = _words(_cells(head, delimiter) if delimiter else head.split())
     if delimiter is None:
         alone = len(words) == 1 and words[0] in NAME_COLUMNS
-        if alone or head.endswith(":") or (words[1:] and set(words) <= NAME_COLUMNS | ID_COLUMNS | {"map"}):
+        several = words[1:] and set(words) <= COLUMNS | {"map"} and set(words) & NAME_COLUMNS
+        if alone or head.endswith(":") or several:
             raise DataError(
                 f"{path}: line {number}, {head!r}, looks like a header, not like a class; remove it, or "
                 "rename the class."
             )
         return None
-    if not set(words) <= NAME_COLUMNS | ID_COLUMNS | OTHER_COLUMNS or not set(words) & NAME_COLUMNS:
+    if not set(words) <= COLUMNS or not set(words) & NAME_COLUMNS:
+        table = all(len(_cells(line, delimiter)) == len(words) for _, line in lines[1:])
+        if table and set(words) & NAME_COLUMNS:
+            raise DataError(
+                f"{path}: line {number}, {head!r}, looks like the header of a table of other columns; "
+                "write one class name a line."
+            )
         return None
     rows = [_cells(line, delimiter) for _, line in lines[1:]]
     for (row_number, line), row in zip(lines[1:], rows, strict=True):

@@ -5,23 +5,26 @@ A mask is read by its meaning, not by its bytes: datasets.encodings says what a 
 
 from __future__ import annotations
 
-import stat
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
 from bench.contract import IGNORE
-from bench.errors import BenchError, DataError
+from bench.errors import DataError
 from datasets.encodings import ids_of_palette
+from datasets.pictures import opened
 
-MAX_PIXELS = 80_000_000  # below the size at which Pillow itself starts to warn
-PNG = b"\x89PNG\r\n\x1a\n"
+TURNS = {  # by the EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -32,7 +35,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises DataError for a file that is missing, cannot be decoded, fails its check sums, is too large or has
     more than 8 bits a channel.
     """
-    with _opened(path, ("JPEG", "PNG")) as picture:
+    with opened(path, ("JPEG", "PNG")) as picture:
         # Pillow cuts colours of 16 bits to 8 without a word; only the raw mode tells.
         if picture.mode.startswith(("I", "F")) or ";16" in _raw_mode(picture):
             raise DataError(f"{path} has more than 8 bits a channel; convert the image to 8 bits.")
@@ -44,14 +47,14 @@ def image_size(path: Path) -> tuple[int, int]:
 
     Raises DataError as `read_image` does.
     """
-    with _opened(path, ("JPEG", "PNG")) as picture:
+    with opened(path, ("JPEG", "PNG")) as picture:
         size = picture.height, picture.width
         return (size[1], size[0]) if _orientation(picture) >= 5 else size
 
 
 def is_turned(path: Path) -> bool:
     """Whether an EXIF tag says that a JPEG or PNG is to be shown turned or mirrored."""
-    with _opened(path, ("JPEG", "PNG")) as picture:
+    with opened(path, ("JPEG", "PNG")) as picture:
         return _orientation(picture) > 1
 
 
@@ -75,7 +78,7 @@ def read_mask(
     Raises DataError for a file that is missing, cannot be decoded or fails its check sums, a colour mask,
     a palette whose indices are no ids, another size, an unknown id.
     """
-    with _opened(path, ("PNG",)) as picture:
+    with opened(path, ("PNG",)) as picture:
         if picture.mode not in ("1", "L", "P", "I", "I;16"):
             raise DataError(
                 f"{path} is a colour mask (mode {picture.mode}); a mask is a PNG of one channel whose values "
@@ -116,65 +119,6 @@ def _of_another_size(path: Path, mask: tuple[int, int], image: tuple[int, int]) 
     return f"{said}a mask must have its image's size."
 
 
-# Files ------------------------------------------------------------------------------------------------------
-
-
-def refuse_no_file(path: Path) -> None:
-    """Raise DataError for what is missing or is no file: a named pipe or a device would never answer."""
-    try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} does not exist; restore the file or remove it from the lists.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); make it readable or fetch it again.") from error
-    if not regular:
-        raise DataError(f"{path} is a folder, a pipe or a device; put the file itself there.")
-
-
-@contextmanager
-def _opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
-    refuse_no_file(path)
-    kind = " or ".join(formats)
-    try:
-        with path.open("rb") as file:
-            data = file.read(len(PNG))
-            if data == PNG:
-                data += file.read()
-                _check_sums(data)
-        # A JPEG has no check sums, and is opened where it lies.
-        with Image.open(BytesIO(data) if data.startswith(PNG) else path, formats=formats) as picture:
-            if not 0 < picture.width * picture.height <= MAX_PIXELS:
-                raise DataError(
-                    f"{path} claims {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS:,} "
-                    "that are decoded; scale it down or remove it from the lists."
-                )
-            yield picture
-    except BenchError:
-        raise
-    except Exception as error:
-        # A damaged file makes Pillow raise nearly anything, struct.error and IndexError included.
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "empty or of another format" if unknown else str(error) or type(error).__name__
-        raise DataError(f"{path} cannot be decoded as {kind} ({reason}); fetch the file again.") from error
-
-
-def _check_sums(data: bytes) -> None:
-    """Raise ValueError unless the check sum of every chunk of a PNG is right. Pillow passes over those of the
-    pixels, so that a flipped bit would be read as other labels."""
-    place = len(PNG)
-    while place + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        end = place + 8 + length
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(memoryview(data)[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise ValueError("a check sum is wrong: the file is damaged")
-        if data[place + 4 : place + 8] == b"IEND":
-            return
-        place = end + 4
-    raise ValueError("the file is cut short")
-
-
 def _raw_mode(picture: ImageFile.ImageFile) -> str:
     """How the pixels are stored, for example "RGB;16B" or "L;2"."""
     return str(picture.tile[0][3]) if picture.tile else ""
@@ -197,4 +141,6 @@ def _tag_is_behind(picture: ImageFile.ImageFile) -> bool:
 
 
 def _upright(picture: ImageFile.ImageFile) -> Image.Image:
-    return ImageOps.exif_transpose(picture) if _orientation(picture) > 1 else picture
+    # Not by ImageOps.exif_transpose, which writes the tags anew and fails on odd ones.
+    turn = TURNS.get(_orientation(picture))
+    return picture if turn is None else picture.transpose(turn)

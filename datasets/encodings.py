@@ -8,6 +8,7 @@ Then the index says nothing, and what the eye sees is what is meant.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
+from datasets.pictures import opened
 
 GREY, PALETTE = 0, 3  # colour types of PNG
 MOST_DECODED = 500  # files, two seconds
@@ -59,13 +61,13 @@ def ids_of_palette(
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
     used = used[used < len(shown)]
     seen = shown[used]
-    if len(used) > 1 and (seen == seen[0]).all():
+    if len(shown) > 1 and (shown == shown[0]).all():
         return None  # a palette of one colour says nothing
-    if (seen == seen[:, :1]).all():
-        return _ids_of_greys(path, used, seen[:, 0], classes)
+    if (shown == shown[:, :1]).all():
+        return _ids_of_greys(path, used, shown[:, 0], classes)
     voc = _numbered(table if table is not None else colours(classes))
     places = np.array([voc.get(tuple(colour), -1) for colour in seen.tolist()])
-    moved = (places >= 0) & (places != used)
+    moved = (places >= 0) & (places != used) & ~_is_fill(shown, places, seen)
     if not moved.any():
         return None
     if table is not None and (places >= 0).all():
@@ -81,8 +83,16 @@ def ids_of_palette(
     return None
 
 
-def _ids_of_greys(path: Path, used: np.ndarray, values: np.ndarray, classes: int) -> np.ndarray | None:
-    """What the indices `used` mean, which show the greys `values`; None where these are the same numbers."""
+def _is_fill(shown: np.ndarray, places: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Which colours also stand at their own place: one that was filled up, say with black, repeats some."""
+    inside = (places >= 0) & (places < len(shown))
+    return inside & (shown[np.where(inside, places, 0)] == seen).all(-1)
+
+
+def _ids_of_greys(path: Path, used: np.ndarray, greys: np.ndarray, classes: int) -> np.ndarray | None:
+    """What the indices `used` of a palette of greys mean; None where they are the same numbers."""
+    values = greys[used]
+    values = np.where(_is_fill(greys[:, None], values.astype(int), values[:, None]), used, values)
     if (values == used).all():
         return None
     known = (values < classes) | (values == IGNORE)
@@ -122,14 +132,24 @@ class Encoding:
 
     @cached_property
     def used(self) -> frozenset[int]:
-        """The stored samples that occur. Decodes the file."""
-        from PIL import Image
+        """The stored samples that occur; none of a damaged file, which reading says. Decodes the file."""
+        try:
+            return self._used()
+        except DataError:
+            return frozenset()
 
-        with Image.open(self.path, formats=("PNG",)) as picture:
+    def _used(self) -> frozenset[int]:
+        with opened(self.path, ("PNG",)) as picture:
             if self.kind == GREY:  # Pillow stretches few bits to 0..255
                 stretch = {1: 255, 2: 85, 4: 17}.get(self.bits, 1)
                 return frozenset(value // stretch for value in picture.convert("L").tobytes())
             return frozenset(picture.tobytes())
+
+    @property
+    def is_optimised(self) -> bool:
+        """Whether it is a palette of greys in another order, as an optimiser writes 8-bit grey."""
+        moved = any(colour != bytes([k] * 3) for k, colour in enumerate(self.entries))
+        return moved and all(len(set(colour)) == 1 for colour in self.entries)
 
     @cached_property
     def entries(self) -> list[bytes]:
@@ -183,7 +203,7 @@ def refuse_disagreement(dataset: Dataset, ids: Iterable[str]) -> None:
 
 def _depths(found: list[Encoding]) -> str | None:
     """Grey of 1, 2 or 4 bits beside 8: an optimiser stores grey 255 as 1 of 1 bit, other programs class 1."""
-    whole = next((one for one in found if one.kind == GREY and one.bits >= 8), None)
+    whole = next((one for one in found if (one.kind == GREY and one.bits >= 8) or one.is_optimised), None)
     few = [one for one in found if one.kind == GREY and one.bits < 8] if whole else []
     for one in few[:MOST_DECODED]:
         if whole and one.used - {0}:
@@ -201,11 +221,16 @@ def _palettes(found: list[Encoding], table: np.ndarray | None) -> str | None:
     if len({one.palette for one in files}) < 2:
         return None
     first: dict[int | bytes, tuple[int | bytes, Path]] = {}  # index -> colour, and colour -> index
-    for one in files[:MOST_DECODED]:
+    turn: Counter[bytes] = Counter()  # one file of each palette first
+    order = [(turn.update([one.palette]) or turn[one.palette], one) for one in files]
+    for _, one in sorted(order, key=lambda pair: pair[0])[:MOST_DECODED]:
         shown = {k: one.entries[k] for k in sorted(one.used) if k < len(one.entries)}
-        if all(colour in known or len(set(colour)) == 1 for colour in shown.values()):
+        grey = all(len(set(colour)) == 1 for colour in one.entries)
+        if grey or all(colour in known for colour in shown.values()):
             continue  # `ids_of_palette` reads these by their colours or greys, or refuses them
         for k, colour in shown.items():
+            if one.entries.index(colour) != k:
+                continue  # the palette was filled up
             pairs: tuple[tuple[int | bytes, int | bytes], ...] = ((k, colour), (colour, k))
             for key, value in pairs:
                 before, there = first.setdefault(key, (value, one.path))

@@ -18,6 +18,7 @@ from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
 from datasets.encodings import refuse_disagreement
 from datasets.splits import Split, some
+from datasets.tags import NoEntry
 
 THIN = 0.1  # a pole of four pixels has half its pixels inside, a seam of one or two has none
 FEWEST_THIN = 3  # masks with a class before it may be called thin everywhere
@@ -253,7 +254,11 @@ def of_splits(
 def of_tags(dataset: Dataset, looked: Looked) -> Iterator[str]:
     """Images whose tags and mask contradict each other: a class of the mask that is no tag, or a tag that the
     mask lacks. The latter may lie under 255: it counts where there is little of it, or in most images."""
-    known = _tags_of(dataset, looked.facts)
+    try:
+        known = _tags_of(dataset, looked.facts)
+    except DataError as error:
+        yield str(error)
+        return
     wrong: dict[str, str] = {}
     maybe: dict[str, str] = {}
     for id, tags in known.items():
@@ -284,8 +289,8 @@ def _tags_of(dataset: Dataset, ids: Iterable[str]) -> dict[str, frozenset[int]]:
     for id in ids:
         try:
             tags = dataset.tags(id)
-        except DataError:
-            continue  # no entry: an image with a mask needs none
+        except NoEntry:
+            continue  # an image with a mask needs none
         if tags is None:
             break
         found[id] = frozenset(tags)

@@ -12,9 +12,10 @@ from bench.errors import ConfigError, DataError, did_you_mean
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import validate
 from datasets.classes import read_classes
-from datasets.decode import image_size, read_image, read_mask, refuse_no_file
+from datasets.decode import image_size, read_image, read_mask
 from datasets.encodings import colours
 from datasets.lookup import Shelf, near_files
+from datasets.pictures import refuse_no_file
 from datasets.splits import TAGS_FILE, check_id, read_json, read_list
 from datasets.tags import TagRecord, read_record
 

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from bench.contract import Dataset
 from bench.errors import DataError
@@ -74,6 +75,7 @@ class _Listing:
 
     def __init__(self, place: Path, endings: tuple[str, ...]) -> None:
         self._place, self._time = place, _changed_at(place)
+        self.no_folder: tuple[str, str, str] | Literal[False] | None = False  # not looked yet
         self.by_stem: dict[str, list[str]] = defaultdict(list)
         try:
             entries = sorted(os.scandir(place), key=lambda entry: entry.name)
@@ -125,8 +127,10 @@ def _explained(shelf: Shelf, place: Path, name: str, listing: _Listing) -> Missi
     """What is there in place of a file: the likeliest reason first."""
     first, *more = shelf.endings
     path = f"{place / name}{first}" + (f" (or {', '.join(more)})" if more else "")
+    if listing.no_folder is False:  # once for all ids that name it
+        listing.no_folder = _no_folder(shelf, place)
     found = (
-        _no_folder(shelf, place)
+        listing.no_folder
         or _ending_in_list(name, listing)
         or _same_stem(name, listing, shelf.endings)
         or _same_letters(name, listing)
@@ -146,7 +150,7 @@ def _no_folder(shelf: Shelf, place: Path) -> _Found:
     if place.is_dir():
         return None
     above = next(folder for folder in place.parents if folder.is_dir())
-    there = sorted(entry.name for entry in above.iterdir() if entry.is_dir())
+    there = sorted(entry.name for entry in os.scandir(above) if entry.is_dir())
     shown = ", ".join(there[:6]) or "none"
     wanted = place.relative_to(above).parts[0]
     mend = f"correct the ids: an id is the path of a file below {shelf.folder}, without its ending"

@@ -52,6 +52,12 @@ def told_apart_by_data(
     ]
 
 
+def several_masks(results: Iterable[Result]) -> bool:
+    """Whether runs on one split learned from several states of its masks. What a policy opens is its own."""
+    fixed = [one for one in results if (one.config.get("cam_seeds") or {}).get("policy", "fixed") == "fixed"]
+    return several(one.contents.masks for one in fixed if one.contents and one.images.get("pixel"))
+
+
 def notes_on_code(rows: Iterable[tuple[str, Sequence[Result]]]) -> tuple[str, ...]:
     """What a reader must know of the code of rows, given as a label and its runs."""
     counted, mixed = [], []

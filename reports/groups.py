@@ -18,6 +18,7 @@ from reports.contents import (
     note_on_classes,
     notes_on_code,
     several,
+    several_masks,
     told_apart_by_data,
     truth_of,
     warnings_on_classes,
@@ -149,6 +150,9 @@ class Group:
             for row in self.rows
             if " [data " in row.label
         ]
+        for split in self.splits:
+            if several_masks(run.result for row in self.rows for run in row.on(split)):
+                found.append(f"the rows on {split.label} learned from several states of its masks")
         return (*found, *warnings_on_classes(self.classes, [run.result for run in self.runs]))
 
     @cached_property

@@ -72,12 +72,12 @@ def make(
     """
     config, folder = plan.classifier.config, plan.folder
     report = folder.read_report()
-    if report is not None and _why_anew(plan, report, overwrite, anyway) is None:
+    if report is not None and why_anew(plan, report, overwrite, anyway) is None:
         return report  # claims nothing: its disk may be read-only
     with stoppable() as stop, folder.claimed(_waiter(display, stop)):
         report = folder.read_report()
         if report is not None:
-            why = _why_anew(plan, report, overwrite, anyway)
+            why = why_anew(plan, report, overwrite, anyway)
             if why is None:
                 return report
             display.say(why)
@@ -122,7 +122,7 @@ class Work:
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-def _why_anew(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) -> str | None:
+def why_anew(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) -> str | None:
     """Why finished seeds are to be made again, in words; None where they can be taken as they are.
 
     Raises ConfigError where they are of other code or data.

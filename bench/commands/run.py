@@ -181,7 +181,7 @@ def _before(plan: Any) -> list[str]:
 def _print_result(result: Any) -> None:
     score = result.predictor
     title = f"{result.method} on {result.dataset} {result.split}, seed {result.seed}: {result.steps} steps"
-    title += f", {result.config['protocol'].get('views', 'published')} views"
+    title += f", {result.config.get('protocol', {}).get('views', 'published')} views"
     out.print(title, markup=False, highlight=False)
     table = Table("class")
     table.add_column("IoU %", justify="right")

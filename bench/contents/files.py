@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.errors import DataError
 from bench.records.atomic import write_atomic
+from bench.settings.base import expanded
 
 THREADS = 8  # a disk or a network answers several at a time; hashing holds no lock
 # A file may change again within the tick of its file system's clock, with the same size: what is younger than
@@ -38,7 +39,7 @@ def cache_folder() -> Path | None:
     """$FRUGALSEG_CACHE, else frugalseg in $XDG_CACHE_HOME, else in ~/.cache; None where there is no home."""
     place = os.environ.get("FRUGALSEG_CACHE")
     if place:
-        return Path(place).expanduser()
+        return expanded(place)
     try:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:

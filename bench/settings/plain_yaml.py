@@ -92,6 +92,8 @@ def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
 
 
 def _float(loader: _Loader, node: yaml.ScalarNode) -> float:
+    if set(":_") & set(node.value):
+        raise Refused(f"{node.value[:80]} is read in base 60 or with gaps; write the number out", node)
     number = loader.construct_yaml_float(node)
     if not math.isfinite(number):
         raise Refused(

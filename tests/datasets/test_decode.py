@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench.errors import DataError, Interrupted
-from datasets import decode
+from datasets import pictures
 from datasets.decode import image_size, is_turned, read_image, read_mask
 from datasets.encodings import colours
 
@@ -236,7 +236,7 @@ def test_no_flipped_bit_of_a_mask_is_read(tmp_path: Path) -> None:
 
 def test_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.png", np.zeros((10, 10), np.uint8))
-    monkeypatch.setattr(decode, "MAX_PIXELS", 99)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 99)
     monkeypatch.setattr(np, "array", lambda *_: pytest.fail("decoded"))
     for function in (read_image, image_size, lambda p: read_mask(p, (10, 10), 2)):
         fails(path, partial(function, path), "10x10", "99")

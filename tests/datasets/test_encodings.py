@@ -181,3 +181,56 @@ def test_what_is_no_png_is_left_to_the_reading(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"no png")
     (tmp_path / "b.png").mkdir()
     assert said(tmp_path) is None
+
+
+# Sound masks that must not be taken for others --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", [None, colours(21)])
+def test_a_palette_filled_up_with_black_says_nothing_of_255(tmp_path: Path, table: np.ndarray | None) -> None:
+    ids = np.array([[0, 15, 255]], np.uint8)
+    path = save(tmp_path / "m.png", ids, np.concatenate([colours(21), np.zeros((235, 3), np.uint8)]))
+    np.testing.assert_array_equal(read_mask(path, None, 21, palette=table), ids)
+    ramp = np.concatenate([GREYS[:21], np.zeros((235, 3), np.uint8)])
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "g.png", ids, ramp), None, 21), ids)
+
+
+@pytest.mark.parametrize("table", [None, colours(21)])
+def test_a_grey_among_the_colours_of_a_palette_keeps_its_index(
+    tmp_path: Path, table: np.ndarray | None
+) -> None:
+    car = np.array([[0, 7]], np.uint8)  # grey 128 in the colours of VOC
+    path = save(tmp_path / "car.png", car, VOC)
+    np.testing.assert_array_equal(read_mask(path, None, 150, palette=table), car)
+    city = np.array([[128, 64, 128], [244, 35, 232], [70, 70, 70]], np.uint8)
+    building = np.array([[2, 2]], np.uint8)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "b.png", building, city), None, 100), building)
+    one = np.array([[1, 1]], np.uint8)
+    black = np.zeros((256, 3), np.uint8)
+    np.testing.assert_array_equal(read_mask(save(tmp_path / "o.png", one, black), None, 3), one)
+
+
+def test_one_file_of_each_palette_is_looked_at_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.encodings.MOST_DECODED", 3)
+    ids = np.array([[0, 1, 2]], np.uint8)
+    for k in range(5):
+        save(tmp_path / f"a{k}.png", ids, OWN)
+    save(tmp_path / "z.png", *renumbered(ids, OWN, [0, 2, 1]))
+    assert "contradict" in str(said(tmp_path))
+
+
+def test_a_damaged_mask_is_left_to_the_reading(tmp_path: Path) -> None:
+    ids = np.array([[0, 1, 2]], np.uint8)
+    save(tmp_path / "a.png", ids, OWN)
+    content = save(tmp_path / "b.png", *renumbered(ids, OWN, [0, 2, 1])).read_bytes()
+    for bit in range(8 * 33, 8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "b.png").write_bytes(flipped)
+        said(tmp_path)
+
+
+def test_few_bits_beside_an_optimised_palette_are_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", *renumbered(np.array([[0, 1, 255]], np.uint8), GREYS, [0, 255, 1]))
+    Image.fromarray(np.array([[False, True]])).save(tmp_path / "b.png")
+    assert "b.png is grey of 1 bits" in str(said(tmp_path))

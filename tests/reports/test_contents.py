@@ -44,6 +44,14 @@ def test_two_splits_or_two_methods_are_no_two_states(make: Any) -> None:
     assert [row.label for row in group.rows] == ["supervised", "fixmatch"]
 
 
+def test_methods_that_learned_from_other_masks_are_warned_of(make: Any) -> None:
+    (group,) = groups(
+        make(0.2, contents=made_of("old")),
+        make(0.6, method="fixmatch", contents=made_of("new", images="more")),
+    )
+    assert group.warnings == ("the rows on 1_8 learned from several states of its masks",)
+
+
 def test_one_run_on_two_states_of_the_data_is_two_runs(make: Any) -> None:
     (group,) = groups(make(0.2, contents=made_of("old")), make(0.6, contents=made_of("new")))
     assert len(group.rows) == 2
