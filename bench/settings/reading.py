@@ -63,6 +63,10 @@ def protocol_names() -> list[str]:
     return sorted(path.stem for path in PROTOCOLS.glob("*.yaml"))
 
 
+# What a protocol file that says nothing of them has. A saved protocol without them is older: see BEFORE.
+USUAL: Mapping[str, Any] = {"views": "equal", "teacher": {"decay": 0.996, "ramp": True}}
+
+
 def read_protocol(name: str) -> dict[str, Any]:
     """Read a protocol: "camvid" of the suite, or a file of the user's, "my/own.yaml", whose name is "own".
 
@@ -77,11 +81,11 @@ def read_protocol(name: str) -> dict[str, Any]:
         found = read_yaml(file)
         if "name" in found:
             raise ConfigError(f"{file}: leave name out; the protocol is called {file.stem}, as its file is.")
-        return {"name": file.stem, **_with_sections(found, file)}
+        return {"name": file.stem, **USUAL, **_with_sections(found, file)}
     if name not in protocol_names():
         raise ConfigError(suggest(name, protocol_names(), "protocol"))
     file = PROTOCOLS / f"{name}.yaml"
-    return {"name": name, **_with_sections(read_yaml(file), file)}
+    return {"name": name, **USUAL, **_with_sections(read_yaml(file), file)}
 
 
 def is_file(protocol: str) -> bool:

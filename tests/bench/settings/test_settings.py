@@ -427,7 +427,7 @@ def test_the_environment_is_the_last_to_say_where_the_data_are(
         [],
         ["method.threshold=0.5", "protocol.steps=7", "protocol.evaluation.scales=[0.5, 1.0]"],
         ["machine.device=cpu", "machine.threads=1", "protocol.clip=2.5", "tags=shuffled"],
-        ["protocol.views=equal", "protocol.teacher.decay=0.9", "protocol.teacher.ramp=false"],
+        ["protocol.views=published", "protocol.teacher.decay=0.9", "protocol.teacher.ramp=false"],
         ["cam_seeds.protocol.steps=3", "cam_seeds.refine=none", "seed=4", "split=1_8+tags"],
     ],
 )
