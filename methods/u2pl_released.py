@@ -13,12 +13,22 @@ train_semi.py of the code):
   more (train_semi.py:514-519); its weight is 1, where the paper has 0.1.
 - A11: labels come from the teacher in eval mode on the weak images, entropy and keys from a second pass in
   train mode (statistics of the batch, dropout) on labeled and mixed images (:318-374).
-- One-hot labels of all images of a batch land in its first image (utils of the code): there every pixel
-  belongs to the classes of all images, elsewhere to none.
+- One-hot labels of all images of a batch land in its first image (utils.py, label_onehot): there every pixel
+  belongs to the classes of all images, elsewhere to none. Where another image is 255, the first gets class 0;
+  only what is 255 in the first itself has no class.
 
-The schedule, the mixing, the sampled negatives, the limit on keys and the teacher's averaged statistics are
-those of `u2pl`, so that the two differ in these points only. The second pass (A11) is on the student's
-images, under equal views too.
+The rest is as in `u2pl`, so that the two differ in these points only. So this is not reproduced:
+- A7: after the warm-up the code's teacher is the student itself for a whole epoch.
+- Statistics of batch norm: the code's teacher keeps running ones of its own, of the images that it sees, and
+  labels with them. Here they are averages of the student's.
+- A13: the code pads labels with class 0, so padding trains and is counted. Here it is 255.
+- Geometry: the code up-samples with aligned corners, which is a setting of the protocol here. It takes the
+  upper left pixel for a cell's label, here the one at its centre.
+- CutMix: the code draws the width of a box uniformly, here its sides are log-uniform.
+- Keys: the code stores all of a step's, here at most `queue_keys` a class, and anchors choose theirs from
+  `negative_pool`.
+- The schedule counts steps, where the code counts epochs.
+The second pass (A11) is on the student's images, under equal views too.
 """
 
 import torch
@@ -38,6 +48,8 @@ from methods.u2pl import Family, Shared
 
 
 class U2PLReleased(Family):
+    version = 2  # 1 gave no class to the pixels of the first image that are 255 in another one
+
     class HParams(Shared):
         contrast_weight: float = Field(
             1.0,
@@ -139,9 +151,11 @@ class U2PLReleased(Family):
 
 def one_hot_in_first(label: Tensor, classes: int) -> Tensor:
     """One-hot labels as the released code scatters them: B h w, 255 where none -> B C h w bool, in which the
-    first image has the classes of all images, the others none."""
-    own = label.unsqueeze(1) == torch.arange(classes, device=label.device).view(-1, 1, 1)  # B C h w
-    first = own.any(0, keepdim=True)
+    first image has the classes of all images, the others none. It fills 255 with class 0 before it scatters,
+    and clears the image's own plane alone, so 255 in another image is class 0 in the first."""
+    filled = label.where(label != IGNORE, 0).unsqueeze(1)
+    own = filled == torch.arange(classes, device=label.device).view(-1, 1, 1)  # B C h w
+    first = own.any(0, keepdim=True) & (label[:1] != IGNORE).unsqueeze(1)
     return cat([first, torch.zeros_like(own[1:])])
 
 

@@ -167,7 +167,6 @@ def _group_section(
     refined = {folder: found.report.refine_core_seconds for folder, found in evidence.seeds.items()}
     pooled = {folder: counts.pooled for folder, counts in evidence.counts.items()}
     qualities = {folder: found.quality for folder, found in evidence.seeds.items() if found.quality}
-    field = literature.beside(group)
     no_ranks = "No split and seed is common to all rows, or there is one row alone."
     parts: dict[str, tuple[Part, ...]] = {
         "What was compared": (group.basis, basis.lists(group)),
@@ -180,7 +179,7 @@ def _group_section(
         f"Differences to {baseline}": (compared,),
         "Average rank": (average_rank_sheet(group) or no_ranks,),
         "Student, predictor and oracle": (modules(group),),
-        "Published numbers": (field,) if field else (),
+        "Published numbers": literature.sheets(group),
         "Evaluation": (HOW_SCORED, *scored) if scored else (),
         "Ablations": tuple(ablations),
         "Annotation": tuple(effort.hours(group)),

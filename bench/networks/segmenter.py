@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from bench.contract import Net
 from bench.errors import ConfigError, DataError
+from bench.networks.plain_deeplab import PlainDeepLab
 from bench.networks.tiny_encoder import TinyEncoder
 from bench.networks.weights import Weights, normalisation
 from bench.settings.schema import Network
@@ -41,6 +42,7 @@ class Segmenter(Net):
         self.encoder = build_encoder(network)
         self.decoder, channels = build_decoder(network, self.encoder)
         self.stride = _input_multiple(network, self.encoder)
+        self.align_corners = network.align_corners
         self.representation_channels = network.representation_channels
         self.segmentation_head = nn.Conv2d(channels, classes, 1)
         self.representation_head = nn.Sequential(
@@ -96,7 +98,7 @@ class Segmenter(Net):
         height, width = label.shape[-2:]
         below, right = -height % self.stride, -width % self.stride
         rows, columns = (
-            ((torch.arange(cells, device=label.device) + 0.5) * (size / cells)).long()
+            _centres(torch.arange(cells, device=label.device), size, self.align_corners)
             for cells, size in zip(features.shape[-2:], (height + below, width + right), strict=True)
         )
         if below or right:
@@ -108,24 +110,43 @@ class Segmenter(Net):
         precision."""
         height, width = image.shape[-2:]
         padded = (height + -height % self.stride, width + -width % self.stride)
-        logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=self.align_corners)
         return logits[..., :height, :width]
 
 
 def build_encoder(network: Network) -> nn.Module:
-    if network.encoder == "tiny":
-        return TinyEncoder()
     try:
-        if network.encoder.startswith("mit_"):  # smp's own; timm has none
-            return get_encoder(network.encoder, weights=None)
-        if network.decoder == "dpt":
-            return TimmViTEncoder(network.encoder, pretrained=False, dynamic_img_size=True)
-        # Segformer's transformers have a stride of their own; only dilated convolutional encoders take
-        # another.
-        stride = network.output_stride if network.decoder == "deeplabv3plus" else 32
-        return TimmUniversalEncoder(network.encoder, pretrained=False, output_stride=stride)
+        encoder = _build_encoder(network)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"protocol.network.encoder {network.encoder!r} cannot be built: {error}") from error
+    if network.multi_grid:
+        _spread(encoder, network.multi_grid)
+    return encoder
+
+
+def _build_encoder(network: Network) -> nn.Module:
+    if network.encoder == "tiny":
+        return TinyEncoder()
+    if network.encoder.startswith("mit_"):  # smp's own; timm has none
+        return get_encoder(network.encoder, weights=None)
+    if network.decoder == "dpt":
+        return TimmViTEncoder(network.encoder, pretrained=False, dynamic_img_size=True)
+    # Segformer's transformers have a stride of their own; only dilated convolutional encoders take another.
+    stride = network.output_stride if network.decoder.startswith("deeplabv3plus") else 32
+    return TimmUniversalEncoder(network.encoder, pretrained=False, output_stride=stride)
+
+
+def _spread(encoder: Any, grid: tuple[int, int, int]) -> None:
+    """Multiply the dilations of the last stage's blocks by `grid` (multi-grid, DeepLabv3, section 3.2.2)."""
+    blocks = getattr(getattr(encoder, "model", None), "layer4", ())
+    if len(blocks) != len(grid) or not all(hasattr(block, "conv3") for block in blocks):
+        raise ConfigError(
+            f"protocol.network.multi_grid needs a ResNet whose last stage has {len(grid)} blocks of three "
+            "convolutions, such as resnet50s; set it to null for another encoder."
+        )
+    for block, factor in zip(blocks, grid, strict=True):
+        rate = block.conv2.dilation[0] * factor
+        block.conv2.dilation = block.conv2.padding = (rate, rate)
 
 
 def encoder_channels(encoder: Any) -> int:
@@ -135,9 +156,19 @@ def encoder_channels(encoder: Any) -> int:
 def build_decoder(network: Network, encoder: Any) -> tuple[nn.Module, int]:
     """Build the decoder; answers its number of output channels too."""
     channels = network.decoder_channels
+    # ASPP rates 6, 12, 18 belong to stride 16 and double at stride 8 (DeepLabv3, section 4.2.2).
+    rates = network.aspp_rates or ((6, 12, 18) if network.output_stride >= 16 else (12, 24, 36))
+    if network.decoder == "deeplabv3plus_plain":
+        return PlainDeepLab(
+            encoder.out_channels,
+            channels,
+            low_channels=network.low_level_channels,
+            rates=rates,
+            kernel=network.aspp_kernel,
+            dropout=network.dropout,
+            align_corners=network.align_corners,
+        ), channels
     if network.decoder == "deeplabv3plus":
-        # ASPP rates 6, 12, 18 belong to stride 16 and double at stride 8 (DeepLabv3, section 4.2.2).
-        rates = (6, 12, 18) if network.output_stride >= 16 else (12, 24, 36)
         decoder = DeepLabV3PlusDecoder(
             encoder_channels=encoder.out_channels,
             encoder_depth=5,
@@ -203,7 +234,17 @@ def _dpt_channels(channels: int) -> tuple[int, int, int, int]:
     return channels, 2 * channels, 4 * channels, 4 * channels
 
 
+def _centres(cells: Tensor, size: int, align_corners: bool) -> Tensor:
+    """The pixels, of `size`, at the centres of all cells, which are numbered from 0: int64. With aligned
+    corners the first and the last cell lie on the first and the last pixel."""
+    if align_corners:
+        return (cells * ((size - 1) / max(len(cells) - 1, 1))).round().long()
+    return ((cells + 0.5) * (size / len(cells))).long()
+
+
 def _input_multiple(network: Network, encoder: Any) -> int:
+    if network.decoder == "deeplabv3plus_plain":
+        return 1  # it lays its maps over each other by their sizes
     if network.decoder == "dpt":
         return 2 * int(
             max(encoder.output_strides)

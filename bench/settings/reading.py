@@ -70,9 +70,9 @@ USUAL: Mapping[str, Any] = {"views": "equal", "teacher": {"decay": 0.996, "ramp"
 def read_protocol(name: str) -> dict[str, Any]:
     """Read a protocol: "camvid" of the suite, or a file of the user's, "my/own.yaml", whose name is "own".
 
-    Its section `knobs` sets, in every method that has a knob of that name, another default; its section
-    `cam_seeds` does so for CAM seeds, whose classifier's protocol is the file's own but for what it says
-    there.
+    Its section `knobs` sets another default in every method that has a knob of that name, and under the name
+    of a method in that one alone: `{ema_decay: 0.99, fixmatch: {threshold: 0}}`. Its section `cam_seeds` does
+    so for CAM seeds, whose classifier's protocol is the file's own but for what it says there.
     """
     if is_file(name):
         file = expanded(name)

@@ -21,9 +21,10 @@ from bench.settings.reading import (
     protocol_names,
     read_protocol,
     shortened,
+    suggest,
     validate,
 )
-from bench.settings.schema import BEFORE, Protocol, RunConfig
+from bench.settings.schema import BEFORE, Protocol, RunConfig, as_before
 
 LONGEST = 1000  # characters of a key or a text
 
@@ -40,8 +41,9 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     for section in ("method", "protocol"):
         if isinstance(given.get(section), str):
             given[section] = {"name": given[section]}
-    if _is_whole(given.get("protocol")):
-        given["protocol"] = {**BEFORE, **given["protocol"]}
+    for place in (given, given.get("cam_seeds")):
+        if isinstance(place, dict) and _is_whole(place.get("protocol")):
+            place["protocol"] = as_before(place["protocol"])
     file, flags = given, _without_none(flags)
     held, asked = _held(file), _section(flags, "protocol").get("name")
     if held and isinstance(asked, str) and held != (expanded(asked).stem if is_file(asked) else asked):
@@ -80,12 +82,31 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
         given["cam_seeds"] = _refined(merge(merge(classifier, seeds), given.get("cam_seeds", {})))
 
     method = registry.describe_method(name)
-    shareable = method.knobs.model_fields.keys() - method.preset
-    knobs = {key: value for key, value in shared.items() if key in shareable}
+    knobs = _defaults(method, shared, base["name"])
     knobs |= {key: value for key, value in given["method"].items() if key != "name"}
     given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
     given["machine"] = _with_data_root(given.get("machine", {}))
     return validate(RunConfig, given)
+
+
+def _defaults(method: registry.MethodInfo, said: Mapping[str, Any], protocol: str) -> dict[str, Any]:
+    """Which of a protocol's `knobs` a method gets: those that it has, and all under its own name, which beat
+    them. Raises ConfigError for a section of no method, and for a knob under the name of a method that lacks
+    it."""
+    names = registry.method_names()
+    shareable = method.knobs.model_fields.keys() - method.preset
+    for key, value in said.items():
+        if key not in names and isinstance(value, Mapping) and key not in shareable:
+            raise ConfigError(f"protocol {protocol}, knobs: {suggest(key, names, 'method')}")
+    own = said.get(method.name, {})
+    if not isinstance(own, Mapping):
+        raise ConfigError(
+            f"protocol {protocol}: knobs.{method.name} must hold keys, such as `{method.name}: {{...}}`."
+        )
+    for key in own.keys() - shareable:
+        raise ConfigError(f"protocol {protocol}, knobs.{method.name}: {suggest(key, shareable, 'key')}")
+    every = {key: value for key, value in said.items() if key in shareable and key not in names}
+    return {**every, **own}
 
 
 def _section(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ from bench.settings.base import RECORD, Knobs, expanded
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
 Scale = Annotated[float, Field(ge=0.05, le=8)]  # of an image
 Scales = Annotated[tuple[Scale, ...], Field(max_length=20)]
+Rate = Annotated[int, Field(ge=1, le=1024)]  # a dilation, or a factor of one
 Channels = Annotated[int, Field(ge=8, le=1024)]
 Images = Annotated[int, Field(ge=1, le=4096)]  # in a batch
 Steps = Annotated[int, Field(ge=1, le=100_000_000)]
@@ -43,6 +44,28 @@ SEED_VERSION = 1  # raise it when the same knobs would give other seeds
 PROTOCOL_VERSION = 1  # raise it when the same protocol would give other numbers: training, loading, scoring
 
 
+# The values that all protocols, and all their networks, had before these settings were there. Records and
+# digests leave them out, so that both stay as they were. A saved protocol without them has them, whatever its
+# file says today.
+BEFORE: Mapping[str, Any] = {"views": "published", "teacher": None}
+NETWORK_BEFORE: Mapping[str, Any] = {
+    "align_corners": False,
+    "multi_grid": None,
+    "low_level_channels": 48,
+    "aspp_rates": None,
+    "aspp_kernel": 1,
+    "dropout": 0.0,
+}
+
+
+def as_before(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """A whole protocol, as it was saved, with the settings that were not there yet."""
+    network = protocol["network"]
+    if isinstance(network, Mapping):
+        network = {**NETWORK_BEFORE, **network}
+    return {**BEFORE, **protocol, "network": network}
+
+
 def normalisation_beside(weights: Path) -> Path:
     """mine.safetensors -> mine.normalisation.json"""
     return weights.with_suffix(".normalisation.json")
@@ -50,13 +73,37 @@ def normalisation_beside(weights: Path) -> Path:
 
 class Network(Knobs):
     encoder: Name  # a timm model name, or "tiny"
-    decoder: Literal["deeplabv3plus", "unet", "dpt", "segformer"] = "deeplabv3plus"
+    # deeplabv3plus has separable convolutions; deeplabv3plus_plain is that of the semi-supervised papers.
+    decoder: Literal["deeplabv3plus", "deeplabv3plus_plain", "unet", "dpt", "segformer"] = "deeplabv3plus"
     weights: Place = (
         "none"  # "none", "package:efficientnet_lite0", "hub", or the path of a .safetensors/.pth file
     )
     output_stride: Literal[8, 16, 32] = 16  # of the encoder, where the decoder lets it be chosen
     decoder_channels: Channels = 256
     representation_channels: Channels = 256
+    align_corners: bool = False  # of bilinear up-sampling, of logits and within deeplabv3plus_plain
+    multi_grid: tuple[Rate, Rate, Rate] | None = None  # factors of the last dilations of a ResNet
+    # Of deeplabv3plus_plain alone:
+    low_level_channels: Channels = 48  # of the features of stride 4, reduced
+    aspp_rates: tuple[Rate, Rate, Rate] | None = None  # None: 6, 12, 18, and twice that at output stride 8
+    aspp_kernel: Literal[1, 3] = 1  # of the convolution that joins the branches
+    dropout: float = Field(0.0, ge=0, lt=1)  # of channels, behind that convolution and the two that fuse
+
+    @model_validator(mode="after")
+    def _agree(self) -> Network:
+        if self.decoder == "deeplabv3plus_plain":
+            return self
+        for key in ("low_level_channels", "aspp_rates", "aspp_kernel", "dropout"):
+            if getattr(self, key) != NETWORK_BEFORE[key]:
+                raise ValueError(
+                    f"{key} belongs to the decoder deeplabv3plus_plain, and the decoder is {self.decoder}; "
+                    f"set it to {json.dumps(NETWORK_BEFORE[key])}"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return _without(NETWORK_BEFORE, write(self), info)
 
     @field_validator("encoder")
     @classmethod
@@ -75,7 +122,7 @@ class Network(Knobs):
         Two where a layer normalises over the batch what is one pixel of an image: batch norm refuses a single
         value. DeepLabV3+ does so after its pooling, and any network of stride 32 on a crop of 32.
         """
-        one_pixel = self.decoder == "deeplabv3plus" or (max(crop) <= 32 and self.decoder != "dpt")
+        one_pixel = self.decoder.startswith("deeplabv3plus") or (max(crop) <= 32 and self.decoder != "dpt")
         return 2 if one_pixel else 1
 
     @property
@@ -139,11 +186,6 @@ class TeacherRule(Knobs):
     ramp: bool = True  # a plain mean, until that stays more than `decay`: min(1 - 1 / (step + 1), decay)
 
 
-# The values that all protocols had before these settings were there. Records and digests leave them out, so
-# that both stay as they were. A saved protocol without them has them, whatever its file says today.
-BEFORE: Mapping[str, Any] = {"views": "published", "teacher": None}
-
-
 class Protocol(Knobs):
     """What is equal for all methods on a data set."""
 
@@ -179,10 +221,7 @@ class Protocol(Knobs):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        said: dict[str, Any] = write(self)
-        if info.context != RECORD:
-            return said
-        return {key: value for key, value in said.items() if key not in BEFORE or value != BEFORE[key]}
+        return _without(BEFORE, write(self), info)
 
 
 class CamSeeds(Knobs):
@@ -295,6 +334,13 @@ class RunConfig(Knobs):
 def _later_version() -> dict[str, int]:
     """What joins a protocol's settings in digests: nothing in the first version, whose ids stay."""
     return {"version": PROTOCOL_VERSION} if PROTOCOL_VERSION > 1 else {}
+
+
+def _without(before: Mapping[str, Any], said: dict[str, Any], info: SerializationInfo) -> dict[str, Any]:
+    """What a record says: not what is as it was before there was a choice."""
+    if info.context != RECORD:
+        return said
+    return {key: value for key, value in said.items() if key not in before or value != before[key]}
 
 
 def _digest(value: object) -> str:

@@ -1,11 +1,13 @@
-"""Numbers of the field beside ours, only where data set, lists and network are the same."""
+"""Numbers of the field: beside ours where data set, lists and protocol are the same, else apart with what
+differs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +16,8 @@ from reports.groups import Group, Split
 from reports.sheets import sheet as s
 
 FILE = Path(__file__).with_suffix(".yaml")
+# Of the network: where its weights lie, and a size that only methods with a representation use.
+NOT_COMPARED = {"network.weights", "network.representation_channels"}
 
 
 class Checked(BaseModel):
@@ -28,9 +32,18 @@ class Lists(Checked):
     none: str
 
 
-class Network(Checked):
-    encoder: str  # as protocols name it
-    decoder: str
+class Under(Checked):
+    """What numbers were measured under."""
+
+    settings: dict[str, Any]  # in the names of our protocols, as records have them
+    steps: dict[str, int]  # by name of the lists, where the source lets them be counted
+    also: list[str]  # departures that no setting has
+
+
+class Scored(Checked):
+    weights: Literal["student", "teacher"]
+    epoch: Literal["last", "best on the scored list"]
+    images: str  # "whole", or in which part
 
 
 class Entry(Checked):
@@ -38,10 +51,8 @@ class Entry(Checked):
 
     method: str
     source: str
-    network: Network
-    output_stride: int | None  # None: a plain vision transformer has none
-    crop: int
-    scored: str  # which weights, how
+    protocol: str
+    scored: Scored
     miou: dict[str, float]  # percent, by name of the lists
 
     @property
@@ -54,6 +65,7 @@ class Numbers(Checked):
     dataset: str
     eval: str  # digest of the scored list
     lists: dict[str, Lists]
+    protocols: dict[str, Under]
     entries: list[Entry]
 
 
@@ -64,46 +76,83 @@ def published(file: Path = FILE) -> Numbers:
     for entry in found.entries:
         if unknown := entry.miou.keys() - found.lists.keys():
             raise ValueError(f"{file.name}: {entry.method} has numbers on unknown lists {sorted(unknown)}")
+        if entry.protocol not in found.protocols:
+            raise ValueError(f"{file.name}: {entry.method} is of an unknown protocol {entry.protocol!r}")
     return found
 
 
-def beside(group: Group, known: Numbers | None = None) -> s.Sheet | None:
-    """Ours and the published numbers on each split of which both exist; None where there is none."""
+def sheets(group: Group, known: Numbers | None = None) -> tuple[s.Sheet, ...]:
+    """Give the published numbers on a group's lists, of its encoder and decoder: those of the same protocol
+    beside ours, and the others apart, with all that is known to differ. Others are left out."""
     known = published() if known is None else known
-    network = group.settings.get("network", {})
-    same = [entry for entry in known.entries if dict(entry.network).items() <= network.items()]
     if group.dataset != known.dataset or group.eval_digest != known.eval:
-        return None
-    records: list[s.Record] = []
+        return ()
+    beside: list[s.Record] = []
+    apart: list[s.Record] = []
     for place, split in enumerate(group.splits):
-        name = _known_as(split, known)
-        found = [entry for entry in same if name in entry.miou]
-        for row in group.rows if found else ():
-            if (cell := row.cells[place]) is not None:
-                text = s.cell_text(cell)
-                records.append(_record(row.label, split, 100 * cell.mean, cell.n, text, "", "ours"))
-        for entry in found:
-            number, differs = entry.miou[name], _differs(entry, group.settings)
+        found = _published_on(split, group.settings, known)
+        same = [record for record in found if not record["differs"]]
+        beside += [*_ours(group, place), *same] if same else []
+        apart += [record for record in found if record["differs"]]
+    return (*_beside(group, beside), *_apart(group, apart))
+
+
+def _ours(group: Group, place: int) -> list[s.Record]:
+    """The rows of a group that have runs on a split, given by its place."""
+    cells = [(row.label, cell) for row in group.rows if (cell := row.cells[place]) is not None]
+    split = group.splits[place]
+    return [
+        _record(label, split, 100 * cell.mean, cell.n, s.cell_text(cell), "", "ours") for label, cell in cells
+    ]
+
+
+def _published_on(split: Split, protocol: Mapping[str, Any], known: Numbers) -> list[s.Record]:
+    """The numbers of the same lists, encoder and decoder."""
+    name = _known_as(split, known)
+    records = []
+    for entry in known.entries:
+        under = known.protocols[entry.protocol]
+        if name in entry.miou and _same_network(under, protocol):
+            number = entry.miou[name]
             text = f"{number:.{entry.digits}f}"
+            differs = "; ".join(departures(entry, name, under, protocol))
             records.append(_record(entry.method, split, number, None, text, differs, entry.source))
-    if not records:
-        return None
-    shown = {"method": "method", "split": "heading", "mIoU": "text", "differs from ours in": "differs"}
-    return s.sheet_of(
-        group,
-        "published",
-        "published numbers on the same lists: mIoU (%)",
-        ("method", *s.SPLIT_COLUMNS, "miou_percent", "n", "differs", "source"),
-        records,
-        s.listed(records, {**shown, "source": "source"}),
-        names=2,
-        words=2,
-        notes=(
-            "Published numbers are of the same data set, lists, encoder and decoder, but of other code, "
-            "steps and batch; what else is known to differ is said. The best epoch on the scored list is our "
-            "`oracle`, not our mIoU.",
-        ),
+    return records
+
+
+def _beside(group: Group, records: list[s.Record]) -> list[s.Sheet]:
+    notes = (
+        "Nothing in the protocol is known to differ: network, crop, batch, learning rate, steps, scoring. "
+        "The code and its authors do.",
     )
+    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "mIoU": "text", "source": "source"}
+    return _sheet(group, "published", "published numbers on the same lists: mIoU (%)", records, shown, notes)
+
+
+def _apart(group: Group, records: list[s.Record]) -> list[s.Sheet]:
+    notes = (
+        "Not to be compared with ours: each was measured under a protocol that differs in what its line "
+        "says. The best epoch on the scored list is our `oracle`, not our mIoU.",
+    )
+    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "mIoU": "text"}
+    shown |= {"differs from ours in": "differs", "source": "source"}
+    title = "published numbers under other protocols, same lists: mIoU (%)"
+    return _sheet(group, "published_apart", title, records, shown, notes)
+
+
+def _sheet(
+    group: Group,
+    name: str,
+    title: str,
+    records: list[s.Record],
+    shown: Mapping[str, s.Shown],
+    notes: Sequence[str],
+) -> list[s.Sheet]:
+    columns = ("method", *s.SPLIT_COLUMNS, "miou_percent", "n", "differs", "source")
+    lines = s.listed(records, shown)
+    words = len(shown) - 3
+    sheet = s.sheet_of(group, name, title, columns, records, lines, names=2, words=words, notes=notes)
+    return [sheet] if records else []
 
 
 def _record(
@@ -119,11 +168,57 @@ def _known_as(split: Split, known: Numbers) -> str:
     return next((name for name, of in known.lists.items() if (of.pixel, of.none) == (pixel, none)), "")
 
 
-def _differs(entry: Entry, protocol: Mapping[str, Any]) -> str:
-    """What is known to differ from our protocol, beside code, steps and batch."""
-    differs = [entry.scored]
-    if entry.output_stride not in (None, protocol["network"].get("output_stride")):
-        differs.append(f"output stride {entry.output_stride}")
-    if set(protocol.get("crop", [])) != {entry.crop}:
-        differs.append(f"crop {entry.crop}")
-    return "; ".join(differs)
+def _same_network(under: Under, protocol: Mapping[str, Any]) -> bool:
+    theirs, ours = (of.get("network", {}) for of in (under.settings, protocol))
+    return all(theirs.get(key) == ours.get(key) for key in ("encoder", "decoder"))
+
+
+def departures(entry: Entry, lists: str, under: Under, protocol: Mapping[str, Any]) -> list[str]:
+    """In words, what is known to differ between a published number and our protocol.
+
+    Args:
+        lists: The name of the lists that the number was measured on.
+        protocol: The settings of ours, as records have them.
+    """
+    theirs, ours = dict(_flat(under.settings)), {"views": "published", **dict(_flat(protocol))}
+    only_ours = {key for key in ours if key.startswith("network.")} - theirs.keys() - NOT_COMPARED
+    found = [
+        f"{key.removeprefix('network.')} {_said(theirs, key)} (ours {_said(ours, key)})"
+        for key in (*theirs, *sorted(only_ours))
+        if key not in theirs or key not in ours or theirs[key] != ours[key]
+    ]
+    steps = under.steps.get(lists)
+    if steps != protocol.get("steps"):
+        found.append(f"steps {steps or 'not known'} (ours {protocol.get('steps')})")
+    return [*found, *_scored_otherwise(entry.scored, protocol), *under.also]
+
+
+def _scored_otherwise(scored: Scored, protocol: Mapping[str, Any]) -> Iterator[str]:
+    """Ours are the last weights: of the protocol's teacher, or else of what each method names, as in its
+    paper."""
+    if scored.epoch != "last":
+        yield "best epoch on the scored list"
+    if protocol.get("teacher"):
+        yield f"{scored.weights} scored (ours a teacher by one rule)"
+    evaluation = protocol.get("evaluation", {})
+    once = evaluation.get("scales", [1.0]) == [1.0] and not evaluation.get("flip")
+    images = f"{evaluation.get('mode', 'whole')}{'' if once else ', several scales'}"
+    if scored.images != images:
+        yield f"images {scored.images} (ours {images})"
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"batch": {"labeled": 8}} -> ("batch.labeled", 8)."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _said(settings: Mapping[str, Any], key: str) -> str:
+    """A value in words; "default" for what records leave out."""
+    if key not in settings:
+        return "default"
+    value = settings[key]
+    return value if isinstance(value, str) else json.dumps(value)

@@ -149,7 +149,8 @@ def test_published_defaults() -> None:
     fixmatch = {"threshold": 0.95, "unlabeled_weight": 0.5, "labeled_weight": 0.5, "ema_decay": 0.996}
     assert FixMatch.HParams().model_dump() == fixmatch
     assert FixedThreshold.HParams().model_dump() == fixmatch
-    assert MeanTeacher.HParams().model_dump() == {"consistency_weight": 100.0, "ema_decay": 0.99}
+    mean_teacher = {"consistency_weight": 100.0, "ramp_up": 0.267, "ema_decay": 0.99}
+    assert MeanTeacher.HParams().model_dump() == mean_teacher
     assert CutMix.HParams().model_dump() == {"threshold": 0.97, "consistency_weight": 1.0, "ema_decay": 0.99}
 
 
@@ -258,7 +259,7 @@ def test_fixed_threshold_with_a_strong_view_and_boxes_is_fixmatch() -> None:
 
 def test_mean_teacher_is_100_times_the_mean_over_pixels_and_classes() -> None:
     batch = unlabeled([[A, UNSURE], [B, C]], valid=[[1, 1], [1, 0]])
-    method = build(MeanTeacher)
+    method = build(MeanTeacher, ramp_up=0.0)
     method.net.set(local=2.0)
     difference = sum(squares(sharpened(pixel, 2), pixel) for pixel in (A, UNSURE, B))
     assert values(method, batch) == {
@@ -277,7 +278,33 @@ def test_mean_teacher_mixes_the_strong_view_and_what_the_teacher_says_of_the_wea
         weak=[[A, A], [B, C]], strong=[[C, UNSURE], [EVEN, B]], box=[[1, 0], [0, 0]], valid=[[1, 1], [0, 1]]
     )
     difference = squares(UNSURE, A) + squares(B, C)
-    assert values(build(MeanTeacher), batch)["consistency"] == pytest.approx(100 * difference / (2 * 3))
+    found = values(build(MeanTeacher, ramp_up=0.0), batch)["consistency"]
+    assert found == pytest.approx(100 * difference / (2 * 3))
+
+
+@pytest.mark.parametrize("ramp_up", [0.25, 50.0])
+def test_mean_teacher_ramps_its_weight_up(ramp_up: float) -> None:
+    """exp(-5 (1 - x)^2) at the share x of the ramp, here the first 50 of 200 steps."""
+    batch = unlabeled([[A], [B]], strong=[[UNSURE], [EVEN]], box=[[0], [0]])
+    method = build(MeanTeacher, ramp_up=ramp_up)
+    whole = 100 * (squares(UNSURE, A) + squares(EVEN, B)) / (2 * 3)
+    for number, share in (
+        (0, 0.0067379),
+        (10, 0.0407622),
+        (25, 0.2865048),
+        (49, 0.998002),
+        (50, 1),
+        (199, 1),
+    ):
+        got = method.losses(batch, Progress(number, 200, 0))["consistency"].item()
+        assert got == pytest.approx(share * whole, rel=1e-4), number
+
+
+def test_mean_teacher_refuses_a_ramp_that_is_longer_than_the_run() -> None:
+    MeanTeacher.HParams(ramp_up=200).check(3, 200)
+    MeanTeacher.HParams().check(3, 1)
+    with pytest.raises(ValueError, match=r"^ramp_up=201 is longer than the run, of 200 steps"):
+        MeanTeacher.HParams(ramp_up=201).check(3, 200)
 
 
 # CutMix-Seg -----------------------------------------------------------------------------------------------

@@ -121,11 +121,13 @@ def test_a_pixel_is_a_key_of_its_own_pseudo_label_where_the_passes_disagree() ->
 
 
 def test_one_hot_labels_of_all_images_land_in_the_first() -> None:
-    label = torch.tensor([[[0, 1, 255]], [[2, 1, 255]]])
+    """Also 255 of another image, as class 0; what is 255 in the first has none, whatever another holds."""
+    label = torch.tensor([[[0, 1, 255, 255, 2, 1]], [[2, 1, 255, 1, 255, 0]], [[2, 1, 255, 0, 1, 255]]])
     own = one_hot_in_first(label, 3)
-    assert own.dtype == torch.bool and own.shape == (2, 3, 1, 3)
-    assert own[0, :, 0].t().tolist() == [[True, False, True], [False, True, False], [False, False, False]]
-    assert not own[1].any()
+    assert own.dtype == torch.bool and own.shape == (3, 3, 1, 6)
+    found = [{c for c in range(3) if own[0, c, 0, x]} for x in range(6)]
+    assert found == [{0, 2}, {1}, set(), set(), {0, 1, 2}, {0, 1}]
+    assert not own[1:].any()
 
 
 def test_only_pixels_of_the_first_image_are_anchors() -> None:
@@ -143,9 +145,10 @@ def test_only_pixels_of_the_first_image_are_anchors() -> None:
 
 
 def present(label: Sequence[int], vectors: Sequence[Sequence[float]]) -> Batch:
-    """One labeled pixel of each class, predicted with .9, in the first image."""
+    """One labeled pixel of each class, predicted with .9, in two images that are the same: no other class
+    lands in the first."""
     row = [pixel(sure(c, 21), z) for c, z in zip(label, vectors, strict=True)]
-    return batch_of(labeled([row, row], [list(label), [IGNORE] * len(label)]), classes=21)
+    return batch_of(labeled([row, row], [list(label)] * 2), classes=21)
 
 
 def filled(cls: Any, keys: dict[int, list[float]], **knobs: Any) -> Any:
@@ -225,7 +228,7 @@ def test_the_prototype_is_the_mean_over_unsure_pixels_as_well() -> None:
         pixel(sure(0, 21, 0.2), [0.0, 1.0]),
         pixel(sure(1, 21), [1.0, 1.0]),
     ]
-    batch = batch_of(labeled([row, row], [[0, 0, 1], [IGNORE] * 3]), classes=21)
+    batch = batch_of(labeled([row, row], [[0, 0, 1]] * 2), classes=21)
     keys = {0: [-1.0, 0.0], 1: [-1.0, 0.0]}
     half = math.sqrt(0.5)
     loss, _ = with_gradient(filled(U2PLReleased, keys), batch)

@@ -42,7 +42,8 @@ def test_logits_have_the_size_of_the_image(network: Network, size: tuple[int, in
     ("encoder", "decoder", "stride"),
     [
         ("resnet50c", "deeplabv3plus", 8),
-        ("resnet101c", "deeplabv3plus", 16),
+        ("resnet50s", "deeplabv3plus_plain", 8),
+        ("resnet101s", "deeplabv3plus_plain", 16),
         ("vit_small_patch14_dinov2", "dpt", 16),
         ("mit_b1", "segformer", 16),
     ],

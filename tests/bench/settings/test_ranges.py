@@ -73,7 +73,7 @@ def test_any_value_at_any_key_is_planned_or_refused_by_a_sentence(
     monkeypatch.delenv("BENCH_DATA", raising=False)
     for value in EXTREME:
         said = refusal(partial(planned, key, value, tmp_path))
-        assert said is None or (said.strip() and len(said) < 3000)
+        assert said is None or (said.strip() and len(said) < 5000)  # all keys are named
     assert not any(tmp_path.iterdir())
 
 

@@ -106,6 +106,40 @@ def test_knobs_of_a_protocol_are_beaten_by_file_and_set(protocols: Path, tmp_pat
     assert make("method.ema_decay=0.25", file=file).method["ema_decay"] == 0.25
 
 
+def test_knobs_under_the_name_of_a_method_are_its_own(protocols: Path, tmp_path: Path) -> None:
+    """`fixed_threshold` and `cutmix` have a threshold too, and keep theirs."""
+    own = "knobs: {ema_decay: 0.9, fixmatch: {threshold: 0, ema_decay: 0.8}, cutmix: {ema_decay: 0.7}}"
+    (protocols / "one.yaml").write_text(TEXT.replace("knobs: {ema_decay: 0.9}", own))
+    found = {name: make(method={"name": name}).method for name in ("fixmatch", "fixed_threshold", "cutmix")}
+    assert {name: (of["threshold"], of["ema_decay"]) for name, of in found.items()} == {
+        "fixmatch": (0.0, 0.8),
+        "fixed_threshold": (0.95, 0.9),
+        "cutmix": (0.97, 0.7),
+    }
+    file = yaml_file(tmp_path, "method: {threshold: 0.5}\n")
+    assert make(file=file).method["threshold"] == 0.5
+    assert make("method.threshold=0.25", file=file).method["threshold"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        (
+            "fixmach: {threshold: 0}",
+            "protocol one, knobs: unknown method 'fixmach'; did you mean 'fixmatch'?",
+        ),
+        ("fixmatch: {treshold: 0}", "protocol one, knobs.fixmatch: unknown key 'treshold'; did you mean"),
+        ("fixmatch: 3", "protocol one: knobs.fixmatch must hold keys"),
+        ("fixmatch: {threshold: 2}", "method.threshold: Input should be less than or equal to 1"),
+    ],
+)
+def test_knobs_of_no_method_are_refused(protocols: Path, knobs: str, said: str) -> None:
+    (protocols / "one.yaml").write_text(TEXT.replace("ema_decay: 0.9", knobs))
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert said in str(caught.value)
+
+
 # What is refused
 
 
@@ -231,6 +265,12 @@ PROTOCOL_CHANGES = [
     "network.output_stride=32",
     "network.decoder_channels=64",
     "network.representation_channels=64",
+    "network.align_corners=true",
+    "network.multi_grid=[1, 2, 4]",
+    "network.low_level_channels=64",
+    "network.aspp_rates=[1, 2, 3]",
+    "network.aspp_kernel=3",
+    "network.dropout=0.1",
     "crop=[32, 48]",
     "resize=[0.5, 1.5]",
     "batch.labeled=3",
@@ -260,6 +300,7 @@ PROTOCOL_CHANGES = [
     "teacher.decay=0.9",
     "teacher.ramp=false",
 ]
+OF_THE_PLAIN_DECODER = ("network.low_level", "network.aspp", "network.dropout")
 
 
 def test_the_list_of_changes_names_every_field_of_a_protocol() -> None:
@@ -268,7 +309,14 @@ def test_the_list_of_changes_names_every_field_of_a_protocol() -> None:
 
 
 def test_every_field_of_a_protocol_changes_its_hash_and_the_id(protocols: Path) -> None:
-    found = [make(), *(make(f"protocol.{change}") for change in PROTOCOL_CHANGES)]
+    plain = "protocol.network.decoder=deeplabv3plus_plain"
+    found = [
+        *(make(), make(plain)),
+        *(
+            make(*([plain] if change.startswith(OF_THE_PLAIN_DECODER) else []), f"protocol.{change}")
+            for change in PROTOCOL_CHANGES
+        ),
+    ]
     assert len({one.protocol.hash for one in found}) == len(found)
     assert len({one.run_id(1, SPLITS) for one in found}) == len(found)
 
@@ -279,8 +327,13 @@ def test_settings_added_later_leave_ids_and_records_as_they_were(protocols: Path
     assert config.protocol.hash == "1b0b4b0a" and config.run_id(1, SPLITS) == "34da6427"
     for record in (config.record()["protocol"], config.record()["cam_seeds"]["protocol"]):
         assert not {"views", "teacher"} & record.keys() and "precision" in record
+        assert not schema.NETWORK_BEFORE.keys() & record["network"].keys() and "decoder" in record["network"]
     assert {"views: published", "teacher: null"} <= {line.strip() for line in config.to_yaml().splitlines()}
     assert make("protocol.views=equal").record()["protocol"]["views"] == "equal"
+    aligned = make("protocol.network.align_corners=true").record()["protocol"]
+    assert aligned["network"]["align_corners"] is True
+    for model, before in ((schema.Protocol, schema.BEFORE), (schema.Network, schema.NETWORK_BEFORE)):
+        assert {key: model.model_fields[key].default for key in before} == before
 
 
 def test_the_name_of_a_protocol_is_no_part_of_hash_or_id(protocols: Path) -> None:
@@ -349,6 +402,37 @@ def test_a_saved_protocol_without_views_is_of_before_them(protocols: Path, tmp_p
         assert again == first and again.run_id(1, SPLITS) == first.run_id(1, SPLITS)
     said = resolve({}, yaml_file(tmp_path, old), ["protocol.views=equal"])
     assert said.protocol.views == "equal" and said.protocol.teacher is None
+
+
+def test_a_saved_network_is_what_it_was_whatever_its_file_says_today(protocols: Path, tmp_path: Path) -> None:
+    first = make("protocol.steps=7", "split=tags")
+    old = first.to_yaml()
+    for key in schema.NETWORK_BEFORE:
+        old = re.sub(rf" +{key}: .*\n", "", old)
+    assert "align_corners" not in old and "decoder_channels" in old
+    today = "decoder: deeplabv3plus_plain, align_corners: true, dropout: 0.1, aspp_rates: [1, 2, 3]}"
+    (protocols / "one.yaml").write_text(TEXT.replace("decoder: unet}", today))
+    assert make().protocol.network.align_corners and make().protocol.network.dropout == 0.1
+    for saved in (old, first.to_yaml()):
+        again = resolve({}, yaml_file(tmp_path, saved))
+        assert again == first and again.run_id(1, SPLITS) == first.run_id(1, SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("dropout=0.1", "protocol.network.dropout belongs to the decoder deeplabv3plus_plain"),
+        ("low_level_channels=256", "and the decoder is unet; set it to 48"),
+        ("aspp_kernel=3", "set it to 1"),
+        ("aspp_rates=[6, 12, 18]", "set it to null"),
+        ("aspp_rates=[6, 12]", "protocol.network.aspp_rates"),
+        ("multi_grid=[0, 1, 2]", "protocol.network.multi_grid.0: Input should be greater than or equal to 1"),
+    ],
+)
+def test_settings_of_another_decoder_are_refused(protocols: Path, change: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make(f"protocol.network.{change}")
+    assert said in str(caught.value)
 
 
 def test_settings_of_a_part_of_a_protocol_keep_the_views_of_its_file(protocols: Path, tmp_path: Path) -> None:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
 import pytest
-import yaml
 from grouping import folder, grouped
 from rich.console import Console
 
@@ -24,13 +21,10 @@ from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs, images_per_second
 from reports.sheets.differences import average_rank_sheet, differences
 from reports.sheets.headline import headline, holes, intervals, modules
-from reports.sheets.literature import FILE, beside, published
 from reports.sheets.sheet import Sheet
 from reports.sheets.text import latex_text, to_csv, to_latex, to_markdown, to_rich
 from reports.statistics import ImageSums, bootstrap, image_sums
 
-ROOT = FILE.parents[2]
-KNOWN = json.loads((ROOT / "datasets" / "splits" / "known_lists.json").read_text())
 SMALL = Sheet(
     name="small",
     title="mIoU (%)",
@@ -299,62 +293,6 @@ def test_holes_name_few_seeds_and_missing_cells(make: Any) -> None:
     few, missing = holes(grouped(pair(make)))
     assert few == ["supervised on 1_8 (2)", "fixmatch on full (1)"]
     assert missing == ["supervised on full"]
-
-
-# Published numbers
-
-
-def on_voc(make: Callable[..., Result], **changes: Any) -> Result:
-    known = published()
-    lists = known.lists["classic 92"]
-    network = {"encoder": "resnet101c", "decoder": "deeplabv3plus", "output_stride": 16}
-    fields: dict[str, Any] = {
-        "dataset": known.dataset,
-        "images": {"pixel": 92, "tags": 0, "none": 10490, "eval": 1449},
-        "split_digests": {"pixel": lists.pixel, "tags": "", "none": lists.none, "eval": known.eval},
-        "config": {"method": {}, "protocol": {"network": network, "crop": [321, 321]}},
-    }
-    return make(0.7, split="mine", **(fields | changes))
-
-
-def test_published_numbers_stand_beside_runs_on_the_same_lists_and_network(make: Any) -> None:
-    sheet = beside(grouped([on_voc(make)]))
-    assert sheet is not None and sheet.lines[1] == ("supervised", "mine (92)", "70.0 (1)", "", "ours")
-    rows = {(line[0], line[2]): line for line in sheet.lines}
-    theirs = rows["U2PL with CutMix", "67.98"]
-    assert theirs[4] == "U2PL (Wang et al., CVPR 2022), Table 1"
-    assert (
-        theirs[3] == "teacher, best epoch on the scored list, centre crop of 513; output stride 8; crop 513"
-    )
-    assert rows["UniMatch", "75.2"][3] == "student, best epoch on the scored list, whole images"
-
-
-@pytest.mark.parametrize("what", ["dataset", "eval", "pixel", "none", "encoder", "decoder"])
-def test_one_difference_and_no_number_stands_beside(make: Any, what: str) -> None:
-    run = on_voc(make)
-    protocol = run.config["protocol"]
-    network = {**protocol["network"], what: "other"}
-    changes: dict[str, Any] = {"config": {**run.config, "protocol": {**protocol, "network": network}}}
-    if what == "dataset":
-        changes = {"dataset": "other"}
-    elif what in run.split_digests:
-        changes = {"split_digests": {**run.split_digests, what: "0" * 64}}
-    assert beside(grouped([run])) is not None and beside(grouped([on_voc(make, **changes)])) is None
-
-
-def test_lists_of_the_published_numbers_are_the_known_ones() -> None:
-    digests = {name: entry for entry in KNOWN["lists"] for name in entry["known_as"]}
-    known = published()
-    assert digests["U2PL:pascal/val"]["sha256"] == known.eval
-    for name, of in known.lists.items():
-        labeled, unlabeled = (digests[of.known_as.replace("/labeled", f"/{r}labeled")] for r in ("", "un"))
-        assert (of.pixel, of.none) == (labeled["sha256"], unlabeled["sha256"])
-        assert labeled["dataset"] == known.dataset and labeled["ids"] == int(name.split()[-1])
-    files = (ROOT / "bench" / "settings" / "protocols").glob("voc_*.yaml")
-    networks = [yaml.safe_load(path.read_text())["network"] for path in files]
-    for entry in known.entries:
-        assert any((n["encoder"], n["decoder"]) == tuple(dict(entry.network).values()) for n in networks)
-        assert entry.source and entry.scored and all(20 < value < 95 for value in entry.miou.values())
 
 
 # Hostile names
