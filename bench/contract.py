@@ -250,6 +250,16 @@ class Method(nn.Module, ABC):
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         """The weighted terms of this step's loss; the harness adds them up and steps."""
 
+    def warmup_steps(self, total: int) -> int:
+        """How many of a run's first steps are on labeled images alone, below `total`; 0: none.
+
+        The harness trains `net` in them, with the labeled loss of the task, the same for every method:
+        `losses` is not called. So runs of a seed share that part. `after_step` is called, but may keep
+        nothing of these steps that the last one does not make anew, such as a teacher that copies the
+        student.
+        """
+        return 0
+
     def after_step(self, at: Progress) -> None:
         """Called after the optimizer's step, e.g. to move a teacher."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -67,6 +68,15 @@ def lacks_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or said
 
 
+def peak_memory_mib(device: str) -> float:
+    """The most memory that this process has used so far: of the GPU, or of the machine on "cpu"."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
 def core_share() -> float:
     """Count the cores that this process may use: those it is bound to, and no more than the share that its
     container grants, such as 1.5 of 64."""
@@ -103,6 +113,28 @@ def _quota_v1() -> tuple[int, int]:
 
 
 # Signals ----------------------------------------------------------------------------------------------------
+
+WAIT_SECONDS = 0.5  # between two looks at what another process holds
+
+
+def waiter(say: Callable[[str], None], stop: Stop, what: str) -> Callable[[], None]:
+    """Give what waits a moment for another process each time it is called, says so once, and ends with a
+    signal.
+
+    Args:
+        what: What the other one does: "makes these CAM seeds".
+    """
+    told = False
+
+    def wait() -> None:
+        nonlocal told
+        if not told:
+            say(f"another process {what}; waiting for it")
+            told = True
+        stop.check()
+        time.sleep(WAIT_SECONDS)
+
+    return wait
 
 
 class Stop:

@@ -20,10 +20,13 @@ from bench.networks import exported
 from bench.outlook import outlook
 from bench.plan import Plan, SeedPlan, data_root
 from bench.records.atomic import WriteError, write_atomic
-from bench.records.schema import Contents, Point, Result, SeedReport
+from bench.records.logs import read_metrics
+from bench.records.schema import Contents, Point, Result, SeedCost, SeedReport
 from bench.scoring.inference import score
 from bench.settings import registry
 from bench.training import checkpoint, session
+from bench.training.metrics_log import mean_shares
+from bench.training.shared import shared_warm_up
 from bench.training.trainer import Trainer
 
 
@@ -87,7 +90,8 @@ LESS_MEMORY = (
 def _train_and_score(trainer: Trainer, display: Display) -> Result:
     try:
         with memory_errors(lambda: f"at step {trainer.step}", LESS_MEMORY):
-            trainer.train()
+            with shared_warm_up(trainer):
+                trainer.train()
             return _score_and_record(trainer)
     finally:
         display.stop()
@@ -223,13 +227,30 @@ def _result(
         own=scores.get("own"),
         curve=[*trainer.curve, Point(step=trainer.step, miou=scores["predictor"].miou)],
         train_seconds=trainer.train_seconds,
+        shared_seconds=trainer.shared.seconds or None,
         eval_seconds=eval_seconds,
         peak_memory_mib=trainer.peak_memory_mib(),
         split_digests=plan.split.digests,
         weights_digest=trainer.weights.digest if trainer.weights else None,
         config=config.record(exclude={"machine": {"data_root", "out"}}),
         label_seconds=dict(dataset.label_seconds),
+        seed_cost=_seed_cost(plan),
+        health=mean_shares(read_metrics(plan.folder.metrics), trainer.warmup) or None,
         contents=contents,
+    )
+
+
+def _seed_cost(plan: Plan) -> SeedCost | None:
+    report = plan.seeds.folder.read_report() if plan.seeds else None
+    classifier = plan.seeds.classifier.folder.read_result() if plan.seeds else None
+    if report is None or classifier is None:
+        return None
+    return SeedCost(
+        classifier_seconds=classifier.train_seconds,
+        classifier_peak_memory_mib=classifier.peak_memory_mib,
+        map_seconds=report.map_seconds,
+        map_peak_memory_mib=report.map_peak_memory_mib,
+        refine_core_seconds=report.refine_core_seconds,
     )
 
 

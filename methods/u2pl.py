@@ -50,7 +50,7 @@ from bench.contract import (
 )
 from bench.ops.contrast import Contrast, Pixels, Rules, pixels
 from bench.ops.entropy import Partition, partition, pixel_entropy, surest
-from bench.ops.health import accuracy, add_labels, partition_figures, truth_among_negatives
+from bench.ops.health import accuracy, add_labels, origin_shares, partition_figures, truth_among_negatives
 from bench.ops.losses import masked_cross_entropy, reverse_cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.negatives import labeled_negatives, unlabeled_negatives
@@ -186,14 +186,9 @@ class Family(Method):
             channels: D, of a key.
         """
 
-    def warm_up(self, labeled: Stream, at: Progress) -> dict[str, Tensor]:
-        """Give the terms of a step of the warm-up, on labels alone; empty after it."""
-        self.note("warmup_steps", labeled.image.new_full((), self._warmup(at)))
-        if at.step >= self._warmup(at):
-            return {}
-        logits, _ = self.net.represent(labeled.image)  # with the other head: its statistics settle too
-        logits = self.net.upsample(logits, labeled.image)
-        return {"labeled": self.task.labeled_loss(logits, labeled.label)}
+    def warmup_steps(self, total: int) -> int:
+        steps: int = self.hp.warmup_steps(total)
+        return steps
 
     def draw_box(self, unlabeled: Stream, at: Progress) -> Tensor:
         """Where the next image of the batch shows, B H W bool: in the boxes of all images or nowhere. Under
@@ -203,12 +198,9 @@ class Family(Method):
         coin = torch.rand((), generator=at.generator("cutmix"), device=at.device)
         return unlabeled.boxes[0] & (coin < self.hp.cutmix_probability)
 
-    def _warmup(self, at: Progress) -> int:
-        return self.hp.warmup_steps(at.total)
-
     def after_step(self, at: Progress) -> None:
         # During the warm-up, and once after it, the teacher is a copy of the student (code).
-        self.teacher.update(self.net, self.hp.ema_decay, max(at.step - self._warmup(at), 0))
+        self.teacher.update(self.net, self.hp.ema_decay, max(at.step - self.warmup_steps(at.total), 0))
 
     def predictor(self) -> nn.Module:
         return self.teacher
@@ -261,8 +253,6 @@ class U2PL(Family):
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
         n = len(labeled.image)
-        if warm_up := self.warm_up(labeled, at):
-            return warm_up
 
         # The teacher, on unmixed images; what it says is mixed as the student's images are.
         box = self.draw_box(unlabeled, at)  # B H W
@@ -360,6 +350,7 @@ class U2PL(Family):
             figures: Those of the contrast.
         """
         add_labels(self.labeled_pixels, batch.labeled.label)
+        figures |= origin_shares(figures)
         figures |= partition_figures(split, said.valid, said.label, self.labeled_pixels)
         (low, high), classes, p = self._window, len(self.task.classes), keys.probability
         figures["alpha"] = p.new_full((), keys.alpha)

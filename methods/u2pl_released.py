@@ -39,6 +39,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bench.contract import IGNORE, Batch, Progress
 from bench.ops.contrast import class_means, draw, info_nce, pixels
 from bench.ops.entropy import partition, pixel_entropy, surest
+from bench.ops.health import share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.negatives import ranks, unlabeled_negatives
@@ -67,8 +68,6 @@ class U2PLReleased(Family):
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
         n = len(labeled.image)
-        if warm_up := self.warm_up(labeled, at):
-            return warm_up
 
         # Labels of the weak images, mixed with them.
         box = self.draw_box(unlabeled, at)  # B H W
@@ -141,6 +140,7 @@ class U2PLReleased(Family):
         self.note("anchors", mask.sum(1))
         self.note("negatives_labeled", negative[:labeled].sum(0))
         self.note("negatives_unlabeled", negative[labeled:].sum(0))
+        self.note("share_unlabeled", share(order[index] >= labeled, meant))  # of the keys that enter
         self.note("queue_fill", self.queues.length / self.queues.capacity)
         self.note("queue_turnover", added / self.queues.length.clamp(min=1))
         number = valid.sum()

@@ -28,7 +28,7 @@ from torch import Tensor, cat
 from bench.contract import IGNORE, Batch, Progress, Stream
 from bench.ops.contrast import Rules
 from bench.ops.entropy import Partition, pixel_entropy
-from bench.ops.health import origin_shares, seeds_decided
+from bench.ops.health import seeds_decided
 from bench.ops.mixing import mix
 from bench.ops.negatives import at_most, certain_negatives, labeled_negatives, unlabeled_negatives
 from bench.ops.tags import allowed_label, relative_entropy
@@ -91,9 +91,5 @@ class U2PLWeak(U2PL):
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         terms, labeled = super().losses(batch, at), batch.labeled
-        if "contrast" in terms:
-            figures = origin_shares(self.notes, ("certain", "labeled", "unlabeled"))
-            figures["seed_decided"] = seeds_decided(labeled.label, labeled.valid, labeled.tags)
-            for name, figure in figures.items():
-                self.note(name, figure)
+        self.note("seed_decided", seeds_decided(labeled.label, labeled.valid, labeled.tags))
         return terms

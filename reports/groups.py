@@ -25,12 +25,13 @@ from reports.contents import (
 )
 from reports.statistics import Summary, summarise
 
-Column = Literal["last", "oracle", "student"]
+Column = Literal["last", "oracle", "student", "own"]
 
 COLUMNS: dict[Column, tuple[str, str]] = {
-    "last": ("mIoU", "last weights of the module that the method names as its predictor"),
+    "last": ("mIoU", "last weights of what all methods are scored by"),
     "oracle": ("oracle", "optimistic: chosen on the scored list, paper protocol"),
     "student": ("student", "last weights of the student"),
+    "own": ("own predictor", "last weights of the module that the method names"),
 }
 LISTS = ("pixel", "tags", "none")
 SEEDS = "cam_seeds."  # settings of a run that learned from CAM seeds
@@ -83,9 +84,7 @@ class Row:
 
 class Group:
     """Runs that may stand in one table: of one data set, protocol (name and hash), scored list, class list
-    and weights.
-
-    What all have in common is an attribute; rows and splits are those of the headline table.
+    and weights. What all have in common is an attribute; rows and splits are those of the headline table.
     """
 
     def __init__(self, runs: Iterable[Run]) -> None:
@@ -122,13 +121,18 @@ class Group:
 
     @property
     def basis(self) -> str:
-        """What all runs have in common, in words."""
+        """In words."""
         weights = f"weights {self.weights_digest[:12]}" if self.weights_digest else "no pretrained weights"
-        views = "equal views, " if self.settings.get("views", "published") == "equal" else ""
         return (
-            f"protocol hash {self.protocol_hash[:12]}, {views}{self.steps} steps, {weights}, "
-            f"{len(self.classes)} classes, scored on {self.scored} images (list {self.eval_digest[:12]})"
+            f"protocol hash {self.protocol_hash[:12]}, {self.settings.get('views', 'published')} views, "
+            f"{self.steps} steps, {weights}, {len(self.classes)} classes, scored on {self.scored} images "
+            f"(list {self.eval_digest[:12]}) by {self.scored_module}"
         )
+
+    @property
+    def scored_module(self) -> str:
+        """What the headline numbers are of, by the protocol's rule."""
+        return "the protocol's teacher" if self.settings.get("teacher") else "each method's own predictor"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -257,11 +261,10 @@ def identity(result: Result) -> tuple[Any, ...]:
 
 def score_of(result: Result, column: Column) -> float:
     """The mIoU (0..1) that a run shows in a column."""
-    if column == "student":
-        return result.student.miou
     if column == "oracle":
         return max([result.predictor.miou, *(point.miou for point in result.curve)])
-    return result.predictor.miou
+    scores = {"student": result.student, "own": result.own or result.predictor}
+    return scores.get(column, result.predictor).miou
 
 
 def _basis(result: Result) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from bench.records.index import find_results
 from bench.sweeps.ablations import Ablation, sweeps_of
 from reports.contents import before_digests
 from reports.evidence import Evidence, gather, listed
-from reports.groups import BASELINE, COLUMNS, Group, comparable, told_apart
+from reports.groups import BASELINE, Group, comparable, told_apart
 from reports.page import document, html
 from reports.page.document import Listing, Part, Photo, Section
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
@@ -163,7 +163,6 @@ def _group_section(
     scored = rescored_sheets(group, evidence.scores)
     ablations = [found.sheet for sweep in sweeps for found in ablation_tables(group, sweep, fewest=2)]
     first = headline(group)
-    explained = COLUMNS["last"][1]
     refined = {folder: found.report.refine_core_seconds for folder, found in evidence.seeds.items()}
     pooled = {folder: counts.pooled for folder, counts in evidence.counts.items()}
     qualities = {folder: found.quality for folder, found in evidence.seeds.items() if found.quality}
@@ -171,7 +170,7 @@ def _group_section(
     parts: dict[str, tuple[Part, ...]] = {
         "What was compared": (group.basis, basis.lists(group)),
         "mIoU": (
-            f"{explained[0].upper()}{explained[1:]}.",
+            f"Last weights of {group.scored_module}.",
             first,
             *labels.labels(group),
             intervals(group),

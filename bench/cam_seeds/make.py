@@ -31,7 +31,7 @@ from bench.contents.gather import Gathered, of_seeds
 from bench.contract import Dataset
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
-from bench.machine import Stop, choose_device, cores, stoppable
+from bench.machine import choose_device, cores, peak_memory_mib, stoppable, waiter
 from bench.networks import exported
 from bench.networks.segmenter import Segmenter
 from bench.ops import cam
@@ -74,7 +74,7 @@ def make(
     report = folder.read_report()
     if report is not None and why_anew(plan, report, overwrite, anyway) is None:
         return report  # claims nothing: its disk may be read-only
-    with stoppable() as stop, folder.claimed(_waiter(display, stop)):
+    with stoppable() as stop, folder.claimed(waiter(display.say, stop, "makes these CAM seeds")):
         report = folder.read_report()
         if report is not None:
             why = why_anew(plan, report, overwrite, anyway)
@@ -154,9 +154,7 @@ def why_anew(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) 
 
 def _make(work: Work, jobs: int) -> SeedReport:
     plan, tags, display = work.plan, work.tags, work.display
-    started = time.monotonic()
-    maps, failures = _make_maps(work)
-    map_seconds = time.monotonic() - started
+    maps, failures, peak = _make_maps(work)
     ids = [id for id in tags if id not in failures]
     if failures and plan.settings.policy != "fixed":
         ids = []  # scores chosen without an image are not those of the next start
@@ -183,11 +181,11 @@ def _make(work: Work, jobs: int) -> SeedReport:
             f"{len(failures)} of {len(tags)} images have no CAM seed; what is made of the others is kept in "
             f"{folder.path}. Mend what is named here and start again:\n{shown}"
         )
-    return _report(work, scores, maps, made, map_seconds)
+    return _report(work, scores, maps, made, peak)
 
 
 def _report(
-    work: Work, scores: Scores, maps: Mapping[str, str], made: Mapping[str, Made], map_seconds: float
+    work: Work, scores: Scores, maps: Mapping[str, str], made: Mapping[str, Made], peak: float | None
 ) -> SeedReport:
     plan = work.plan
     pixels = np.sum([one.pixels for one in made.values()], axis=0)
@@ -209,7 +207,8 @@ def _report(
         strict=scores.strict,
         loose=scores.loose,
         opened=list(scores.opened),
-        map_seconds=map_seconds,
+        map_seconds=Ledger(plan.folder.map_ledger).seconds(maps),
+        map_peak_memory_mib=peak,
         refine_core_seconds=sum(one.seconds for one in made.values()),
         settings=plan.settings.record(),
         contents=work.gathered.contents.model_copy(update=digests),
@@ -230,20 +229,6 @@ def check_settings(settings: CamSeeds, dataset: Dataset) -> None:
         )
 
 
-def _waiter(display: Display, stop: Stop) -> Callable[[], None]:
-    told = False
-
-    def wait() -> None:
-        nonlocal told
-        if not told:
-            display.say("another process makes these CAM seeds; waiting for it")
-            told = True
-        stop.check()
-        time.sleep(0.5)
-
-    return wait
-
-
 @torch.no_grad()
 def activation_maps(net: Segmenter, image: Tensor, settings: CamSeeds) -> Tensor:
     """The merged maps of an image over scales and mirror: 1 3 H W in 0..1 -> 1 C h w, 0 or more."""
@@ -262,21 +247,23 @@ def activation_maps(net: Segmenter, image: Tensor, settings: CamSeeds) -> Tensor
     return cam.merge(seen, (size[0], size[1]), "max" if settings.flip == "max" else "sum")
 
 
-def _make_maps(work: Work) -> tuple[dict[str, str], dict[str, str]]:
-    """Write the maps that are not sound; answers the digest of each, and the images without, and why."""
+def _make_maps(work: Work) -> tuple[dict[str, str], dict[str, str], float | None]:
+    """Write the maps that are not sound; answers the digest of each, the images without, and why, and the
+    peak of the memory in MiB, None where none had to be made."""
     plan, folder, ledger = work.plan, work.plan.folder, Ledger(work.plan.folder.map_ledger)
     inputs = {id: work.inputs(id, work.weights) for id in work.tags}
     maps = ledger.sound({id: folder.map(id) for id in work.tags}, inputs)
     missing = [id for id in work.tags if id not in maps]
     failures: dict[str, str] = {}
     if not missing:
-        return maps, failures
+        return maps, failures, None
     device = choose_device(plan.classifier.config.machine.device)
     net = exported.read(plan.classifier.folder.weights, work.weights)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     work.display.start("activation maps", len(work.tags), len(maps))
     for done, id in enumerate(missing, len(maps) + 1):
         classes = [c for c in work.tags[id] if c != work.dataset.background]
+        started = time.monotonic()
         try:
             image = to_tensor(work.dataset.image(id)).to(device)
         except BenchError as error:
@@ -288,7 +275,7 @@ def _make_maps(work: Work) -> tuple[dict[str, str], dict[str, str]]:
         np.savez(buffer, classes=np.array(classes, np.int64), maps=found.half().cpu().numpy())
         write_atomic(folder.map(id), buffer.getvalue())
         maps[id] = hashlib.sha256(buffer.getvalue()).hexdigest()
-        ledger.add(id, maps[id], inputs[id])
+        ledger.add(id, maps[id], inputs[id], time.monotonic() - started)
         work.display.update(done)
         work.check()
-    return maps, failures
+    return maps, failures, peak_memory_mib(device)

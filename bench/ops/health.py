@@ -78,10 +78,14 @@ def truth_among_negatives(
     return share(own, source & (truth != IGNORE))
 
 
-def origin_shares(notes: Mapping[str, Tensor], origins: tuple[str, ...]) -> dict[str, Tensor]:
-    """Give the share of each origin among a step's new negative keys, `share_NAME`, from the C counts that
-    the log has of them as `negatives_NAME`; NaN where there are no new keys."""
-    counts = {name: notes[f"negatives_{name}"].sum() for name in origins}
+def origin_shares(figures: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the share of each origin among a step's new negative keys, `share_NAME`, from the C counts of
+    them, the figures `negatives_NAME`; NaN where there are no new keys."""
+    counts = {
+        name.removeprefix("negatives_"): counted.sum()
+        for name, counted in figures.items()
+        if name.startswith("negatives_")
+    }
     return {f"share_{name}": count / sum(counts.values()) for name, count in counts.items()}
 
 

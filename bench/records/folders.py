@@ -15,6 +15,9 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/
     failure.txt          why the last start by a sweep failed; the next start removes it
     sheet.png            a picture sheet, where one was asked for
 
+runs/<dataset>/<split>/warm_up/<seed>-<id>/
+    state.pt             all that a run needs to go on behind its warm-up
+
 runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
     maps/<id>.npz        activation maps of an image's tags
     maps.jsonl           a line for each map: its digest, and that of all it was made of
@@ -274,13 +277,35 @@ def _claimed(folder: Path, file: Path, wait: Callable[[TextIO], None]) -> Iterat
         with writing(folder):
             for torn in folder.rglob(".*.tmp"):  # of a process killed while it wrote
                 torn.unlink(missing_ok=True)
-        yield lock
+        try:
+            yield lock
+        finally:
+            # Closing alone would leave it to the loader processes that were forked meanwhile.
+            fcntl.flock(lock.fileno(), fcntl.LOCK_UN)
 
 
 def _named(lock: TextIO) -> str:
     """Who wrote that it holds the lock: nobody, between taking it and writing."""
     lock.seek(0)
     return lock.read(200).strip() or "another process"
+
+
+class WarmUpFolder:
+    """The state behind a warm-up, which runs of a seed share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state = path / "state.pt"
+
+    @classmethod
+    def of(cls, root: Path, dataset: str, split: str, seed: int, warm_up_id: str) -> WarmUpFolder:
+        return cls(root / dataset / split / "warm_up" / f"{seed}-{warm_up_id}")
+
+    @contextmanager
+    def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
+        """As that of a SeedFolder."""
+        with _claimed(self.path, self.path / ".lock", lambda lock: wait()):
+            yield
 
 
 class SeedFolder:

@@ -8,38 +8,50 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.records.atomic import writing
 
 
 class Ledger:
-    """One line a file, the newest wins: {"id": "a", "sha256": "12...", "of": "34..."}."""
+    """One line a file, the newest wins: {"id": "a", "sha256": "12...", "of": "34..."}, and maybe the
+    "seconds" that it took."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines: dict[str, tuple[str, str]] = {}
+        self._seconds: dict[str, float] = {}
         data = path.read_bytes() if path.exists() else b""
         for line in data.split(b"\n"):
             try:
                 entry = json.loads(line)
                 self._lines[str(entry["id"])] = (str(entry["sha256"]), str(entry["of"]))
+                self._seconds[str(entry["id"])] = float(entry.get("seconds", 0.0))
             except (ValueError, TypeError, KeyError, RecursionError):  # torn by a kill: it is made again
                 continue
 
-    def add(self, id: str, digest: str, of: str) -> None:
+    def add(self, id: str, digest: str, of: str, seconds: float | None = None) -> None:
         """A file was made. It is on disk by now; this line may be lost, and then it is made again.
+
+        Args:
+            seconds: What it took, where that is kept.
 
         Raises WriteError.
         """
         self._lines[id] = (digest, of)
+        self._seconds[id] = seconds or 0.0
+        took = {} if seconds is None else {"seconds": seconds}
         # The first byte ends a line that a kill has torn.
-        line = f"\n{json.dumps({'id': id, 'sha256': digest, 'of': of})}".encode()
+        line = f"\n{json.dumps({'id': id, 'sha256': digest, 'of': of, **took})}".encode()
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
                 file.write(line)
+
+    def seconds(self, ids: Iterable[str]) -> float:
+        """What these files took together, in whichever start they were made; as far as it is known."""
+        return sum(self._seconds.get(id, 0.0) for id in ids)
 
     def sound(self, files: Mapping[str, Path], of: Mapping[str, str] | None = None) -> dict[str, str]:
         """The digests of those of the files that are sound, by id.

@@ -114,6 +114,16 @@ class _Config(BaseModel):
     tags: str = "given"
 
 
+class SeedCost(Record):
+    """What the CAM seeds of a run took before it; all weak runs of a seed share them."""
+
+    classifier_seconds: Amount  # of its training
+    classifier_peak_memory_mib: Amount
+    map_seconds: Amount
+    map_peak_memory_mib: Amount | None = None  # None where the maps were there already
+    refine_core_seconds: Amount
+
+
 class Result(Record):
     """result.json: one finished run."""
 
@@ -140,6 +150,7 @@ class Result(Record):
         Point
     ]  # evaluations during training, the last weights included; its maximum is the oracle column
     train_seconds: Amount
+    shared_seconds: Amount | None = None  # of them, those of a warm-up that another run has trained
     eval_seconds: Amount
     peak_memory_mib: Amount
     split_digests: dict[str, str]
@@ -149,6 +160,26 @@ class Result(Record):
     # Records from before this field have the default.
     label_seconds: dict[str, Amount] = Field(default_factory=lambda: dict(LABEL_SECONDS))
     contents: Contents | None = None  # None in records from before this field, which are written without it
+    seed_cost: SeedCost | None = None  # None without CAM seeds, and in records from before this field
+    # Means behind the warm-up: "gradient_share/contrast", of a term on encoder and decoder,
+    # "share_unlabeled", of a step's new negative keys. None where there are none.
+    health: dict[str, Share] | None = None
+
+    @property
+    def whole_seconds(self) -> float | None:
+        """Of training, with the classifier and the maps of the CAM seeds it learned from; None where these
+        are not recorded."""
+        if self.config.get("cam_seeds") is None:
+            return self.train_seconds
+        of = self.seed_cost
+        return None if of is None else self.train_seconds + of.classifier_seconds + of.map_seconds
+
+    @property
+    def whole_peak_mib(self) -> float:
+        """The largest peak of all that `whole_seconds` counts, as far as it is recorded."""
+        of = self.seed_cost
+        before = (of.classifier_peak_memory_mib, of.map_peak_memory_mib or 0.0) if of else ()
+        return max([self.peak_memory_mib, *before])
 
     @property
     def weights_file_digest(self) -> str | None:
@@ -158,7 +189,7 @@ class Result(Record):
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Records of before a field stay what they were."""
-        without = {"contents", "own"}
+        without = {"contents", "own", "shared_seconds", "seed_cost", "health"}
         return {key: value for key, value in write(self).items() if value is not None or key not in without}
 
     @field_validator("config")
@@ -251,14 +282,16 @@ class SeedReport(Record):
     strict: float  # as used: chosen by the policy, where it is not "fixed"
     loose: float
     opened: list[str]  # ids whose masks the policy has read
-    map_seconds: Amount  # of the network, for all images made in the last start
+    map_seconds: Amount  # of the network, for all images; in older reports for those of the last start
+    map_peak_memory_mib: Amount | None = None  # None where the last start has made no map
     refine_core_seconds: Amount  # of thresholds and refinement, summed over the processes
     settings: dict[str, Any]
     contents: Contents | None = None  # None in reports from before this field, which are written without it
 
     @model_serializer(mode="wrap")
-    def _without_no_contents(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in write(self).items() if (key, value) != ("contents", None)}
+    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        without = {"contents", "map_peak_memory_mib"}
+        return {key: value for key, value in write(self).items() if value is not None or key not in without}
 
 
 class Listing(Record):

@@ -292,6 +292,7 @@ class Machine(Knobs):
     checkpoint_every: Steps = 100  # steps between checkpoints
     tensorboard: bool = True
     audit: bool = False  # open withheld masks, for health figures only: no loss depends on them
+    share_warmup: bool = True  # take the warm-up that another run of the seed has trained alike
 
     @property
     def runs(self) -> Path:

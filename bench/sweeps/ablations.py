@@ -6,7 +6,7 @@ A named sweep is bench/sweeps/<name>.yaml or a user's own file of that form.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,9 @@ class SweepFile(Knobs):
     variants: dict[str, dict[str, Any]] = Field(min_length=2)  # knobs of each; the first is the reference
     published: Published | None = None
     note: str = ""
+    # What must be at work for the sweep to say anything: least values of figures that results keep as their
+    # health, such as {share_unlabeled: 0.2}, in the runs of the reference.
+    needs: dict[str, float] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _rows(self) -> SweepFile:
@@ -65,6 +68,7 @@ class Ablation:
     variants: Mapping[str, Mapping[str, Any]]  # the first is the reference
     published: Published | None
     note: str
+    needs: Mapping[str, float] = field(default_factory=dict)  # see SweepFile
 
     @property
     def reference(self) -> str:
@@ -114,7 +118,7 @@ def read_ablation(path: Path) -> Ablation:
     for one, other in combinations(variants, 2):
         if variants[one] == variants[other]:
             raise ConfigError(f"{path}: the variants {one!r} and {other!r} are the same; drop one of them.")
-    return Ablation(path.stem, file.title, file.method, variants, file.published, file.note)
+    return Ablation(path.stem, file.title, file.method, variants, file.published, file.note, file.needs)
 
 
 def sweeps_of(methods: Collection[str]) -> list[Ablation]:

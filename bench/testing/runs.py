@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from bench.contract import Batch, Method, Progress, Supervision
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
+from bench.machine import Stop
 from bench.pipeline import run
 from bench.plan import plan
 from bench.records.logs import read_metrics
@@ -23,6 +24,7 @@ from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
 from bench.testing import tiny
 from bench.testing.case import STEPS, Case, Terms, refused
+from bench.training import session
 from datasets.folder import Folder
 
 GARBAGE = b"no image at all"
@@ -126,6 +128,24 @@ def an_audit_changes_no_bit(case: Case) -> None:
         assert {key: longer[key] for key in line} == line, "an audit changes a figure of the log"
 
 
+def a_shared_warm_up_is_its_own(case: Case) -> None:
+    """Where it has one: weights and log of a run that takes it are those of one that trains it itself."""
+    warmup = ["method.warmup=2"] if "warmup" in case.info.knobs.model_fields else []
+    with case.configured("protocol.steps=5", *warmup) as config:
+        if not session.trainer_of(plan(config), Quiet(), Stop()).warmup:
+            return
+        place = {"share_warmup": False, "out": f"{config.machine.out}-alone"}
+        alone = plan(config.model_copy(update={"machine": config.machine.model_copy(update=place)}))
+        made = plan(config)
+        run(alone, Quiet())
+        run(made, Quiet())
+        taken = run(made, Quiet(), overwrite=True)
+        assert taken.shared_seconds, "the warm-up of its own first run is not taken"
+        same = alone.folder.weights.read_bytes() == made.folder.weights.read_bytes()
+        same = same and read_metrics(alone.folder.metrics) == read_metrics(made.folder.metrics)
+    assert same, "after_step() keeps something of the warm-up that its last step does not make anew"
+
+
 def losses_see_no_truth(case: Case) -> None:
     seen: list[Batch] = []
     compute = case.info.cls.losses
@@ -193,6 +213,7 @@ CHECKS = [
     a_run_opens_the_granted_masks,
     an_audit_opens_the_withheld_masks,
     an_audit_changes_no_bit,
+    a_shared_warm_up_is_its_own,
     losses_see_no_truth,
 ]
 OF_THE_CLASS = [  # whatever the views

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -46,8 +46,11 @@ class Log:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
+            new = not self.events.exists()
             with writing(self.events):
                 self.writer = SummaryWriter(str(self.events), purge_step=step + 1)
+                for line in lines if new else ():  # of a warm-up that another run has trained
+                    self._draw(json.loads(line))
 
     def _kept(self, step: int, state: Mapping[str, Any]) -> list[bytes]:
         lines = [(text + b"\n", at) for text, at in whole_lines(self.path)]
@@ -124,6 +127,20 @@ class Log:
         if self.writer is not None:
             with writing(self.events):
                 self.writer.close()
+
+
+SHARES = ("share_", "gradient_share/")  # how the figures begin that a result keeps the means of
+
+
+def mean_shares(lines: Iterable[Mapping[str, Any]], warmup: int) -> dict[str, float]:
+    """The mean of each share in the log lines behind the warm-up, a share where it is known: how much of a
+    method was at work."""
+    found: dict[str, list[float]] = {}
+    for line in lines:
+        for name, value in line.items() if line["step"] > warmup else ():
+            if name.startswith(SHARES) and isinstance(value, float | int):
+                found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 
 def _without_nan(value: Any) -> Any:

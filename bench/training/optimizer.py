@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -27,9 +29,20 @@ def build_optimizer(method: nn.Module, protocol: Protocol) -> torch.optim.Optimi
         return torch.optim.AdamW(
             groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
-    return torch.optim.SGD(
+    sgd = torch.optim.SGD(
         groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
     )
+    sgd.register_step_pre_hook(_begin_momentum)
+    return sgd
+
+
+def _begin_momentum(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    """Momentum begins at zero, which gives the same as to begin with the first gradient. Without it fused SGD
+    fails where some parameters, say of a head that a warm-up leaves alone, get theirs later than others."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if parameter.grad is not None and "momentum_buffer" not in optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def lr_factor(schedule: Schedule, step: int, steps: int) -> float:

@@ -6,10 +6,10 @@ named after n, so stopping, resuming, and the number of workers change nothing.
 
 from __future__ import annotations
 
-import resource
 import time
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from bench.contents.changes import not_trained_on
 from bench.contract import ABSENT, Batch, Dataset, Method, Progress, Supervision
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
-from bench.machine import Stop
+from bench.machine import Stop, peak_memory_mib
 from bench.networks.weights import Weights
 from bench.ops.teacher import Teacher
 from bench.plan import Plan
@@ -28,8 +28,10 @@ from bench.randomness import seed_for, torch_seeded
 from bench.records.schema import Contents, Point
 from bench.scoring.inference import Inference, evaluate, score
 from bench.training import checkpoint
+from bench.training.gradient_shares import gradient_shares, measured_steps
 from bench.training.metrics_log import Log
 from bench.training.optimizer import build_optimizer, lr_factor, set_lr
+from bench.training.warm_up import warm_up_terms
 from datasets.loaders import StepBatches, iterate, worker_failures
 
 NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
@@ -45,6 +47,14 @@ class Parts:
     method: Method  # on the device, in train mode
     batches: StepBatches
     device: str  # "cpu", "cuda" or "cuda:1"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What the warm-up took that this run has from another one."""
+
+    seconds: float = 0.0  # among `train_seconds`
+    peak_memory_mib: float = 0.0
 
 
 def _teacher(plan: Plan, method: Method) -> Teacher | None:
@@ -66,7 +76,13 @@ class Trainer:
         self.optimizer = build_optimizer(self.method, self.protocol)
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.protocol.precision == "fp16")
         self.step = 0
+        self.warmup = self.method.warmup_steps(self.protocol.steps)  # steps
+        self.warmed_up: Callable[[Log], None] | None = None  # called once, after the last of them
+        # A compiled network keeps no graph for a second backward pass.
+        measured = measured_steps(self.warmup, self.protocol.steps)
+        self.measured = frozenset() if self.config.machine.compile else measured
         self.train_seconds = 0.0
+        self.shared = Spent()
         self.curve: list[Point] = []
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
         self.contents: Contents | None = None  # what the run is made of; a checkpoint goes on with no other
@@ -100,6 +116,10 @@ class Trainer:
                     self._check_losses()
                     lr = self.optimizer.param_groups[0]["lr"]
                     self.display.update(self.step, log.flush({"step": self.step, "lr": lr}))
+                if self.step == self.warmup and self.warmed_up is not None:
+                    self.train_seconds, _ = self._elapsed(started)
+                    self.warmed_up(log)
+                    started = time.monotonic()
                 if self._curve_is_due():
                     self.train_seconds, _ = self._elapsed(started)
                     self._evaluate_for_curve(log)
@@ -123,12 +143,11 @@ class Trainer:
         set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
         batch = batch.map(self._to_device)
         truth, batch = batch.truth, replace(batch, truth=ABSENT)
-        self.method.notes.clear()
-        dtype = DTYPES.get(self.protocol.precision)
-        with torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None):
-            terms = self.method.losses(batch, at)
+        terms = self._terms(batch, at)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
+        if at.step in self.measured and len(terms) > 1:
+            self._note_gradient_shares(terms)
         self.scaler.scale(total).backward()
         self._audit(truth, at)
         if self.protocol.clip is not None:
@@ -142,6 +161,25 @@ class Trainer:
             self.teacher.update(self.method.net, rule.decay, at.step if rule.ramp else None)
         self.non_finite = torch.where(total.detach().isfinite(), 0, self.non_finite + 1)
         return total.detach(), {name: term.detach() for name, term in terms.items()}
+
+    def _terms(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        """The terms of the method's loss, or those of the warm-up."""
+        self.method.notes.clear()
+        if self.warmup:
+            self.method.note("warmup_steps", torch.full((), self.warmup, device=self.device))
+        dtype = DTYPES.get(self.protocol.precision)
+        with torch.autocast(torch.device(self.device).type, dtype=dtype, enabled=dtype is not None):
+            if at.step < self.warmup:
+                return warm_up_terms(self.method, batch.labeled)
+            return self.method.losses(batch, at)
+
+    def _note_gradient_shares(self, terms: dict[str, Tensor]) -> None:
+        """On encoder and decoder, which all terms train."""
+        net: Any = self.method.net
+        parameters = [*net.encoder.parameters(), *net.decoder.parameters()]
+        scaled = {name: self.scaler.scale(term.float()) for name, term in terms.items() if term.requires_grad}
+        for name, share in gradient_shares(scaled, parameters).items():
+            self.method.note(f"gradient_share/{name}", share)
 
     def _audit(self, truth: Tensor | None, at: Progress) -> None:
         """The figures of the truth become notes. Without the truth they are dropped, with all they hold."""
@@ -176,14 +214,17 @@ class Trainer:
 
     # State --------------------------------------------------------------------------------------------------
 
+    def refuse_non_finite(self, kept: Iterable[Tensor]) -> None:
+        """Raise BenchError where a tensor is not finite: no such state is saved."""
+        finite = [value.isfinite().all() for value in kept if value.is_floating_point()]
+        if not torch.stack([one.to(self.device) for one in finite]).all():  # waits for the device once
+            self._refuse_non_finite()
+
     def save(self, log: Log) -> None:
         """Write the checkpoint, unless the weights are not finite: then the one before stays."""
         state = self.method.state_dict()
         teacher = None if self.teacher is None else self.teacher.state_dict()
-        kept = [*state.values(), *(teacher or {}).values()]
-        finite = [value.isfinite().all() for value in kept if value.is_floating_point()]
-        if not torch.stack([one.to(self.device) for one in finite]).all():  # waits for the device once
-            self._refuse_non_finite()
+        self.refuse_non_finite([*state.values(), *(teacher or {}).values()])
         checkpoint.save(
             self.folder.checkpoint,
             {
@@ -195,6 +236,7 @@ class Trainer:
                 "scaler": self.scaler.state_dict(),
                 "curve": [point.model_dump() for point in self.curve],
                 "train_seconds": self.train_seconds,
+                "shared": asdict(self.shared),
                 "non_finite": self.non_finite,
                 "contents": self.contents.model_dump(exclude=self._later) if self.contents else None,
                 "log": log.state(),
@@ -227,6 +269,7 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
         self.train_seconds = state["train_seconds"]
+        self.shared = Spent(**state.get("shared", {}))
         self.curve = [Point(**point) for point in state["curve"]]
         self.non_finite = state["non_finite"]
         self.log_state = state.get("log")
@@ -259,8 +302,10 @@ class Trainer:
         return bool(every) and 0 < self.step < self.protocol.steps and self.step % every == 0 and missing
 
     def _evaluate_for_curve(self, log: Log) -> None:
+        # In the warm-up the same for every method, so that the points are shared with it.
+        warm = self.teacher is None and self.step <= self.warmup
         try:
-            miou = score(self.counts(self.headline(), "curve").sum(0)).miou
+            miou = score(self.counts(self.method.net if warm else self.headline(), "curve").sum(0)).miou
         except Interrupted:
             self.save(log)
             raise
@@ -268,6 +313,4 @@ class Trainer:
         log.write({"step": self.step, "miou": miou})
 
     def peak_memory_mib(self) -> float:
-        if self.device.startswith("cuda"):
-            return torch.cuda.max_memory_allocated() / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return max(peak_memory_mib(self.device), self.shared.peak_memory_mib)

@@ -10,7 +10,7 @@ from bench.records.schema import Result
 from reports.groups import COLUMNS, Group, Split
 from reports.plots import picture as p
 from reports.plots import steps
-from reports.sheets.health import EVALUATION, SCALARS, VECTORS, WARMUP
+from reports.sheets.health import EVALUATION, GRADIENT, SCALARS, VECTORS, WARMUP
 
 MOST_TERMS = 6  # panels of single terms in one picture
 SCORE = steps.Figure(COLUMNS["last"][0], "%", band=True)
@@ -54,7 +54,8 @@ def terms(logs: Sequence[Lines]) -> list[str]:
     for lines in logs:
         for line in lines:
             for name, value in line.items():
-                if name not in names and name not in NO_TERMS and isinstance(value, int | float):
+                figure = name in NO_TERMS or name.startswith(GRADIENT)
+                if name not in names and not figure and isinstance(value, int | float):
                     names[name] = None
     return list(names)
 

@@ -21,7 +21,10 @@ FILLS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mixed": ("half", "masks and tags", {"fillstyle": "left", "markerfacecoloralt": "white"}),
 }
 LOG_RANGE = 5  # a wider range of hours is drawn on a log scale
-HOW_TRAINED = "Training of one run, mean over seeds, without evaluation. Size: peak memory."
+HOW_TRAINED = (
+    "Training of one run, mean over seeds, without evaluation; on CAM seeds with the classifier and its "
+    "maps, where these are recorded. Size: peak memory."
+)
 COST_PANELS = 6  # of one picture
 AREA = (16.0, 90.0)  # square points of a marker: at no memory, and at the largest peak of the group
 
@@ -212,8 +215,10 @@ def _trained(group: Group, split: Split) -> list[Point]:
         runs = [run.result for run in row.on(split) if run.result.train_seconds > 0]
         cell = summarise(score_of(run, "last") for run in runs) if runs else None
         if p.known(cell):
-            spent = summarise(run.train_seconds for run in runs).mean / 3600
-            memory = max(run.peak_memory_mib for run in runs)
+            # Of records from before the classifier's cost was kept, the training alone.
+            whole = [run.train_seconds if run.whole_seconds is None else run.whole_seconds for run in runs]
+            spent = summarise(whole).mean / 3600
+            memory = max(run.whole_peak_mib for run in runs)
             points.append(Point(number, row.label, split, spent, cell, memory=memory))
     return points
 

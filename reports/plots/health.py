@@ -11,7 +11,16 @@ import numpy as np
 from reports.groups import Group, Split
 from reports.plots import picture as p
 from reports.plots import steps
-from reports.sheets.health import CLASS_FIGURES, PERCENT, SCALAR_FIGURES, Figures, Health, Noted, Values
+from reports.sheets.health import (
+    CLASS_FIGURES,
+    GRADIENT,
+    PERCENT,
+    SCALAR_FIGURES,
+    Figures,
+    Health,
+    Noted,
+    Values,
+)
 
 WIDTH = 11.8  # inches of a picture of two columns
 
@@ -79,16 +88,19 @@ def _lines(figures: Figures, health: Health) -> p.Panel:
     for number, (name, said) in enumerate(figures.figures.items()):
         if name not in health.figures:
             continue
-        mean, *ends = _over_runs(factor * health.figures[name])
+        values = factor * health.figures[name]
+        # A figure that is measured now and then is a line through these points.
+        seen = np.isfinite(values).any(0) if name.startswith(GRADIENT) else np.full(len(health.steps), True)
+        mean, *ends = _over_runs(values[:, seen])
         look = {
             "color": p.COLOURS[number % len(p.COLOURS)],
             "linestyle": p.LINES[number % len(p.LINES)],
             "linewidth": 1.6,
-            "marker": "o" if len(health.steps) == 1 or np.isfinite(mean).sum() == 1 else "",
+            "marker": "o" if name.startswith(GRADIENT) or np.isfinite(mean).sum() == 1 else "",
             "markersize": 4,
         }
         low, high = ends if health.runs > 1 else (None, None)
-        lines.append(p.Line(said, health.steps, mean, look, low, high, band=True))
+        lines.append(p.Line(said, health.steps[seen], mean, look, low, high, band=True))
     return p.Panel(
         title=figures.title,
         x=p.Axis(limits=(0, health.steps[-1])),

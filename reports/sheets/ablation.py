@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from bench.records.schema import Result
 from bench.sweeps.ablations import Ablation
-from reports.groups import SEEDS, Group, Run, applies, settings_of
+from reports.groups import SEEDS, Group, Run, Split, applies, settings_of
 from reports.sheets import sheet as s
 from reports.statistics import Summary, paired_difference, summarise
 
@@ -110,6 +110,7 @@ def _sheet(group: Group, ablation: Ablation, setting: str, runs: Variants) -> s.
     same = published is not None and published.dataset == group.dataset
     elsewhere = "another protocol" if same else "another data set"
     notes = [f"Difference: to {ablation.reference!r}, mean ± spread (n) over the seeds run in both."]
+    notes += _not_testable(group, ablation, by_split[ablation.reference])
     if published:
         notes.append(
             f"Paper: {published.source}; {elsewhere}, so compare the order of the rows, not the numbers."
@@ -126,6 +127,27 @@ def _sheet(group: Group, ablation: Ablation, setting: str, runs: Variants) -> s.
         _lines(group, ablation, records, elsewhere),
         notes=[*notes, *([ablation.note] if ablation.note else []), *group.notes],
     )
+
+
+WORDS = {
+    "gradient_share/contrast": "of the gradient is the contrast's",
+    "share_unlabeled": "of the new negative keys are unlabeled",
+}
+
+
+def _not_testable(
+    group: Group, ablation: Ablation, reference: Mapping[Split, Mapping[int, Run]]
+) -> Iterator[str]:
+    """Where the reference hardly does what the sweep is about, so that no variant can tell."""
+    for split in group.splits:
+        of = [run.result.health for run in reference.get(split, {}).values() if run.result.health]
+        found = []
+        for name, least in ablation.needs.items():
+            values = [health[name] for health in of if name in health]
+            if values and (share := sum(values) / len(values)) < least:
+                found.append(f"{100 * share:.0f} % {WORDS.get(name, name)} (least: {100 * least:.0f} %)")
+        if found:
+            yield f"Not testable here on {split.label}: {' and '.join(found)}."
 
 
 def _lines(group: Group, ablation: Ablation, records: Sequence[s.Record], elsewhere: str) -> s.Lines:

@@ -13,15 +13,22 @@ from reports.statistics import summarise
 FIGURES = {  # their headings, and how their numbers are written
     "seconds_per_step": ("s per step", ".3g"),
     "images_per_second": ("images/s", ".3g"),
+    "train_seconds": ("training s", ".3g"),
+    "classifier_seconds": ("classifier s", ".3g"),
+    "map_seconds": ("maps s", ".3g"),
+    "whole_seconds": ("all three s", ".3g"),
     "peak_memory_mib": ("peak MiB", ".0f"),
     "scoring_seconds": ("scoring s", ".3g"),
     "crf_core_hours": ("CRF core-hours", ".3g"),
 }
+PARTS = ("train_seconds", "classifier_seconds", "map_seconds", "whole_seconds")  # where a run has CAM seeds
 NOTES = (
-    "Over all runs of a row together; peak MiB: the largest; scoring s and CRF core-hours: means over the "
-    "runs that have them, whose number is in brackets where it is smaller.",
+    "Over all runs of a row together; peak MiB: the largest, that of a classifier among them; all other "
+    "seconds and hours: means over the runs that have them, whose number is in brackets where it is smaller.",
     "images/s: steps times the protocol's batch, labeled and unlabeled, by training seconds. The unlabeled "
     "part counts for every method on a split that has any, looked at or not.",
+    "classifier s and maps s: of the CAM seeds that a run learned from, all of it in each row, though the "
+    "runs of a seed share them. A warm-up that another run of the seed has trained counts as a run's own.",
     "scoring s: of the passes of the command score. CRF core-hours: refinement of the CAM seeds, once for "
     "all methods of a seed. What is nowhere recorded has no column.",
 )
@@ -36,6 +43,7 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
             they are known.
     """
     records = []
+    weak = any(run.result.seed_cost for run in group.runs)
     for row in group.rows:
         for split in group.splits:
             if not (here := row.on(split)):
@@ -44,15 +52,18 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
             found_scores = [scores[run.folder] for run in here if run.folder in scores]
             passes = [_seconds(found) for found in found_scores if found.entries]
             core_hours = [refined[run.folder] / 3600 for run in here if run.folder in refined]
+            parts = _parts(runs) if weak else {}
             figures = {
                 "seconds_per_step": sum(run.train_seconds for run in runs)
                 / max(sum(run.steps for run in runs), 1),
                 "images_per_second": images_per_second(runs),
-                "peak_memory_mib": max(run.peak_memory_mib for run in runs),
+                **{name: _mean(parts.get(name, ())) for name in PARTS},
+                "peak_memory_mib": max(run.whole_peak_mib for run in runs),
                 "scoring_seconds": _mean(passes),
                 "crf_core_hours": _mean(core_hours),
             }
             few = {"scoring_seconds": len(passes), "crf_core_hours": len(core_hours)}
+            few |= {name: len(values) for name, values in parts.items()}
             texts = {
                 heading: _text(figures[name], form, few.get(name, len(runs)), len(runs))
                 for name, (heading, form) in FIGURES.items()
@@ -64,6 +75,18 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
     columns = ("method", *s.SPLIT_COLUMNS, "runs", *FIGURES)
     lines = s.listed(records, shown)
     return s.sheet_of(group, "cost", "cost", columns, records, lines, names=2, notes=NOTES)
+
+
+def _parts(runs: Sequence[Result]) -> dict[str, list[float]]:
+    """Seconds of each run: its training, the classifier and the maps before it, and all of these together;
+    nothing where it is not recorded."""
+    costs = [run.seed_cost for run in runs if run.seed_cost]
+    return {
+        "train_seconds": [run.train_seconds for run in runs],
+        "classifier_seconds": [cost.classifier_seconds for cost in costs],
+        "map_seconds": [cost.map_seconds for cost in costs],
+        "whole_seconds": [whole for run in runs if (whole := run.whole_seconds) is not None],
+    }
 
 
 def _text(figure: float | None, form: str, n: int, of: int) -> str:

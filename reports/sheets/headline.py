@@ -11,6 +11,7 @@ from reports.statistics import summarise
 MODULES: dict[Column, tuple[str, str]] = {
     "student": ("student", "student"),
     "last": ("predictor", "predictor"),
+    "own": ("own", "own predictor"),
     "oracle": ("oracle", "oracle (optimistic)"),
 }
 
@@ -50,10 +51,17 @@ def modules(group: Group) -> s.Sheet:
         for split in group.splits:
             runs = [run.result for run in row.on(split)]
             for column, (scored, heading) in MODULES.items():
-                cell = summarise(score_of(run, column) for run in runs) if runs else None
+                having = [run for run in runs if column != "own" or run.own]
+                cell = summarise(score_of(run, column) for run in having) if having else None
                 said = {"method": row.label, "scored": scored, "module": heading}
                 records.append(said | s.split_record(split) | s.summary_record(cell))
-    known = [record for record in records if record["cell"]]
+    own = any(run.result.own for run in group.runs)
+    here = {(run["method"], run["heading"]) for run in records if run["cell"]}
+    known = [
+        record
+        for record in records
+        if (record["method"], record["heading"]) in here and (own or record["scored"] != "own")
+    ]
     lines = s.crossed(known, {"method": "method", "split": "heading"}, "module", s.mean_text)
     scores = [score for run in group.runs for score in (run.result.student, run.result.predictor)]
     return s.sheet_of(
@@ -65,8 +73,9 @@ def modules(group: Group) -> s.Sheet:
         [[*line[:-1], "", line[-1]] for line in lines],  # the oracle stands apart
         names=2,
         notes=(
-            "predictor: the module that the method is scored by; it may be the student. Student and "
-            "predictor are of the last weights.",
+            f"predictor: what a method is scored by, {group.scored_module}; it may be the student."
+            + (" own predictor: what the method itself names." if own else "")
+            + " All but the oracle are of the last weights.",
             f"oracle: {COLUMNS['oracle'][1]}. It may not stand beside the numbers of last weights.",
             *note_on_classes({score.classes_averaged for score in scores}),
         ),

@@ -22,6 +22,7 @@ from reports.sheets import sheet as s
 Values = NDArray[np.float64]
 PERCENT = "%"
 LARGEST = 1e100  # of a number that is drawn
+GRADIENT = "gradient_share/"  # before the name of a term, measured at a few steps of a run
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,16 @@ SCALAR_FIGURES = (
             "share_certain": "classes the image has no tag of",
             "share_labeled": "labeled pixels",
             "share_unlabeled": "unreliable pixels",
+        },
+    ),
+    Figures(
+        "Share of the gradient",
+        PERCENT,
+        {
+            f"{GRADIENT}labeled": "of the labeled term",
+            f"{GRADIENT}unlabeled": "of the pseudo-labels",
+            f"{GRADIENT}consistency": "of the consistency",
+            f"{GRADIENT}contrast": "of the contrast",
         },
     ),
     Figures("Seeds", PERCENT, {"seed_decided": "decided pixels"}),
@@ -185,7 +196,8 @@ def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> lis
 
 
 def health_sheet(group: Group, noted: Sequence[Noted]) -> s.Sheet:
-    """The scalars of every cell at the end of its warm-up (the first line after it) and at its last step."""
+    """The scalars of every cell at the end of its warm-up (the first line after it) and at its last step; of
+    a figure that is measured now and then, the first and the last of them."""
     records = [record for cell in noted for record in _records(*cell)]
     lines = [["method", "split", "figure", "in the log", "after the warm-up", "last", "steps"]]
     for said, places in groupby(records, lambda of: (of["method"], of["heading"], of["said"], of["figure"])):
@@ -206,10 +218,13 @@ def health_sheet(group: Group, noted: Sequence[Noted]) -> s.Sheet:
 
 def _records(row: str, split: Split, health: Health) -> Iterator[s.Record]:
     """Each scalar at the one or two steps that are shown."""
-    after = np.flatnonzero(health.steps > (math.inf if health.warmup is None else health.warmup))
-    places = [*(int(at) for at in after[:1]), len(health.steps) - 1]
+    after = health.steps > (math.inf if health.warmup is None else health.warmup)
     for figures in SCALAR_FIGURES:
         for name in health.of(figures):
+            measured = np.ones_like(after)
+            if name.startswith(GRADIENT):
+                measured = np.isfinite(health.figures[name]).any(0)
+            places = [*np.flatnonzero(after & measured)[:1], *np.flatnonzero(measured)[-1:]]
             said = f"{figures.title}: {figures.figures[name]} ({figures.unit})"
             for at in places:
                 values = health.figures[name][:, at]

@@ -127,6 +127,13 @@ class FarPredictor(FixMatch):
         return Teacher(self.net)
 
 
+class RemembersWarmUp(FixMatch):
+    """Its teacher averages the students of the warm-up, which a run that takes it has not seen."""
+
+    def warmup_steps(self, total: int) -> int:
+        return 3
+
+
 class WeakViewsAlone(FixMatch):
     """Its student sees the weak view, whatever the protocol says."""
 
@@ -169,6 +176,7 @@ VIEWS = "the views of the protocol move the network under equal views"
         (TrainedTeacher, "gradient reaches all of the network and no teacher", "trained by the optimizer"),
         (MovesTeacher, "losses leave teachers alone", "do it in after_step"),
         (FarPredictor, "predictor is a module of its own that segments", "submodule of the method"),
+        (RemembersWarmUp, "a shared warm up is its own", "its last step does not make anew"),
         (LabelsAlone, "every stream it needs moves the network", "unlabeled images; they change nothing"),
         (WeakViewsAlone, VIEWS, "unlabeled.student changes nothing"),
         (Unmixed, VIEWS, "unlabeled.box changes nothing"),

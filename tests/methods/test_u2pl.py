@@ -25,6 +25,7 @@ from pointwise import (
 )
 from torch import Tensor
 
+from bench.training.warm_up import warm_up_terms
 from methods.u2pl import U2PL
 
 # Schedules ------------------------------------------------------------------------------------------------
@@ -92,16 +93,17 @@ def test_alpha_stays_where_it_is_not_dynamic() -> None:
 
 
 def test_the_warm_up_is_the_labeled_term_alone() -> None:
-    """3 of 30 steps; what the unlabeled images hold plays no part, and no key is kept."""
+    """It needs no unlabeled image, and no key is kept."""
     batch = batch_of(labeled([[pixel(sure(0, 3), 1)], [pixel(sure(1, 3), 2)]], [[0], [0]]))
-    method = build(U2PL, 3, rank_low=1, warmup=0.1)
-    for number in range(3):
-        terms = step(method, batch, number, 30)
-        assert terms == {"labeled": pytest.approx(-(math.log(0.9) + math.log(0.05)) / 2, abs=1e-5)}
-        assert classes_of_key(method) == []
+    method = build(U2PL, 3, rank_low=1)
+    terms = warm_up_terms(method, batch.labeled)
+    expected = -(math.log(0.9) + math.log(0.05)) / 2
+    assert {name: term.item() for name, term in terms.items()} == {
+        "labeled": pytest.approx(expected, abs=1e-5)
+    }
+    assert classes_of_key(method) == []
     assert step(method, batch, 3, 30).keys() == {"labeled", "unlabeled", "contrast"}
     assert classes_of_key(method) == [1]
-    assert method.notes["warmup_steps"] == 3
 
 
 @pytest.mark.parametrize(
@@ -111,9 +113,7 @@ def test_the_warm_up_is_the_labeled_term_alone() -> None:
 def test_the_warm_up_is_a_rounded_share_of_the_steps_or_their_number(
     warmup: float, total: int, steps: int
 ) -> None:
-    method = build(U2PL, 3, rank_low=1, warmup=warmup)
-    batch = batch_of(labeled([[pixel(EVEN, 1)]] * 2, [[0], [0]]))
-    assert [len(step(method, batch, number, total)) for number in range(steps + 1)] == [1] * steps + [3]
+    assert build(U2PL, 3, rank_low=1, warmup=warmup).warmup_steps(total) == steps
 
 
 def test_the_teacher_is_the_student_through_the_warm_up_and_once_after_it() -> None:

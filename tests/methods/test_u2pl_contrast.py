@@ -54,6 +54,7 @@ def test_an_unreliable_pixel_is_a_key_of_its_unlikely_classes(classes: int, keys
     assert all(held(method, c) == [100, 101] for c in keys)
     assert method.notes["negatives_unlabeled"].tolist() == [2 * (c in keys) for c in range(classes)]
     assert not method.notes["negatives_labeled"].any()
+    assert (method.notes["share_unlabeled"], method.notes["share_labeled"]) == (1, 0)
 
 
 @pytest.mark.parametrize(("label", "keys"), [(1, [0, 2]), (5, [0, 1, 2]), (0, [1, 2]), (IGNORE, [])])
@@ -64,6 +65,9 @@ def test_a_labeled_pixel_is_a_key_of_likely_classes_that_it_is_not(label: int, k
     assert classes_of_key(method) == keys
     assert all(held(method, c) == [7] for c in keys)
     assert method.notes["negatives_labeled"].tolist() == [c in keys for c in range(21)]
+    # The two blank unlabeled images have no keys here; without any key there is no share.
+    share = method.notes["share_unlabeled"]
+    assert share == 0 if keys else share.isnan()
 
 
 def test_labels_alone_give_keys_where_the_prediction_is_wrong() -> None:

@@ -327,21 +327,20 @@ def test_the_second_pass_is_by_the_statistics_of_labeled_and_mixed_images() -> N
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_other_terms_are_those_of_u2pl_where_the_passes_agree(seed: int) -> None:
-    """Pixel by pixel, with boxes and padding: the same labels, threshold, weight and warm-up."""
+    """Pixel by pixel, with boxes and padding: the same labels, threshold and weight."""
     generator = torch.Generator().manual_seed(seed)
     p = (2 * torch.randn(4, 12, 4, generator=generator)).softmax(2).tolist()
     rows = [[pixel(p[i][x], 12 * i + x) for x in range(12)] for i in range(4)]
     label = torch.randint(4, (2, 12), generator=generator).tolist()
     box, valid = ((torch.rand(2, 12, generator=generator) < 0.7).int().tolist() for _ in range(2))
     batch = batch_of(labeled(rows[:2], label), unlabeled(rows[2:], valid, box), classes=4)
-    for number, total in ((0, 10), (5, 10), (0, 100)):
-        ours, theirs = (build(cls, 4, warmup=0.02) for cls in BOTH)
+    for number, total in ((0, 10), (5, 10)):
+        ours, theirs = (build(cls, 4) for cls in BOTH)
         one, other = step(ours, batch, number, total), step(theirs, batch, number, total)
-        assert one.keys() == other.keys() and len(one) == (1 if total == 100 else 3)
+        assert one.keys() == other.keys() and len(one) == 3
         for name in one.keys() - {"contrast"}:
             assert other[name] == pytest.approx(one[name], abs=1e-6)
-        if total == 10:
-            assert torch.equal(ours.notes["threshold"], theirs.notes["threshold"])
+        assert torch.equal(ours.notes["threshold"], theirs.notes["threshold"])
 
 
 def test_contrast_trains_the_representation_and_no_teacher() -> None:
@@ -371,7 +370,8 @@ def test_padding_is_counted_nowhere() -> None:
 
     (first, notes), (second, others) = outcome(pixel(sure(0, 3), 1)), outcome(pixel([1 / 3] * 3, 2))
     assert first == second and first["contrast"] > 0
-    assert all(torch.equal(notes[name], others[name]) for name in notes)
+    for name, note in notes.items():
+        assert torch.equal(note.nan_to_num(-1), others[name].nan_to_num(-1)), name
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_missing_cells_are_named_and_unequal_seeds_counted(make: Any) -> None:
 def test_columns_show_last_oracle_and_student(make: Any) -> None:
     runs = [make(0.40, curve=[0.30, 0.46, 0.40], student=0.38)]
     assert shown(grouped(runs)) == {"supervised": ["40.0 (1)"]}
-    assert [score_of(run, column) for run in runs for column in COLUMNS] == [0.40, 0.46, 0.38]
+    assert [score_of(run, column) for run in runs for column in COLUMNS] == [0.40, 0.46, 0.38, 0.40]
     assert modules(grouped(runs)).lines[1][2:] == ("38.0 (1)", "40.0 (1)", "", "46.0 (1)")
 
 

@@ -408,7 +408,7 @@ def test_processes_change_no_bit(refine: str, weak: Config, edited: Edit) -> Non
     shutil.rmtree(planned.folder.report.parent)
     several = make_seeds(planned, Quiet(), jobs=2)
     assert made(planned) == seeds and len(seeds) == 12
-    times = ("map_seconds", "refine_core_seconds")
+    times = ("map_seconds", "map_peak_memory_mib", "refine_core_seconds")
     assert several.model_dump(exclude=set(times)) == one.model_dump(exclude=set(times))
 
 
@@ -460,7 +460,7 @@ def test_stopped_making_goes_on_where_it_was(
     whole = seeds_of(config.model_copy(update={"machine": machine}))
     report = make_seeds(whole, Quiet())
     assert made(whole) == made(planned) and len(made(whole)) == 16
-    times = {"map_seconds", "refine_core_seconds"}
+    times = {"map_seconds", "map_peak_memory_mib", "refine_core_seconds"}
     assert report.model_dump(exclude=times) == resumed.model_dump(exclude=times)
 
 
@@ -845,7 +845,7 @@ def test_a_cache_that_is_harmed_is_made_again_to_the_same_bits(harm: str, weak: 
     display = Quiet()
     again = make_seeds(planned, display)
     assert made(planned) == before
-    times = {"map_seconds", "refine_core_seconds"}
+    times = {"map_seconds", "map_peak_memory_mib", "refine_core_seconds"}
     assert again.model_dump(exclude=times) == report.model_dump(exclude=times)
     assert any("made again: " in line for line in display.said) == (not harm.startswith("the report"))
     silent = Quiet()

@@ -362,6 +362,7 @@ def test_no_setting_of_the_machine_changes_the_id(protocols: Path) -> None:
         "checkpoint_every": "1",
         "tensorboard": "false",
         "audit": "true",
+        "share_warmup": "false",
     }
     assert set(changes) == set(schema.Machine.model_fields)
     found = [make(), *(make(f"machine.{key}={value}") for key, value in changes.items())]

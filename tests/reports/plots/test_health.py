@@ -15,7 +15,7 @@ from matplotlib.collections import QuadMesh
 
 from bench.records.folders import RunFolder
 from bench.records.schema import Result
-from reports.plots import figure, health
+from reports.plots import curves, figure, health
 from reports.plots.picture import Picture
 from reports.report import write_report
 from reports.sheets.health import Health, gather, health_sheet
@@ -332,3 +332,23 @@ def test_a_torn_last_line_is_left_out_of_the_report(make: Any, tmp_path: Path) -
     write_report([tmp_path / "runs"], tmp_path / "out")
     (rows,) = [sheet.read_text() for sheet in (tmp_path / "out").glob("health-camvid-abcdef01.csv")]
     assert ",400," in rows and ",420," not in rows
+
+
+def test_what_is_measured_now_and_then_is_shown_where_it_is(make: Any) -> None:
+    """At the first and the last measurement behind the warm-up, and as points; no loss of its own."""
+    lines = lines_of()
+    for at, share in ((7, 0.2), (11, 0.1), (15, 0.05)):
+        lines[at] |= {"gradient_share/contrast": share, "gradient_share/labeled": 1 - share}
+        lines[at]["gradient_share/of_a_plugin"] = 0.5
+    group = grouped([make(0.4, method="u2pl")])
+    (row,), (split,) = group.rows, group.splits
+    sheet = health_sheet(group, [(row.label, split, healthy([lines]))])
+    (line,) = [line for line in sheet.lines if "of the contrast" in line[2]]
+    assert line[2:] == ("Share of the gradient: of the contrast (%)", line[3], "20.0", "5.0", "160, 320")
+    drawn = health.picture(healthy([lines]), name="n", title="t", alt="a", heading="h")
+    (panel,) = [panel for panel in drawn.panels if panel and panel.title == "Share of the gradient"]
+    assert [list(one.x) for one in panel.lines] == [[160, 240, 320]] * 2
+    assert all(one.look["marker"] == "o" for one in panel.lines)
+    (folder,) = [run.folder for run in group.runs]
+    terms = curves.learning(group, {folder: lines})
+    assert not [text for text in map(str, terms) if "gradient_share" in text]

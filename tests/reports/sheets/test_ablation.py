@@ -142,6 +142,38 @@ def test_the_papers_numbers_are_marked_as_of_elsewhere(run: Any) -> None:
     assert "another protocol" in text and "another data set" not in text
 
 
+def notes_of(results: list[Result], **needs: float) -> list[str]:
+    named = {name.replace("_of_", "/"): least for name, least in needs.items()}
+    (table,) = ablation_tables(results, Ablation(**{**vars(SWEEP), "needs": named}))
+    return [note for note in table.sheet.notes if "Not testable" in note]
+
+
+def test_a_sweep_says_itself_where_nothing_can_be_told(run: Any) -> None:
+    """By the runs of the reference, the mean over its seeds, split by split."""
+
+    def healthy(contrast: float, keys: float, **fields: Any) -> Result:
+        return run(0.4, health={"gradient_share/contrast": contrast, "share_unlabeled": keys}, **fields)
+
+    needs = {"gradient_share_of_contrast": 0.1, "share_unlabeled": 0.2}
+    weak = [healthy(0.04, 0.3), healthy(0.06, 0.3, seed=1)]
+    expected = "Not testable here on 1_8: 5 % of the gradient is the contrast's (least: 10 %)."
+    assert notes_of(weak, **needs) == [expected]
+    both = "Not testable here on 1_8: 5 % of the gradient is the contrast's (least: 10 %) and 4 % of the new "
+    assert notes_of([healthy(0.05, 0.04)], **needs) == [both + "negative keys are unlabeled (least: 20 %)."]
+    assert notes_of([healthy(0.1, 0.2)], **needs) == [], "at the least it is testable"
+    assert notes_of(weak) == [] == notes_of([run(0.4)], **needs), "without the figures nobody knows"
+    assert notes_of([healthy(0.5, 0.5), healthy(0.01, 0.5, origin="all")], **needs) == [], "another variant"
+    elsewhere = [healthy(0.5, 0.5), healthy(0.5, 0.1, split="full")]
+    assert [note[:29] for note in notes_of(elsewhere, **needs)] == ["Not testable here on full: 10"]
+
+
+def test_the_sweeps_about_the_contrast_need_it_to_be_at_work() -> None:
+    ranks = read_ablation(sweep_file("u2pl_ranks"))
+    assert ranks.needs == {"gradient_share/contrast": 0.1, "share_unlabeled": 0.2}
+    assert read_ablation(sweep_file("u2pl_temperature")).needs == {"gradient_share/contrast": 0.1}
+    assert read_ablation(sweep_file("u2pl_warmup")).needs == {}
+
+
 def test_the_csv_has_a_line_for_each_variant_on_each_split(run: Any) -> None:
     (table,) = ablation_tables([run(0.4), run(0.5, "all")], SWEEP)
     lines = {line["variant"]: line for line in csv.DictReader(io.StringIO(to_csv(table.sheet)))}

@@ -15,13 +15,13 @@ from grouping import folder, grouped
 from rich.console import Console
 
 from bench.errors import DataError
-from bench.records.schema import Rescored, Result, Score, Scores
+from bench.records.schema import Rescored, Result, Score, Scores, SeedCost
 from reports.sheets.basis import lists, protocol
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs, images_per_second
 from reports.sheets.differences import average_rank_sheet, differences
 from reports.sheets.headline import headline, holes, intervals, modules
-from reports.sheets.sheet import Sheet
+from reports.sheets.sheet import MISSING, Sheet
 from reports.sheets.text import latex_text, to_csv, to_latex, to_markdown, to_rich
 from reports.statistics import ImageSums, bootstrap, image_sums
 
@@ -287,6 +287,57 @@ def test_costs(make: Any) -> None:
     assert more.lines[1][-2:] == ("60 (1)", "2 (1)") and more.lines[2][-2:] == ("", "")
     whole = costs(grouped(runs), {}, {folder(run): 3600.0 for run in runs})
     assert [line[-1] for line in whole.lines[1:]] == ["1", "1"]
+
+
+def test_the_classifier_and_its_maps_are_part_of_the_cost(make: Any) -> None:
+    cost = SeedCost(
+        classifier_seconds=200.0,
+        classifier_peak_memory_mib=900.0,
+        map_seconds=30.0,
+        map_peak_memory_mib=700.0,
+        refine_core_seconds=7.0,
+    )
+    knobs = {"method": {"name": "u2pl_weak"}, "cam_seeds": {"refine": "crf"}}
+    weak = make(0.4, method="u2pl_weak", config=knobs, seed_cost=cost)
+    older = make(0.4, method="u2pl_weak", config=knobs, seed=1)
+    pixel = make(0.4)
+    assert (weak.whole_seconds, older.whole_seconds, pixel.whole_seconds) == (280, None, 50)
+    assert (weak.whole_peak_mib, pixel.whole_peak_mib) == (900, 512)
+
+    def cells(*runs: Result) -> list[tuple[str, ...]]:
+        return [line[3:] for line in costs(grouped(list(runs)), {}, {}).lines]
+
+    heading = ("s per step", "training s", "classifier s", "maps s", "all three s", "peak MiB")
+    assert cells(weak, pixel) == [
+        heading,
+        ("0.5", "50", "", "", "50", "512"),
+        ("0.5", "50", "200", "30", "280", "900"),
+    ]
+    assert cells(weak, older)[1] == ("0.5", "50", "200 (1)", "30 (1)", "280 (1)", "900")
+    assert cells(pixel, older)[0] == ("s per step", "peak MiB"), "nothing is recorded of it"
+
+
+def test_the_methods_own_predictor_stands_beside_the_protocols_teacher(make: Any) -> None:
+    config = {"method": {}, "protocol": {"teacher": {"decay": 0.99, "ramp": True}, "views": "equal"}}
+    own = make(0.45).predictor
+    runs = [make(0.40, student=0.38, own=own, config=config), make(0.42, method="fixmatch", config=config)]
+    sheet = modules(grouped(runs))
+    assert sheet.lines[0] == (
+        "method",
+        "split",
+        "student",
+        "predictor",
+        "own predictor",
+        "",
+        "oracle (optimistic)",
+    )
+    assert sheet.lines[1][2:] == ("38.0 (1)", "40.0 (1)", "45.0 (1)", "", "40.0 (1)")
+    assert sheet.lines[2][4] == MISSING
+    assert "equal views" in sheet.group and "by the protocol's teacher" in sheet.group
+    assert any("scored by, the protocol's teacher" in note for note in sheet.notes)
+    plain = modules(grouped([make(0.4)]))
+    assert "published views" in plain.group and "by each method's own predictor" in plain.group
+    assert "own predictor" not in plain.lines[0]
 
 
 def test_holes_name_few_seeds_and_missing_cells(make: Any) -> None:
