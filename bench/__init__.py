@@ -121,8 +121,8 @@ def compare(results: Iterable[Result], baseline: str = "supervised") -> dict[str
         baseline: The method, or row, that all others are compared to in "differences".
 
     Returns:
-        Frames by name: "miou", "modules" (student, predictor, oracle), "classes", "cost"; "differences" where
-        others stand beside the baseline, and "ranks" where rows have cells in common.
+        Frames by name: "miou", "modules" (student, predictor, oracle), "classes", "cost"; "differences" and
+        "overall" (interquartile mean, probability of improvement) where others stand beside the baseline.
     """
     from reports.sheets.frames import frames
 

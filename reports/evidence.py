@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from bench.records.index import find_unfinished
 from bench.records.logs import metrics_torn, read_counts, read_metrics
 from bench.records.provenance import without_folders
 from bench.records.schema import Result, Scores, SeedQuality, SeedReport, Start
-from reports.statistics import ImageSums, image_sums, pooled_miou
 
 SEVERAL = (
     "several CAM seeds have its settings and the runs of their classifiers are not here, so none is shown"
@@ -73,50 +71,18 @@ def listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:8])}{rest}"
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Confusion counts of a run's predictor over the scored images."""
-
-    sums: ImageSums
-    pooled: np.ndarray  # C C, added over the images, truth in rows
-
-
-def predictor_counts(
-    folders: Mapping[Path, Result], roots: Sequence[Path]
-) -> tuple[dict[Path, Counts], list[str]]:
-    """Counts of the predictors by run folder, and warnings on runs without them."""
-    here = {path: result for path, result in folders.items() if RunFolder(path).counts.exists()}
-    found, damaged = each(here, roots, counts_of, "counts of single images are damaged or of other weights")
-    ids: dict[tuple[str, str], Counter[tuple[str, ...]]] = defaultdict(Counter)
-    for path, counts in found.items():
-        ids[_scored(folders[path])][counts.sums.ids] += 1
-    usual = {scored: counter.most_common(1)[0][0] for scored, counter in ids.items()}
-    others = [path for path, counts in found.items() if counts.sums.ids != usual[_scored(folders[path])]]
-    missing = "counts of single images are missing, so that there is no interval over images"
-    strange = "counts of single images are of other images than most of their list, passed over"
-    return {path: counts for path, counts in found.items() if path not in others}, [
-        *warnings({missing: [path for path in folders if path not in here]}, roots),
-        *damaged,
-        *warnings({strange: others}, roots),
-    ]
-
-
-def _scored(result: Result) -> tuple[str, str]:
-    return result.dataset, result.split_digests.get("eval", "")
-
-
-def counts_of(run: RunFolder, result: Result) -> Counts | None:
-    """Counts of a run's predictor, None without the file. Raises DataError where they are damaged, or not
-    those of the result."""
+def counts_of(run: RunFolder, result: Result) -> np.ndarray | None:
+    """Confusion counts of a run's predictor, C C, added over the scored images, truth in rows; None without
+    the file. Raises DataError where they are damaged, or not those of the result."""
     if not run.counts.exists():
         return None
-    counts = read_counts(run.counts)
-    matrices = counts.get("predictor")
+    matrices = read_counts(run.counts).get("predictor")
     if matrices is not None and matrices.shape[1] == len(result.classes):
-        sums = image_sums(counts["ids"].tolist(), matrices)
-        (miou,) = pooled_miou(sums.sums, np.ones((1, len(sums.ids))))  # each image once
-        if abs(miou - result.predictor.miou) <= 1e-9:
-            return Counts(sums, matrices.sum(0))
+        pooled: np.ndarray = matrices.sum(0)
+        hit, true = np.diag(pooled), pooled.sum(1) > 0
+        iou = hit[true] / (pooled.sum(0) + pooled.sum(1) - hit)[true]
+        if abs((iou.mean() if iou.size else 0.0) - result.predictor.miou) <= 1e-9:
+            return pooled
     raise DataError(f"{run.counts} holds other counts than those of the result; move the file away.")
 
 
@@ -243,7 +209,7 @@ def folder_warnings(
 class Evidence:
     """What lies beside the results, by run folder. A run may lack any of it."""
 
-    counts: Mapping[Path, Counts]
+    counts: Mapping[Path, np.ndarray]  # C C, see `counts_of`
     lines: Mapping[Path, Sequence[Mapping[str, Any]]]  # of the log
     scores: Mapping[Path, Scores]
     seeds: Mapping[Path, Seeds]
@@ -253,7 +219,8 @@ class Evidence:
 
 def gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evidence, list[str]]:
     """What lies beside the results, and warnings on what does not or is not as it should be."""
-    counts, uncounted = predictor_counts(folders, roots)
+    what = "counts of single images are damaged or of other weights"
+    counts, uncounted = each(folders, roots, counts_of, what)
     lines, torn = each(folders, roots, lambda run, _: read_metrics(run.metrics), "logs that are damaged")
     what = "scores of other settings that are damaged"
     scores, unread = each(folders, roots, lambda run, _: run.read_scores(), what)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,8 @@ from reports.contents import (
     truth_of,
     warnings_on_classes,
 )
-from reports.statistics import Summary, summarise
+from reports.knobs import labels_of, unique
+from reports.statistics import Key, Summary, summarise
 
 Column = Literal["last", "oracle", "student", "own"]
 
@@ -34,10 +35,8 @@ COLUMNS: dict[Column, tuple[str, str]] = {
     "own": ("own predictor", "last weights of the module that the method names"),
 }
 LISTS = ("pixel", "tags", "none")
-SEEDS = "cam_seeds."  # settings of a run that learned from CAM seeds
-# Always said where they are not these: the runs were given more, or worse, than others of their split.
-UNUSUAL = {"cam_seeds.policy": "fixed", "tags": "given"}
 BASELINE = "supervised"  # the row that all others are read against
+COLOURED = "supervised_colours"  # where views are each method's own; under equal views the baseline is it
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Split:
-    """One column: a split name, told apart by digest where lists of different content go by one name."""
+    """One column: a split with all its draws, told apart by digest where lists of different content go by one
+    name."""
 
     label: str
     pixel: int
     tags: int
     none: int = 0
-    digests: tuple[str, ...] = ("", "", "")  # of `LISTS`
+    digests: tuple[str, ...] = ("", "", "")  # of `LISTS`, in its first draw
     name: str = ""  # which several may share
 
     @property
@@ -74,12 +74,16 @@ class Row:
 
     method: str
     label: str
-    runs: Mapping[Split, Mapping[int, Run]]  # by seed; a split without runs is not there
+    runs: Mapping[Split, Mapping[Key, Run]]  # by draw and seed; a split without runs is not there
     cells: tuple[Summary | None, ...]  # one per split, shares 0..1; None = missing
 
     def on(self, split: Split) -> list[Run]:
-        """The runs on a split, one for each seed."""
+        """The runs on a split, one for each draw and seed."""
         return list(self.runs.get(split, {}).values())
+
+    def scores(self, split: Split) -> dict[Key, float]:
+        """Their headline numbers, mIoU 0..1."""
+        return {key: score_of(run.result, "last") for key, run in self.runs.get(split, {}).items()}
 
 
 class Group:
@@ -107,12 +111,14 @@ class Group:
         self.weights_digest = first.weights_digest
         self.classes = tuple(first.classes)
         self.scored = first.images.get("eval", 0)  # images
+        self.held_out = first.scored == "heldout"
         self.steps = first.steps
         self.settings: Mapping[str, Any] = first.config.get("protocol", {})  # of the protocol
 
     @property
     def title(self) -> str:
-        return f"{self.dataset}, protocol {self.protocol}"
+        held_out = ", scored on the held-out list" if self.held_out else ""
+        return f"{self.dataset}, protocol {self.protocol}{held_out}"
 
     @property
     def classes_digest(self) -> str:
@@ -123,16 +129,27 @@ class Group:
     def basis(self) -> str:
         """In words."""
         weights = f"weights {self.weights_digest[:12]}" if self.weights_digest else "no pretrained weights"
+        images = "held-out images" if self.held_out else "images"
         return (
-            f"protocol hash {self.protocol_hash[:12]}, {self.settings.get('views', 'published')} views, "
-            f"{self.steps} steps, {weights}, {len(self.classes)} classes, scored on {self.scored} images "
-            f"(list {self.eval_digest[:12]}) by {self.scored_module}"
+            f"protocol hash {self.protocol_hash[:12]}, {self.views} views, scored by {self.scorer}, "
+            f"{self.steps} steps, {weights}, {len(self.classes)} classes, scored on {self.scored} {images} "
+            f"(list {self.eval_digest[:12]})"
         )
 
     @property
-    def scored_module(self) -> str:
-        """What the headline numbers are of, by the protocol's rule."""
+    def views(self) -> str:
+        """`equal` or `published`: whether all methods see images augmented alike."""
+        return str(self.settings.get("views", "published"))
+
+    @property
+    def scorer(self) -> str:
+        """Whose last weights the headline is of."""
         return "the protocol's teacher" if self.settings.get("teacher") else "each method's own predictor"
+
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """The draws of the splits, all together."""
+        return tuple(sorted({run.result.draw for run in self.runs}))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -155,27 +172,43 @@ class Group:
             if " [data " in row.label
         ]
         for split in self.splits:
-            if several_masks(run.result for row in self.rows for run in row.on(split)):
+            of_draws: dict[int, list[Result]] = defaultdict(list)
+            for run in (run for row in self.rows for run in row.on(split)):
+                of_draws[run.result.draw].append(run.result)
+            if any(several_masks(results) for results in of_draws.values()):
                 found.append(f"the rows on {split.label} learned from several states of its masks")
+            if odd := [f"{row.label} ({of})" for row in self.rows if (of := self.other_draws(row, split))]:
+                found.append(
+                    f"not all rows on {split.label} are of the same draws: {', '.join(odd)}; their means are "
+                    "not to be compared, and differences are over common draws alone"
+                )
         return (*found, *warnings_on_classes(self.classes, [run.result for run in self.runs]))
+
+    def other_draws(self, row: Row, split: Split) -> str:
+        """`draws 0 1` of a row whose runs on a split are of other draws than those of most rows."""
+        draws = [tuple(sorted({draw for draw, _ in of.runs[split]})) for of in self.rows if split in of.runs]
+        own = tuple(sorted({draw for draw, _ in row.runs.get(split, {})}))
+        if not own or own == Counter(sorted(draws, key=len, reverse=True)).most_common(1)[0][0]:
+            return ""
+        return f"draw{'s' if len(own) > 1 else ''} {' '.join(map(str, own))}"
 
     @cached_property
     def labels(self) -> dict[Path, str]:
         """The label of its row, for the folder of each run."""
         results = [run.result for run in self.runs]
-        labels = told_apart_by_data(_labels(results), [granted(result) for result in results], results)
+        labels = told_apart_by_data(labels_of(results), [granted(result) for result in results], results)
         return {run.folder: label for run, label in zip(self.runs, labels, strict=True)}
 
     @cached_property
     def split_of(self) -> dict[Path, Split]:
         """The column, for the folder of each run."""
         splits = _splits([run.result for run in self.runs])
-        return {run.folder: splits[granted(run.result)] for run in self.runs}
+        return {run.folder: splits[run.result.draw, granted(run.result)] for run in self.runs}
 
     @cached_property
     def splits(self) -> tuple[Split, ...]:
         """The columns, fewest labeled images first."""
-        return tuple(_splits([run.result for run in self.runs]).values())
+        return tuple(dict.fromkeys(_splits([run.result for run in self.runs]).values()))
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -187,16 +220,15 @@ class Group:
         return tuple(sorted(rows, key=_place))
 
     def _row(self, method: str, label: str, runs: Sequence[Run]) -> Row:
-        found = self.by_split_and_seed(runs)
-        scores = {split: [run.result.predictor.miou for run in of.values()] for split, of in found.items()}
-        cells = tuple(summarise(scores[split]) if split in scores else None for split in self.splits)
-        return Row(method, label, found, cells)
+        found = self.by_split(runs)
+        cells = (summary(found.get(split, {}).values()) for split in self.splits)
+        return Row(method, label, found, tuple(cells))
 
-    def by_split_and_seed(self, runs: Iterable[Run]) -> dict[Split, dict[int, Run]]:
-        """Runs of one method with one set of knobs. Raises DataError where two of them have one seed."""
-        found: dict[Split, dict[int, Run]] = defaultdict(dict)
+    def by_split(self, runs: Iterable[Run]) -> dict[Split, dict[Key, Run]]:
+        """Runs of one method with one set of knobs by draw and seed. Raises DataError where two have both."""
+        found: dict[Split, dict[Key, Run]] = defaultdict(dict)
         for run in runs:
-            known = found[self.split_of[run.folder]].setdefault(run.result.seed, run)
+            known = found[self.split_of[run.folder]].setdefault((run.result.draw, run.result.seed), run)
             if known is not run:
                 raise DataError(
                     f"runs {known.result.run_id} and {run.result.run_id} ({_where(run.result)}) have the "
@@ -238,6 +270,8 @@ def told_apart(names: Sequence[str], groups: Sequence[Group], between: str = ", 
     """The names of groups, those that several share with what these differ in: `camvid, list 12ab34cd`."""
     marks = [
         {
+            "views": group.views,
+            "scored by": group.scorer,
             "protocol": group.protocol_hash[:8],
             "list": group.eval_digest[:8],
             "weights": (group.weights_digest or "none")[:8],
@@ -256,7 +290,7 @@ def told_apart(names: Sequence[str], groups: Sequence[Group], between: str = ", 
 
 def identity(result: Result) -> tuple[Any, ...]:
     """What makes two results those of one run, wherever their folders are."""
-    return result.dataset, result.split, result.method, result.seed, result.run_id
+    return result.dataset, result.split, result.draw, result.method, result.seed, result.run_id
 
 
 def score_of(result: Result, column: Column) -> float:
@@ -267,24 +301,33 @@ def score_of(result: Result, column: Column) -> float:
     return scores.get(column, result.predictor).miou
 
 
+def summary(runs: Iterable[Run], score: Callable[[Result], float | None] | None = None) -> Summary | None:
+    """A number of some runs, over draws and seeds; by default the headline. None where no run has one."""
+    of = score or (lambda result: score_of(result, "last"))
+    found = {(run.result.draw, run.result.seed): of(run.result) for run in runs}
+    known = {key: value for key, value in found.items() if value is not None}
+    return summarise(known) if known else None
+
+
 def _basis(result: Result) -> tuple[str, ...]:
     return (
         result.dataset,
         result.protocol,
         result.protocol_hash,
         result.split_digests.get("eval", ""),
+        result.scored,
         json.dumps(result.classes),
         result.weights_digest or "",
     )
 
 
 def _where(result: Result) -> str:
-    return f"{result.method}, {result.dataset}, {result.split}, seed {result.seed}"
+    return f"{result.method}, {result.dataset}, {result.drawn_split}, seed {result.seed}"
 
 
 def _place(row: Row) -> tuple[Any, ...]:
     means = [(cell is None, -cell.mean if cell else 0.0) for cell in row.cells]
-    return row.method != BASELINE, means, row.label
+    return row.method != BASELINE, not row.method.startswith(f"{BASELINE}_"), means, row.label
 
 
 # Columns ----------------------------------------------------------------------------------------------------
@@ -300,100 +343,28 @@ def granted(result: Result) -> Granted:
     return (pixel, tags, none), result.split, digests
 
 
-def _splits(results: Sequence[Result]) -> dict[Granted, Split]:
-    """The splits by what they grant, fewest labeled images first."""
-    keys = sorted({granted(result) for result in results})
+def _splits(results: Sequence[Result]) -> dict[tuple[int, Granted], Split]:
+    """The columns by draw and what it grants, fewest labeled images first.
+
+    Draws of one split label other images, so their digests differ: they are one column, unless two lists of
+    one draw differ, which then are columns of their own.
+    """
+    keys = sorted({(result.draw, granted(result)) for result in results}, key=lambda key: (key[1][:2], key))
+    by_name: dict[tuple[Any, ...], list[tuple[int, Granted]]] = defaultdict(list)
+    for draw, (counts, name, digests) in keys:
+        by_name[counts, name].append((draw, (counts, name, digests)))
+    columns: dict[tuple[int, Granted], Granted] = {}
+    for same in by_name.values():
+        one = len({draw for draw, _ in same}) == len(same)
+        columns |= {key: same[0][1] if one else key[1] for key in same}
+    kept = sorted(set(columns.values()))
     names = []
-    for _, name, digests in keys:
-        namesakes = [others for _, other, others in keys if other == name]
+    for _, name, digests in kept:
+        namesakes = [others for _, other, others in kept if other == name]
         differing = [i for i in range(len(LISTS)) if len({others[i] for others in namesakes}) > 1]
         names.append(" ".join([name, *(f"[{LISTS[i]} {digests[i][:8]}]" for i in differing)]))
-    return {
+    splits = {
         (counts, name, digests): Split(label, *counts, digests, name)
-        for label, (counts, name, digests) in zip(_unique(names), keys, strict=True)
+        for label, (counts, name, digests) in zip(unique(names), kept, strict=True)
     }
-
-
-def _unique(names: Iterable[str]) -> list[str]:
-    """The names, those that stand among them before with a number: a, b, a #2."""
-    found: list[str] = []
-    for name in names:
-        number, unique = 1, name
-        while unique in found:
-            number += 1
-            unique = f"{name} #{number}"
-        found.append(unique)
-    return found
-
-
-# Rows -------------------------------------------------------------------------------------------------------
-
-
-def settings_of(result: Result) -> dict[str, str]:
-    """Version and knobs of the method as text, nested ones with dots: runs that differ are not averaged."""
-    flat: dict[str, str] = {"version": str(result.method_version)}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else str(key), inner)
-        elif prefix:
-            plain_word = isinstance(value, str) and not _is_json(value)  # "1" is another knob than 1
-            flat[prefix] = value if plain_word else json.dumps(value, sort_keys=True)
-
-    add("", result.config.get("method", {}))
-    seeds = result.config.get("cam_seeds")
-    if seeds:
-        protocol = {key: value for key, value in seeds.get("protocol", {}).items() if key != "name"}
-        add(SEEDS.removesuffix("."), {**seeds, "protocol": protocol})
-    flat["tags"] = result.config.get("tags", UNUSUAL["tags"])
-    return flat
-
-
-def applies(key: str, settings: Mapping[str, str]) -> bool:
-    """Whether a run has this setting: one on a split without tags has none of CAM seeds, which makes it no
-    other method."""
-    return key in settings or not key.startswith(SEEDS)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _labels(results: Sequence[Result]) -> list[str]:
-    """The row label of each result: the method, and the knobs in which it differs from most of that method's
-    rows. If no value of a knob is most common, it is shown in every row. A number tells methods apart whose
-    labels come out alike."""
-    settings = [settings_of(result) for result in results]
-    by_method: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for result, setting in zip(results, settings, strict=True):
-        if setting not in by_method[result.method]:  # each row counts once, however many seeds and splits
-            by_method[result.method].append(setting)
-    usual = {method: _usual(others) for method, others in by_method.items()}
-    labels = []
-    for result, setting in zip(results, settings, strict=True):
-        unusual = [key for key in sorted(UNUSUAL) if setting.get(key, UNUSUAL[key]) != UNUSUAL[key]]
-        common = usual[result.method]
-        differing = [key for key, value in common.items() if value is None or setting.get(key) != value[0]]
-        keys = [key for key in dict.fromkeys([*differing, *unusual]) if applies(key, setting)]
-        shown = ", ".join(f"{key}={setting.get(key, 'unset')}" for key in keys)
-        labels.append(f"{result.method} ({shown})" if shown else result.method)
-    rows = list(zip(labels, (result.method for result in results), strict=True))
-    apart = sorted(set(rows))
-    unique = dict(zip(apart, _unique(label for label, _ in apart), strict=True))
-    return [unique[row] for row in rows]
-
-
-def _usual(settings: Sequence[dict[str, str]]) -> dict[str, tuple[str | None] | None]:
-    """The commonest value of each knob in which these rows differ, None where no value is; but for knobs that
-    are said of every run they are unusual in."""
-    found: dict[str, tuple[str | None] | None] = {}
-    for key in sorted({key for setting in settings for key in setting}.difference(UNUSUAL)):
-        ordered = Counter(setting.get(key) for setting in settings if applies(key, setting)).most_common(2)
-        if len(ordered) > 1:
-            found[key] = None if ordered[0][1] == ordered[1][1] else (ordered[0][0],)
-    return found
+    return {key: splits[column] for key, column in columns.items()}

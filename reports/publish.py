@@ -19,12 +19,14 @@ from bench.records.logs import read_metrics
 from bench.records.schema import Result, Scores
 from bench.sweeps.ablations import sweeps_of
 from reports.evidence import counts_of, listed, origins, seed_folders, shown_path
-from reports.groups import Group, comparable, identity, told_apart
+from reports.groups import BASELINE, Group, comparable, identity, told_apart
 from reports.plots import figure
 from reports.plots.labels import labels
 from reports.readme import blocks, read_readme, rewritten
 from reports.sheets.ablation import ablation_tables
+from reports.sheets.differences import differences
 from reports.sheets.headline import headline
+from reports.sheets.short import in_short, leading
 from reports.sheets.text import to_markdown
 
 PUBLISHED = "published"  # the folder of the records that make the tables of methods
@@ -47,11 +49,19 @@ class Addition:
 def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | None = None) -> dict[str, str]:
     """Every table of the records, as Markdown, by name.
 
+    A data set has one in three lines, "camvid / in short", of its newest protocol; the name stays when the
+    protocol changes.
+
     Args:
-        published: Runs by folder that make the tables of methods, one for each comparable group.
+        published: Runs by folder that make the tables of methods, one for each comparable group, and their
+            differences to the baseline.
         others: Runs that, with the published ones, make the tables of those ablations that have all variants.
     """
-    found = [("", group, "", headline(group)) for group in comparable(published)]
+    groups = comparable(published)
+    found = [("", group, "", headline(group)) for group in groups]
+    for group in groups:
+        if group.rows_named(BASELINE) == [BASELINE] and len(group.rows) > 1:
+            found.append(("", group, " / differences", differences(group, BASELINE)))
     results = {**published, **(others or {})}
     for sweep in sweeps_of({result.method for result in results.values()}):
         for whole in comparable(results):
@@ -63,7 +73,17 @@ def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | Non
         for before, group, behind, _ in found
     ]
     names = told_apart(names, [group for _, group, _, _ in found], " / ")
-    return {name: to_markdown(sheet).strip() for name, (*_, sheet) in zip(names, found, strict=True)}
+    sheets = {name: sheet for name, (*_, sheet) in zip(names, found, strict=True)}
+    for dataset, group in _speaking(groups).items():
+        if short := in_short(group):
+            sheets[f"{dataset} / in short"] = short
+    return {name: to_markdown(sheet).strip() for name, sheet in sheets.items()}
+
+
+def _speaking(groups: Sequence[Group]) -> dict[str, Group]:
+    """The group that a reader of a README is shown first, by data set."""
+    folders = {run.folder: run.result for group in groups for run in group.runs}
+    return leading(groups, {path: of.time for path, of in origins(folders).items()})
 
 
 @dataclass(frozen=True)
@@ -128,9 +148,9 @@ def stale_pictures(folder: Path, published: Mapping[Path, Result]) -> dict[Path,
     """Pictures of data sets, such as shapes.png, that were made of other records, with the group to draw.
 
     Pixels are not compared: they differ with the fonts of a machine. A picture says itself what it was made
-    of. Of several groups of a data set the first is drawn; a picture of no data set is left alone.
+    of. Of several groups of a data set the one in short is drawn; a picture of no data set is left alone.
     """
-    groups = {group.dataset: group for group in reversed(comparable(published))}
+    groups = _speaking(comparable(published))
     drawable = {path: groups[path.stem] for path in sorted(folder.glob("*.png")) if path.stem in groups}
     return {path: group for path, group in drawable.items() if _made_of(path) != _digest(group)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,21 +21,31 @@ from reports.sheets import basis, literature
 from reports.sheets.ablation import ablation_tables
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs
-from reports.sheets.differences import average_rank_sheet, differences
-from reports.sheets.headline import headline, holes, intervals, modules
+from reports.sheets.differences import differences
+from reports.sheets.headline import headline, holes, modules, spreads
 from reports.sheets.health import health_sheet, noted
+from reports.sheets.overall import overall_sheet
 from reports.sheets.rescored import rescored_sheets
 from reports.sheets.sheet import MISSING, Sheet
+from reports.sheets.short import in_short, leading
 
 HOW_TO_READ = (
     "A cell is mean ± spread (n) of the mIoU in percent over n seeds; spread is the sample standard "
-    "deviation, and one seed has none. Headline numbers are of the last weights, never of the best "
+    "deviation, and one seed has none. Of several draws, which label other images of a split, it is mean ± "
+    "spread of draws / of seeds (draws x seeds). Headline numbers are of the last weights, never of the best "
     f'checkpoint; the best of the curve is shown only under oracle. "{MISSING}" is a cell that has not been '
     "run; nothing is averaged over it.",
-    "A table holds runs of one protocol, one scored list, one class list and one set of encoder weights. The "
+    "A table holds runs of one protocol, which fixes views and scoring too, one scored list, one class list "
+    "and one set of encoder weights. The "
     'number of labeled images of a split is in brackets after its name; "tags" are images of which only the '
     "classes are known. Runs of a method with other knobs are rows of their own, named by the knobs in which "
     "they differ from most rows of that method.",
+)
+HOW_SHORT = (
+    "Of each data set the method with the highest mean, what it gains over the reference, and how likely it "
+    "is better by more than one point, equal within one, or worse. Intervals in brackets hold for all "
+    "methods at once; a method stands clear where its interval is above 0. Shown are runs of equal views if "
+    "there are any, and of the newest protocol in which methods can be compared."
 )
 HOW_HEALTHY = (
     "What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split "
@@ -100,11 +110,13 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
         sections.append(section)
         printed += shown
     runs = sum(len(group.runs) for group in groups)
+    short = _in_short(leading(groups, {path: of.time for path, of in evidence.origins.items()}).values())
     whole = Section(
         title="FrugalSeg: results",
         parts=(f"{_count(runs, 'run')} in {_count(len(groups), 'comparable group')}.", *HOW_TO_READ),
         sections=(
             Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
+            *([Section[Part]("In short", short)] if short else []),
             *sections,
             Section("Runs", (HOW_MADE, basis.runs(groups, evidence.origins))),
         ),
@@ -152,6 +164,20 @@ def _apart(groups: Sequence[Group]) -> list[str]:
     return found
 
 
+def _in_short(speaking: Iterable[Group]) -> tuple[Part, ...]:
+    """Every data set in three lines, and together those of the same views and rule of scoring."""
+    by_kind: dict[tuple[str, str], list[Group]] = defaultdict(list)
+    for group in speaking:
+        by_kind[group.views, group.scorer].append(group)
+    found = [short for groups in by_kind.values() for group in groups if (short := in_short(group))]
+    parts: list[Part] = [HOW_SHORT, *found] if found else []
+    for (views, scorer), groups in by_kind.items():
+        if len(groups) > 1 and (together := overall_sheet(groups, BASELINE)):
+            names = "; ".join(f"{group.title}, {group.steps} steps" for group in groups)
+            parts += [f"Data sets together, {views} views, scored by {scorer}: {names}.", together]
+    return tuple(parts)
+
+
 # One group --------------------------------------------------------------------------------------------------
 
 
@@ -159,24 +185,22 @@ def _group_section(
     group: Group, title: str, baseline: str, sweeps: Sequence[Ablation], evidence: Evidence
 ) -> tuple[Section[Part], list[Sheet]]:
     """All that is said of runs that may be compared, and those of its sheets that a terminal shows."""
-    compared = _compared(group, baseline, evidence)
+    compared, over = _compared(group, baseline)
     scored = rescored_sheets(group, evidence.scores)
     ablations = [found.sheet for sweep in sweeps for found in ablation_tables(group, sweep, fewest=2)]
     first = headline(group)
     refined = {folder: found.report.refine_core_seconds for folder, found in evidence.seeds.items()}
-    pooled = {folder: counts.pooled for folder, counts in evidence.counts.items()}
     qualities = {folder: found.quality for folder, found in evidence.seeds.items() if found.quality}
-    no_ranks = "No split and seed is common to all rows, or there is one row alone."
     parts: dict[str, tuple[Part, ...]] = {
         "What was compared": (group.basis, basis.lists(group)),
         "mIoU": (
-            f"Last weights of {group.scored_module}.",
+            f"Last weights of {group.scorer}.",
             first,
             *labels.labels(group),
-            intervals(group),
+            spreads(group),
         ),
         f"Differences to {baseline}": (compared,),
-        "Average rank": (average_rank_sheet(group) or no_ranks,),
+        "All splits together": (over,) if over else (),
         "Student, predictor and oracle": (modules(group),),
         "Published numbers": literature.sheets(group),
         "Evaluation": (HOW_SCORED, *scored) if scored else (),
@@ -185,7 +209,7 @@ def _group_section(
         "Classes": (
             *classes.class_maps(group),
             *class_sheets(group),
-            *classes.confusions(group, pooled),
+            *classes.confusions(group, evidence.counts),
         ),
         "Cost": (costs(group, evidence.scores, refined), *effort.costs(group)),
         "Learning curves": tuple(curves.learning(group, evidence.lines)),
@@ -199,17 +223,17 @@ def _group_section(
     return section, printed
 
 
-def _compared(group: Group, baseline: str, evidence: Evidence) -> Sheet | str:
-    """The differences to the baseline, or why there are none."""
+def _compared(group: Group, baseline: str) -> tuple[Sheet | str, Sheet | None]:
+    """The differences to the baseline, or why there are none, and all splits together."""
     rows = group.rows_named(baseline)
     if len(rows) == 1 and len(group.rows) > 1:
-        sums = {folder: counts.sums for folder, counts in evidence.counts.items()}
-        return differences(group, rows[0], sums)
+        return differences(group, rows[0]), overall_sheet([group], rows[0])
     if len(rows) == 1:
-        return "Nothing else is here to compare with it."
+        return "Nothing else is here to compare with it.", None
     if rows:
-        return f"{baseline} has several rows here; choose one with --baseline: {', '.join(map(repr, rows))}."
-    return f"No run of {baseline} is among these."
+        several = ", ".join(map(repr, rows))
+        return f"{baseline} has several rows here; choose one with --baseline: {several}.", None
+    return f"No run of {baseline} is among these.", None
 
 
 def _check_baseline(baseline: str, groups: Sequence[Group]) -> None:

@@ -1,226 +1,245 @@
-"""Statistics over seeds and over images. Pure functions of numbers; nothing here reads a file."""
+"""Statistics over draws and seeds. Pure functions of numbers; nothing here reads a file.
+
+A draw is a choice of which images are labeled, a seed one of weights, order and crops. Seeds lie within
+draws: an interval is over the means of the draws where there are several, and else over the seeds of the one.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import TypeVar
 
 import numpy as np
-from scipy.special import stdtrit
+from numpy.typing import NDArray
+from scipy.special import nctdtrinc, stdtr, stdtrit
 
-from bench.errors import DataError
 from bench.randomness import numpy_for
 
-LEVEL = 0.95  # of every interval
-DRAWS = 1000  # of a bootstrap
-RANKED_SEEDS = (
-    6  # with fewer, no outcome of a two-sided signed rank test is below 0.05: five give 2 / 2^5 at best
-)
+Key = tuple[int, int]  # draw and seed: runs of two methods that share both are paired
+K = TypeVar("K", bound=Key)
+Values = NDArray[np.float64]
+
+LEVEL = 0.95  # of an interval, or of all intervals of a family at once
+POWER = 0.8
+EQUAL = 0.01  # methods whose mIoU (0..1) differs by no more are taken for equal
+MOST_RUNS = 1000  # beyond which nobody asks how many are needed
+RESAMPLES = 1000
+FEWEST_RESAMPLED = 10  # runs of a bootstrap: with nine, simulated intervals of 95 % held in 74 to 87 %
+TRIMMED = 0.25  # of the runs, at each end of an interquartile mean
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and spread of n values; one value has no spread."""
+    """Mean of n runs, how they vary, and how sure the mean is."""
 
-    mean: float
-    spread: float | None  # sample standard deviation (ddof=1)
+    mean: float  # of the means of the draws
+    # Sample standard deviation over the seeds of a draw; where no draw has two runs, over all of them.
+    spread: float | None
     n: int
+    draws: int = 1
+    between: float | None = None  # standard deviation over draws, the part of the seeds taken off
+    error: float | None = None  # standard error of the mean; None for one run
+
+    @property
+    def units(self) -> int:
+        """How many independent values the mean is of: draws, or the seeds of the one draw."""
+        return self.draws if self.draws > 1 else self.n
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Two-sided 95 % interval of the mean by Student's t, n - 1 degrees of freedom; one value has none.
+        """Two-sided 95 % interval of the mean by Student's t; one run has none."""
+        return self.interval_of(1)
 
-        It takes the values for independent draws from a normal distribution.
+    def interval_of(self, family: int) -> tuple[float, float] | None:
+        """The interval that holds together with those of a family in 95 % of all tables (Bonferroni).
+
+        It takes `units` values for independent ones of a normal distribution; their variance is their own and
+        is not pooled with that of other methods, which differs by a factor of a hundred and more.
         """
-        if self.spread is None:
+        if self.error is None:
             return None
-        half = float(stdtrit(self.n - 1, (1 + LEVEL) / 2)) * self.spread / self.n**0.5
+        half = _quantile(self.units, family) * self.error
         return self.mean - half, self.mean + half
 
 
-def summarise(values: Iterable[float]) -> Summary:
-    """Mean, sample standard deviation and count of at least one value."""
-    array = np.asarray(list(values), dtype=np.float64)
-    if array.size == 0:
+def summarise(values: Mapping[Key, float] | Iterable[float]) -> Summary:
+    """Mean and variation of at least one value, by draw and seed; without keys all are seeds of one draw."""
+    if not isinstance(values, Mapping):
+        values = {(0, seed): value for seed, value in enumerate(values)}
+    if not values:
         raise ValueError("no values to summarise")
-    spread = float(array.std(ddof=1)) if array.size > 1 else None
-    return Summary(mean=float(array.mean()), spread=spread, n=int(array.size))
+    by_draw = defaultdict(list)
+    for (draw, _), value in values.items():
+        by_draw[draw].append(value)
+    sizes = np.array([len(of) for of in by_draw.values()])
+    means = np.array([np.mean(of) for of in by_draw.values()], np.float64)
+    n, draws, mean = int(sizes.sum()), len(means), float(means.mean())
+    if n == 1:
+        return Summary(mean, None, n)
+    over_draws = float(means.std(ddof=1)) if draws > 1 else 0.0
+    if n == draws:
+        return Summary(mean, over_draws, n, draws, None, over_draws / sqrt(draws))
+    squares = sum(float(np.var(of)) * len(of) for of in by_draw.values())
+    spread = sqrt(squares / (n - draws))
+    if draws == 1:
+        return Summary(mean, spread, n, error=spread / sqrt(n))
+    between = sqrt(max(0.0, over_draws**2 - spread**2 * float((1 / sizes).mean())))
+    return Summary(mean, spread, n, draws, between, over_draws / sqrt(draws))
 
 
-def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Summary | None:
-    """Ours minus theirs over the seeds of both; None where there is no common seed."""
+def paired_difference(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Summary | None:
+    """Ours minus theirs over the draws and seeds of both; None where nothing is common."""
     common = sorted(ours.keys() & theirs.keys())
-    return summarise(ours[seed] - theirs[seed] for seed in common) if common else None
+    return summarise({key: ours[key] - theirs[key] for key in common}) if common else None
 
 
-# Over images ------------------------------------------------------------------------------------------------
+def halves(runs: Mapping[Key, float]) -> Summary | None:
+    """A/A: the later half of the seeds of each draw minus the earlier half, in their order.
+
+    Of ten seeds 5 to 9 minus 0 to 4; the middle one of an odd number is left out. None below two pairs.
+    """
+    pairs = {}
+    for draw in {draw for draw, _ in runs}:
+        seeds = sorted(seed for of, seed in runs if of == draw)
+        half = len(seeds) // 2
+        for early, late in zip(seeds[:half], seeds[len(seeds) - half :], strict=True):
+            pairs[draw, early] = runs[draw, late] - runs[draw, early]
+    return summarise(pairs) if len(pairs) > 1 else None
+
+
+# Of a difference --------------------------------------------------------------------------------------------
+
+
+def _quantile(units: int, family: int) -> float:
+    return float(stdtrit(units - 1, 1 - (1 - LEVEL) / 2 / family))
+
+
+def chances(difference: Summary, equal: float = EQUAL) -> tuple[float, float, float] | None:
+    """How likely ours is better, equal (within `equal`) and worse: they add up to one. None for one run.
+
+    The Bayesian correlated t-test (Benavoli et al. 2017) with correlation 0, since every run trains anew and
+    shares no fold with another: the mean difference has a t distribution with `units` - 1 degrees of freedom,
+    at the observed mean and scaled by its standard error.
+    """
+    if difference.error is None:
+        return None
+    if not difference.error:  # the same difference in every run
+        better, worse = float(difference.mean > equal), float(difference.mean < -equal)
+        return better, 1 - better - worse, worse
+    ends = [(end - difference.mean) / difference.error for end in (-equal, equal)]
+    worse, up_to_equal = (float(stdtr(difference.units - 1, end)) for end in ends)
+    return 1 - up_to_equal, up_to_equal - worse, worse
+
+
+def smallest_found(difference: Summary, family: int) -> float | None:
+    """The true difference whose interval leaves out zero in four of five tables of this size.
+
+    By the noncentral t distribution, with the standard error of this one. None for one run.
+    """
+    if difference.error is None:
+        return None
+    return difference.error * _shift(difference.units, family)
+
+
+def units_needed(difference: Summary, effect: float, family: int) -> int | None:
+    """How many draws (of one draw: seeds) find an effect in four of five tables, at the spread of these.
+
+    None where more than a thousand do not, and for one run.
+    """
+    if difference.error is None or not effect:
+        return None
+    spread = difference.error * sqrt(difference.units)
+    sizes = range(2, MOST_RUNS + 1)
+    return next((n for n in sizes if spread / sqrt(n) * _shift(n, family) <= abs(effect)), None)
+
+
+def _shift(units: int, family: int) -> float:
+    """Noncentrality, in standard errors, at which |t| is beyond its bound with probability `POWER`."""
+    return float(nctdtrinc(units - 1, 1 - POWER, _quantile(units, family)))
+
+
+# Over cells, as rliable has it (Agarwal et al. 2021) --------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class ImageSums:
-    """All that the pooled mIoU of resampled images needs of one run's confusion counts."""
+class Overall:
+    """A method over several cells, and against a reference in the same cells. Ends are of 95 % intervals."""
 
-    ids: tuple[str, ...]  # N, sorted
-    sums: np.ndarray  # 3 N C: pixels hit, predicted and true of each class; whole numbers as float64
-
-    def __post_init__(self) -> None:
-        # Sums of whole numbers are exact in float64 up to 2^53; a thousand images have 2^30 pixels.
-        if self.sums.shape[:2] != (3, len(self.ids)) or self.sums.ndim != 3:
-            raise ValueError(f"{len(self.ids)} ids for sums of shape {self.sums.shape}")
+    iqm: float  # interquartile mean of all runs
+    iqm_ends: tuple[float, float] | None  # None below ten runs, and where a cell has one
+    reference: float  # interquartile mean of the reference
+    improvement: float  # probability that a run is better than one of the reference in its cell
+    improvement_ends: tuple[float, float] | None
 
 
-def image_sums(ids: Sequence[str], counts: np.ndarray) -> ImageSums:
-    """Hit, predicted and true pixels of each class, images sorted by id.
+Cell = Mapping[Key, float]  # the runs of a method in one cell
 
-    Args:
-        ids: N names of images.
-        counts: N C C confusion counts, truth in rows.
+
+def overall(cells: Sequence[tuple[Cell, Cell]]) -> Overall:
+    """Ours and the reference's runs of at least one cell, cell by cell.
+
+    The intervals resample the draws of each cell (the seeds, where there is one draw) for both and add up the
+    cells: a stratified bootstrap. It takes n - 1 of n with replacement (Rao and Wu 1988): n of n would be too
+    narrow by the root of (n - 1) / n.
     """
-    counts = np.asarray(counts)
-    if counts.ndim != 3 or counts.shape[0] != len(ids) or counts.shape[1] != counts.shape[2]:
-        raise ValueError(f"{len(ids)} ids for counts of shape {counts.shape}; N C C is needed")
-    order = sorted(range(len(ids)), key=lambda i: str(ids[i]))
-    sums = np.stack([np.diagonal(counts, axis1=1, axis2=2), counts.sum(1), counts.sum(2)])
-    return ImageSums(tuple(str(ids[i]) for i in order), sums[:, order].astype(np.float64))
+    once = [(np.ones((1, len(ours))), np.ones((1, len(theirs)))) for ours, theirs in cells]
+    iqm, reference, improvement = (float(figure[0]) for figure in _figures(cells, once))
+    enough = sum(len(ours) for ours, _ in cells) >= FEWEST_RESAMPLED
+    if not enough or any(len(of) < 2 for pair in cells for of in pair):
+        return Overall(iqm, None, reference, improvement, None)
+    again = [(_resampled(ours, n, 0), _resampled(theirs, n, 1)) for n, (ours, theirs) in enumerate(cells)]
+    of_iqm, _, of_improvement = _figures(cells, again)
+    return Overall(iqm, _ends(of_iqm), reference, improvement, _ends(of_improvement))
 
 
-def resamples(images: int, draws: int = DRAWS) -> np.ndarray:
-    """How often each image is in each draw of `images` images with replacement: draws x images, float64.
-
-    The same numbers at every call: two comparisons of one scored list see the same draws.
-    """
-    drawn = numpy_for(0, "bootstrap over images", images).integers(0, images, (draws, images))
-    flat = (drawn + images * np.arange(draws)[:, None]).ravel()
-    return np.bincount(flat, minlength=draws * images).reshape(draws, images).astype(np.float64)
+Weights = Sequence[tuple[Values, Values]]  # R n, ours and theirs, for each cell: how much each run counts
 
 
-def pooled_miou(sums: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """mIoU (0..1) of the added counts of each draw, over the classes that its truth holds.
-
-    Args:
-        sums: 3 N C, as in `ImageSums`.
-        weights: D N, how often each image is in a draw.
-
-    Returns:
-        D values; a draw whose truth holds no class has 0.
-    """
-    images, classes = sums.shape[1:]
-    pooled = weights @ sums.transpose(1, 0, 2).reshape(images, 3 * classes)
-    hit, predicted, true = pooled.reshape(-1, 3, classes).transpose(1, 0, 2)
-    union = predicted + true - hit
-    iou = np.divide(hit, union, out=np.zeros_like(hit), where=true > 0)
-    return iou.sum(1) / np.maximum((true > 0).sum(1), 1)
+def _resampled(runs: Cell, *place: int) -> Values:
+    """How much each of several runs counts in each resample of their cell, R n."""
+    draws = [draw for draw, _ in runs]
+    units = draws if len(set(draws)) > 1 else list(range(len(draws)))
+    _, unit = np.unique(units, return_inverse=True)
+    size = int(unit.max()) + 1
+    rng = numpy_for(0, "bootstrap over runs", *place)
+    taken = rng.multinomial(size - 1, np.full(size, 1 / size), RESAMPLES)
+    return (taken[:, unit] * (size / (size - 1))).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class Bootstrap:
-    """A difference of pooled mIoU, and how it varies with the images that are scored. Shares 0..1."""
-
-    difference: float
-    low: float  # percentile interval of 95 %
-    high: float
-    other_side: float  # share of draws whose difference is zero or has the other sign
-    images: int
-    seeds: int
+def _figures(cells: Sequence[tuple[Cell, Cell]], weights: Weights) -> tuple[Values, Values, Values]:
+    """Interquartile mean of ours and of theirs, and the probability of improvement, R each."""
+    means = []
+    for side in (0, 1):
+        values = np.concatenate([list(pair[side].values()) for pair in cells])
+        means.append(_iqm(values, np.concatenate([pair[side] for pair in weights], axis=1)))
+    return means[0], means[1], _improvement(cells, weights)
 
 
-def bootstrap(pairs: Sequence[tuple[ImageSums, ImageSums]], weights: np.ndarray | None = None) -> Bootstrap:
-    """Paired bootstrap over images of the mIoU difference, ours minus theirs, averaged over the seeds.
+def _iqm(values: Values, weights: Values) -> Values:
+    """Mean of the runs between the quarters at both ends, for each row of weights R n, trimmed as
+    `scipy.stats.trim_mean` does."""
+    order = np.argsort(values)
+    weight = weights[:, order]
+    end = weight.cumsum(1)
+    whole = end[:, -1:]
+    trimmed = np.floor(TRIMMED * whole + 1e-9)
+    kept = np.clip(np.minimum(end, whole - trimmed) - np.maximum(end - weight, trimmed), 0, None)
+    return kept @ values[order] / kept.sum(1)
 
-    Each draw takes the same images for both methods and all seeds, adds up their counts and takes the pooled
-    mIoU of each run; the mean of the IoU of single images is never taken. It says how far the difference
-    hangs on the scored images, and nothing of other seeds.
 
-    Args:
-        pairs: One for each seed: our sums and theirs.
-        weights: D N, how often each image (sorted by id) is in a draw; the default is `resamples` of them.
+def _improvement(cells: Sequence[tuple[Cell, Cell]], weights: Weights) -> Values:
+    """Mean over the cells of the share of pairs in which ours is better; ties count half."""
+    found = []
+    for (ours, theirs), (mine, other) in zip(cells, weights, strict=True):
+        a, b = np.array(list(ours.values()))[:, None], np.array(list(theirs.values()))
+        better = (a > b) + (a == b) / 2
+        found.append(np.einsum("ri,ij,rj->r", mine, better, other) / (mine.sum(1) * other.sum(1)))
+    return np.mean(found, axis=0)
 
-    Raises:
-        DataError: The runs are not scored on the same images; the message names those that differ.
-    """
-    if not pairs:
-        raise ValueError("no pair of runs to resample")
-    first = pairs[0][0]
-    for sums in (sums for pair in pairs for sums in pair):
-        if sums.ids != first.ids:
-            differing = sorted(set(sums.ids) ^ set(first.ids)) or ["the same ones, some of them repeated"]
-            rest = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-            raise DataError(
-                f"the runs are scored on different images ({', '.join(differing[:3])}{rest}); "
-                "pair runs of one scored list."
-            )
-    images = len(first.ids)
-    once = np.ones((1, images))
-    weights = resamples(images) if weights is None else weights
 
-    def difference(draws: np.ndarray) -> np.ndarray:
-        found = [pooled_miou(ours.sums, draws) - pooled_miou(theirs.sums, draws) for ours, theirs in pairs]
-        return np.mean(found, axis=0)
-
-    observed, drawn = float(difference(once)[0]), difference(weights)
+def _ends(drawn: Values) -> tuple[float, float]:
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    other = drawn * np.sign(observed) <= 0  # of a difference of exactly zero it is every draw
-    return Bootstrap(observed, float(low), float(high), float(other.mean()), images, len(pairs))
-
-
-# Ranks ------------------------------------------------------------------------------------------------------
-
-
-def ranks(values: Sequence[float]) -> np.ndarray:
-    """Rank of each value, 1 for the largest; equal values share the mean of their ranks."""
-    array = np.asarray(values, dtype=np.float64)
-    above = (array[None, :] > array[:, None]).sum(1)
-    equal = (array[None, :] == array[:, None]).sum(1)
-    return above + (equal + 1) / 2
-
-
-def average_ranks(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Mean rank of each method over cells that all of them have; `scores` holds one value for each cell."""
-    lengths = {len(values) for values in scores.values()}
-    if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(f"methods need the same cells, at least one; got {sorted(lengths)}")
-    table = np.array([ranks(cell) for cell in zip(*scores.values(), strict=True)])
-    return dict(zip(scores, table.mean(0).tolist(), strict=True))
-
-
-def signed_rank(differences: Sequence[float]) -> float | None:
-    """Exact two-sided p-value of Wilcoxon's signed rank test; None below six differences.
-
-    Differences of zero are left out, equal magnitudes share ranks, and all signs of those ranks are counted:
-    no normal approximation at any n.
-    """
-    if len(differences) < RANKED_SEEDS:
-        return None
-    values = np.asarray([d for d in differences if d != 0], dtype=np.float64)
-    # Doubled, shared ranks are whole numbers too, so that sums of ranks can be counted.
-    doubled = np.rint(2 * ranks((-np.abs(values)).tolist())).astype(int)
-    ways = np.ones(1)
-    for rank in doubled:
-        ways = np.concatenate([ways, np.zeros(rank)]) + np.concatenate([np.zeros(rank), ways])
-    positive = int(doubled[values > 0].sum())
-    below, above = ways[: positive + 1].sum(), ways[positive:].sum()
-    return float(min(1.0, 2 * min(below, above) / ways.sum()))
-
-
-def friedman(scores: Mapping[str, Sequence[float]]) -> float | None:
-    """p-value of Friedman's test that methods (three or more) have equal ranks over paired seeds.
-
-    None below six seeds or three methods. By the chi-square approximation, ties corrected (scipy).
-    """
-    if len(scores) < 3 or min(map(len, scores.values())) < RANKED_SEEDS:
-        return None
-    if all(len(set(cell)) == 1 for cell in zip(*scores.values(), strict=True)):
-        return 1.0  # ranks without spread, which scipy divides by
-    from scipy.stats import friedmanchisquare  # here, because it takes longer to load than a report to write
-
-    return float(friedmanchisquare(*scores.values()).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's step-down rule, in the order given, at most 1."""
-    corrected = [0.0] * len(p_values)
-    largest = 0.0
-    for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(p_values) - step) * p_values[index]))
-        corrected[index] = largest
-    return corrected
+    return float(low), float(high)

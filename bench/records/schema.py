@@ -134,6 +134,8 @@ class Result(Record):
     method: str
     method_version: Count
     seed: Count
+    draw: Count = 0  # which images the split labels
+    scored: Literal["eval", "heldout"] = "eval"  # the list of the scores
     protocol: str
     protocol_hash: str  # a table never mixes two of these
     steps: Count
@@ -182,6 +184,11 @@ class Result(Record):
         return max([self.peak_memory_mib, *before])
 
     @property
+    def drawn_split(self) -> str:
+        """The split in words: "1_16", or "1_16, draw 1"."""
+        return f"{self.split}, draw {self.draw}" if self.draw else self.split
+
+    @property
     def weights_file_digest(self) -> str | None:
         """SHA-256 of the run's weights.safetensors; None in records from before it was kept."""
         return self.contents.weights if self.contents else None
@@ -189,8 +196,9 @@ class Result(Record):
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Records of before a field stay what they were."""
-        without = {"contents", "own", "shared_seconds", "seed_cost", "health"}
-        return {key: value for key, value in write(self).items() if value is not None or key not in without}
+        unless = dict.fromkeys(("contents", "own", "shared_seconds", "seed_cost", "health"))
+        new = ({**unless, "draw": 0, "scored": "eval"}).items()
+        return {key: value for key, value in write(self).items() if (key, value) not in new}
 
     @field_validator("config")
     @classmethod

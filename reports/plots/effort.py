@@ -6,13 +6,14 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from bench.labels import LABEL_SECONDS
 from bench.records.schema import Result
-from reports.groups import COLUMNS, Group, Split, score_of
+from reports.groups import COLUMNS, Group, Run, Split, summary
 from reports.plots import picture as p
-from reports.statistics import Summary, summarise
+from reports.statistics import Summary
 
 # What was granted shows in how a marker is filled; its shape is the method's.
 FILLS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -107,12 +108,12 @@ def _annotated(group: Group, number: int) -> list[Point]:
     points = []
     for split in row.runs:
         # Seeds of one cell may have had more labels than others, by what a policy has opened.
-        alike: dict[tuple[float, str], list[Result]] = defaultdict(list)
+        alike: dict[tuple[float, str], list[Run]] = defaultdict(list)
         for run in row.on(split):
             kind = p.supervision(masks(run.result), run.result.images.get("tags", 0))
-            alike[label_hours(run.result), kind].append(run.result)
+            alike[label_hours(run.result), kind].append(run)
         for (spent, kind), runs in alike.items():
-            cell = summarise(score_of(run, "last") for run in runs)
+            cell = summary(runs)
             if spent > 0 and p.known(cell):
                 points.append(Point(number, row.label, split, spent, cell, kind=kind))
     return sorted(points, key=lambda point: point.hours)
@@ -212,13 +213,16 @@ def _trained(group: Group, split: Split) -> list[Point]:
     """The point of each row on a split, where training times and a score are recorded."""
     points = []
     for number, row in enumerate(group.rows):
-        runs = [run.result for run in row.on(split) if run.result.train_seconds > 0]
-        cell = summarise(score_of(run, "last") for run in runs) if runs else None
+        runs = [run for run in row.on(split) if run.result.train_seconds > 0]
+        cell = summary(runs)
         if p.known(cell):
             # Of records from before the classifier's cost was kept, the training alone.
-            whole = [run.train_seconds if run.whole_seconds is None else run.whole_seconds for run in runs]
-            spent = summarise(whole).mean / 3600
-            memory = max(run.whole_peak_mib for run in runs)
+            whole = [
+                run.result.train_seconds if run.result.whole_seconds is None else run.result.whole_seconds
+                for run in runs
+            ]
+            spent = fmean(whole) / 3600
+            memory = max(run.result.whole_peak_mib for run in runs)
             points.append(Point(number, row.label, split, spent, cell, memory=memory))
     return points
 

@@ -26,7 +26,7 @@ WIDTH = 6.0  # inches of a picture: its text can still be read where a phone shr
 LETTER = 0.58 / 72  # inches a letter is wide on average, for each point of the font's size
 NAME_LENGTH = 40  # characters of a name in a picture
 CLASS_NAME = 16  # of a class
-BARS = "Bars: 95 % t interval of the mean over seeds (one seed: none); arrow: the bar goes on."
+BARS = "Bars: 95 % t interval of the mean over draws, else seeds (one run: none); arrow: the bar goes on."
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from bench.records.schema import Result
 from bench.sweeps.ablations import Ablation
-from reports.groups import SEEDS, Group, Run, Split, applies, settings_of
+from reports.groups import Group, Row, Run, summary
+from reports.knobs import SEEDS, applies, settings_of
 from reports.sheets import sheet as s
-from reports.statistics import Summary, paired_difference, summarise
+from reports.sheets.differences import TWO_A_SIDE, family_of
+from reports.statistics import Summary, halves, paired_difference
 
 REFERENCE = "reference"
 Variants = dict[str, list[Run]]  # the runs of each variant
@@ -93,24 +95,33 @@ def _differing(rests: Sequence[dict[str, str]]) -> Iterator[str]:
 def _sheet(group: Group, ablation: Ablation, setting: str, runs: Variants) -> s.Sheet:
     """Every variant on every split, with the difference to the reference, seed by seed."""
     title = f"{ablation.title}: {ablation.method}{f' ({setting})' if setting else ''}"
-    by_split = {name: group.by_split_and_seed(runs.get(name, [])) for name in ablation.variants}
+    rows = {
+        name: Row(ablation.method, name, group.by_split(runs.get(name, [])), ()) for name in ablation.variants
+    }
+    reference = rows[ablation.reference]
+    found = {
+        (name, split): paired_difference(row.scores(split), reference.scores(split))
+        for name, row in rows.items()
+        for split in group.splits
+    }
+    family = family_of(change for (name, _), change in found.items() if name != ablation.reference)
     records = []
-    for name, here in by_split.items():
-        for split in group.splits:
-            ours, reference = (
-                {seed: run.result.predictor.miou for seed, run in of.get(split, {}).items()}
-                for of in (here, by_split[ablation.reference])
-            )
-            cell = s.summary_record(summarise(ours.values()) if ours else None)
-            difference = s.summary_record(paired_difference(ours, reference), "difference_")
-            said = {"sweep": title, "variant": name, **s.split_record(split)}
-            records.append(said | cell | difference)
+    for (name, split), change in found.items():
+        said = {"sweep": title, "variant": name, **s.split_record(split), "family": family}
+        cell = s.summary_record(summary(rows[name].on(split)))
+        records.append(said | cell | s.summary_record(change, "difference_", family))
+    same_again = [(split, halves(reference.scores(split))) for split in group.splits]
+    again = [f"{_change(change, family)} on {split.label}" for split, change in same_again if change]
     published = ablation.published
     # In what the paper's numbers are least comparable to ours.
     same = published is not None and published.dataset == group.dataset
     elsewhere = "another protocol" if same else "another data set"
-    notes = [f"Difference: to {ablation.reference!r}, mean ± spread (n) over the seeds run in both."]
-    notes += _not_testable(group, ablation, by_split[ablation.reference])
+    notes = [
+        f"Difference: to {ablation.reference!r}, mean over the runs of the same draw and seed (n), "
+        "with intervals that hold all at once in 95 % of such tables. One without 0 is a finding. A/A, later "
+        f"against earlier seeds of {ablation.reference!r}: {'; '.join(again) or TWO_A_SIDE}."
+    ]
+    notes += _not_testable(group, ablation, reference)
     if published:
         notes.append(
             f"Paper: {published.source}; {elsewhere}, so compare the order of the rows, not the numbers."
@@ -135,12 +146,10 @@ WORDS = {
 }
 
 
-def _not_testable(
-    group: Group, ablation: Ablation, reference: Mapping[Split, Mapping[int, Run]]
-) -> Iterator[str]:
+def _not_testable(group: Group, ablation: Ablation, reference: Row) -> Iterator[str]:
     """Where the reference hardly does what the sweep is about, so that no variant can tell."""
     for split in group.splits:
-        of = [run.result.health for run in reference.get(split, {}).values() if run.result.health]
+        of = [run.result.health for run in reference.on(split) if run.result.health]
         found = []
         for name, least in ablation.needs.items():
             values = [health[name] for health in of if name in health]
@@ -159,15 +168,16 @@ def _lines(group: Group, ablation: Ablation, records: Sequence[s.Record], elsewh
         line = [name]
         for record in (record for record in records if record["variant"] == name):
             reference = name == ablation.reference
-            line += [s.mean_text(record), REFERENCE if reference else _change(record["difference_cell"])]
+            change = REFERENCE if reference else _change(record["difference_cell"], record["family"])
+            line += [s.mean_text(record), change]
         values = ablation.published.values[name] if ablation.published else ()
         lines.append([*line, *("not published" if value is None else f"{value:.2f}" for value in values)])
     return lines
 
 
-def _change(difference: Summary | None) -> str:
-    """`+1.2 ± 0.3 (3)`: mean and spread of the differences in percent points, number of common seeds."""
+def _change(difference: Summary | None, family: int) -> str:
+    """`+1.2, +0.4 to +2.0 (3)`: mean and interval of the differences in percent points, number of runs."""
     if difference is None:
         return s.MISSING
-    spread = "" if difference.spread is None else f" ± {100 * difference.spread:.1f}"
-    return f"{100 * difference.mean:+.1f}{spread} ({difference.n})"
+    ends = s.interval_text(difference.interval_of(family), "+")
+    return f"{100 * difference.mean:+.1f}{f', {ends}' if ends else ''} ({s.runs_text(difference)})"

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from reports.evidence import UNKNOWN, Origin
-from reports.groups import LISTS, Group, Run, score_of
+from reports.groups import LISTS, Group, Run, granted, score_of
 from reports.sheets import sheet as s
 
 DIGEST_COLUMNS = tuple(f"{name}_digest" for name in LISTS)
 RUN_COLUMNS = (
     *s.GROUP_COLUMNS,
-    *("method", "row", "split", "seed", "run_id", *LISTS, "eval"),
+    *("method", "row", "split", "draw", "seed", "run_id", *LISTS, "eval"),
     *("miou_percent", "oracle_miou_percent", "student_miou_percent"),
     *("classes_averaged", "pixel_accuracy_percent"),
     *("steps", "train_seconds", "eval_seconds", "peak_memory_mib"),
@@ -59,8 +59,9 @@ def lists(group: Group) -> s.Sheet:
     records = []
     for split in group.splits:
         here = [row.runs[split] for row in group.rows if split in row.runs]
-        seeds = " ".join(map(str, sorted({seed for by_seed in here for seed in by_seed})))
-        said = {"none": split.none, "rows": len(here), "seeds": seeds}
+        keys = {key for runs in here for key in runs}
+        draws, seeds = (" ".join(map(str, sorted({key[i] for key in keys}))) for i in (0, 1))
+        said = {"none": split.none, "rows": len(here), "draws": draws, "seeds": seeds}
         records.append(s.split_record(split) | said | dict(zip(DIGEST_COLUMNS, split.digests, strict=True)))
     names = {"split": "split", "masks": "pixel", "tags": "tags", "nothing": "none"}
     digests = {"list of masks": _digest("pixel_digest"), "list of tags": _digest("tags_digest")}
@@ -68,15 +69,15 @@ def lists(group: Group) -> s.Sheet:
         group,
         "splits",
         "the splits and what they grant, in images",
-        (*s.SPLIT_COLUMNS, "none", *DIGEST_COLUMNS, "rows", "seeds"),
+        (*s.SPLIT_COLUMNS, "none", *DIGEST_COLUMNS, "rows", "draws", "seeds"),
         records,
-        s.listed(records, {**names, "rows": "rows", "seeds": "seeds", **digests}),
-        words=3,
+        s.listed(records, {**names, "rows": "rows", "draws": "draws", "seeds": "seeds", **digests}),
+        words=4,
     )
 
 
 RUN_TEXTS: dict[str, s.Shown] = {
-    **{"method": "row", "split": "split", "seed": "seed"},
+    **{"method": "row", "split": "split", "draw": "draw", "seed": "seed"},
     "mIoU": lambda of: f"{of['miou_percent']:.2f}",
     **{"data set": "dataset", "run": "run_id"},
     "protocol": lambda of: f"{of['protocol']} {of['protocol_hash']}",
@@ -100,7 +101,7 @@ def runs(groups: Sequence[Group], origins: Mapping[Path, Origin]) -> s.Sheet:
     ]
     lines = tuple(map(tuple, s.listed(records, RUN_TEXTS)))
     frame = s.frame_of(RUN_COLUMNS, records)
-    return s.Sheet("runs", "every run", "", frame, lines, names=3, words=len(RUN_TEXTS) - 4)
+    return s.Sheet("runs", "every run", "", frame, lines, names=4, words=len(RUN_TEXTS) - 5)
 
 
 OF_RESULT = {"method", "split", "seed", "run_id", "steps", "train_seconds", "eval_seconds"}
@@ -111,6 +112,7 @@ def _run(group: Group, run: Run) -> s.Record:
     result = run.result
     return {
         **result.model_dump(include=OF_RESULT),
+        "draw": result.draw,
         "row": group.labels[run.folder],
         **{name: result.images.get(name, 0) for name in (*LISTS, "eval")},
         "miou_percent": 100 * score_of(result, "last"),
@@ -119,7 +121,7 @@ def _run(group: Group, run: Run) -> s.Record:
         "classes_averaged": result.predictor.classes_averaged,
         "pixel_accuracy_percent": 100 * result.predictor.pixel_accuracy,
         "knobs": json.dumps(result.config.get("method"), sort_keys=True),
-        **dict(zip(DIGEST_COLUMNS, group.split_of[run.folder].digests, strict=True)),
+        **dict(zip(DIGEST_COLUMNS, granted(result)[2], strict=True)),
         "scored list": result.split_digests.get("eval"),
         "weights": result.weights_digest,
     }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from reports.groups import Group
+from functools import partial
+
+from bench.records.schema import Result
+from reports.groups import Group, summary
 from reports.sheets import sheet as s
-from reports.statistics import summarise
 
 ABSENT = "absent"
 NOTE = (
@@ -21,10 +23,8 @@ def class_sheets(group: Group) -> list[s.Sheet]:
         for index, name in enumerate(group.classes):
             for row in group.rows:
                 if runs := row.on(split):
-                    values = [run.result.predictor.iou[index] for run in runs]
-                    found = [value for value in values if value is not None]
                     said = {"class": name, "method": row.label, "column": f"{row.label} ({len(runs)})"}
-                    cell = s.summary_record(summarise(found) if found else None)
+                    cell = s.summary_record(summary(runs, partial(_iou, index)))
                     records.append(said | s.split_record(split) | cell | {"all": len(runs)})
         sheets.append(
             s.sheet_of(
@@ -38,6 +38,10 @@ def class_sheets(group: Group) -> list[s.Sheet]:
             )
         )
     return sheets
+
+
+def _iou(index: int, result: Result) -> float | None:
+    return result.predictor.iou[index]
 
 
 def _text(record: s.Record) -> str:

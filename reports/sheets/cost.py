@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from bench.records.schema import Result, Scores
 from reports.groups import Group
 from reports.sheets import sheet as s
-from reports.statistics import summarise
 
 FIGURES = {  # their headings, and how their numbers are written
     "seconds_per_step": ("s per step", ".3g"),
@@ -112,4 +112,4 @@ def images_per_second(runs: Sequence[Result]) -> float | None:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return summarise(values).mean if values else None
+    return fmean(values) if values else None

@@ -1,181 +1,159 @@
-"""Methods against a baseline: paired differences over seeds and over images, and ranks."""
+"""Methods against a reference: intervals that hold all at once, chances, and what the table could find."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from statistics import median
 
-from bench.errors import DataError
-from reports.groups import Group, Run, Split
+from reports.groups import COLOURED, Group
 from reports.sheets import sheet as s
+from reports.sheets.headline import ONE_RUN, drawn
 from reports.statistics import (
-    DRAWS,
-    RANKED_SEEDS,
-    Bootstrap,
-    ImageSums,
-    average_ranks,
-    bootstrap,
-    friedman,
-    holm,
+    EQUAL,
+    MOST_RUNS,
+    POWER,
+    Summary,
+    chances,
+    halves,
     paired_difference,
-    signed_rank,
+    smallest_found,
+    units_needed,
 )
 
-NO_RANK_TEST = "fewer than six seeds: no rank test"
-SENTENCE = f"{NO_RANK_TEST}.".capitalize()
-ONE_SEED = "one seed"
-TEXTS = ("difference", "95 % over seeds", "seeds", "95 % over images", "other side")
-IMAGE_COLUMNS = ("images_low_percent", "images_high_percent", "images_other_side", "images")
-NOTE = (
-    "difference: mean over the seeds run in both. Over seeds: interval of that mean by Student's t. "
-    f"Over images: {DRAWS} draws of the scored images with replacement, the same for both methods; "
-    "counts are added up and each run's pooled mIoU taken anew; percentile interval of the mean over "
-    "these seeds. Other side: share of the draws in which the difference is zero or has the other "
-    "sign. It says nothing of other seeds. Neither interval is corrected for the number of "
-    "comparisons."
+CHANCES = ("better", "equal", "worse")
+COLUMNS = (
+    "method",
+    "reference",
+    *s.SPLIT_COLUMNS,
+    *s.SUMMARY_COLUMNS,
+    "family",
+    *CHANCES,
+    "smallest_percent",
 )
+POINTS = f"{100 * EQUAL:g} point"
+TWO_A_SIDE = "fewer than two a side"
 
 
-def differences(group: Group, baseline: str, sums: Mapping[Path, ImageSums]) -> s.Sheet:
-    """Each row minus the baseline on each split, over the seeds run in both.
+def differences(group: Group, baseline: str) -> s.Sheet:
+    """Each row minus the reference on each split, over the draws and seeds run in both, and an A/A row.
 
     Args:
         baseline: The label of one of the group's rows.
-        sums: Counts of the predictor by the folder of the run, where they are known. A cell has an interval
-            over images where all its seeds have them.
-
-    Raises:
-        DataError: Two runs that are paired were scored on different images.
     """
+    found = compared(group, baseline)
     (reference,) = (row for row in group.rows if row.label == baseline)
+    family = family_of(found.values())
     records = []
-    for row in group.rows:
-        for split in group.splits:
-            if row is reference or split not in row.runs:
-                continue
-            said = {"method": row.label, "baseline": baseline, **s.split_record(split)}
-            records.append(said | _difference(row.runs[split], reference.runs.get(split, {}), sums))
-    tested = [record for record in records if record["p"] is not None]
-    for record, corrected in zip(tested, holm([record["p"] for record in tested]), strict=True):
-        record["p_holm"] = corrected
-    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", **{text: text for text in TEXTS}}
-    if tested:
-        shown["p (Holm)"] = lambda of: NO_RANK_TEST if of["p"] is None else f"{of['p_holm']:.3g}"
-    rank_test = (
-        "p: Wilcoxon's signed rank test over the paired seeds, exact, two-sided, corrected by Holm for "
-        f"the {len(tested)} tests of this table."
-    )
-    return s.sheet_of(
-        group,
-        "differences",
-        f"difference to {baseline}: mIoU (percent points)",
-        ("method", "baseline", *s.SPLIT_COLUMNS, *s.SUMMARY_COLUMNS, *IMAGE_COLUMNS, "p_holm"),
-        records,
-        s.listed(records, shown),
-        names=2,
-        notes=(NOTE, rank_test if tested else SENTENCE, *group.notes),
-    )
+    for (label, place), change in found.items():
+        said = {"method": label, "reference": baseline, **s.split_record(group.splits[place])}
+        records.append(said | _record(change, family) | {"none": ""})
+    for split in group.splits:
+        if reference.runs.get(split) and any(split in row.runs for row in group.rows if row is not reference):
+            said = {"method": f"{baseline}, A/A", "reference": baseline, **s.split_record(split)}
+            records.append(said | _record(halves(reference.scores(split)), family) | {"none": TWO_A_SIDE})
+    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "difference": _difference}
+    shown |= {"95 %, all at once": _interval}
+    shown |= {name: name for name in ("runs", *(f"P({chance})" for chance in CHANCES))}
+    title = f"difference to {baseline}: mIoU (percent points)"
+    notes = (*_notes(group, found, family), *group.notes)
+    lines = s.listed(records, shown)
+    return s.sheet_of(group, "differences", title, COLUMNS, records, lines, names=2, notes=notes)
 
 
-def _difference(
-    ours: Mapping[int, Run], theirs: Mapping[int, Run], sums: Mapping[Path, ImageSums]
-) -> s.Record:
-    """The figures of one cell as numbers and as `TEXTS`, and the p-value of its rank test, not corrected."""
-    common = sorted(ours.keys() & theirs.keys())
-    a, b = ({seed: of[seed].result.predictor.miou for seed in common} for of in (ours, theirs))
-    change = paired_difference(a, b)
-    images = _over_images([(ours[seed], theirs[seed]) for seed in common], sums)
-    shown: tuple[str, ...] = (s.MISSING, "", "", "", "")
-    if change is not None:
-        over_seeds = s.interval_text(change.interval, "+") or ONE_SEED
-        shown = (f"{100 * change.mean:+.1f}", over_seeds, str(change.n), *_image_text(images))
-    numbers: tuple[float | None, ...] = (None,) * 4
-    if images is not None:
-        numbers = (100 * images.low, 100 * images.high, images.other_side, images.images)
-    record: s.Record = {"p": signed_rank([a[seed] - b[seed] for seed in common]), "p_holm": None}
-    record |= dict(zip(IMAGE_COLUMNS, numbers, strict=True)) | dict(zip(TEXTS, shown, strict=True))
-    return record | s.summary_record(change)
+Found = dict[tuple[str, int], Summary | None]  # by row and number of the split
 
 
-def _over_images(pairs: Sequence[tuple[Run, Run]], sums: Mapping[Path, ImageSums]) -> Bootstrap | None:
-    """None where counts are missing, or are of one image, which says nothing of others."""
-    if not pairs or any(run.folder not in sums for pair in pairs for run in pair):
-        return None
-    found = [(sums[ours.folder], sums[theirs.folder]) for ours, theirs in pairs]
-    if len(found[0][0].ids) < 2:
-        return None
-    try:
-        return bootstrap(found)
-    except DataError as error:
-        ours, theirs = (run.result for run in pairs[0])
-        raise DataError(
-            f"{ours.method} and {theirs.method} on {ours.dataset}, {ours.split}: {error}"
-        ) from error
-
-
-def _image_text(images: Bootstrap | None) -> tuple[str, str]:
-    if images is None:
-        return s.MISSING, ""
-    return s.interval_text((images.low, images.high), "+"), f"{100 * images.other_side:.1f} %"
-
-
-def average_rank_sheet(group: Group) -> s.Sheet | None:
-    """Mean rank of each row over the cells (split x seed) that all rows have; None where there is none."""
-    if len(group.rows) < 2:
-        return None
-    common = {
-        split: sorted(set.intersection(*(set(row.runs.get(split, {})) for row in group.rows)))
-        for split in group.splits
-    }
-    cells = [(split, seed) for split, seeds in common.items() for seed in seeds]
-    if not cells:
-        return None
-    scores = {
-        row.label: [row.runs[split][seed].result.predictor.miou for split, seed in cells]
+def compared(group: Group, baseline: str) -> Found:
+    """The paired difference of each row to the reference on each split where the row has runs."""
+    (reference,) = (row for row in group.rows if row.label == baseline)
+    return {
+        (row.label, place): paired_difference(row.scores(split), reference.scores(split))
         for row in group.rows
+        for place, split in enumerate(group.splits)
+        if row is not reference and split in row.runs
     }
-    ranked = sorted(average_ranks(scores).items(), key=lambda pair: pair[1])
-    records = [{"method": name, "average_rank": rank, "cells": len(cells)} for name, rank in ranked]
-    shown: dict[str, s.Shown] = {
-        "method": "method",
-        "average rank": lambda of: f"{of['average_rank']:.2f}",
-        "cells": "cells",
-    }
-    used = ", ".join(
-        f"{split.label} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
-        for split, seeds in common.items()
-        if seeds
-    )
-    return s.sheet_of(
-        group,
-        "ranks",
-        "average rank by mIoU",
-        ("method", "average_rank", "cells"),
-        records,
-        s.listed(records, shown),
-        notes=(
-            "1 is best; equal scores share their ranks. A cell is a split and a seed that all methods have: "
-            f"{used}.",
-            _friedman_text(scores, [split for split, _ in cells], group.splits),
-            *group.notes,
-        ),
-    )
 
 
-def _friedman_text(
-    scores: Mapping[str, Sequence[float]], cells: Sequence[Split], splits: Sequence[Split]
-) -> str:
-    """Friedman's test on each split with enough seeds; cells of several splits are no independent blocks."""
-    found = {}
-    for split in splits:
-        chosen = [i for i, cell in enumerate(cells) if cell == split]
-        p = friedman({name: [values[i] for i in chosen] for name, values in scores.items()})
-        if p is not None:
-            found[split.label] = p
-    if not found:
-        few = max(map(cells.count, splits)) < RANKED_SEEDS
-        return SENTENCE if few else "Two methods: see the differences for their rank test."
-    tests = zip(found, holm(list(found.values())), strict=True)
-    return "Friedman's test that all are equal, over seeds, corrected by Holm: " + "; ".join(
-        f"{label} p = {p:.3g}" for label, p in tests
-    )
+def family_of(found: Iterable[Summary | None]) -> int:
+    """How many intervals of a table hold together: those of all differences that have one."""
+    return max(1, sum(change is not None and change.error is not None for change in found))
+
+
+def _record(change: Summary | None, family: int) -> s.Record:
+    """The figures of a comparison as numbers, and as text by heading."""
+    record = s.summary_record(change, family=family) | {"family": family}
+    likely = chances(change) if change else None
+    smallest = smallest_found(change, family) if change else None
+    record |= {"smallest_percent": s.percent(smallest), "runs": s.runs_text(change) if change else ""}
+    for place, chance in enumerate(CHANCES):
+        record |= {chance: likely[place] if likely else None}
+        record |= {f"P({chance})": f"{likely[place]:.2f}" if likely else ""}
+    return record
+
+
+def _difference(record: s.Record) -> str:
+    return f"{record['mean_percent']:+.1f}" if record["cell"] else s.MISSING
+
+
+def _interval(record: s.Record) -> str:
+    cell, family = record["cell"], record["family"]
+    return (s.interval_text(cell.interval_of(family), "+") or ONE_RUN) if cell else str(record["none"])
+
+
+# Below the table --------------------------------------------------------------------------------------------
+
+
+def _notes(group: Group, found: Found, family: int) -> list[str]:
+    known = {key: change for key, change in found.items() if change and change.error is not None}
+    notes = [
+        "difference: mean of the paired differences, runs of the same draw and seed. An interval without 0 "
+        "is a finding: by Student's t, over the draws (of one draw over its seeds), and corrected for "
+        f"{_count(family, 'comparison')}, so that all of the table hold at once in 95 % of such tables.",
+        f"P: how likely the method is better by more than {POINTS}, equal within it, or worse by more "
+        "(Bayesian t-test; runs are independent: correlation 0). Each P is for itself, not corrected.",
+        "A/A: the later half of the reference's seeds against the earlier half. Nothing is to be found: its "
+        "interval should hold 0.",
+    ]
+    if known:
+        notes.append(_power(group, known, family))
+    if group.views != "equal" and COLOURED not in {row.method for row in group.rows}:
+        notes.append(
+            f"Views are those of each method, and no run is of {COLOURED}: part of a gain may be what "
+            "colours on the labels alone would give."
+        )
+    return [*notes, drawn(group)]
+
+
+def _power(group: Group, known: Mapping[tuple[str, int], Summary], family: int) -> str:
+    """What the table could have found, and how many more runs would find more."""
+    smallest = sorted(100 * (smallest_found(change, family) or 0.0) for change in known.values())
+    typical = sorted(known.values(), key=lambda change: change.error or 0.0)[len(known) // 2]
+    said = [
+        f"With {100 * POWER:.0f} % power this table finds a difference of {median(smallest):.1f} points "
+        f"(median of its rows; {smallest[0]:.1f} to {smallest[-1]:.1f}).",
+        f"To find {POINTS} it needs {_more(typical, EQUAL, family)}.",
+    ]
+    unsettled = {
+        (abs(of.mean) / of.error, label, place): of
+        for (label, place), of in known.items()
+        if of.error and (ends := of.interval_of(family)) and ends[0] <= 0 <= ends[1]
+    }
+    if unsettled:
+        (_, label, place), change = max(unsettled.items(), key=lambda item: item[0])
+        said.append(
+            f"Nearest to being settled is {label} on {group.splits[place].label} ({100 * change.mean:+.1f}): "
+            f"if that is its true difference, it needs {_more(change, change.mean, family)}."
+        )
+    return " ".join(said)
+
+
+def _more(change: Summary, effect: float, family: int) -> str:
+    unit = "draw" if change.draws > 1 else "seed"
+    needed = units_needed(change, effect, family)
+    if needed is None:
+        return f"over {MOST_RUNS} {unit}s"
+    return f"{_count(max(needed - change.units, 0), f'more {unit}')} ({needed} in all)"
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"

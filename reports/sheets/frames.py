@@ -12,8 +12,9 @@ from bench.records.schema import Result
 from reports.groups import BASELINE, Group, comparable
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs
-from reports.sheets.differences import average_rank_sheet, differences
+from reports.sheets.differences import differences
 from reports.sheets.headline import headline, modules
+from reports.sheets.overall import overall_sheet
 from reports.sheets.sheet import Sheet
 
 
@@ -34,6 +35,6 @@ def _sheets(group: Group, baseline: str) -> Iterator[Sheet]:
     yield costs(group, {}, {})
     rows = group.rows_named(baseline)
     if len(rows) == 1 and len(group.rows) > 1:
-        yield differences(group, rows[0], {})
-    if ranks := average_rank_sheet(group):
-        yield ranks
+        yield differences(group, rows[0])
+        if over := overall_sheet([group], rows[0]):
+            yield over

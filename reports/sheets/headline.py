@@ -1,12 +1,14 @@
-"""mIoU of one comparable group: method x split, with intervals, and student beside predictor and oracle."""
+"""mIoU of one comparable group: intervals and spreads; student, predictor and oracle."""
 
 from __future__ import annotations
 
-from reports.contents import note_on_classes
-from reports.groups import COLUMNS, Column, Group, score_of
-from reports.sheets import sheet as s
-from reports.statistics import summarise
+from functools import partial
 
+from reports.contents import note_on_classes
+from reports.groups import COLUMNS, Column, Group, score_of, summary
+from reports.sheets import sheet as s
+
+ONE_RUN = "one run: no interval"
 # How each is called in the frame, and over its column.
 MODULES: dict[Column, tuple[str, str]] = {
     "student": ("student", "student"),
@@ -16,32 +18,62 @@ MODULES: dict[Column, tuple[str, str]] = {
 }
 
 
+HOW_DRAWN = "± spread of the draws / of the seeds within a draw (draws x seeds)."
+ONE_DRAW = "All runs of a split have the same labeled images (one draw): nothing is said of other choices."
+
+
+def drawn(group: Group) -> str:
+    """What a reader must know of the draws of a table."""
+    return HOW_DRAWN if len(group.draws) > 1 else ONE_DRAW
+
+
 def headline(group: Group) -> s.Sheet:
-    """mIoU of the last weights, method x split: mean, spread and n."""
-    return _by_split(group, "miou", f"{COLUMNS['last'][0]} (%)", s.mean_text)
+    """mIoU of the last weights, method x split: mean, spread and number of runs."""
+    records = [
+        {"method": row.label, **s.split_record(split), **s.summary_record(cell)}
+        | {"other": group.other_draws(row, split)}
+        for row in group.rows
+        for split, cell in zip(group.splits, row.cells, strict=True)
+    ]
+    lines = s.crossed(records, {"method": "method"}, "heading", _cell)
+    notes = (*([HOW_DRAWN] if len(group.draws) > 1 else []), *group.notes)
+    return s.sheet_of(group, "miou", f"{COLUMNS['last'][0]} (%)", s.CELL_COLUMNS, records, lines, notes=notes)
 
 
-def intervals(group: Group) -> s.Sheet:
-    """mIoU, method x split, with the t interval of the mean where there are two seeds or more."""
-    note = "mean ± spread, 95 % interval of the mean by Student's t (n seeds). One seed has no interval."
-    return _by_split(group, "intervals", "mIoU (%) with 95 % intervals over seeds", _with_interval, note)
+def _cell(record: s.Record) -> str:
+    return s.mean_text(record) + (f", {record['other']}" if record["other"] else "")
 
 
-def _by_split(group: Group, name: str, title: str, shown: s.Shown, *notes: str) -> s.Sheet:
+def spreads(group: Group) -> s.Sheet:
+    """The interval of every cell, and what it is made of."""
     records = [
         {"method": row.label, **s.split_record(split), **s.summary_record(cell)}
         for row in group.rows
         for split, cell in zip(group.splits, row.cells, strict=True)
+        if cell is not None
     ]
-    lines = s.crossed(records, {"method": "method"}, "heading", shown)
-    return s.sheet_of(group, name, title, s.CELL_COLUMNS, records, lines, notes=(*notes, *group.notes))
+    shown: dict[str, s.Shown] = {
+        "method": "method",
+        "split": "heading",
+        "mIoU": lambda of: f"{of['mean_percent']:.1f}",
+        "95 %": lambda of: s.interval_text(of["cell"].interval) or ONE_RUN,
+        "spread of seeds": lambda of: _number(of["spread_percent"]),
+        "runs": "n",
+    }
+    if len(group.draws) > 1:
+        shown |= {"spread of draws": lambda of: _number(of["draws_spread_percent"]), "draws": "draws"}
+    note = (
+        "95 %: interval of the mean by Student's t, over the means of the draws, of one draw over its seeds. "
+        "It is of this cell alone: to compare methods, read the differences."
+    )
+    title = "mIoU (%) with 95 % intervals, and where they come from"
+    notes = (note, drawn(group), *group.notes)
+    lines = s.listed(records, shown)
+    return s.sheet_of(group, "spreads", title, s.CELL_COLUMNS, records, lines, names=2, notes=notes)
 
 
-def _with_interval(record: s.Record) -> str:
-    cell = record["cell"]
-    if cell is None or cell.interval is None:
-        return s.cell_text(cell)
-    return s.cell_text(cell).replace(" (", f", {s.interval_text(cell.interval)} (")
+def _number(percent: float | None) -> str:
+    return "" if percent is None else f"{percent:.1f}"
 
 
 def modules(group: Group) -> s.Sheet:
@@ -49,10 +81,9 @@ def modules(group: Group) -> s.Sheet:
     records = []
     for row in group.rows:
         for split in group.splits:
-            runs = [run.result for run in row.on(split)]
             for column, (scored, heading) in MODULES.items():
-                having = [run for run in runs if column != "own" or run.own]
-                cell = summarise(score_of(run, column) for run in having) if having else None
+                having = [run for run in row.on(split) if column != "own" or run.result.own]
+                cell = summary(having, partial(score_of, column=column))
                 said = {"method": row.label, "scored": scored, "module": heading}
                 records.append(said | s.split_record(split) | s.summary_record(cell))
     own = any(run.result.own for run in group.runs)
@@ -73,7 +104,7 @@ def modules(group: Group) -> s.Sheet:
         [[*line[:-1], "", line[-1]] for line in lines],  # the oracle stands apart
         names=2,
         notes=(
-            f"predictor: what a method is scored by, {group.scored_module}; it may be the student."
+            f"predictor: what a method is scored by, {group.scorer}; it may be the student."
             + (" own predictor: what the method itself names." if own else "")
             + " All but the oracle are of the last weights.",
             f"oracle: {COLUMNS['oracle'][1]}. It may not stand beside the numbers of last weights.",

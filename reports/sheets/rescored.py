@@ -52,9 +52,10 @@ def _sheet(group: Group, found: Mapping[Path, list[Rescored]]) -> s.Sheet:
                 continue
             scored = [[run.result.predictor, *(n.score for n in found[run.folder])] for run in runs]
             counts |= {score.classes_averaged for one in scored for score in one}
+            keys = [(run.result.draw, run.result.seed) for run in runs]
             for (name, heading), column in zip(headings.items(), zip(*scored, strict=True), strict=True):
                 said = {"method": row.label, "scored": name, "how": _how(how), "column": heading}
-                cell = summarise(score.miou for score in column)
+                cell = summarise(dict(zip(keys, (score.miou for score in column), strict=True)))
                 records.append(said | s.split_record(split) | s.summary_record(cell))
     return s.sheet_of(
         group,

@@ -13,7 +13,10 @@ from reports.statistics import Summary
 
 GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
 SPLIT_COLUMNS = ("split", "pixel", "tags")
-SUMMARY_COLUMNS = ("mean_percent", "spread_percent", "low_percent", "high_percent", "n")
+SUMMARY_COLUMNS = (
+    *("mean_percent", "spread_percent", "draws_spread_percent"),
+    *("low_percent", "high_percent", "n", "draws"),
+)
 CELL_COLUMNS = ("method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)
 MISSING = "missing"
 # What is said of one run, cell or figure, by name: the columns of the frame, and what its text needs beside.
@@ -104,21 +107,41 @@ def split_record(split: Split) -> Record:
     return {"split": split.label, "pixel": split.pixel, "tags": split.tags, "heading": split.heading}
 
 
-def summary_record(cell: Summary | None, prefix: str = "") -> Record:
-    """`SUMMARY_COLUMNS` of a cell, percent and n, and its "cell"; a missing one has n = 0 and no numbers."""
-    shares = (cell.mean, cell.spread, *(cell.interval or (None, None))) if cell else (None,) * 4
-    values = [*(None if share is None else 100 * share for share in shares), cell.n if cell else 0]
+def summary_record(cell: Summary | None, prefix: str = "", family: int = 1) -> Record:
+    """`SUMMARY_COLUMNS` of a cell, percent and n, and its "cell"; a missing one has n = 0 and no numbers.
+
+    Args:
+        family: How many intervals hold together.
+    """
+    shares: tuple[float | None, ...] = (None,) * 5
+    if cell:
+        shares = (cell.mean, cell.spread, cell.between, *(cell.interval_of(family) or (None, None)))
+    values = [*map(percent, shares), cell.n if cell else 0, cell.draws if cell else 0]
     columns = (f"{prefix}{column}" for column in SUMMARY_COLUMNS)
     return {f"{prefix}cell": cell, **dict(zip(columns, values, strict=True))}
 
 
+def percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 def cell_text(cell: Summary | None) -> str:
-    """`43.2 ± 1.1 (3)`: mean and spread in percent, number of seeds."""
+    """`43.2 ± 1.1 (3)`: mean, spread in percent, seeds; `43.2 ± 0.8 / 1.1 (3 x 3)` of several draws:
+    their spread, that of the seeds, and both numbers."""
     if cell is None:
         return MISSING
-    if cell.spread is None:
-        return f"{100 * cell.mean:.1f} ({cell.n})"
-    return f"{100 * cell.mean:.1f} ± {100 * cell.spread:.1f} ({cell.n})"
+    spreads = [cell.between, cell.spread]
+    said = " / ".join(f"{100 * of:.1f}" for of in spreads if of is not None)
+    return f"{100 * cell.mean:.1f}{f' ± {said}' if said else ''} ({runs_text(cell)})"
+
+
+def runs_text(cell: Summary) -> str:
+    """`3` runs of one draw, `3 x 2` of three draws with two seeds each, `5 of 3 draws` with unequal ones."""
+    if cell.draws == 1:
+        return str(cell.n)
+    if cell.n % cell.draws:
+        return f"{cell.n} of {cell.draws} draws"
+    return f"{cell.draws} x {cell.n // cell.draws}"
 
 
 def mean_text(record: Record) -> str:
@@ -127,8 +150,11 @@ def mean_text(record: Record) -> str:
 
 
 def interval_text(ends: tuple[float, float] | None, sign: str = "") -> str:
-    """`40.0 to 46.4` in percent; `sign` "+" shows that of both ends. Empty where there is none."""
+    """`40.0 to 46.4` in percent; `sign` "+", that of both ends, is for differences. Empty for none.
+
+    What no mIoU can be is left out: two runs may say no more than "-100.0 to +100.0".
+    """
     if ends is None:
         return ""
-    low, high = ends
+    low, high = max(ends[0], -1.0 if sign else 0.0), min(ends[1], 1.0)
     return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"

@@ -9,11 +9,12 @@ from rich.console import Console
 
 from bench.errors import DataError
 from bench.records.schema import Rescored, Result, Scores
-from reports.groups import COLUMNS, Group, comparable, score_of
+from reports.groups import COLUMNS, Group, Run, comparable, score_of, told_apart
 from reports.sheets.cost import costs
 from reports.sheets.headline import headline, modules
 from reports.sheets.sheet import MISSING, cell_text
 from reports.sheets.text import markdown_text, to_csv, to_markdown, to_rich
+from reports.statistics import summarise
 
 
 def shown(table: Group) -> dict[str, list[str]]:
@@ -264,3 +265,90 @@ def test_every_pass_of_scoring_counts_once(make: Any) -> None:
     ]
     (heading, line) = costs(grouped([run]), {folder(run): Scores(entries=entries)}, {}).lines
     assert dict(zip(heading, line, strict=True))["scoring s"] == "14"
+
+
+# Draws, views, scoring
+
+
+def digests(draw: int, name: str = "1_8") -> dict[str, str]:
+    return {"pixel": f"p-{name}-{draw}", "none": f"n-{name}-{draw}", "eval": "e" * 64}
+
+
+def test_draws_of_a_split_are_one_column(make: Any) -> None:
+    runs = [make(0.4 + d / 10, draw=d, split_digests=digests(d)) for d in (2, 0, 1)]
+    group = grouped([*runs, make(0.9, split="full")])
+    assert [split.heading for split in group.splits] == ["1_8 (46)", "full (367)"]
+    assert group.splits[0].digests[0] == "p-1_8-0" and group.draws == (0, 1, 2)
+    (row,) = group.rows
+    assert row.scores(group.splits[0]) == {(d, 0): pytest.approx(0.4 + d / 10) for d in (0, 1, 2)}
+    cell = row.cells[0]
+    assert cell is not None and (cell.n, cell.draws) == (3, 3) and cell.mean == pytest.approx(0.5)
+
+
+def test_two_lists_of_one_draw_are_columns_of_their_own(make: Any) -> None:
+    runs = [make(0.4, draw=1, split_digests=digests(d), method=f"m{d}") for d in (1, 2)]
+    assert [split.label for split in grouped(runs).splits] == [
+        "1_8 [pixel p-1_8-1] [none n-1_8-1]",
+        "1_8 [pixel p-1_8-2] [none n-1_8-2]",
+    ]
+
+
+def test_one_seed_of_two_draws_is_two_runs_and_of_one_draw_an_error(make: Any) -> None:
+    first, second = (make(0.4, draw=d, run_id="same", split_digests=digests(d)) for d in (0, 1))
+    assert grouped([first, second, first]).rows[0].cells[0] == summarise({(0, 0): 0.4, (1, 0): 0.4})
+    with pytest.raises(DataError, match="1_8, draw 1, seed 0"):
+        shown(grouped([second, make(0.5, draw=1, run_id="other", split_digests=digests(1))]))
+
+
+def test_rows_of_other_draws_are_said_to_be_so(make: Any) -> None:
+    runs = [make(0.4, method=m, draw=d, split_digests=digests(d)) for m in ("a", "b") for d in (0, 1)]
+    group = grouped([*runs, make(0.9, method="c", split_digests=digests(0))])
+    assert [group.other_draws(row, group.splits[0]) for row in group.rows] == ["draw 0", "", ""]
+    (warning,) = group.warnings
+    assert "not all rows on 1_8 are of the same draws: c (draw 0)" in warning
+    assert grouped(runs).warnings == ()
+
+
+def of_protocol(**settings: Any) -> dict[str, Any]:
+    """A run's settings, and the hash that goes with them."""
+    return {"config": {"method": {}, "protocol": settings}, "protocol_hash": str(sorted(settings.items()))}
+
+
+def test_no_table_mixes_views_scoring_or_scored_lists(make: Any) -> None:
+    others: list[dict[str, Any]] = [
+        of_protocol(),
+        of_protocol(views="equal"),
+        of_protocol(views="equal", teacher={"decay": 0.99, "ramp": True}),
+        {"scored": "heldout"},  # of the same hash, and be it of the same images
+    ]
+    runs = [make(0.4, **other) for other in others]
+    groups = comparable(foldered(runs))
+    assert len(groups) == len(others)
+    for pair in ([runs[0], runs[1]], [runs[1], runs[2]], [make(0.4), runs[3]]):
+        with pytest.raises(DataError, match="a table needs runs of one data set"):
+            Group(Run(folder(run), run) for run in pair)
+    said = {(group.views, group.scorer, group.held_out) for group in groups}
+    own, teacher = "each method's own predictor", "the protocol's teacher"
+    assert said == {
+        *(("published", own, False), ("equal", own, False)),
+        *(("equal", teacher, False), ("published", own, True)),
+    }
+    for group in groups:
+        assert f"{group.views} views, scored by {group.scorer}" in group.basis
+        assert ("held-out" in group.basis) is ("held-out" in group.title) is group.held_out
+    names = told_apart(["name"] * 4, groups)
+    assert any("views equal, scored by the protocol's teacher" in name for name in names)
+
+
+def test_the_other_yardsticks_stand_beside_the_first(make: Any) -> None:
+    names = ["supervised_plain", "supervised", "fixmatch", "supervised_colours"]
+    runs = [make(0.9 - i / 10, method=name) for i, name in enumerate(names)]
+    assert [row.label for row in grouped(runs).rows] == [
+        *("supervised", "supervised_plain", "supervised_colours"),
+        "fixmatch",
+    ]
+
+
+def test_a_record_of_before_draws_is_written_as_it_was(make: Any) -> None:
+    assert not {"draw", "scored"} & make(0.4).model_dump(mode="json").keys()
+    assert make(0.4, draw=2, scored="heldout").model_dump(mode="json")["draw"] == 2

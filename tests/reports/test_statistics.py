@@ -1,37 +1,47 @@
-"""Statistics against numbers worked out by hand, plain loops over the same draws, and properties."""
+"""Statistics against numbers worked out by hand, simulations of what they promise, and properties."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import friedmanchisquare, wilcoxon
+from scipy.stats import binom, mannwhitneyu, trim_mean
 
-from bench.errors import DataError
 from bench.randomness import numpy_for
 from reports.statistics import (
-    ImageSums,
     Summary,
-    average_ranks,
-    bootstrap,
-    friedman,
-    holm,
-    image_sums,
+    chances,
+    halves,
+    overall,
     paired_difference,
-    pooled_miou,
-    ranks,
-    resamples,
-    signed_rank,
+    smallest_found,
     summarise,
+    units_needed,
 )
+
+
+def of_one_draw(*values: float) -> dict[tuple[int, int], float]:
+    return {(0, seed): value for seed, value in enumerate(values)}
+
+
+def within(found: int, of: int, share: float) -> bool:
+    """Whether a count lies where 99.9 % of counts of that share do."""
+    low, high = binom.interval(0.999, of, share)
+    return bool(low <= found <= high)
+
+
+# Cells
 
 
 def test_mean_and_sample_spread() -> None:
     # Deviations -2, 0, 2: squares sum to 8; 8 / (3 - 1) = 4; root 2. With ddof=0 it would be 1.63.
-    assert summarise([2.0, 4.0, 6.0]) == Summary(mean=4.0, spread=2.0, n=3)
+    found = summarise([2.0, 4.0, 6.0])
+    assert (found.mean, found.spread, found.n, found.draws, found.between) == (4, 2, 3, 1, None)
+    assert found.error == pytest.approx(2 / math.sqrt(3)) and found.units == 3
 
 
 def test_two_values() -> None:
@@ -41,8 +51,9 @@ def test_two_values() -> None:
 
 
 def test_one_value_has_no_spread_and_no_interval() -> None:
-    assert summarise([0.3]) == Summary(mean=0.3, spread=None, n=1)
-    assert summarise([0.3]).interval is None
+    one = summarise([0.3])
+    assert one == Summary(mean=0.3, spread=None, n=1) and one.interval is None
+    assert chances(one) is None and smallest_found(one, 1) is None and units_needed(one, 0.1, 1) is None
 
 
 def test_nothing_has_no_mean() -> None:
@@ -52,193 +63,247 @@ def test_nothing_has_no_mean() -> None:
 
 def test_interval_of_one_two_three() -> None:
     # Spread 1, standard error 1 / root 3 = 0.57735; the table of t has 4.30265 for 2 degrees of freedom.
-    found = summarise([1.0, 2.0, 3.0]).interval
-    assert found == pytest.approx((2 - 4.30265 * 0.57735, 2 + 4.30265 * 0.57735), abs=1e-4)
+    found = summarise([1.0, 2.0, 3.0])
+    assert found.interval == pytest.approx((2 - 4.30265 * 0.57735, 2 + 4.30265 * 0.57735), abs=1e-4)
+    # Of seven at once 1 - 0.05 / 14 = 0.99643; with 2 degrees of freedom t = (2p - 1) / root(2p(1 - p)).
+    t = (2 * (1 - 0.05 / 14) - 1) / math.sqrt(2 * (1 - 0.05 / 14) * 0.05 / 14)
+    assert t == pytest.approx(11.769, abs=1e-3)
+    assert found.interval_of(7) == pytest.approx((2 - t * 0.57735, 2 + t * 0.57735), abs=1e-4)
     # 1 degree of freedom: 12.7062; spread root 2 / 2 * 2 = 1.41421, standard error 1.
     assert summarise([1.0, 3.0]).interval == pytest.approx((2 - 12.7062, 2 + 12.7062), abs=1e-3)
 
 
-def test_paired_differences_are_taken_seed_by_seed() -> None:
+def test_seeds_lie_within_draws() -> None:
+    # Draw 0: 40 and 44, draw 3: 50 and 54. Means 42 and 52: mean 47, their spread root 50, error root 50 /
+    # root 2 = 5, one degree of freedom. Within a draw squares are 8 and 8: spread root 8. Of the 50 between
+    # the means 8 / 2 are the seeds': root 46 is left to the draws.
+    found = summarise({(0, 0): 40.0, (0, 1): 44.0, (3, 0): 50.0, (3, 1): 54.0})
+    assert (found.mean, found.n, found.draws, found.units) == (47, 4, 2, 2)
+    assert (found.spread, found.between) == (pytest.approx(math.sqrt(8)), pytest.approx(math.sqrt(46)))
+    assert found.error == pytest.approx(5) and found.interval == pytest.approx(
+        (47 - 63.531, 47 + 63.531), abs=1e-3
+    )
+
+
+def test_draws_count_alike_however_many_seeds_they_have() -> None:
+    # Means 42 and 50, mean 46 and not 44.7. Spread of means root 32; of the seeds root 8, once halved, once
+    # whole: 32 - 8 x 3/4 = 26.
+    found = summarise({(0, 0): 40.0, (0, 1): 44.0, (1, 7): 50.0})
+    assert (found.mean, found.n, found.draws) == (46, 3, 2)
+    assert (found.spread, found.between) == (pytest.approx(math.sqrt(8)), pytest.approx(math.sqrt(26)))
+    assert found.error == pytest.approx(4)
+
+
+def test_one_seed_a_draw_does_not_tell_the_two_apart() -> None:
+    found = summarise({(0, 0): 40.0, (1, 0): 44.0})
+    assert (found.spread, found.between) == (pytest.approx(math.sqrt(8)), None)
+    assert found.interval == summarise([40.0, 44.0]).interval
+
+
+def test_draws_that_differ_less_than_their_seeds_have_no_spread_of_their_own() -> None:
+    assert summarise({(0, 0): 40.0, (0, 1): 44.0, (1, 0): 41.0, (1, 1): 43.0}).between == 0
+
+
+@pytest.mark.parametrize("of_draws", [0.0, 2.0])
+def test_nested_intervals_hold_as_often_as_they_say(of_draws: float) -> None:
+    rng, tables, held, naive, variances = numpy_for(0, "test nested"), 2000, 0, 0, []
+    for _ in range(tables):
+        draws = of_draws * rng.normal(size=4)
+        values = {(d, s): draws[d] + rng.normal() for d in range(4) for s in range(3)}
+        found = summarise(values)
+        assert found.interval and found.spread is not None and found.between is not None
+        held += found.interval[0] <= 0 <= found.interval[1]
+        ends = summarise(list(values.values())).interval
+        naive += ends is not None and ends[0] <= 0 <= ends[1]
+        variances.append((found.spread**2, found.between**2))
+    assert within(held, tables, 0.95)
+    seeds, between = np.mean(variances, axis=0)
+    assert seeds == pytest.approx(1, abs=0.05)
+    if of_draws:
+        assert between == pytest.approx(of_draws**2, rel=0.1)
+        assert naive < 0.75 * tables, "runs of one draw are no independent ones"
+
+
+def test_paired_differences_are_taken_run_by_run() -> None:
     # 0.1, 0.2, 0.3 over seeds 0, 1, 2; seed 7 has no partner. Unpaired, the spread would be near 1.
-    found = paired_difference({0: 1.1, 1: 2.2, 2: 3.3, 7: 9.0}, {2: 3.0, 1: 2.0, 0: 1.0})
+    found = paired_difference(
+        {(0, 0): 1.1, (0, 1): 2.2, (0, 2): 3.3, (0, 7): 9.0, (1, 0): 9.0},
+        {(0, 2): 3.0, (0, 1): 2.0, (0, 0): 1.0, (2, 0): 1.0},
+    )
     assert found is not None and found.n == 3
     assert (found.mean, found.spread) == (pytest.approx(0.2), pytest.approx(0.1))
     assert found.interval == pytest.approx((0.2 - 0.248414, 0.2 + 0.248414), abs=1e-5)
 
 
-def test_without_a_common_seed_there_is_no_difference() -> None:
-    assert paired_difference({0: 0.4}, {1: 0.3}) is None
-    found = paired_difference({0: 0.4, 1: 0.6}, {1: 0.7})
-    assert found is not None and found.mean == pytest.approx(-0.1) and (found.spread, found.n) == (None, 1)
-
-
-# Over images
-
-
-def scene(seed: int, images: int = 12, classes: int = 4) -> ImageSums:
-    """Counts with a class (the last) that is in few images, so that some draws do not have it."""
-    rng = numpy_for(seed, "test counts")
-    counts = rng.integers(0, 50, (images, classes, classes))
-    counts[2:, -1] = counts[2:, :, -1] = 0
-    return image_sums([f"image {i:03d}" for i in range(images)], counts)
-
-
-def plain_miou(counts: np.ndarray) -> float:
-    """mIoU of pooled C C counts, in a plain loop."""
-    found = []
-    for c in range(len(counts)):
-        union = counts[c].sum() + counts[:, c].sum() - counts[c, c]
-        if union:
-            found.append(counts[c, c] / union)
-    return sum(found) / len(found)
-
-
-def test_sums_are_hit_predicted_and_true() -> None:
-    # Truth in rows: 3 pixels of class 0 (1 hit, 2 taken for class 1), 4 of class 1 (all hit).
-    sums = image_sums(["b", "a"], np.array([[[1, 2], [0, 4]], [[5, 0], [0, 0]]]))
-    assert sums.ids == ("a", "b")
-    assert sums.sums[:, 1].tolist() == [[1, 4], [1, 6], [3, 4]]
-    # Pooled: class 0 hit 6, union 6 + 8 - 6 = 8; class 1 hit 4, union 6 + 4 - 4 = 6. The mean over images of
-    # their own mIoU would be (1 + (1/3 + 4/6) / 2) / 2.
-    assert pooled_miou(sums.sums, np.ones((1, 2))) == pytest.approx([(6 / 8 + 4 / 6) / 2])
-    # Image a alone: class 1 is neither in truth nor prediction, and is not averaged in as 0.
-    assert pooled_miou(sums.sums, np.array([[2.0, 0.0]])) == pytest.approx([1.0])
-
-
-def test_a_class_that_no_drawn_mask_holds_is_averaged_for_nobody() -> None:
-    # Image a holds class 0 alone: one method predicts class 1 on a pixel of it, the other does not.
-    trap = image_sums(["a", "b"], np.array([[[3, 1], [0, 0]], [[2, 0], [0, 2]]]))
-    plain = image_sums(["a", "b"], np.array([[[4, 0], [0, 0]], [[2, 0], [0, 2]]]))
-    draws = np.array([[2.0, 0.0], [1.0, 1.0]])
-    assert pooled_miou(trap.sums, draws) == pytest.approx([3 / 4, (5 / 6 + 2 / 3) / 2])
-    assert pooled_miou(plain.sums, draws) == pytest.approx([1.0, 1.0])
-
-
-def test_a_wrong_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match="N C C"):
-        image_sums(["a"], np.zeros((2, 3, 3)))
-    with pytest.raises(ValueError, match="N C C"):
-        image_sums(["a"], np.zeros((1, 3, 4)))
-
-
-def test_draws_are_with_replacement_and_always_the_same() -> None:
-    found = resamples(30, 50)
-    assert found.shape == (50, 30) and (found.sum(1) == 30).all() and found.max() > 1
-    assert (found == resamples(30, 50)).all()
-    drawn = numpy_for(0, "bootstrap over images", 30).integers(0, 30, (50, 30))
-    assert found[7].tolist() == [(drawn[7] == image).sum() for image in range(30)]
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_the_bootstrap_is_a_plain_loop_over_the_same_draws(seeds: int) -> None:
-    images, classes, draws = 12, 4, 40
-    rng = numpy_for(1, "test counts")
-    counts = rng.integers(0, 50, (2, seeds, images, classes, classes))
-    counts[:, :, 2:, -1] = counts[:, :, 2:, :, -1] = 0
-    ids = [f"{i:02d}" for i in range(images)]
-    ours, theirs = ([image_sums(ids, one) for one in method] for method in counts)
-    found = bootstrap(list(zip(ours, theirs, strict=True)), resamples(images, draws))
-
-    def difference(chosen: np.ndarray) -> float:
-        each = [
-            plain_miou(counts[0, s][chosen].sum(0)) - plain_miou(counts[1, s][chosen].sum(0))
-            for s in range(seeds)
-        ]
-        return sum(each) / seeds
-
-    drawn = numpy_for(0, "bootstrap over images", images).integers(0, images, (draws, images))
-    expected = np.array([difference(chosen) for chosen in drawn])
-    assert found.difference == pytest.approx(difference(np.arange(images)), abs=1e-12)
-    assert (found.low, found.high) == pytest.approx(np.percentile(expected, [2.5, 97.5]), abs=1e-12)
-    across = expected <= 0 if found.difference > 0 else expected >= 0
-    assert 0 < across.mean() < 1, "a trivial example"
-    assert found.other_side == across.mean()
-    assert (found.images, found.seeds) == (images, seeds)
-
-
-def test_other_images_are_refused_by_name() -> None:
-    one, other = scene(0), scene(1)
-    renamed = ImageSums((*other.ids[:-1], "stranger"), other.sums)
-    with pytest.raises(DataError, match=r"image 011, stranger"):
-        bootstrap([(one, renamed)])
-    with pytest.raises(DataError, match="stranger"):
-        bootstrap([(one, other), (one, renamed)])
-    with pytest.raises(ValueError, match="no pair"):
-        bootstrap([])
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.permutations(range(12)))
-def test_the_order_of_the_images_changes_nothing_but_the_draw(seed: int, order: list[int]) -> None:
-    rng = numpy_for(seed, "test counts")
-    counts = rng.integers(0, 9, (2, 12, 3, 3))
-    ids = [f"{i:02d}" for i in range(12)]
-    pair = [image_sums(ids, one) for one in counts]
-    shuffled = [image_sums([ids[i] for i in order], one[order]) for one in counts]
-    assert bootstrap([(pair[0], pair[1])]) == bootstrap([(shuffled[0], shuffled[1])])
-    weights = resamples(12, 20)
-    assert pooled_miou(pair[0].sums, weights) == pytest.approx(
-        pooled_miou(pair[0].sums[:, order], weights[:, order]), abs=0
+def test_what_draws_have_in_common_leaves_a_difference() -> None:
+    ours = {(d, s): 0.4 + 0.1 * d + 0.01 * s + 0.02 for d in range(3) for s in range(2)}
+    theirs = {(d, s): 0.4 + 0.1 * d + 0.01 * s for d in range(3) for s in range(2)}
+    found = paired_difference(ours, theirs)
+    assert (
+        found is not None and found.mean == pytest.approx(0.02) and found.error == pytest.approx(0, abs=1e-12)
     )
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31))
-def test_identical_methods_differ_by_nothing_and_exchanged_ones_by_the_sign(seed: int) -> None:
-    one, other = scene(seed), scene(seed + 1)
-    same = bootstrap([(one, one)])
-    assert (same.difference, same.low, same.high, same.other_side) == (0, 0, 0, 1)
-    there, back = bootstrap([(one, other)]), bootstrap([(other, one)])
-    assert (there.difference, there.other_side) == (-back.difference, back.other_side)
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-12)
+def test_without_a_common_run_there_is_no_difference() -> None:
+    assert paired_difference(of_one_draw(0.4), {(1, 0): 0.3}) is None
+    found = paired_difference(of_one_draw(0.4, 0.6), {(0, 1): 0.7})
+    assert found is not None and found.mean == pytest.approx(-0.1) and (found.spread, found.n) == (None, 1)
 
 
-# Ranks and corrections
+def test_ten_seeds_are_halved_and_the_middle_of_an_odd_number_is_left_out() -> None:
+    # 5 to 9 minus 0 to 4, each: 5 x 1, 0 spread.
+    assert halves(of_one_draw(*range(10))) == summarise([5.0] * 5)
+    # 0 1 (2) 3 4: 3 and 3. Seeds in their order, whatever their names.
+    assert halves({(0, seed): float(seed) for seed in (40, 10, 0, 30, 20)}) == summarise([30.0, 30.0])
+    assert halves(of_one_draw(1, 2, 3)) is None, "one a side"
+    assert halves({}) is None
 
 
-def test_ties_share_ranks() -> None:
-    assert ranks([0.5, 0.7, 0.5, 0.1]).tolist() == [2.5, 1, 2.5, 4]
-    # Cell 1: a 1, b and c 2.5; cell 2: c 1, b 2, a 3.
-    assert average_ranks({"a": [0.9, 0.1], "b": [0.5, 0.2], "c": [0.5, 0.3]}) == {
-        "a": 2,
-        "b": 2.25,
-        "c": 1.75,
-    }
-    with pytest.raises(ValueError, match="same cells"):
-        average_ranks({"a": [0.9], "b": [0.5, 0.2]})
+def test_halves_stay_within_their_draw() -> None:
+    runs = {(d, s): 10.0 * d + s for d in range(3) for s in range(3)}
+    found = halves(runs)
+    assert found is not None and (found.mean, found.n, found.draws, found.error) == (2, 3, 3, 0)
 
 
-def test_holm_by_hand() -> None:
-    # 0.01 x 3 = 0.03; 0.03 x 2 = 0.06; 0.04 x 1 = 0.04, raised to the 0.06 before it.
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+# Differences
 
 
-def test_signed_rank_by_hand_and_against_scipy() -> None:
-    assert signed_rank([1.0] * 5) is None, "five seeds cannot reach 0.05"
-    # All six positive: 1 of 2^6 signs, on two sides.
-    assert signed_rank([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == 2 / 64
-    # Only the smallest is negative: rank sums 0 and 1 are as extreme, 2 of 64 on each side.
-    assert signed_rank([-0.1, 0.2, 0.3, 0.4, 0.5, 0.6]) == 4 / 64
-    # Equal magnitudes share ranks: still one assignment of signs in 2^6 on each side.
-    assert signed_rank([0.5] * 6) == 2 / 64
-    assert signed_rank([0.0] * 6) == 1.0
-    rng = numpy_for(0, "test differences")
-    for n in (6, 9, 14):
-        values = rng.normal(0.3, 1, n)
-        assert signed_rank(values.tolist()) == pytest.approx(wilcoxon(values, method="exact").pvalue)
+def test_chances_by_hand() -> None:
+    # 2 points, error 1 point, 2 degrees of freedom, where F(t) = 1/2 + t / (2 root(2 + t^2)). Better by more
+    # than 1 point: 1 - F(-1) = 0.7887; worse: F(-3) = 0.0477.
+    found = chances(Summary(0.02, 0.01 * math.sqrt(3), 3, error=0.01))
+    assert found == pytest.approx(
+        (0.5 + 1 / (2 * math.sqrt(3)), 1 - 0.788675 - 0.047733, 0.5 - 3 / (2 * math.sqrt(11))), abs=1e-5
+    )
 
 
-def test_friedman_needs_six_seeds_and_three_methods() -> None:
-    rng = numpy_for(0, "test scores")
-    scores = {name: rng.normal(0, 1, 6).tolist() for name in "abc"}
-    assert friedman(scores) == pytest.approx(friedmanchisquare(*scores.values()).pvalue)
-    assert friedman({name: values[:5] for name, values in scores.items()}) is None
-    assert friedman({"a": scores["a"], "b": scores["b"]}) is None
-    assert friedman({name: [0.5] * 6 for name in "abc"}) == 1.0
+def test_runs_without_spread_leave_no_doubt() -> None:
+    assert chances(summarise([0.0, 0.0])) == (0, 1, 0)
+    assert chances(summarise([0.5, 0.5])) == (1, 0, 0) and chances(summarise([-0.5, -0.5])) == (0, 0, 1)
+    assert smallest_found(summarise([0.0, 0.0]), 3) == 0
 
 
-def test_equal_runs_have_no_sign_to_keep() -> None:
-    sums = image_sums(["a", "b"], np.array([[[3, 1], [2, 4]], [[5, 0], [1, 2]]]))
-    found = bootstrap([(sums, sums)])
-    assert (found.difference, found.low, found.high, found.other_side) == (0, 0, 0, 1)
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=8))
+def test_chances_add_up_and_turn_with_the_sign(values: list[float]) -> None:
+    there, back = chances(summarise(values)), chances(summarise([-value for value in values]))
+    assert there and back and sum(there) == pytest.approx(1) and min(there) >= -1e-12
+    assert there == pytest.approx(back[::-1], abs=1e-6)
+
+
+def test_chances_are_as_often_right_as_they_say() -> None:
+    """Of differences that are spread evenly, and spreads whose logarithm is, as the test takes them to be."""
+    rng, said, true = numpy_for(0, "test chances"), [], []
+    for _ in range(6000):
+        difference, spread = rng.uniform(-0.1, 0.1), math.exp(rng.uniform(math.log(0.001), math.log(0.05)))
+        found = chances(summarise(rng.normal(difference, spread, 4)))
+        assert found is not None
+        said.append(found)
+        true.append((difference > 0.01, abs(difference) <= 0.01, difference < -0.01))
+    chance, truth = np.array(said), np.array(true)
+    for low, high in ((0, 0.2), (0.2, 0.6), (0.6, 1)):
+        for which in range(3):
+            here = (chance[:, which] >= low) & (chance[:, which] < high)
+            assert truth[here, which].mean() == pytest.approx(chance[here, which].mean(), abs=0.06)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_what_it_says_to_find_it_finds_in_four_of_five_tables(n: int) -> None:
+    exact = Summary(0, 1, n, error=1 / math.sqrt(n))  # the spread as it truly is
+    effect = smallest_found(exact, 7)
+    assert effect is not None
+    rng, tables = numpy_for(0, "test power"), 3000
+    found = 0
+    for values in rng.normal(effect, 1, (tables, n)):
+        ends = summarise(values).interval_of(7)
+        found += ends is not None and ends[0] > 0
+    assert within(found, tables, 0.8)
+
+
+def test_how_many_runs_are_needed_is_the_least_number_that_does() -> None:
+    change = summarise([0.01, 0.03, 0.05])  # spread 0.02
+    needed = units_needed(change, 0.01, 7)
+    assert needed is not None
+    for n, enough in ((needed, True), (needed - 1, False)):
+        smallest = smallest_found(Summary(0.0, 0.02, n, error=0.02 / math.sqrt(n)), 7)
+        assert smallest is not None and (smallest <= 0.01) is enough
+    # Normal theory: ((2.69 + 0.84) x 2)^2 = 50, and a few more for t.
+    assert 50 < needed < 58
+    assert units_needed(change, -0.01, 7) == needed
+    assert units_needed(change, 1e-5, 7) is None and units_needed(change, 0.0, 7) is None
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@pytest.mark.parametrize("unlike", [1.0, 8.0])
+def test_a_table_of_equal_methods_shows_a_difference_in_one_of_twenty(n: int, unlike: float) -> None:
+    """Whether all vary alike, or one varies eight times as much: no method's variance is lent to another."""
+    rng, tables, shown = numpy_for(0, "test family"), 1500, 0
+    for values in rng.normal(size=(tables, 8, n)):
+        values[-1] *= unlike
+        ends = [summarise(method - values[0]).interval_of(7) for method in values[1:]]
+        shown += any(end is not None and not end[0] <= 0 <= end[1] for end in ends)
+    # Seven share the reference: a little below 5 %.
+    assert shown <= binom.ppf(0.999, tables, 0.05) and shown >= binom.ppf(0.001, tables, 0.03)
+
+
+# Over cells
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=4))
+def test_the_interquartile_mean_is_scipy_s(cells: list[list[float]]) -> None:
+    pairs = [(of_one_draw(*of), of_one_draw(0.5, 0.6)) for of in cells]
+    found = overall(pairs)
+    assert found.iqm == pytest.approx(trim_mean([value for of in cells for value in of], 0.25))
+    assert found.reference == pytest.approx(trim_mean([0.5, 0.6] * len(cells), 0.25))
+
+
+def test_interquartile_mean_and_improvement_by_hand() -> None:
+    # 1 2 3 | 10 20 30 90 100: eight runs, two off at each end: 3 10 20 30 -> 15.75.
+    # Cell 1 against 2 and 2: 1 loses both, 2 is equal to both, 3 wins both: 1/2. Cell 2 against 0: 1.
+    found = overall(
+        [(of_one_draw(1, 2, 3), of_one_draw(2, 2)), (of_one_draw(10, 20, 30, 90, 100), of_one_draw(0))]
+    )
+    assert (found.iqm, found.improvement) == (15.75, 0.75)
+    assert found.iqm_ends is None and found.improvement_ends is None, "a cell of one run"
+
+
+def test_fewer_than_ten_runs_have_no_bootstrap() -> None:
+    cell = of_one_draw(0.1, 0.2, 0.3)
+    assert overall([(cell, cell)] * 3).iqm_ends is None
+    found = overall([(cell, cell)] * 4)
+    assert found.iqm_ends and found.iqm_ends[0] < 0.2 < found.iqm_ends[1]
+    assert found.improvement == 0.5 and found == overall([(cell, cell)] * 4), (
+        "the same resamples at every call"
+    )
+
+
+def test_improvement_is_mann_whitney_s() -> None:
+    rng = numpy_for(0, "test improvement")
+    ours, theirs = rng.normal(0.5, 1, 12), rng.normal(0, 1, 9)
+    found = overall([(of_one_draw(*ours), of_one_draw(*theirs))])
+    assert found.improvement == pytest.approx(mannwhitneyu(ours, theirs).statistic / 12 / 9)
+
+
+def test_seeds_of_a_draw_are_resampled_together() -> None:
+    # Draws at 0 and 1 with twenty seeds each: resampled as runs the mean would hardly move.
+    cell = {(d, s): float(d) for d in range(2) for s in range(20)}
+    assert overall([(cell, cell)]).iqm_ends == (0, 1)
+
+
+@pytest.mark.parametrize(("cells", "n"), [(6, 3), (3, 5), (1, 10)])
+def test_the_stratified_bootstrap_holds_about_as_often_as_it_says(cells: int, n: int) -> None:
+    rng, levels, tables = numpy_for(0, "test bootstrap"), np.linspace(0.3, 0.7, cells), 300
+    each = rng.normal(levels[:, None], 0.01, (4000, cells, n))
+    truth, held = trim_mean(each.reshape(4000, -1), 0.25, axis=1).mean(), 0
+    for values in each[:tables]:
+        found = overall([(of_one_draw(*of), of_one_draw(*of[::-1])) for of in values])
+        assert found.iqm_ends is not None
+        held += found.iqm_ends[0] <= truth <= found.iqm_ends[1]
+    assert 0.88 <= held / tables <= 0.98
+
+
+def test_a_better_method_is_seen_to_be_so() -> None:
+    better: Any = of_one_draw(*np.linspace(0.5, 0.6, 10))
+    found = overall([(better, of_one_draw(*np.linspace(0.3, 0.4, 10)))])
+    assert found.improvement == 1 and found.improvement_ends == pytest.approx((1, 1))

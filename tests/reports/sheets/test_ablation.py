@@ -64,11 +64,11 @@ def test_rows_are_variants_and_differences_are_paired_over_common_seeds(run: Any
         *(run(miou, "all", seed=seed) for seed, miou in [(1, 0.51), (2, 0.63), (7, 0.10)]),
     ]
     (table,) = ablation_tables(results, SWEEP)
-    # +1 and +3 points on the seeds 1 and 2; seed 7 has no partner. Mean 2, deviations 1: root of 2 / 1.
+    # +1 and +3 points on the seeds 1 and 2; seed 7 has no partner. Mean 2, error 1, and 12.706 of these.
     assert table.sheet.lines == (
         ("variant", "1_8 (46)", "difference", "paper 1/8, another data set", "paper 1/4, another data set"),
         ("unreliable", "50.0 ± 10.0 (3)", "reference", "79.01", "79.30"),
-        ("all", "41.3 ± 27.8 (3)", "+2.0 ± 1.4 (2)", "77.40", "not published"),
+        ("all", "41.3 ± 27.8 (3)", "+2.0, -10.7 to +14.7 (2)", "77.40", "not published"),
         ("more", "missing", "missing", "not published", "not published"),
     )
 

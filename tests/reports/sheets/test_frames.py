@@ -13,13 +13,16 @@ def test_frames_hold_the_numbers_of_the_tables(make: Any) -> None:
     runs = [make(m, seed=s, student=m - 0.1) for s, m in enumerate([0.40, 0.44])]
     runs += [make(m, seed=s, method="fixmatch") for s, m in enumerate([0.45, 0.47])]
     found = frames([*runs, runs[0], make(0.9, dataset="other")])
-    assert list(found) == ["miou", "modules", "classes", "cost", "differences", "ranks"]
+    assert list(found) == ["miou", "modules", "classes", "cost", "differences", "overall"]
     miou = found["miou"].set_index(["dataset", "method"])
     assert miou.loc[("camvid", "supervised"), ["mean_percent", "n"]].tolist() == [pytest.approx(42), 2]
     assert miou.loc[("other", "supervised"), "mean_percent"] == pytest.approx(90), "a row, not an average"
-    (difference,) = found["differences"].itertuples()
-    assert (difference.method, difference.baseline, difference.n) == ("fixmatch", "supervised", 2)
-    assert difference.mean_percent == pytest.approx(4)
+    difference, again = found["differences"].itertuples()
+    assert (difference.method, difference.reference, difference.n) == ("fixmatch", "supervised", 2)
+    assert difference.mean_percent == pytest.approx(4) and difference.low_percent == pytest.approx(
+        -8.7062, abs=1e-3
+    )
+    assert (again.method, again.n) == ("supervised, A/A", 0)
     student = found["modules"].query("scored == 'student' and dataset == 'camvid' and method == 'supervised'")
     assert student["mean_percent"].tolist() == [pytest.approx(32)]
     assert found["classes"]["class"].unique().tolist() == ["road", "sky", "car"]

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas
 import pytest
 from grouping import folder, grouped
 from rich.console import Console
 
-from bench.errors import DataError
 from bench.records.schema import Rescored, Result, Score, Scores, SeedCost
 from reports.sheets.basis import lists, protocol
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs, images_per_second
-from reports.sheets.differences import average_rank_sheet, differences
-from reports.sheets.headline import headline, holes, intervals, modules
+from reports.sheets.differences import differences
+from reports.sheets.headline import headline, holes, modules, spreads
+from reports.sheets.overall import overall_sheet
 from reports.sheets.sheet import MISSING, Sheet
+from reports.sheets.short import in_short, leading
 from reports.sheets.text import latex_text, to_csv, to_latex, to_markdown, to_rich
-from reports.statistics import ImageSums, bootstrap, image_sums
+from reports.statistics import smallest_found, summarise, units_needed
 
 SMALL = Sheet(
     name="small",
@@ -118,13 +118,30 @@ def pair(make: Any) -> list[Result]:
     ]
 
 
-def test_intervals_are_of_students_t(make: Any) -> None:
+def test_spreads_say_where_an_interval_comes_from(make: Any) -> None:
     # Supervised 40 and 44: spread 2.83, standard error 2, 12.706 x 2 = 25.4.
-    sheet = intervals(grouped(pair(make)))
-    assert sheet.lines[1] == ("supervised", "42.0 ± 2.8, 16.6 to 67.4 (2)", "missing")
-    assert sheet.lines[2][2] == "50.0 (1)"
-    (hole,) = [line for line in csv.DictReader(io.StringIO(to_csv(sheet))) if line["n"] == "0"]
+    sheet = spreads(grouped(pair(make)))
+    assert sheet.lines[1] == ("supervised", "1_8 (46)", "42.0", "16.6 to 67.4", "2.8", "2")
+    assert sheet.lines[3][2:] == ("50.0", "one run: no interval", "", "1")
+    assert "one draw" in sheet.notes[1]
+    # Means of the draws 42 and 52, spread root 50 less 8 / 2 for the seeds; error 5 and 12.706 x 5 = 63.5.
+    nested = [make(m, seed=s % 2, draw=s // 2) for s, m in enumerate([0.40, 0.44, 0.50, 0.54])]
+    sheet = spreads(grouped(nested))
+    assert sheet.lines[1][2:] == ("47.0", "0.0 to 100.0", "2.8", "4", "6.8", "2")
+    assert "spread of the draws / of the seeds" in sheet.notes[1]
+    (hole,) = [
+        of for of in csv.DictReader(io.StringIO(to_csv(headline(grouped(pair(make)))))) if of["n"] == "0"
+    ]
     assert (hole["method"], hole["split"], hole["low_percent"]) == ("supervised", "full", "")
+
+
+def test_a_cell_of_several_draws_shows_both_spreads(make: Any) -> None:
+    runs = [make(m, seed=s % 2, draw=s // 2) for s, m in enumerate([0.40, 0.44, 0.50, 0.54])]
+    sheet = headline(grouped([*runs, make(0.3, method="fixmatch"), make(0.4, method="cutmix", draw=1)]))
+    assert sheet.lines[1] == ("supervised", "47.0 ± 6.8 / 2.8 (2 x 2)")
+    assert sheet.lines[2:] == (("cutmix", "40.0 (1), draw 1"), ("fixmatch", "30.0 (1), draw 0"))
+    assert headline(grouped([*runs, make(0.6, seed=9, draw=1)])).lines[1][1].endswith("(5 of 2 draws)")
+    assert headline(grouped([make(0.4), make(0.5, draw=1)])).lines[1][1] == "45.0 ± 7.1 (2 x 1)"
 
 
 def test_a_group_says_its_protocol_and_its_lists(make: Any) -> None:
@@ -135,93 +152,193 @@ def test_a_group_says_its_protocol_and_its_lists(make: Any) -> None:
     assert (said["steps"], said["crop"], said["clip"]) == ("100", "96 128", "none")
     assert said["scored images"] == f"233 (list {'e' * 64})" and said["encoder weights"] == "f" * 64
     assert said["classes"] == "3: road, sky, car"
-    assert lists(grouped(runs)).lines[1] == ("1_8", "46", "0", "321", "1", "0 2", "a" * 12, "b" * 12)
+    assert lists(grouped(runs)).lines[1] == ("1_8", "46", "0", "321", "1", "0", "0 2", "a" * 12, "b" * 12)
     (record,) = csv.DictReader(io.StringIO(to_csv(lists(grouped(runs)))))
     assert [record[f"{name}_digest"] for name in ("pixel", "tags", "none")] == [c * 64 for c in "abc"]
 
 
-def scored(make: Any) -> tuple[list[Result], dict[Path, ImageSums]]:
-    """Runs that agree with their counts over 20 images."""
-    rng = np.random.default_rng(0)
-    runs: list[Result] = []
-    sums = {}
-    for method, good in (("supervised", 20), ("fixmatch", 60)):
-        for seed in (0, 1):
-            counts = rng.integers(0, 30, (20, 3, 3)) + good * np.eye(3, dtype=int)
-            pooled = counts.sum(0)
-            iou = np.diag(pooled) / (pooled.sum(0) + pooled.sum(1) - np.diag(pooled))
-            runs.append(make(float(iou.mean()), method=method, seed=seed))
-            sums[folder(runs[-1])] = image_sums([f"{i:02d}" for i in range(20)], counts)
-    return runs, sums
+def ten(make: Any, method: str, first: float, **fields: Any) -> list[Result]:
+    """Ten seeds, 0.1 points from one to the next."""
+    return [make(first + s / 1000, seed=s, method=method, **fields) for s in range(10)]
 
 
-def test_differences_are_paired_and_have_both_intervals(make: Any) -> None:
-    # +5 and +3 over seeds 0 and 1: mean 4, spread 1.414, 12.706 x 1 = 12.7. Seed 2 has no partner.
-    heading, first, second = differences(grouped(pair(make)), "supervised", {}).lines
-    assert heading[2:] == ("difference", "95 % over seeds", "seeds", "95 % over images", "other side")
-    assert first == ("fixmatch", "1_8 (46)", "+4.0", "-8.7 to +16.7", "2", "missing", "")
-    assert second == ("fixmatch", "full (367)", "missing", "", "", "", "")
-
-    runs, sums = scored(make)
-    sheet = differences(grouped(runs), "supervised", sums)
-    (record,) = csv.DictReader(io.StringIO(to_csv(sheet)))
-    first, second, third, fourth = (sums[folder(run)] for run in runs)
-    expected = bootstrap([(third, first), (fourth, second)])
-    assert float(record["mean_percent"]) == pytest.approx(100 * expected.difference)
-    assert float(record["images_low_percent"]) == pytest.approx(100 * expected.low)
-    assert record["baseline"] == "supervised" and record["images"] == "20"
-    assert sheet.lines[1][5] == f"{100 * expected.low:+.1f} to {100 * expected.high:+.1f}"
-    assert sheet.lines[1][6] == "0.0 %"
-    del sums[folder(runs[1])]
-    assert differences(grouped(runs), "supervised", sums).lines[1][5] == "missing"
+def by_row(sheet: Sheet) -> dict[tuple[str, str], dict[str, str]]:
+    heading, *lines = sheet.lines
+    return {line[:2]: dict(zip(heading, line, strict=True)) for line in lines}
 
 
-def test_one_scored_image_says_nothing_of_others(make: Any) -> None:
-    runs, sums = scored(make)
-    one = {key: ImageSums(of.ids[:1], of.sums[:, :1]) for key, of in sums.items()}
-    assert differences(grouped(runs), "supervised", one).lines[1][5:] == ("missing", "")
-    two = {key: ImageSums(of.ids[:2], of.sums[:, :2]) for key, of in sums.items()}
-    assert " to " in differences(grouped(runs), "supervised", two).lines[1][5]
+def test_differences_are_paired_and_hold_at_once(make: Any) -> None:
+    # +5 and +3 over seeds 0 and 1: mean 4, spread 1.414, error 1, of one comparison 12.706; seed 2 is alone.
+    sheet = differences(grouped(pair(make)), "supervised")
+    heading, first, second, again = sheet.lines
+    assert heading[2:] == ("difference", "95 %, all at once", "runs", "P(better)", "P(equal)", "P(worse)")
+    assert first[:5] == ("fixmatch", "1_8 (46)", "+4.0", "-8.7 to +16.7", "2")
+    # t with one degree of freedom is Cauchy's: P(worse) = 1/2 - atan(5) / pi.
+    assert first[5:] == ("0.90", "0.04", "0.06")
+    assert second == ("fixmatch", "full (367)", "missing", "", "", "", "", "")
+    assert again[:4] == ("supervised, A/A", "1_8 (46)", "missing", "fewer than two a side")
+    # Two methods with two runs: 1 - 0.05 / 4 = 0.9875, where Cauchy's quantile is 25.452.
+    more = [make(m, seed=s, method="cutmix") for s, m in enumerate([0.40, 0.44])]
+    sheet = differences(grouped([*pair(make), *more]), "supervised")
+    assert by_row(sheet)["fixmatch", "1_8 (46)"]["95 %, all at once"] == "-21.5 to +29.5"
+    assert "2 comparisons" in sheet.notes[0]
+    (record, *_) = csv.DictReader(io.StringIO(to_csv(sheet)))
+    assert (record["family"], record["reference"]) == ("2", "supervised")
+    assert float(record["low_percent"]) == pytest.approx(4 - 25.4517, abs=1e-3)
+    assert [float(record[name]) for name in ("better", "equal", "worse")] == pytest.approx(
+        [0.5 + math.atan(3) / math.pi, (math.atan(5) - math.atan(3)) / math.pi, 0.5 - math.atan(5) / math.pi]
+    )
 
 
-def test_differences_and_ranks_say_that_classes_are_not_the_same(make: Any) -> None:
+def test_one_run_has_a_difference_and_no_interval(make: Any) -> None:
+    sheet = differences(grouped([make(0.4), make(0.5, method="fixmatch")]), "supervised")
+    assert sheet.lines[1][2:] == ("+10.0", "one run: no interval", "1", "", "", "")
+    assert not any("power" in note for note in sheet.notes)
+
+
+def test_differences_are_over_draws_and_common_ones_alone(make: Any) -> None:
+    levels = {0: 0.30, 1: 0.50, 2: 0.40}
+    runs = [make(at, draw=d, seed=s) for d, at in levels.items() for s in range(2)]
+    # +1, +2, +3 points on the draws, whose own spread is ten points; the fourth has no partner.
+    runs += [
+        make(at + (d + 1) / 100, draw=d, seed=s, method="fixmatch")
+        for d, at in levels.items()
+        for s in range(2)
+    ]
+    runs.append(make(0.9, draw=3, method="fixmatch"))
+    row = by_row(differences(grouped(runs), "supervised"))["fixmatch", "1_8 (46)"]
+    # Error 1 / root 3, two degrees of freedom: 4.303 x 0.577 = 2.48.
+    assert (row["difference"], row["95 %, all at once"], row["runs"]) == ("+2.0", "-0.5 to +4.5", "3 x 2")
+
+
+def test_the_later_seeds_of_the_reference_stand_against_the_earlier(make: Any) -> None:
+    runs = [*ten(make, "supervised", 0.40), *ten(make, "fixmatch", 0.45)]
+    row = by_row(differences(grouped(runs), "supervised"))["supervised, A/A", "1_8 (46)"]
+    assert (row["difference"], row["runs"]) == (
+        "+0.5",
+        "5",
+    )  # seeds 5 to 9 minus 0 to 4, each five steps of 0.1
+
+
+def test_the_table_says_what_it_could_have_found(make: Any) -> None:
+    runs = [make(0.40, seed=s) for s in range(4)]
+    runs += [make(0.40 + d, seed=s, method="fixmatch") for s, d in enumerate([0.00, 0.02, 0.04, 0.06])]
+    (note,) = [note for note in differences(grouped(runs), "supervised").notes if "power" in note]
+    # Spread 2.58 points, error 1.29; 3 degrees of freedom: t 3.182, and 4.227 standard errors with 80 % power
+    # (noncentral t, by simulation 4.2).
+    change = summarise([0.00, 0.02, 0.04, 0.06])
+    smallest, needed = smallest_found(change, 1), units_needed(change, 0.01, 1)
+    assert smallest is not None and smallest == pytest.approx(4.2 * 0.0129, rel=0.03) and needed is not None
+    assert f"finds a difference of {100 * smallest:.1f} points" in note
+    assert f"To find 1 point it needs {needed - 4} more seeds ({needed} in all)" in note
+    more = units_needed(change, 0.03, 1)
+    assert (
+        more is not None
+        and f"fixmatch on 1_8 (+3.0): if that is its true difference, it needs {more - 4} " in note
+    )
+
+
+def test_a_method_that_repeats_the_reference_is_equal(make: Any) -> None:
+    """As `supervised_colours` does under equal views."""
+    runs = [
+        make(m, seed=s, method=name) for name in ("supervised", "x") for s, m in enumerate([0.4, 0.5, 0.7])
+    ]
+    sheet = differences(grouped(runs), "supervised")
+    assert sheet.lines[1][2:] == ("+0.0", "+0.0 to +0.0", "3", "0.00", "1.00", "0.00")
+
+
+def test_published_views_say_what_a_gain_may_be(make: Any) -> None:
+    runs = [make(0.4), make(0.5, method="fixmatch")]
+    coloured = make(0.5, method="supervised_colours")
+
+    def said(*results: Result) -> bool:
+        return any(
+            "colours on the labels alone" in note
+            for note in differences(grouped(results), "supervised").notes
+        )
+
+    assert said(*runs) and not said(*runs, coloured)
+    equal = {"config": {"method": {}, "protocol": {"views": "equal"}}}
+    assert not said(make(0.4, **equal), make(0.5, method="fixmatch", **equal))
+
+
+def test_differences_and_cells_together_say_that_classes_are_not_the_same(make: Any) -> None:
     runs = [make(0.4, classes_averaged=3), make(0.5, method="fixmatch", classes_averaged=2)]
-    ranks = average_rank_sheet(grouped(runs))
-    for sheet in (differences(grouped(runs), "supervised", {}), ranks):
+    for sheet in (differences(grouped(runs), "supervised"), overall_sheet([grouped(runs)], "supervised")):
         assert sheet is not None and "same number of classes (2, 3)" in sheet.notes[-1]
 
 
-def test_pairs_scored_on_other_images_are_refused_with_their_names(make: Any) -> None:
-    runs, sums = scored(make)
-    of = sums[folder(runs[2])]
-    sums[folder(runs[2])] = ImageSums(("stranger", *of.ids[1:]), of.sums)
-    with pytest.raises(DataError, match=r"fixmatch and supervised on camvid, 1_8: .*stranger"):
-        differences(grouped(runs), "supervised", sums)
-
-
-@pytest.mark.parametrize(("seeds", "p"), [(5, None), (6, "0.0625")])
-def test_a_rank_test_needs_six_seeds(make: Any, seeds: int, p: str | None) -> None:
-    runs = [make(0.40 + s / 1000, seed=s) for s in range(seeds)]
-    runs += [make(0.45 + s / 900, seed=s, method="fixmatch") for s in range(seeds)]
-    runs += [make(0.46 + s / 800, seed=s, method="cutmix") for s in range(seeds)]
-    sheet, ranked = differences(grouped(runs), "supervised", {}), average_rank_sheet(grouped(runs))
-    assert ranked is not None
-    text = " ".join([*sheet.notes, *ranked.notes])
-    if p is None:
-        assert text.count("Fewer than six seeds: no rank test.") == 2
-        assert len(sheet.lines[0]) == 7 and not re.search(r"Wilcoxon|Friedman", text)
-    else:
-        # All six positive: 2 / 64, twice that by Holm, and the second raised to the first.
-        assert [line[7] for line in sheet.lines] == ["p (Holm)", "0.0625", "0.0625"]
-        assert "the 2 tests" in text and "Friedman" in text and "Fewer" not in text
-
-
-def test_ranks_are_over_the_cells_that_all_have(make: Any) -> None:
-    sheet = average_rank_sheet(grouped(pair(make)))  # common: seeds 0 and 1 of 1_8; not seed 2, not full
+def test_all_cells_together_are_those_of_both(make: Any) -> None:
+    # fixmatch has runs on 1_8 alone with the reference: 45 47 90 against 40 44.
+    sheet = overall_sheet([grouped(pair(make))], "supervised")
     assert sheet is not None
-    assert sheet.lines[1:] == (("fixmatch", "1.00", "2"), ("supervised", "2.00", "2"))
-    assert "1_8 (2 seeds)" in sheet.notes[0] and "full" not in sheet.notes[0]
-    assert average_rank_sheet(grouped([make(0.4), make(0.5, method="fixmatch", seed=1)])) is None
+    assert sheet.lines[1] == ("fixmatch", "1", "3", "60.7", "", "42.0", "1.00", "")
+    assert overall_sheet([grouped([make(0.4), make(0.5, method="b", split="full")])], "supervised") is None
+
+
+def test_data_sets_together_add_their_cells(make: Any) -> None:
+    groups = []
+    for dataset, level in (("a", 0.3002), ("b", 0.6002)):
+        runs = [
+            *ten(make, "supervised", level, dataset=dataset),
+            *ten(make, "fixmatch", level + 0.05, dataset=dataset),
+        ]
+        groups.append(grouped(runs))
+    sheet = overall_sheet(groups, "supervised")
+    assert sheet is not None and sheet.name == "overall-data-sets"
+    ((method, cells, runs_, iqm, interval, reference, chance, ends),) = sheet.lines[1:]
+    # 35.0 to 35.9 and 65.0 to 65.9 without five at each end: mean of 35.5 to 35.9, 65.0 to 65.4, 50.45.
+    assert (method, cells, runs_, iqm, reference, chance) == ("fixmatch", "2", "20", "50.5", "45.5", "1.00")
+    assert interval and ends == "1.00 to 1.00"
+
+
+# In short
+
+
+def test_three_lines_name_the_best_method_that_stands_clear(make: Any) -> None:
+    runs = [*ten(make, "supervised", 0.40), *ten(make, "supervised_colours", 0.60), make(0.9, method="lucky")]
+    runs += [make(0.45 + s / 1000 + s % 2 / 100, seed=s, method="fixmatch") for s in range(10)]
+    runs += [make(0.40, seed=s, split="full") for s in range(2)]
+    sheet = in_short(grouped(runs))
+    assert sheet is not None
+    heading, best, gain, chance = sheet.lines
+    assert heading == ("camvid, 100 steps, published views", "1_8 (46)"), "full has the reference alone"
+    assert best[0] == "best method" and best[1].startswith("fixmatch, 46.0 ± ")
+    assert gain[0] == "gain over supervised" and gain[1].startswith("+5.5 (+5.")
+    assert chance == ("P(better / equal / worse)", "1.00 / 0.00 / 0.00")
+    assert sheet.notes == ("supervised has 40.4 ± 0.3 (10) on 1_8; one draw of the labeled images.",)
+
+
+def test_three_lines_say_that_none_stands_clear_or_that_runs_are_too_few(make: Any) -> None:
+    sheet = in_short(grouped(pair(make)))
+    assert sheet is not None and [line[1] for line in sheet.lines[1:]] == [
+        "none stands clear; highest: fixmatch, 60.7 ± 25.4 (3)",
+        "+4.0 (-8.7 to +16.7)",
+        "0.90 / 0.04 / 0.06",
+    ]
+    sheet = in_short(grouped([make(0.4), make(0.5, method="fixmatch")]))
+    assert sheet is not None and [line[1] for line in sheet.lines[1:]] == ["no method has two runs", "", ""]
+    assert in_short(grouped([make(0.4), make(0.5, method="supervised_colours")])) is None
+
+
+def test_equal_views_speak_for_a_data_set_then_the_newest_that_compares(make: Any) -> None:
+    def runs(hash: str, method: str, count: int, views: str = "published", **fields: Any) -> list[Result]:
+        config = {"method": {}, "protocol": {"views": views}}
+        return [
+            make(0.4 + s / 100, seed=s, method=name, protocol_hash=hash, config=config, **fields)
+            for name in ("supervised", method)
+            for s in range(count)
+        ]
+
+    old, one, new = (grouped(runs(hash, "a", n)) for hash, n in (("old", 2), ("one", 1), ("new", 2)))
+    equal = grouped(runs("equal", "a", 1, "equal"))
+    held_out = grouped(runs("held", "a", 2, "equal", scored="heldout"))
+    alone = grouped([make(0.4, protocol="tags", method="classifier")])
+    times = {run.folder: time for group, time in ((old, "1"), (new, "2"), (one, "3")) for run in group.runs}
+    assert leading([old, one, alone], times) == {"camvid": old}
+    assert leading([new, old, one], times) == {"camvid": new}
+    assert leading([new, held_out, equal], times) == {"camvid": equal}
+    assert leading([alone, held_out], times) == {}
 
 
 def test_a_baseline_is_a_row_or_a_method(make: Any) -> None:
@@ -378,10 +495,10 @@ def test_hostile_names_stay_text_in_every_sheet(make: Any, name: str) -> None:
         *(make(0.5, seed=s, **fields) for s in (0, 1)),
     ]
     group = grouped(runs)
-    sheets = [headline(group), intervals(group), modules(group), costs(group, {}, {})]
-    sheets += [differences(group, "supervised", {}), *class_sheets(group)]
-    sheets += filter(None, [average_rank_sheet(group)])
-    assert len(sheets) == 7
+    sheets = [headline(group), spreads(group), modules(group), costs(group, {}, {})]
+    sheets += [differences(group, "supervised"), *class_sheets(group)]
+    sheets += filter(None, [overall_sheet([group], "supervised"), in_short(group)])
+    assert len(sheets) == 8
     harmless = re.sub(r"[\n\x1b\u202e]", "\ufffd", name)
     for sheet in sheets:
         heading, *records = csv.reader(io.StringIO(to_csv(sheet)))
