@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from bench.machine import core_share
+from bench.machine import core_share, cpp_compiler
 from bench.records.provenance import ROOT, cpu_model
 
 State = Literal["ok", "warn", "fail"]
@@ -207,12 +207,10 @@ def _open_files() -> Check:
 
 
 def _compiler() -> Check:
-    names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
-    found = next((path for path in map(shutil.which, filter(None, names)) if path), None)
+    found = cpp_compiler()
     if found is None:
-        return Check(
-            "compiler", "warn", "no C++ compiler found", "install g++ or clang++ if you want --compile"
-        )
+        fix = "install g++, or name another compiler in CXX, if you want --compile"
+        return Check("compiler", "warn", "no C++ compiler found", fix)
     return Check("compiler", "ok", found)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 import os
 import resource
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import ClassVar
 
-from bench.errors import BenchError, ConfigError, Interrupted
+from bench.errors import BenchError, ConfigError, Interrupted, MachineError
 
 # A signal that comes so soon after the first is the same wish: it may reach a run both by itself and from the
 # sweep that has started it.
@@ -48,6 +50,23 @@ def choose_device(name: str) -> str:
 
         raise ConfigError(f"unknown device {name!r}; use {DEVICES}.")
     return name
+
+
+def cpp_compiler() -> str | None:
+    """Find the C++ compiler that torch.compile would call on a CPU: $CXX, else the system's."""
+    given = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    return shutil.which(given.split()[0])
+
+
+def check_compiler(device: str) -> None:
+    """Raise MachineError where --compile would find no compiler at the first step."""
+    c = os.environ.get("CC", "").split()[:1]
+    found = cpp_compiler() if device == "cpu" else any(map(shutil.which, (*c, "gcc", "clang")))
+    if not found:
+        needed = "g++ (or name another in CXX)" if device == "cpu" else "gcc (or name another in CC)"
+        raise MachineError(
+            f"--compile needs a compiler, and there is none: install {needed}, or leave it out."
+        )
 
 
 @contextmanager

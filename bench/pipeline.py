@@ -11,10 +11,11 @@ from hashlib import sha256
 
 import numpy as np
 
-from bench.cam_seeds.make import check_settings, make, why_anew
+from bench.cam_seeds.make import check_settings, make, standing
 from bench.cam_seeds.warnings import warnings
 from bench.contents import changes
 from bench.display import Display
+from bench.errors import DataError
 from bench.machine import choose_device, memory_errors, stoppable
 from bench.networks import exported
 from bench.outlook import outlook
@@ -68,13 +69,14 @@ def run(
             goes_on = session.goes_on(plan, resume, overwrite)
             changed = session.changed(plan, anyway) if goes_on else []
             folder.forget_failure()
+            seeds = None
             if plan.seeds is not None:
                 if overwrite or plan.seeds.folder.read_report() is None:
                     refuse_early(plan)  # before the hours that seeds may take, and before old ones go
-                make_seeds(plan.seeds, display, None, overwrite, anyway)
+                seeds = make_seeds(plan.seeds, display, None, overwrite, anyway)
                 stop.check()
             with memory_errors(lambda: "before the first step", LESS_MEMORY):
-                trainer = session.start(plan, display, stop, goes_on, changed, anyway)
+                trainer = session.start(plan, display, stop, goes_on, changed, anyway, seeds)
             return _train_and_score(trainer, display)
     except WriteError as error:
         error.then = "go on with --resume: what was saved before is kept"
@@ -102,17 +104,35 @@ def check(plan: Plan, resume: bool = False, overwrite: bool = False, anyway: boo
 
     Raises as `run` does.
     """
+    if check_folders(plan, resume, overwrite, anyway):
+        refuse_early(plan)
+
+
+def check_folders(plan: Plan, resume: bool, overwrite: bool, anyway: bool = False) -> bool:
+    """Refuse what `run` would refuse of what is in its folders; whether anything is left to do."""
     done = None if overwrite else plan.folder.read_result()
     if done is not None:
         changes.refuse_changed(plan, done)
-        return
+        return False
     plan.folder.check_place()
-    seeds = plan.seeds.folder.read_report() if plan.seeds else None
-    if plan.seeds and seeds:
-        why_anew(plan.seeds, seeds, overwrite, anyway)
     if session.goes_on(plan, resume, overwrite):
         session.changed(plan, anyway)
-    refuse_early(plan)
+        session.check_state(plan, anyway)
+    if plan.seeds:
+        _check_seeds(plan.seeds, overwrite, anyway)
+    return True
+
+
+def _check_seeds(plan: SeedPlan, overwrite: bool, anyway: bool) -> None:
+    """Refuse what `make_seeds` would refuse of what is there."""
+    report = plan.folder.read_report()
+    if report is not None and not standing(plan, report, overwrite, anyway).anew:
+        return
+    again, _ = _finished_classifier(plan, overwrite, anyway)
+    classifier = plan.classifier
+    if classifier.folder.read_result() is None and session.goes_on(classifier, not again, again):
+        session.changed(classifier, anyway)
+        session.check_state(classifier, anyway)
 
 
 def refuse_early(plan: Plan) -> None:
@@ -158,15 +178,20 @@ def make_seeds(
 
     Args:
         overwrite: Make them anew where they, or the classifier, are of other code or data.
-        anyway: Take them as they are.
+        anyway: Take them, or their classifier, as they are; what has changed is in the report's contents.
 
     Raises as `bench.cam_seeds.make.make`, `run` and `load_dataset` do.
     """
 
     def classifier() -> Result:
-        lost = plan.classifier.folder.result.exists() and not plan.classifier.folder.weights.exists()
-        again = overwrite and bool(lost or changes.since_any(plan.classifier))
-        return run(plan.classifier, display, resume=not again, overwrite=again, anyway=anyway)
+        again, marked = _finished_classifier(plan, overwrite, anyway)
+        if marked is None:
+            return run(plan.classifier, display, resume=not again, overwrite=again, anyway=anyway)
+        assert marked.contents is not None, "nothing has changed where nothing is known"
+        said = changes.listed(marked.contents.anyway)
+        path = plan.classifier.folder.path
+        display.say(f"the classifier in {path} is taken as it is, though this has changed: {said}")
+        return marked
 
     config = plan.classifier.config
     dataset = registry.load_dataset(config.dataset, data_root(config))
@@ -179,6 +204,30 @@ def make_seeds(
     for line in warnings(report, dataset.classes):
         display.say(line)
     return report
+
+
+def _finished_classifier(plan: SeedPlan, overwrite: bool, anyway: bool) -> tuple[bool, Result | None]:
+    """Whether the classifier's run is to start again; and, of one that is taken though code or data have
+    changed, its result, whose contents say so.
+
+    Raises ConfigError or DataError for a finished one that cannot be taken.
+    """
+    classifier, folder = plan.classifier, plan.classifier.folder
+    done = folder.read_result()
+    lost = done is not None and not folder.weights.exists()
+    if overwrite:
+        return lost or bool(changes.since_any(classifier)), None
+    if lost:
+        raise DataError(f"no {folder.weights}; put it back, or make the CAM seeds anew with --overwrite.")
+    if done is None:
+        return False, None
+    if not anyway:
+        changes.refuse_changed(classifier, done)
+    found = changes.since_done(classifier, done) if anyway else []
+    if not found or done.contents is None:
+        return False, None
+    contents = done.contents.model_copy(update={"anyway": [*done.contents.anyway, *found]})
+    return False, done.model_copy(update={"contents": contents})
 
 
 def _score_and_record(trainer: Trainer) -> Result:
@@ -197,10 +246,9 @@ def _score_and_record(trainer: Trainer) -> Result:
     network = exported.network_of(modules["predictor"])
     weights = exported.to_bytes(network, dataset.classes, plan.config.protocol.network)
     contents = session.contents_at_end(trainer).model_copy(update={"weights": sha256(weights).hexdigest()})
-    result = _result(trainer, counts, eval_seconds, contents)
     plan.folder.write_counts(plan.split.eval, counts)
     write_atomic(plan.folder.weights, weights)
-    plan.folder.write_result(result)
+    result = plan.folder.write_result(_result(trainer, counts, eval_seconds, contents))
     checkpoint.remove(plan.folder.checkpoint)  # result and weights hold all that is needed from here on
     return result
 
@@ -237,6 +285,7 @@ def _result(
         seed_cost=_seed_cost(plan),
         health=mean_shares(read_metrics(plan.folder.metrics), trainer.warmup) or None,
         contents=contents,
+        files=plan.folder.file_digests(),
     )
 
 

@@ -45,6 +45,7 @@ FORMS = tuple(
         (rf"{_NAME}\s*(?:->|=>|[:=,;|]|\t)\s*(?P<id>-?\d+)", "name, number"),
     )
 )
+_BEHIND = re.compile(rf"{_NAME}\s+(?P<id>-?\d+)")
 _HAS_NUMBER = re.compile(r"\[?\d+[\])]?(?:\s*[:=,;|.-]\s*|\s+)[^\W\d]")
 # What a line is in a file of another format: JSON, YAML, XML, protobuf.
 NO_NAME = re.compile(
@@ -80,7 +81,8 @@ def read_classes(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not lines or not all(line for _, line in lines):
         raise DataError(f"{path} must name one class on every line, since the line number is the class id.")
     lines = _without_ignore(lines, said, path)
-    names = _table(lines, said, path) or _formed(lines, said, path) or _plain(lines, path)
+    names = _table(lines, said, path) or _formed(lines, said, path) or _numbered_behind(lines, said, path)
+    names = names or _plain(lines, path)
     if names and names[0] == BACKGROUND:
         said.append(f"{BACKGROUND!r} is the background")
         names[0] = "background"
@@ -177,6 +179,29 @@ def _formed(lines: Numbered, said: list[str], path: Path) -> list[str] | None:
         if "id" not in form.groupindex:
             return names
         return _in_order([int(match["id"]) for match in found if match], names, said, path)
+    return None
+
+
+def _numbered_behind(lines: Numbered, said: list[str], path: Path) -> list[str] | None:
+    """Read lines such as "road 0", where names differ without their numbers; None where they are names as
+    they stand, such as "lane 0" and "lane 1".
+
+    Raises DataError for names that tell apart by numbers alone which do not rise with the lines.
+    """
+    found = [_BEHIND.fullmatch(line) for _, line in lines]
+    if not all(found) or len(lines) < 2:
+        return None
+    names, ids = ([match[part] for match in found if match] for part in ("name", "id"))
+    numbers = [int(id) for id in ids]
+    if len({name.casefold() for name in names}) == len(names):
+        said.append("its lines are 'name, number'")
+        return _in_order(numbers, names, said, path)
+    counted = sorted(numbers) in (list(range(len(lines))), list(range(1, len(lines) + 1)))
+    if counted and numbers != sorted(numbers):
+        raise DataError(
+            f"{path}: its lines end in the numbers {', '.join(ids[:5])}{', ...' if ids[5:] else ''}, and the "
+            "id of a class is the place of its line; sort the lines by the numbers, or give other names."
+        )
     return None
 
 

@@ -205,6 +205,13 @@ def _with_suffix(name: str, listing: _Listing) -> _Found:
     return None
 
 
+def _more(errors: Sequence[Missing]) -> str:
+    """Of files that are missing for one reason, the names of a few after the first."""
+    names = [Path(str(error).partition(" does not exist")[0]).name for error in errors[1:4]]
+    left = f" and {len(errors) - 4} more" if len(errors) > 4 else ""
+    return f" So it is with {', '.join(names)}{left}." if names else ""
+
+
 def near_files(folder: Path, endings: tuple[str, ...]) -> str:
     """End a sentence about a list that is not there with what is: " (there is: Train.txt, labelmap.txt)"."""
     if not folder.is_dir():
@@ -237,7 +244,7 @@ def summary(missing: Sequence[Missing], count: int, what: str) -> str:
         kinds[error.kind].append(error)
     if count == len(missing) == 1:
         return str(missing[0])
-    said = [f"{len(errors)} like this: {errors[0]}" for errors in kinds.values()]
+    said = [f"{len(errors)} like this: {errors[0]}{_more(errors)}" for errors in kinds.values()]
     if len(said) == 1:
-        return f"{len(missing)} of the {count} {what} lack a file; for example {missing[0]}"
+        return f"{len(missing)} of the {count} {what} lack a file; for example {missing[0]}{_more(missing)}"
     return "\n".join([f"{len(missing)} of the {count} {what} lack a file.", *said])

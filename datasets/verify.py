@@ -13,6 +13,7 @@ from bench.errors import DataError
 from datasets import findings
 from datasets.encodings import disagreement, refuse_disagreement
 from datasets.look import worth_a_look
+from datasets.lookup import Missing, summary
 from datasets.splits import LISTS, Split
 
 OnItem = Callable[[int, int], None]
@@ -62,18 +63,22 @@ def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = N
     facts: dict[str, findings.MaskFacts] = {}
     if said := disagreement(dataset, sorted(masked)):
         problems[said] = None
+    missing: dict[str, Missing] = {}
     for done, id in enumerate(ids, 1):
-        try:
-            dataset.image(id)
-        except DataError as error:
-            problems[str(error)] = None
-        try:
-            if id in masked:
-                facts[id] = findings.facts_of(dataset.mask(id))
-        except DataError as error:
-            problems[str(error)] = None
+        for what in ("image", "mask") if id in masked else ("image",):
+            try:
+                if what == "mask":
+                    facts[id] = findings.facts_of(dataset.mask(id))
+                else:
+                    dataset.image(id)
+            except Missing as error:
+                missing.setdefault(id, error)
+            except DataError as error:
+                problems[str(error)] = None
         if on_item:
             on_item(done, len(ids))
+    if missing:  # by their reason: a folder that is not there is one problem, not one for each image
+        problems[summary(list(missing.values()), len(ids), "images of the splits")] = None
     learned = _looked(findings.learned_name(dataset), {id for split in splits for id in split.pixel}, facts)
     scored = _looked(findings.scored_name(dataset), {id for split in splits for id in split.eval}, facts)
     problems |= dict.fromkeys(_meaningless(dataset, splits, learned, scored))

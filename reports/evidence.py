@@ -76,7 +76,8 @@ def counts_of(run: RunFolder, result: Result) -> np.ndarray | None:
     the file. Raises DataError where they are damaged, or not those of the result."""
     if not run.counts.exists():
         return None
-    matrices = read_counts(run.counts).get("predictor")
+    counts = read_counts(run.counts, result.file_digest(run.counts))
+    matrices = counts.get("predictor")
     if matrices is not None and matrices.shape[1] == len(result.classes):
         pooled: np.ndarray = matrices.sum(0)
         hit, true = np.diag(pooled), pooled.sum(1) > 0
@@ -173,7 +174,11 @@ UNKNOWN = Origin(command="", commits=(None,), dirty=False, time="", machine="")
 
 def origins(folders: Mapping[Path, Result]) -> dict[Path, Origin]:
     """How each run was made, by run folder; runs whose provenance cannot be read are left out."""
-    return each(folders, (), lambda run, _: _origin(run.read_starts()), "provenance")[0]
+    return each(folders, (), _origin_of, "provenance")[0]
+
+
+def _origin_of(run: RunFolder, result: Result) -> Origin:
+    return _origin(run.read_starts(result.file_digest(run.provenance)))
 
 
 def _origin(starts: Sequence[Start]) -> Origin:
@@ -193,8 +198,11 @@ def folder_warnings(
     folders: Mapping[Path, Result], made: Mapping[Path, Origin], roots: Sequence[Path]
 ) -> list[str]:
     """Runs without a result, torn logs, and commits that do not say what was run; `made` is of `origins`."""
+    unfinished = find_unfinished(folders, *roots)
+    torn = [path for path in unfinished if RunFolder(path).result.exists()]
     said = {
-        "begun but not finished, passed over": find_unfinished(folders, *roots),
+        "the result is torn, half written or half copied, passed over": torn,
+        "begun but not finished, passed over": [path for path in unfinished if path not in torn],
         "the last line of the log is torn and left out": [
             path for path in folders if metrics_torn(RunFolder(path).metrics)
         ],
@@ -203,6 +211,11 @@ def folder_warnings(
         "made from an unknown commit": [path for path, of in made.items() if None in of.commits],
     }
     return warnings(said, roots)
+
+
+def log_of(run: RunFolder, result: Result) -> list[dict[str, Any]]:
+    """The log of a run. Raises DataError where it is damaged, or not the one that the run has written."""
+    return read_metrics(run.metrics, result.file_digest(run.metrics))
 
 
 @dataclass(frozen=True)
@@ -221,7 +234,7 @@ def gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evide
     """What lies beside the results, and warnings on what does not or is not as it should be."""
     what = "counts of single images are damaged or of other weights"
     counts, uncounted = each(folders, roots, counts_of, what)
-    lines, torn = each(folders, roots, lambda run, _: read_metrics(run.metrics), "logs that are damaged")
+    lines, torn = each(folders, roots, log_of, "logs that are damaged")
     what = "scores of other settings that are damaged"
     scores, unread = each(folders, roots, lambda run, _: run.read_scores(), what)
     seeds, unclear = cam_seeds(folders, roots)

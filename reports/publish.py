@@ -15,10 +15,9 @@ from bench.errors import ConfigError, DataError, Regression
 from bench.records.atomic import folder_claimed, write_atomic
 from bench.records.folders import RunFolder
 from bench.records.index import find_results, read_records, record_folder, records_file, write_records
-from bench.records.logs import read_metrics
 from bench.records.schema import Result, Scores
 from bench.sweeps.ablations import sweeps_of
-from reports.evidence import counts_of, listed, origins, seed_folders, shown_path
+from reports.evidence import counts_of, listed, log_of, origins, seed_folders, shown_path
 from reports.groups import BASELINE, Group, comparable, identity, told_apart
 from reports.plots import figure
 from reports.plots.labels import labels
@@ -214,7 +213,8 @@ def publish(
         fresh = {entry.path: entry.result for entry in entries if entry.fresh}
         _check_origins(fresh, roots, allow_dirty)
         for path, result in fresh.items():
-            read_metrics(RunFolder(path).metrics)
+            RunFolder(path).refuse_altered(result)
+            log_of(RunFolder(path), result)
             counts_of(RunFolder(path), result)
         scores = {entry.path: _merged(entry) for entry in entries}
         seeds = seed_folders(found)

@@ -90,7 +90,7 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
         DataError: There is no finished run, or a record cannot be read.
         ConfigError: No run is of the baseline that was asked for, or the rows it may mean are several.
     """
-    folders = find_results(*roots)
+    folders = find_results(*roots, torn=[])  # `gather` warns of them
     if not folders:
         raise DataError(
             f"no finished runs under {', '.join(map(str, roots))}; a run is finished once it has a result."

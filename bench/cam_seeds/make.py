@@ -71,16 +71,13 @@ def make(
         Interrupted: Stopped by a signal; what is made is kept.
     """
     config, folder = plan.classifier.config, plan.folder
-    report = folder.read_report()
-    if report is not None and why_anew(plan, report, overwrite, anyway) is None:
+    if (report := _finished(plan, display, overwrite, anyway)) is not None:
         return report  # claims nothing: its disk may be read-only
     with stoppable() as stop, folder.claimed(waiter(display.say, stop, "makes these CAM seeds")):
-        report = folder.read_report()
-        if report is not None:
-            why = why_anew(plan, report, overwrite, anyway)
-            if why is None:
-                return report
-            display.say(why)
+        if (report := _finished(plan, display, overwrite, anyway)) is not None:
+            return report
+        if (before := folder.read_report()) is not None:
+            display.say(standing(plan, before, overwrite, anyway).anew)
         check_settings(plan.settings, dataset)
         tags = granted_tags(plan.classifier, dataset)
         classifier = train_classifier()
@@ -88,7 +85,7 @@ def make(
             torch.set_num_threads(config.machine.threads)
         jobs = jobs or config.machine.threads or cores()
         gathered = of_seeds(plan)
-        work = Work(plan, dataset, tags, gathered, classifier.weights_file_digest, display, stop.check)
+        work = Work(plan, dataset, tags, gathered, classifier, display, stop.check)
         try:
             report = _make(work, jobs)
         except BrokenProcessPool as error:
@@ -111,9 +108,14 @@ class Work:
     dataset: Dataset
     tags: TagTable
     gathered: Gathered
-    weights: str | None  # digest of the classifier's weights; None where its run has kept none
+    classifier: Result
     display: Display
     check: Callable[[], None]
+
+    @property
+    def weights(self) -> str | None:
+        """Digest of the classifier's weights; None where its run has kept none."""
+        return self.classifier.weights_file_digest
 
     def inputs(self, id: str, *others: object) -> str:
         """One digest of all that an image's map or seed is made of."""
@@ -122,34 +124,60 @@ class Work:
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-def why_anew(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) -> str | None:
-    """Why finished seeds are to be made again, in words; None where they can be taken as they are.
+@dataclass(frozen=True)
+class Standing:
+    """What is to be done about finished seeds."""
+
+    anew: str  # why they are made again, in words; "" where they are taken as they are
+    changed: list[str]  # since they were made; they are taken all the same
+
+
+def _finished(plan: SeedPlan, display: Display, overwrite: bool, anyway: bool) -> SeedReport | None:
+    """The report on seeds that are taken as they are; what has changed since is in its contents.
+
+    None where they are not done, or to be made again. Raises as `standing` does.
+    """
+    report = plan.folder.read_report()
+    if report is None or (stand := standing(plan, report, overwrite, anyway)).anew:
+        return None
+    if not stand.changed or report.contents is None:
+        return report
+    said = f"{plan.folder.path} are taken as they are, though this has changed since: "
+    display.say(f"the CAM seeds in {said}{changes.listed(stand.changed)}")
+    marked = [*report.contents.anyway, *stand.changed]
+    contents = report.contents.model_copy(update={"anyway": marked})
+    return report.model_copy(update={"contents": contents})
+
+
+def standing(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) -> Standing:
+    """Compare finished seeds with what is here now.
 
     Raises ConfigError where they are of other code or data.
     """
     folder, ids = plan.folder, plan.classifier.split.tags
+    found: list[str] = []
     if report.contents is None:  # of before digests: all that can be told is whether one is gone
         gone = [id for id in ids if not folder.seed(id).exists()]
     else:
         now = of_seeds(plan)
         found = changes.changes(report.contents, now, folder.read_listing())
         if found and overwrite:
-            return f"made anew: the CAM seeds in {folder.path} are of others: {changes.listed(found)}"
+            why = f"made anew: the CAM seeds in {folder.path} are of others: {changes.listed(found)}"
+            return Standing(why, [])
         if found and not anyway:
             raise ConfigError(
                 f"the CAM seeds in {folder.path} are done, but this has changed since: "
-                f"{changes.listed(found)}; make them anew with --overwrite, or keep both with another --out."
+                f"{changes.listed(found)}; make them anew with --overwrite, keep both with another --out, or "
+                "take them as they are with --anyway, which the record of a run says."
             )
         sound = Ledger(folder.seed_ledger).sound({id: folder.seed(id) for id in ids})
         gone = [id for id in ids if id not in sound]
         if not gone and combined(sound) != report.contents.seeds:
             gone = [*ids]  # each is as its line says, but the lines are not those of the report
     if not gone:
-        return None
-    return (
-        f"made again: {len(gone)} of {len(ids)} CAM seeds are gone or damaged, for example "
-        f"{folder.seed(gone[0])}"
-    )
+        return Standing("", found)
+    some = f"for example {folder.seed(gone[0])}"
+    return Standing(f"made again: {len(gone)} of {len(ids)} CAM seeds are gone or damaged, {some}", [])
 
 
 def _make(work: Work, jobs: int) -> SeedReport:
@@ -190,7 +218,9 @@ def _report(
     plan = work.plan
     pixels = np.sum([one.pixels for one in made.values()], axis=0)
     foreground = [set(classes) - {work.dataset.background} for classes in work.tags.values()]
+    classifier = work.classifier.contents
     digests = {
+        "anyway": [f"of its classifier: {what}" for what in classifier.anyway] if classifier else [],
         "weights": work.weights,
         "maps": combined(maps),
         "seeds": combined({id: one.digest for id, one in made.items()}),

@@ -5,6 +5,8 @@ Its answer is written apart from the seeds, and no run reads it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +14,8 @@ import torch
 from torch import Tensor
 
 from bench.cam_seeds.thresholds import SCORES, score_counts
-from bench.contract import IGNORE
+from bench.contents.gather import masks_digest
+from bench.contract import IGNORE, Dataset
 from bench.display import Display
 from bench.errors import DataError
 from bench.ops import cam
@@ -24,8 +27,30 @@ from bench.settings.registry import load_dataset
 from datasets.decode import read_mask
 
 
+def kept_quality(plan: SeedPlan, display: Display) -> SeedQuality:
+    """The quality of finished seeds as it was measured before; measured now where it was not, or where the
+    masks, the classes or the seeds have changed since.
+
+    Raises as `measure` does.
+    """
+    report, before = plan.folder.read_report(), plan.folder.read_quality()
+    if report is None or before is None:
+        return measure(plan, display)
+    config = plan.classifier.config
+    dataset = load_dataset(config.dataset, data_root(config))
+    if before.of is None:
+        display.say(
+            f"{plan.folder.quality} is from before digests, so nobody can tell whether it is of these masks; "
+            "move it away to measure again"
+        )
+    elif before.of != _measured_on(plan, report, dataset):
+        display.say("measured again: the masks, the classes or the seeds have changed since")
+        return measure(plan, display)
+    return before
+
+
 def measure(plan: SeedPlan, display: Display) -> SeedQuality:
-    """The quality of finished seeds, measured once and kept. Opens the mask of every tagged image.
+    """Measure the quality of finished seeds, and keep it. Opens the mask of every tagged image.
 
     Raises:
         DataError: There are no seeds, or a mask is missing or invalid.
@@ -77,9 +102,18 @@ def measure(plan: SeedPlan, display: Display) -> SeedQuality:
             for i in range(len(SCORES))
         ],
         counts=seeds.tolist(),
+        of=_measured_on(plan, report, dataset),
     )
-    write_atomic(folder.quality, (answer.model_dump_json(indent=1) + "\n").encode())
+    write_atomic(folder.quality, answer.to_bytes())
     return answer
+
+
+def _measured_on(plan: SeedPlan, report: SeedReport, dataset: Dataset) -> str:
+    """As `SeedQuality.of`. Raises DataError where a mask is missing."""
+    masks = masks_digest(dataset, plan.classifier.split.tags, data_root(plan.classifier.config))
+    made = (report.contents.maps, report.contents.seeds) if report.contents else ()
+    what = [*made, masks, list(dataset.classes), dataset.background]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def _refuse_lost_maps(plan: SeedPlan, report: SeedReport) -> None:

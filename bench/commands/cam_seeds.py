@@ -37,6 +37,12 @@ def cam_seeds(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make seeds of other code or data anew.")
     ] = False,
+    anyway: Annotated[
+        bool,
+        typer.Option(
+            "--anyway", help="Take seeds or a classifier of other code or data as they are; records say so."
+        ),
+    ] = False,
     quality: Annotated[
         bool,
         typer.Option(
@@ -52,6 +58,8 @@ def cam_seeds(
     from bench.plan import plan
     from bench.settings.resolve import as_flags, resolve
 
+    if overwrite and anyway:
+        raise ConfigError("--overwrite makes anew what --anyway takes as it is; give one of the two.")
     flags = as_flags(
         method="supervised",  # any that learns from seeds: they do not depend on it
         dataset=dataset,
@@ -65,7 +73,7 @@ def cam_seeds(
     planned = plan(resolve(flags, config, sets or [])).seeds
     if planned is None:
         raise ConfigError(f"split {split!r} grants no tags; choose one that does, such as tags or 1_8+tags.")
-    from bench.cam_seeds.quality import measure
+    from bench.cam_seeds.quality import kept_quality
     from bench.display import Display
     from bench.outlook import seed_outlook
     from bench.pipeline import make_seeds
@@ -73,8 +81,8 @@ def cam_seeds(
     display = Display()
     for line in seed_outlook(planned):
         display.say(line)
-    report = make_seeds(planned, display, jobs, overwrite)
-    measured = (planned.folder.read_quality() or measure(planned, display)) if quality else None
+    report = make_seeds(planned, display, jobs, overwrite, anyway)
+    measured = kept_quality(planned, display) if quality else None
     out.print(_seed_table(report, measured))
     out.print(f"seeds: {escape(str(planned.folder.path))}", highlight=False, soft_wrap=True)
 
@@ -95,6 +103,8 @@ def _seed_table(report: Any, quality: Any) -> Table:
     if report.opened:
         table.add_row(f"masks opened for the background scores {report.strict:.2f} / {report.loose:.2f}",
                       str(len(report.opened)))  # fmt: skip
+    for what in report.contents.anyway if report.contents else ():
+        table.add_row("changed on the way", escape(what))
     if quality is not None:
         table.add_section()
         table.add_row("mIoU, undecided counted as missed", f"{100 * quality.miou:.1f}", style="bold")

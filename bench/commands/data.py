@@ -47,9 +47,9 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     say(f"{dataset}: {background_said(data)}")
     _say_notes(data)
     if found.problems:
-        raise DataError(
-            f"{len(found.problems)} problems in {dataset}; mend or leave out the files named above."
-        )
+        count = len(found.problems)
+        problems = f"{count} problem{'s' if count > 1 else ''} in {dataset}"
+        raise DataError(f"{problems}; mend or leave out the files named above.")
     out.print(f"{dataset}: every image and mask of {len(splits)} splits is sound", highlight=False)
 
 

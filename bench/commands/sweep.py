@@ -24,7 +24,7 @@ from bench.commands.options import (
     say,
     table_json,
 )
-from bench.errors import BenchError, ConfigError, Interrupted
+from bench.errors import BenchError, ConfigError, Interrupted, InUse
 
 if TYPE_CHECKING:
     from bench.sweeps.ablations import Ablation
@@ -59,7 +59,12 @@ def sweep(
     precision: Precision = None,
     workers: Workers = None,
     audit: Audit = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the runs and stop.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start runs of other code or data again, done or not.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the runs, and what each would refuse, and stop.")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="... and the tables so far.")] = False,
     json_: Annotated[bool, json_option(KEYS)] = False,
     list_names: Annotated[bool, typer.Option("--list", help="Print the named sweeps and stop.")] = False,
@@ -70,7 +75,7 @@ def sweep(
     Stopped by Ctrl-C, the runs save what they have; a second one, after two seconds, kills them.
     """
     from bench.settings.resolve import as_flags
-    from bench.sweeps.grid import Span, grid
+    from bench.sweeps.grid import Failure, Span, counted, grid
 
     if list_names:
         print_json({"sweeps": sweeps_json()}) if json_ else out.print(sweeps_table())
@@ -96,11 +101,15 @@ def sweep(
     )
     cells, refused = grid(span, ablation, flags, config, sets or [])
     if dry_run or status:
-        _print_status(cells, refused, ablation, status, json_)
-        if not status:
-            _refuse(cells)
+        errors = {} if status else _errors(cells, overwrite)
+        failures = [Failure(label, str(error)) for label, error in errors.items()]
+        _print_status(cells, [*refused, *failures], ablation, status, json_)
+        if errors:
+            first = next(iter(errors.values()))
+            said = f"{counted(len(errors))} of {len(cells)} would be refused, see above"
+            raise type(first)(f"{said}: {first}" if len(errors) == 1 else f"{said}.")
     else:
-        _run(cells, refused, ablation, jobs)
+        _run(cells, refused, ablation, jobs, overwrite)
 
 
 def _ablation(name: str | None) -> "Ablation | None":
@@ -135,7 +144,11 @@ def _print_status(
 
 
 def _run(
-    cells: "Sequence[Cell]", refused: "Sequence[Failure]", ablation: "Ablation | None", jobs: int
+    cells: "Sequence[Cell]",
+    refused: "Sequence[Failure]",
+    ablation: "Ablation | None",
+    jobs: int,
+    overwrite: bool,
 ) -> None:
     """Run what is not done, say what has failed, and print the tables. Raises where a run has failed."""
     from bench.sweeps.grid import counted
@@ -144,7 +157,7 @@ def _run(
     for failure in refused:
         say(f"refused: {failure.label}: {failure.reason}")
     _refuse(cells)
-    outcome = run_grid(cells, jobs, say)
+    outcome = run_grid(cells, jobs, say, overwrite)
     left = [cell for cell in cells if not cell.done]
     if outcome.stopped_by is not None:
         for cell in left:
@@ -171,6 +184,35 @@ def _refuse(cells: "Sequence[Cell]") -> None:
     if not cells:
         raise ConfigError("no run of this grid can be made, see above.")
     check_data(cells)
+
+
+def _errors(cells: "Sequence[Cell]", overwrite: bool) -> dict[str, BenchError]:
+    """What the runs of a grid would refuse, by label. Raises where none of them can be made."""
+    from bench.pipeline import check_folders, refuse_early
+
+    _refuse(cells)
+    found: dict[str, BenchError] = {}
+    tried: dict[str, BenchError | None] = {}  # by settings without the seed, on which no refusal depends
+    for cell in cells:
+        try:
+            again = overwrite and cell.outdated
+            if not check_folders(cell.plan, not again, again):
+                continue
+        except InUse:
+            continue  # the sweep waits for it
+        except BenchError as error:
+            found[cell.label] = error
+            continue
+        key = cell.plan.config.model_copy(update={"seed": 0}).to_yaml()
+        if key not in tried:
+            try:
+                refuse_early(cell.plan)
+                tried[key] = None
+            except BenchError as error:
+                tried[key] = error
+        if (known := tried[key]) is not None:
+            found[cell.label] = known
+    return found
 
 
 def seeds_of(texts: list[str]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from bench.contents.files import FileDigests
-from bench.contents.gather import SHORT, Gathered, of_run
+from bench.contents.gather import SHORT, Gathered, of_run, of_seeds
 from bench.errors import ConfigError, DataError
 from bench.plan import Plan
 from bench.records.schema import Contents, Listing, Result
@@ -105,6 +105,7 @@ def since_done(plan: Plan, result: Result) -> list[str]:
         if folder.weights.exists() and result.contents.weights is not None:
             digest = FileDigests("weights").of([folder.weights])[folder.weights]
             found += [f"its own {folder.weights.name}"] if digest != result.contents.weights else []
+        found += [f"its own {name}" for name in folder.altered(result)]
     except DataError as error:
         raise DataError(
             f"{folder.path} is done, but what it was made of cannot be compared with what is here: {error}"
@@ -142,6 +143,19 @@ def since_any(plan: Plan) -> list[str]:
     """What changed since a run was done or, if it is not, since its last start."""
     done = plan.folder.read_result()
     return since_done(plan, done) if done is not None else since_begun(plan)
+
+
+def since_anything(plan: Plan) -> list[str]:
+    """As `since_any`, also of the CAM seeds that the run learns from, or of their classifier."""
+    found = since_any(plan)
+    if plan.seeds is None:
+        return found
+    report = plan.seeds.folder.read_report()
+    if report is None:
+        return found + since_any(plan.seeds.classifier)
+    if report.contents is None:
+        return found
+    return found + changes(report.contents, of_seeds(plan.seeds), plan.seeds.folder.read_listing())
 
 
 def listed(found: list[str]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -15,8 +15,10 @@ from typing import NamedTuple
 from bench.contents.files import FileDigests, combined
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of our own code, what decides a number. Settings are not among it: their values are in the run's id.
+# Of our own code, what decides a number. Settings and plan are not among it: what they come to is known by
+# value, in the run's id (every setting, the lists) or among its contents (masks that a policy opens, tags).
 ROOMS = (
+    "bench.pipeline",
     "bench.training",
     "bench.networks",
     "bench.scoring",
@@ -30,6 +32,9 @@ ROOMS = (
 )
 OURS = {"bench", "datasets", "methods", "reports"}
 RUN = ("bench.training.session", "bench.scoring.inference")  # what every run imports
+# The order of a run, and which module is scored. What else it imports is of some runs only, and is begun with
+# where it is (`SEEDS`).
+ALONE = ("bench.pipeline",)
 SEEDS = ("bench.cam_seeds.make",)
 INSTALLED = {"site-packages", "dist-packages"}
 FORM = 1  # of `source`: raise it when the same file would get another digest
@@ -44,7 +49,9 @@ class Source(NamedTuple):
     imports: tuple[str, ...]  # dotted names; a relative one begins with its dots
 
 
-def code_files(methods: Iterable[type], datasets: Iterable[type], seeds: bool) -> dict[str, Files]:
+def code_files(
+    methods: Iterable[type], datasets: Iterable[type], seeds: bool, begin: Sequence[str] = (*RUN, *ALONE)
+) -> dict[str, Files]:
     """The digests of the files that decide a run's number, by room: {"bench/ops": {"bench/ops/cam.py": ...}}.
 
     They are those that the run imports, directly or not. What a plug-in brings is in the room "methods" or
@@ -54,8 +61,9 @@ def code_files(methods: Iterable[type], datasets: Iterable[type], seeds: bool) -
         methods: The classes of the methods that are trained.
         datasets: The classes of the data sets.
         seeds: Whether the run makes CAM seeds.
+        begin: The modules whose imports are followed.
     """
-    todo = [(name, "") for name in (*RUN, *(SEEDS if seeds else ()))]
+    todo = [(name, "") for name in (*begin, *(SEEDS if seeds else ()))]
     for kind, classes in (("methods", methods), ("datasets", datasets)):
         for cls in classes:
             names = [part for base in cls.__mro__ for part in _parts(base.__module__)]
@@ -71,6 +79,8 @@ def code_files(methods: Iterable[type], datasets: Iterable[type], seeds: bool) -
         room = _room(name) or kind
         source = _loaded(name, file)
         found.setdefault(room.replace(".", "/"), {})[_shown(name, file)] = source.digest
+        if name in ALONE:
+            continue
         package = name if file.stem == "__init__" else name.rpartition(".")[0]
         others = (part for one in source.imports for part in _parts(_absolute(one, package)))
         todo += [(other, room) for other in dict.fromkeys(others) if _decides(other, name)]

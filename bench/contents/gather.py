@@ -67,6 +67,11 @@ def scored_digest(dataset: Dataset, ids: Iterable[str], root: Path | None) -> st
     return combined(_Reader(dataset, root).digests(_scored(ids)))
 
 
+def masks_digest(dataset: Dataset, ids: Iterable[str], root: Path | None) -> str:
+    """As `Contents.masks`, of any images."""
+    return combined(_Reader(dataset, root).digests(f"mask {id}" for id in ids))
+
+
 def _scored(ids: Iterable[str]) -> set[str]:
     return {f"{what} {id}" for id in ids for what in ("image", "mask")}
 

@@ -30,7 +30,8 @@ from bench.gate.runs import LOSS, Group, Key, short
 from bench.gate.statistics import pooled, seeds_needed, smallest_effect
 from bench.records.atomic import write_atomic
 from bench.records.provenance import without_folders
-from bench.records.schema import Record, Start
+from bench.records.schema import Start
+from bench.records.sealed import Record
 
 SCHEMA_VERSION = 1
 FALL = 0.1  # of its mIoU: what a baseline must be able to see

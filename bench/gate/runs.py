@@ -12,13 +12,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from bench.errors import DataError
 from bench.records.folders import RunFolder
 from bench.records.index import find_results
 from bench.records.logs import read_counts, read_metrics
-from bench.records.schema import Record, Result, Start
+from bench.records.schema import Result, Start
+from bench.records.sealed import Record
 
 SCORES = ("miou", "student")  # better where larger; of all other figures either way is a difference
 NOTE = "note."
@@ -89,17 +91,20 @@ class Run:
         if self.folder.weights.exists():
             found["weights"] = _hashed([self.folder.weights.read_bytes()])
         if self.folder.counts.exists():  # not the file: an archive holds times
-            arrays = sorted(read_counts(self.folder.counts).items())
+            arrays = sorted(self._counts().items())
             found["counts"] = _hashed(
                 part for name, array in arrays for part in (f"{name} {array.shape}".encode(), array.tobytes())
             )
-        if lines := read_metrics(self.folder.metrics):
+        if lines := _log(self.result, self.folder):
             found["log"] = _hashed(json.dumps(line, sort_keys=True).encode() for line in lines)
         return found
 
+    def _counts(self) -> dict[str, np.ndarray]:
+        return read_counts(self.folder.counts, self.result.file_digest(self.folder.counts))
+
     @cached_property
     def starts(self) -> list[Start]:
-        return self.folder.read_starts()
+        return self.folder.read_starts(self.result.file_digest(self.folder.provenance))
 
     @property
     def machines(self) -> list[str]:
@@ -163,7 +168,7 @@ def figures_of(result: Result, folder: RunFolder) -> dict[str, float]:
         figures["lead"] = result.predictor.miou - result.student.miou
     seen: dict[str, list[float]] = {}
     finite = True
-    for line in read_metrics(folder.metrics):
+    for line in _log(result, folder):
         if line["step"] > result.steps / 2:
             finite &= "loss" not in line or _is_finite(line["loss"])
             for name in line.keys() - NO_NOTES:
@@ -174,6 +179,10 @@ def figures_of(result: Result, folder: RunFolder) -> dict[str, float]:
         seen.pop("loss", None)
     figures.update({f"{NOTE}{name}": fmean(values) for name, values in sorted(seen.items())})
     return {name: short(value) for name, value in figures.items()}
+
+
+def _log(result: Result, folder: RunFolder) -> list[dict[str, Any]]:
+    return read_metrics(folder.metrics, result.file_digest(folder.metrics))
 
 
 def _is_finite(value: Any) -> bool:

@@ -33,6 +33,15 @@ def to_bytes(network: Segmenter, classes: Sequence[str], settings: Network) -> b
     )
 
 
+def refuse_other(path: Path, digest: str | None) -> None:
+    """Raise DataError unless the file is the one of the digest, where a run has recorded one."""
+    if digest is not None and digest != sha256(path.read_bytes()).hexdigest():
+        raise DataError(
+            f"{path} is damaged or not the file that its run wrote; run it again with --overwrite, or remove "
+            "its folder."
+        )
+
+
 def read(path: Path, digest: str | None = None) -> Segmenter:
     """Give the network of weights.safetensors.
 
@@ -42,11 +51,7 @@ def read(path: Path, digest: str | None = None) -> Segmenter:
     Raises DataError where the file is damaged, another than the run wrote, or of another make.
     """
     try:
-        if digest is not None and digest != sha256(path.read_bytes()).hexdigest():
-            raise DataError(
-                f"{path} is damaged or not the file that its run wrote; run it again with --overwrite, or "
-                "remove its folder."
-            )
+        refuse_other(path, digest)
         with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["frugalseg"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)

@@ -34,6 +34,7 @@ A folder of records holds what is kept of finished runs:
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -52,6 +53,7 @@ from bench.records.atomic import locked, write_atomic, writing
 
 if TYPE_CHECKING:
     import numpy as np
+from bench.records.logs import not_as_written
 from bench.records.provenance import without_folders
 from bench.records.schema import (
     Listing,
@@ -60,10 +62,10 @@ from bench.records.schema import (
     SeedQuality,
     SeedReport,
     Start,
-    read_record,
     read_result,
     read_scores,
 )
+from bench.records.sealed import read_record
 
 
 class RunFolder:
@@ -194,22 +196,40 @@ class RunFolder:
     def read_result(self) -> Result | None:
         return read_result(self.result) if self.result.exists() else None
 
-    def write_result(self, result: Result) -> None:
-        write_atomic(self.result, (result.model_dump_json(indent=1) + "\n").encode())
+    def write_result(self, result: Result) -> Result:
+        """Answers what was written: the result, sealed."""
+        write_atomic(self.result, result.to_bytes())
+        return result.sealed()
+
+    def file_digests(self) -> dict[str, str]:
+        """As `Result.files`, of those files that there are."""
+        there = [path for path in (self.config, self.metrics, self.counts) if path.exists()]
+        found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
+        return found | ({self.provenance.name: self._provenance_digest()} if self.provenance.exists() else {})
+
+    def altered(self, result: Result) -> list[str]:
+        """Names of the files that are there, but not as the run has written them."""
+        now = self.file_digests() if result.files else {}
+        return [name for name, digest in (result.files or {}).items() if now.get(name, digest) != digest]
+
+    def refuse_altered(self, result: Result) -> None:
+        """Raise DataError, which names it, for a file that is not as the run has written it."""
+        if names := self.altered(result):
+            raise not_as_written(self.path / names[0])
 
     def read_listing(self) -> Listing | None:
-        """None without the file, and where it is damaged: it only helps to name what has changed."""
+        """None without the file. Raises DataError where it is damaged."""
         return _read_listing(self.contents)
 
     def write_listing(self, listing: Listing) -> None:
-        write_atomic(self.contents, f"{listing.model_dump_json()}\n".encode())
+        write_atomic(self.contents, listing.to_bytes(None))
 
     def read_scores(self) -> Scores:
         """The numbers of `score`; no entries without the file."""
         return read_scores(self.scores) if self.scores.exists() else Scores(entries=[])
 
     def write_scores(self, scores: Scores) -> None:
-        write_atomic(self.scores, (scores.model_dump_json(indent=1) + "\n").encode())
+        write_atomic(self.scores, scores.to_bytes())
 
     def write_counts(self, ids: Sequence[str], counts: Mapping[str, np.ndarray]) -> None:
         import numpy as np  # here, because commands that train nothing read this file's schema too
@@ -236,14 +256,25 @@ class RunFolder:
             raise DataError(f"{self.provenance} is damaged: it must list the starts of a run; {self.mend}")
         return starts
 
-    def read_starts(self) -> list[Start]:
-        """As `read_provenance`, checked."""
+    def read_starts(self, digest: str | None = None) -> list[Start]:
+        """As `read_provenance`, checked.
+
+        Args:
+            digest: As the run has recorded it; None for a run of before it did.
+        """
+        if digest is not None and self.provenance.exists() and self._provenance_digest() != digest:
+            raise not_as_written(self.provenance)
         try:
             return [Start.model_validate(start) for start in self.read_provenance()]
         except ValidationError as error:
             first = error.errors()[0]
             at = ".".join(map(str, first["loc"]))
             raise DataError(f"{self.provenance} is damaged ({at}: {first['msg']}); {self.mend}") from error
+
+    def _provenance_digest(self) -> str:
+        """The same in a record, where commands have lost their folders."""
+        starts = _without_folders(self.read_provenance())
+        return hashlib.sha256(json.dumps(starts, sort_keys=True).encode()).hexdigest()
 
     def add_provenance(self, entry: dict[str, Any]) -> None:
         self._write_provenance([*self.read_provenance(), entry])
@@ -255,9 +286,11 @@ class RunFolder:
         """Copy what a record keeps beside its result, over what is there; commands lose their folders."""
         _copy({self.counts: to.counts, self.metrics: to.metrics, self.scores: to.scores})
         if starts := self.read_provenance():
-            to._write_provenance(
-                [start | {"command": without_folders(start.get("command", ""))} for start in starts]
-            )
+            to._write_provenance(_without_folders(starts))
+
+
+def _without_folders(starts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [start | {"command": without_folders(str(start.get("command", "")))} for start in starts]
 
 
 # Retries before InUse is raised: `holder` takes a shared lock for a moment.
@@ -341,8 +374,8 @@ class SeedFolder:
         before = self.read_report()
         if before is None or before.contents != report.contents:
             self.quality.unlink(missing_ok=True)
-        write_atomic(self.contents, f"{listing.model_dump_json()}\n".encode())
-        write_atomic(self.report, (report.model_dump_json(indent=1) + "\n").encode())
+        write_atomic(self.contents, listing.to_bytes(None))
+        write_atomic(self.report, report.to_bytes())
 
     def read_quality(self) -> SeedQuality | None:
         mend = "move it away and run `cam-seeds --quality` again."
@@ -363,10 +396,10 @@ class SeedFolder:
 
 
 def _read_listing(path: Path) -> Listing | None:
-    try:
-        return read_record(Listing, path, "remove it.")
-    except (DataError, OSError):
-        return None
+    return read_record(Listing, path, LISTING_MEND) if path.exists() else None
+
+
+LISTING_MEND = "remove it: what has changed is then said without the names of files."
 
 
 def _copy(files: Mapping[Path, Path]) -> bool:

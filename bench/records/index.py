@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.errors import DataError
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder
-from bench.records.schema import Result, Torn, parse_record, read_result
+from bench.records.schema import Result, read_result
+from bench.records.sealed import Torn, parse_record
 
 
 def read_results(*roots: Path) -> list[Result]:
@@ -16,13 +17,17 @@ def read_results(*roots: Path) -> list[Result]:
     return list(find_results(*roots).values())
 
 
-def find_results(*roots: Path) -> dict[Path, Result]:
+def find_results(*roots: Path, torn: list[Path] | None = None) -> dict[Path, Result]:
     """All finished runs by folder, sorted by it: those that have a result.json anywhere below a root, and
     those that `read_records` finds.
 
-    Interrupted runs have no result.json, and a torn one is as good as none: both are left out. Raises
-    DataError where a root is not there, a result is of another version, or a run has a record and another
-    result.json.
+    Interrupted runs have no result.json and are left out.
+
+    Args:
+        torn: Gathers the folders of results that are half a file, which are left out then.
+
+    Raises DataError where a root is not there, a result is damaged, edited or of another version, or a run
+    has a record and another result.json.
     """
     found: dict[Path, Result] = {}
     for root in roots:
@@ -33,6 +38,9 @@ def find_results(*roots: Path) -> dict[Path, Result]:
             try:
                 result = read_result(path)
             except Torn:
+                if torn is None:
+                    raise
+                torn.append(path.resolve().parent)
                 continue
             folder = path.resolve().parent
             if here.setdefault(folder, result) != result:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +21,34 @@ def metrics_torn(path: Path) -> bool:
     return bool(lines) and _metrics_line(lines[-1]) is None
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def not_as_written(path: Path) -> DataError:
+    """What is raised for a file that lies beside a result and is not the one of its run."""
+    return DataError(
+        f"{path} is not as its run has written it: it was damaged or edited; restore it, or make the run "
+        "again with --overwrite."
+    )
+
+
+def _read(path: Path, digest: str | None) -> bytes:
+    """Raises DataError unless the content is that of the digest, where one is given."""
+    data = path.read_bytes()
+    if digest not in (None, hashlib.sha256(data).hexdigest()):
+        raise not_as_written(path)
+    return data
+
+
+def read_metrics(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, [] without the file. A last line torn by a kill is left out.
 
-    Raises DataError where another line is no JSON object with a step.
+    Args:
+        digest: The file's SHA-256 as the run has recorded it; None for a run of before it did, or one that is
+            not done.
+
+    Raises DataError where another line is no JSON object with a step, or the file is not that of the run.
     """
     lines = _lines(path)
+    if lines:
+        _read(path, digest)
     found = []
     for number, text in enumerate(lines, 1):
         line = _metrics_line(text)
@@ -80,18 +104,23 @@ def _metrics_line(text: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) and type(line.get("step")) is int else None
 
 
-def read_counts(path: Path) -> dict[str, np.ndarray]:
+def read_counts(path: Path, digest: str | None = None) -> dict[str, np.ndarray]:
     """counts.npz: "ids" (N) and, per scored module, N C C confusion counts (truth in rows).
 
-    Raises DataError where it is damaged or holds anything else.
+    Args:
+        digest: As of `read_metrics`.
+
+    Raises DataError where it is damaged, holds anything else, or is not that of the run.
     """
     import numpy as np
 
     mend = "score the run again, or move the file away."
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(_read(path, digest)), allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
             ids = found["ids"]
+    except DataError:
+        raise
     except Exception as error:  # of a dozen kinds: of zip, of zlib, of the header, of memory it asks for
         raise DataError(f"{path} cannot be read ({type(error).__name__}: {error}); {mend}") from error
     counts = {name: array for name, array in found.items() if name != "ids"}

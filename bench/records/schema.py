@@ -5,29 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
     field_validator,
-    model_serializer,
     model_validator,
 )
 
-from bench.errors import DataError
 from bench.labels import LABEL_SECONDS
+from bench.records.sealed import Grown, Record, Sealed, read_record
 
 Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a mean of ones may round to more
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
-
-
-class Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Contents(Record):
@@ -44,7 +36,7 @@ class Contents(Record):
     seeds: str | None = None
     weights: str | None = None  # weights.safetensors of the run; of CAM seeds, those of their classifier
     # What had changed when the run went on all the same (--anyway): the number is of both.
-    anyway: list[str] = []
+    anyway: list[str] = Field(default_factory=list)
 
     @property
     def data(self) -> str:
@@ -124,8 +116,12 @@ class SeedCost(Record):
     refine_core_seconds: Amount
 
 
-class Result(Record):
+class Result(Sealed):
     """result.json: one finished run."""
+
+    NEW: ClassVar[frozenset[str]] = Sealed.NEW | {
+        *("contents", "own", "files", "draw", "scored", "shared_seconds", "seed_cost", "health")
+    }
 
     schema_version: Literal[1] = 1
     run_id: str
@@ -161,11 +157,14 @@ class Result(Record):
     # What the data set says it takes to label one image by a mask ("pixel") and by its classes ("tags").
     # Records from before this field have the default.
     label_seconds: dict[str, Amount] = Field(default_factory=lambda: dict(LABEL_SECONDS))
-    contents: Contents | None = None  # None in records from before this field, which are written without it
+    contents: Contents | None = None  # None in records from before this field
     seed_cost: SeedCost | None = None  # None without CAM seeds, and in records from before this field
     # Means behind the warm-up: "gradient_share/contrast", of a term on encoder and decoder,
     # "share_unlabeled", of a step's new negative keys. None where there are none.
     health: dict[str, Share] | None = None
+    # SHA-256 of the files beside it as they were when the run was done, by name, as `file_digest` gives it.
+    # None in records from before this field.
+    files: dict[str, str] | None = None
 
     @property
     def whole_seconds(self) -> float | None:
@@ -188,17 +187,14 @@ class Result(Record):
         """The split in words: "1_16", or "1_16, draw 1"."""
         return f"{self.split}, draw {self.draw}" if self.draw else self.split
 
+    def file_digest(self, file: Path) -> str | None:
+        """As the run has recorded it; None for a file, or a record, of which it has none."""
+        return (self.files or {}).get(file.name)
+
     @property
     def weights_file_digest(self) -> str | None:
         """SHA-256 of the run's weights.safetensors; None in records from before it was kept."""
         return self.contents.weights if self.contents else None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Records of before a field stay what they were."""
-        unless = dict.fromkeys(("contents", "own", "shared_seconds", "seed_cost", "health"))
-        new = ({**unless, "draw": 0, "scored": "eval"}).items()
-        return {key: value for key, value in write(self).items() if (key, value) not in new}
 
     @field_validator("config")
     @classmethod
@@ -214,8 +210,10 @@ class Result(Record):
         return self
 
 
-class Rescored(Record):
+class Rescored(Grown):
     """A number of a finished run whose predictor was scored again."""
+
+    NEW: ClassVar[frozenset[str]] = frozenset({"code", "weights", "scored"})
 
     name: Literal["multi_scale", "crf"]
     scales: tuple[float, ...]
@@ -224,6 +222,10 @@ class Rescored(Record):
     half_size: bool  # of "crf": whether it ran at half the size
     score: Score
     seconds: Amount  # of the pass over the images, which gives both numbers
+    # What it was made of, as `Contents` has it; None in entries from before these fields.
+    code: dict[str, str] | None = None
+    weights: str | None = None
+    scored: str | None = None
 
     @model_validator(mode="after")
     def _crf_has_parameters(self) -> Self:
@@ -237,7 +239,7 @@ class Rescored(Record):
         return self.name, self.scales, self.flip, self.crf, self.half_size
 
 
-class Scores(Record):
+class Scores(Sealed):
     """scores.json: no two entries have the same setting. The raw number is the result's predictor."""
 
     schema_version: Literal[1] = 1
@@ -275,8 +277,10 @@ class Start(BaseModel):
         return self.git.commit if self.git else None
 
 
-class SeedReport(Record):
+class SeedReport(Sealed):
     """seeds.json: how the CAM seeds of a split were made. It needs no mask, but for a policy that says so."""
+
+    NEW: ClassVar[frozenset[str]] = Sealed.NEW | {"contents", "map_peak_memory_mib"}
 
     schema_version: Literal[1] = 1
     seed_id: str
@@ -294,21 +298,16 @@ class SeedReport(Record):
     map_peak_memory_mib: Amount | None = None  # None where the last start has made no map
     refine_core_seconds: Amount  # of thresholds and refinement, summed over the processes
     settings: dict[str, Any]
-    contents: Contents | None = None  # None in reports from before this field, which are written without it
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        without = {"contents", "map_peak_memory_mib"}
-        return {key: value for key, value in write(self).items() if value is not None or key not in without}
+    contents: Contents | None = None  # None in reports from before this field
 
 
-class Listing(Record):
+class Listing(Sealed):
     """contents.json: what lies behind the digests of a run or of CAM seeds, to say which file changed."""
 
     schema_version: Literal[1] = 1
     contents: Contents
     # The start of each file's digest, by part of the contents: "images", "masks", "scored", "code bench/ops".
-    files: dict[str, dict[str, str]] = {}
+    files: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 class CurvePoint(Record):
@@ -321,8 +320,10 @@ class CurvePoint(Record):
     coverage: Share
 
 
-class SeedQuality(Record):
+class SeedQuality(Sealed):
     """quality.json: CAM seeds against the masks of the tagged images, opened for this alone. Shares 0..1."""
+
+    NEW: ClassVar[frozenset[str]] = Sealed.NEW | {"of"}
 
     schema_version: Literal[1] = 1
     seed_id: str
@@ -338,50 +339,7 @@ class SeedQuality(Record):
     miou_of_spread_tags: Share  # if each pixel had one of its image's classes at random
     curve: list[CurvePoint]
     counts: list[list[int]]  # truth in rows; the last column is undecided
-
-
-class Torn(DataError):
-    """A file that is no JSON: half written, or half copied."""
-
-
-R = TypeVar("R", bound=Record)
-
-
-def parse_record(model: type[R], data: bytes, where: str, mend: str) -> R:
-    """One record from JSON.
-
-    Args:
-        where: The file, and the line where it has several records: each message begins with it.
-        mend: What to do; each message ends with it.
-
-    Raises:
-        Torn: `data` is no JSON.
-        DataError: It is of another schema version, or no such record.
-    """
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            raise Torn(f"{where} is torn, half written or half copied; {mend}") from error
-        found, read = _schema_version(data), model.model_fields["schema_version"].default
-        if found not in (None, read):
-            raise DataError(
-                f"{where} has schema version {found}, and this checkout reads version {read}: read it with "
-                f"the checkout that wrote it, or {mend}"
-            ) from error
-        at = ".".join(map(str, first["loc"]))
-        raise DataError(f"{where} is no {model.__name__} ({at}: {first['msg']}); {mend}") from error
-
-
-def _schema_version(data: bytes) -> Any:
-    """None where the JSON has none."""
-    whole = json.loads(data)
-    return whole.get("schema_version") if isinstance(whole, dict) else None
-
-
-def read_record(model: type[R], path: Path, mend: str) -> R:
-    return parse_record(model, path.read_bytes(), str(path), mend)
+    of: str | None = None  # digest of the seeds, maps, masks and classes; None from before this field
 
 
 def read_result(path: Path) -> Result:

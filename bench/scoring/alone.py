@@ -15,6 +15,7 @@ from bench.ops.losses import cross_entropy
 from bench.randomness import torch_seeded
 from bench.records.folders import RunFolder
 from bench.records.logs import read_counts
+from bench.records.schema import Result
 from bench.scoring.inference import Inference, evaluate
 from bench.settings.schema import Network
 
@@ -39,7 +40,7 @@ def network_is_all(cls: type[Method], hparams: Knobs, classes: tuple[str, ...], 
 
 
 def refuse_other_counts(
-    folder: RunFolder, net: Segmenter, dataset: Dataset, inference: Inference, device: str
+    folder: RunFolder, result: Result, net: Segmenter, dataset: Dataset, inference: Inference, device: str
 ) -> None:
     """Raise DataError where the weights do not give the counts that the run has of its first scored image.
 
@@ -48,7 +49,7 @@ def refuse_other_counts(
     """
     if not folder.counts.exists():
         return
-    kept = read_counts(folder.counts)
+    kept = read_counts(folder.counts, result.file_digest(folder.counts))
     (now,) = evaluate(net, dataset, [str(kept["ids"][0])], inference, device)
     before = kept["predictor"][0].astype(now.dtype)
     other = abs(now - before).sum() / 2 if now.shape == before.shape else now.sum()

@@ -89,6 +89,7 @@ def look(folder: RunFolder, data_root: Path | None, images: int) -> Looks:
     result = folder.read_result()
     if result is None:
         raise DataError(f"{folder.path} holds no finished run; give the folder that `run` prints at its end.")
+    folder.refuse_altered(result)
     planned = _planned(folder, data_root, result)
     dataset = _dataset(planned, result)
     net, device = _network(planned, result)

@@ -8,7 +8,6 @@ C classes of the data set, H W the size of an image.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -16,12 +15,15 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import nn
 
+from bench.contents.changes import listed
+from bench.contents.code import by_room, code_files
+from bench.contents.files import sha256
 from bench.contents.gather import scored_digest
 from bench.contract import Dataset
 from bench.display import Display
@@ -29,16 +31,16 @@ from bench.errors import BenchError, ConfigError, DataError
 from bench.machine import Stop, choose_device, cores, stoppable
 from bench.networks import exported
 from bench.ops import crf
+from bench.plan import data_root as root_of
 from bench.pool import Pool
 from bench.records.folders import RunFolder
 from bench.records.schema import Rescored, Result, Scores
 from bench.scoring.alone import network_is_all, refuse_other_counts
 from bench.scoring.inference import Inference, confusion, score, to_tensor
 from bench.settings import registry
-from bench.settings.base import expanded
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import suggest, validate
-from bench.settings.schema import Protocol
+from bench.settings.schema import Protocol, RunConfig
 from datasets.splits import find_split
 
 # DeepLab's range; beyond it predictions of single scales are too poor to help a mean.
@@ -75,6 +77,14 @@ class Settings:
         return len(self.entries(scores)) == (1 if self.crf is None else 2)
 
 
+class Made(TypedDict):
+    """What numbers are made of, as `Rescored` keeps it."""
+
+    code: dict[str, str]
+    weights: str
+    scored: str
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run and what it takes to predict with it again."""
@@ -84,6 +94,7 @@ class Run:
     protocol: Protocol
     dataset: Dataset
     ids: tuple[str, ...]  # the scored list
+    made_of: Made  # by now
 
 
 def rescore(
@@ -111,7 +122,7 @@ def rescore(
 
     Raises:
         ConfigError: The predictor of a run is more than its network, as that of `classifier`, or the CRF is
-            not installed.
+            not installed; or what is there is of other code or weights, and is not to be overwritten.
         DataError: A folder holds no finished run, weights or images are missing or others than they were.
         Interrupted: Stopped by a signal; the runs before the one it was at are done.
     """
@@ -120,6 +131,8 @@ def rescore(
     _check_crf(settings)
     pool = Pool(jobs, crf.likeliest)  # it starts no process before the first image
     done = []
+    for run in runs if not overwrite else ():
+        _refuse_changed(run, settings.entries(run.folder.read_scores()))
     try:
         with stoppable() as stop:
             for run in runs:
@@ -154,20 +167,23 @@ def open_run(path: Path, data_root: Path | None) -> Run:
     result = folder.read_result()
     if result is None:
         raise DataError(f"{path} holds no finished run; give the folder of one, or finish it with --resume.")
+    folder.refuse_altered(result)
+    if lacks := [key for key in ("protocol", "method") if key not in result.config]:
+        raise DataError(f"{folder.result}: config.{lacks[0]} is missing; move it away and run it again.")
     protocol = validate(Protocol, result.config["protocol"], "protocol", folder.result)
     if data_root is None:
-        machine = read_yaml(folder.config).get("machine") if folder.config.exists() else None
-        place = (machine or {}).get("data_root") or os.environ.get("BENCH_DATA")
-        data_root = expanded(place) if place else None
+        given = read_yaml(folder.config) if folder.config.exists() else {}
+        data_root = root_of(validate(RunConfig, given, file=folder.config))
     dataset = registry.load_dataset(result.dataset, data_root)
     split = find_split(result.dataset, result.split, data_root)
-    if list(dataset.classes) != result.classes or split.eval_digest != result.split_digests["eval"]:
+    if list(dataset.classes) != result.classes or split.eval_digest != result.split_digests.get("eval"):
         raise DataError(
             f"{path}: the scored list or the classes of {result.dataset} have changed since; its numbers "
             "would not stand beside its raw score. Give the --data-root it was made with, or run it again."
         )
     if not folder.weights.exists():
         raise DataError(f"no {folder.weights}; put it back, or run it again with --overwrite.")
+    exported.refuse_other(folder.weights, result.weights_file_digest)
     cls = registry.load_method(result.method)
     knobs = {key: value for key, value in result.config["method"].items() if key != "name"}
     hparams = validate(cls.HParams, knobs, "method", folder.result)
@@ -179,12 +195,36 @@ def open_run(path: Path, data_root: Path | None) -> Run:
             f"{folder.path}: the predictor of {result.method} is more than its network, so it cannot be "
             "scored again from the weights alone: its raw score stands; leave this run out."
         )
-    if result.contents and scored_digest(dataset, split.eval, data_root) != result.contents.scored:
+    scored = scored_digest(dataset, split.eval, data_root)
+    if result.contents and scored != result.contents.scored:
         raise DataError(
             f"{path}: the scored images or masks of {result.dataset} have changed since; new numbers would "
             "not stand beside its raw score. Put them back, or run it again with --overwrite."
         )
-    return Run(folder, result, protocol, dataset, split.eval)
+    made_of = Made(
+        code=by_room(code_files([], [type(dataset)], seeds=False, begin=(__name__,))),
+        weights=sha256(folder.weights),
+        scored=scored,
+    )
+    return Run(folder, result, protocol, dataset, split.eval, made_of)
+
+
+def _refuse_changed(run: Run, entries: Sequence[Rescored]) -> None:
+    """Raise ConfigError where numbers that are there are of other code, weights or images than are here."""
+    found: dict[str, None] = {}
+    for entry in entries:
+        code = entry.code or run.made_of["code"]
+        rooms = sorted(code.keys() | run.made_of["code"].keys())
+        found |= {f"the room {r}": None for r in rooms if code.get(r) != run.made_of["code"].get(r)}
+        found |= {"the weights": None} if entry.weights not in (None, run.made_of["weights"]) else {}
+        found |= (
+            {"the scored images or masks": None} if entry.scored not in (None, run.made_of["scored"]) else {}
+        )
+    if found:
+        raise ConfigError(
+            f"{run.folder.path} has been scored again, but this has changed since: {listed([*found])}; score "
+            "it once more with --overwrite."
+        )
 
 
 def _check_crf(settings: Settings) -> None:
@@ -209,7 +249,7 @@ def _score(
     net = exported.read(run.folder.weights, run.result.weights_file_digest)
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     raw = Inference(run.protocol.evaluation, run.protocol.crop)
-    refuse_other_counts(run.folder, net, run.dataset, raw, device)
+    refuse_other_counts(run.folder, run.result, net, run.dataset, raw, device)
     evaluation = run.protocol.evaluation.model_copy(update={"scales": settings.scales, "flip": settings.flip})
     refinement = None
     if settings.crf is not None:
@@ -224,7 +264,7 @@ def _score(
     inference = Inference(evaluation, run.protocol.crop)
     plain, refined = count(net, run.dataset, run.ids, inference, device, refinement, on_image)
     seconds = time.monotonic() - started
-    shared = {"scales": settings.scales, "flip": settings.flip, "seconds": seconds}
+    shared = {"scales": settings.scales, "flip": settings.flip, "seconds": seconds, **run.made_of}
     entries = [Rescored(name="multi_scale", crf=None, half_size=False, score=score(plain), **shared)]
     if refined is not None:
         half = settings.half_size

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from bench.contents.changes import refuse_changed
+from bench.contents.changes import refuse_changed, since_anything
 from bench.errors import BenchError, ConfigError, DataError
 from bench.plan import Plan, data_root, plan
 from bench.records.folders import RunFolder
@@ -48,26 +48,31 @@ class Cell:
 
     @property
     def result(self) -> Result | None:
-        """None too where it is of other code or data, or cannot be read: the run itself says why, which does
-        not stop the others."""
+        """None too where it is damaged or of other code or data, which does not stop the others."""
         result = self._read()
-        return None if result is None or self._changed(result) else result
+        return None if not isinstance(result, Result) or self._changed(result) else result
 
     @property
     def changed(self) -> str:
-        """The sentence that says why a finished run is not taken: it is of other code or data. Else ""."""
+        """The sentence that says why a finished run is not taken: it is damaged, or of other code or data.
+        Else ""."""
         result = self._read()
+        if isinstance(result, DataError):
+            return str(result)
         return "" if result is None else self._changed(result)
 
-    def _read(self) -> Result | None:
+    def _read(self) -> Result | DataError | None:
+        """None too where the folder cannot be read: the run itself says why."""
         try:
             return self.folder.read_result()
-        except (DataError, OSError):
+        except DataError as error:
+            return error
+        except OSError:
             return None
 
     def _changed(self, result: Result) -> str:
         """Compared once, since a sweep asks again and again."""
-        known = result.contents.model_dump_json() if result.contents else ""
+        known = result.digest or (result.contents.model_dump_json() if result.contents else "")
         if known not in self._compared:
             try:
                 refuse_changed(self.plan, result)
@@ -79,6 +84,14 @@ class Cell:
     @property
     def done(self) -> bool:
         return self.result is not None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the run, or its CAM seeds, are there and are damaged or of other code or data."""
+        try:
+            return bool(self.changed or since_anything(self.plan))
+        except (BenchError, OSError):  # the run itself says why
+            return True
 
     @property
     def state(self) -> State:

@@ -45,19 +45,23 @@ class Outcome:
     stopped_by: int | None  # the signal that ended the sweep
 
 
-def run_grid(cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> Outcome:
+def run_grid(
+    cells: Sequence[Cell], jobs: int, say: Callable[[str], None], overwrite: bool = False
+) -> Outcome:
     """Run what is not done, `jobs` at a time, with one line per run that ends.
+
+    With `overwrite` runs of other code or data are started again, done or not.
 
     The first SIGINT, SIGTERM, SIGHUP or SIGQUIT is passed on: the runs finish their step, save, and are
     waited for. A second one kills them.
     """
     with stop_signals() as seen:
-        return _Launcher(cells, jobs, say).run(seen)
+        return _Launcher(cells, jobs, say, overwrite).run(seen)
 
 
 class _Launcher:
-    def __init__(self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None]) -> None:
-        self._say, self.jobs = say, max(1, min(jobs, len(cells)))
+    def __init__(self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None], overwrite: bool) -> None:
+        self._say, self.jobs, self.overwrite = say, max(1, min(jobs, len(cells))), overwrite
         self.gpus = gpus(cells[0].plan.config.machine.device) if cells else []
         self.todo = deque(cell for cell in cells if not cell.done)
         self.held: list[Cell] = []  # in use by another process
@@ -106,7 +110,7 @@ class _Launcher:
             self.held.clear()
         while self.todo:
             cell = self.todo.popleft()
-            if not (cell.done or cell.changed) and cell.folder.holder():
+            if not (cell.done or self._refuses(cell)) and cell.folder.holder():
                 self._hold(cell)
             elif not self._settled(cell):
                 return cell
@@ -116,13 +120,17 @@ class _Launcher:
         """Whether another sweep has brought a run to its end, good or bad."""
         if cell.done:
             self._end(cell, "done by another process")
-        elif cell.changed:
-            self._fail(cell, cell.changed)
+        elif said := self._refuses(cell):
+            self._fail(cell, said)
         elif (failure := cell.failure) and failure != self.failed_before[cell.folder.path]:
             self._fail(cell, f"in another process: {failure[0]}")
         else:
             return False
         return True
+
+    def _refuses(self, cell: Cell) -> str:
+        """Why a finished run is not taken, in words, unless it is to be started again."""
+        return "" if self.overwrite else cell.changed
 
     def _hold(self, cell: Cell) -> None:
         if not self.look_again:
@@ -150,11 +158,12 @@ class _Launcher:
         environment = dict(os.environ)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
+        how = "--overwrite" if self.overwrite and cell.outdated else "--resume"
         with TemporaryFile() as settings, open(cell.folder.sweep_log, "ab") as log:
             settings.write(config.model_copy(update={"machine": machine}).to_yaml().encode())
             settings.seek(0)
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench", "run", "--config", "/dev/stdin", "--resume"],
+                [sys.executable, "-m", "bench", "run", "--config", "/dev/stdin", how],
                 stdin=settings,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,23 @@ from bench.errors import DataError
 from bench.records.atomic import write_atomic, writing
 from bench.records.folders import RunFolder
 from bench.records.logs import whole_lines
+
+
+def kept_lines(path: Path, step: int, state: Mapping[str, Any]) -> list[bytes]:
+    """The lines of a log to go on with from a step; `state` is as of `Log`.
+
+    Raises DataError where the log is damaged, or not the one that was written up to the step.
+    """
+    lines = [(text + b"\n", at) for text, at in whole_lines(path)]
+    if "lines" not in state or not path.exists():
+        return [text for text, at in lines if at <= step]
+    kept = [text for text, _ in lines[: state["lines"]]]
+    if hashlib.sha256(b"".join(kept)).hexdigest() != state["sha256"]:
+        raise DataError(
+            f"{path} is damaged: it is not the log that was written up to step {step}; move the file away, "
+            "and the run goes on with a log that begins there."
+        )
+    return kept
 
 
 class Log:
@@ -35,7 +53,7 @@ class Log:
         self.path = folder.metrics
         self.sums: dict[str, Tensor] = dict(state.get("sums", {}))
         self.counts: dict[str, Tensor] = dict(state.get("counts", {}))
-        lines = self._kept(step, state)
+        lines = kept_lines(folder.metrics, step, state)
         self.lines, self.digest = len(lines), hashlib.sha256(b"".join(lines))
         if folder.metrics.exists():
             write_atomic(folder.metrics, b"".join(lines))
@@ -51,18 +69,6 @@ class Log:
                 self.writer = SummaryWriter(str(self.events), purge_step=step + 1)
                 for line in lines if new else ():  # of a warm-up that another run has trained
                     self._draw(json.loads(line))
-
-    def _kept(self, step: int, state: Mapping[str, Any]) -> list[bytes]:
-        lines = [(text + b"\n", at) for text, at in whole_lines(self.path)]
-        if "lines" not in state or not self.path.exists():
-            return [text for text, at in lines if at <= step]
-        kept = [text for text, _ in lines[: state["lines"]]]
-        if hashlib.sha256(b"".join(kept)).hexdigest() != state["sha256"]:
-            raise DataError(
-                f"{self.path} is damaged: it is not the log that was written up to step {step}; move the "
-                "file away, and the run goes on with a log that begins there."
-            )
-        return kept
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the figures since the last line, and which lines come before them."""

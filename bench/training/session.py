@@ -17,7 +17,7 @@ from bench.contract import Dataset, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
 from bench.labels import IGNORE
-from bench.machine import Stop, choose_device, cores, lacks_memory
+from bench.machine import Stop, check_compiler, choose_device, cores, lacks_memory
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
 from bench.ops.losses import cross_entropy, ohem_cross_entropy
@@ -26,14 +26,16 @@ from bench.randomness import torch_seeded
 from bench.records import provenance
 from bench.records.atomic import write_atomic
 from bench.records.folders import SeedFolder
-from bench.records.schema import Contents
+from bench.records.schema import Contents, SeedReport
 from bench.scoring.inference import Inference, evaluate
 from bench.settings import registry
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import validate
 from bench.settings.resolve import command
 from bench.settings.schema import Protocol, RunConfig
-from bench.training.trainer import Parts, Trainer
+from bench.training import checkpoint
+from bench.training.metrics_log import kept_lines
+from bench.training.trainer import Parts, Trainer, refuse_other
 from datasets.decode import read_mask
 from datasets.findings import refuse_unfit
 from datasets.loaders import StepBatches
@@ -82,6 +84,21 @@ def changed(plan: Plan, anyway: bool) -> list[str]:
     return found
 
 
+def check_state(plan: Plan, anyway: bool) -> None:
+    """Refuse a saved state that a run would not go on from, for `--dry-run`; it is read whole.
+
+    Raises ConfigError or DataError.
+    """
+    folder = plan.folder
+    state = checkpoint.load(folder.checkpoint, "cpu")
+    contents, made_of = of_run(plan).contents, state.get("contents") or {}
+    if contents.encoder is None:  # of the hub, from which nothing is fetched here
+        contents = contents.model_copy(update={"encoder": made_of.get("encoder")})
+    refuse_other(state, plan, contents, anyway)
+    folder.read_provenance()
+    kept_lines(folder.metrics, state["step"], state.get("log") or {})
+
+
 def start(
     plan: Plan,
     display: Display,
@@ -89,26 +106,32 @@ def start(
     goes_on: bool = False,
     changed: Sequence[str] = (),
     anyway: bool = False,
+    seeds: SeedReport | None = None,
 ) -> Trainer:
     """Build the trainer, restored where the run goes on, and record this start beside the run.
 
     Args:
         changed: What has changed since the last start of a run that goes on all the same.
         anyway: Go on from a checkpoint of other code or data.
+        seeds: On the CAM seeds that it learns from; what had changed when they were taken, its record says.
     """
     # All refuse what they must before anything is removed.
     trainer = trainer_of(plan, display, stop)  # first, since it counts all missing files
     gathered, made = of_run(plan), provenance.collect(command(plan.config), cores())
     encoder = {"encoder": trainer.weights.digest if trainer.weights else None}  # fetched from the hub by now
     trainer.contents = gathered.contents.model_copy(update=encoder)
+    said = [
+        f"of its CAM seeds: {what}" for what in (seeds.contents.anyway if seeds and seeds.contents else ())
+    ]
     if goes_on:
-        before = plan.folder.read_listing()
-        unlike = trainer.restore(anyway)
-        said = [*(before.contents.anyway if before else ()), *changed]
-        said += ["more than is known"] if unlike and not changed else []
-        trainer.contents = trainer.contents.model_copy(update={"anyway": said})
+        listing = plan.folder.read_listing()
+        before = listing.contents.anyway if listing else []
+        unlike, marked = trainer.restore(anyway)
+        said = [*before, *marked, *changed, *said]
+        said += ["more than is known"] if unlike and not changed and not before else []
     else:
         plan.folder.clear()
+    trainer.contents = trainer.contents.model_copy(update={"anyway": list(dict.fromkeys(said))})
     write_atomic(plan.folder.config, plan.config.to_yaml().encode())
     plan.folder.write_listing(gathered.listing.model_copy(update={"contents": trainer.contents}))
     plan.folder.add_provenance(
@@ -123,8 +146,9 @@ def contents_at_end(trainer: Trainer) -> Contents:
     before, now = trainer.contents, of_run(trainer.plan)
     assert before is not None, "start() has gathered them"
     same_code = now.contents.model_copy(update={"code": before.code, "encoder": before.encoder})
-    found = changes.changes(before, replace(now, contents=same_code), trainer.folder.read_listing())
-    if found:
+    now = replace(now, contents=same_code)
+    if changes.changes(before, now):
+        found = changes.changes(before, now, trainer.folder.read_listing())
         raise DataError(
             f"while {trainer.folder.path} trained, this has changed: {changes.listed(found)}; its number "
             "would be of neither state, so start it again with --overwrite."
@@ -154,6 +178,8 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
     device = choose_device(machine.device)
     if protocol.precision == "fp16" and device == "cpu":
         raise ConfigError("protocol.precision fp16 needs a CUDA device; use bf16 or fp32.")
+    if machine.compile:
+        check_compiler(device)
     if machine.threads:
         torch.set_num_threads(machine.threads)
     torch.use_deterministic_algorithms(machine.deterministic)

@@ -7,7 +7,7 @@ named after n, so stopping, resuming, and the number of workers change nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -64,6 +64,29 @@ def _teacher(plan: Plan, method: Method) -> Teacher | None:
     return Teacher(method.net) if wanted else None
 
 
+def _later(plan: Plan) -> set[str]:
+    """Of its contents, what no checkpoint depends on."""
+    return {"weights", "anyway", *not_trained_on(plan)}
+
+
+def refuse_other(state: Mapping[str, Any], plan: Plan, contents: Contents | None, anyway: bool) -> bool:
+    """Whether a checkpoint is of other code or data than `contents`.
+
+    Raises ConfigError where it is, and is not to be taken `anyway`, and where it is of another run.
+    """
+    file = plan.folder.checkpoint
+    if state["run_id"] != plan.run_id:
+        raise ConfigError(f"{file} belongs to run {state['run_id']}, not {plan.run_id}.")
+    before = state.get("contents")
+    unlike = bool(before and contents and contents.model_dump(exclude=_later(plan)) != before)
+    if unlike and not anyway:
+        raise ConfigError(
+            f"{file} was made by other code or other data than there are now; start again with --overwrite, "
+            "or go on with --resume --anyway, which the record will say."
+        )
+    return unlike
+
+
 class Trainer:
     """The state of a run and its loop."""
 
@@ -86,7 +109,6 @@ class Trainer:
         self.curve: list[Point] = []
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
         self.contents: Contents | None = None  # what the run is made of; a checkpoint goes on with no other
-        self._later = {"weights", "anyway", *not_trained_on(plan)}  # of it, what no checkpoint depends on
         self.log_state: dict[str, Any] | None = None  # of the checkpoint that it goes on from
 
     # Training -----------------------------------------------------------------------------------------------
@@ -238,29 +260,21 @@ class Trainer:
                 "train_seconds": self.train_seconds,
                 "shared": asdict(self.shared),
                 "non_finite": self.non_finite,
-                "contents": self.contents.model_dump(exclude=self._later) if self.contents else None,
+                "contents": self.contents.model_dump(exclude=_later(self.plan)) if self.contents else None,
+                "anyway": self.contents.anyway if self.contents else [],
                 "log": log.state(),
             },
         )
 
-    def restore(self, anyway: bool = False) -> bool:
-        """Go on from the folder's checkpoint; whether it is of other code or data.
+    def restore(self, anyway: bool = False) -> tuple[bool, list[str]]:
+        """Go on from the folder's checkpoint; whether it is of other code or data, and what had changed when
+        the run went on before (`Contents.anyway`).
 
-        Raises ConfigError where it is, and is not to be taken `anyway`.
+        Raises as `refuse_other` does.
         """
         state = checkpoint.load(self.folder.checkpoint, self.device)
-        if state["run_id"] != self.plan.run_id:
-            raise ConfigError(
-                f"{self.folder.checkpoint} belongs to run {state['run_id']}, not {self.plan.run_id}."
-            )
-        contents, own = state.get("contents"), self.contents
-        unlike = bool(contents and own and own.model_dump(exclude=self._later) != contents)
-        if unlike and not anyway:
-            raise ConfigError(
-                f"{self.folder.checkpoint} was made by other code or other data than there are now; start "
-                "again with --overwrite, or go on with --resume --anyway, which the record will say."
-            )
-        if contents is None:
+        unlike = refuse_other(state, self.plan, self.contents, anyway)
+        if state.get("contents") is None:
             self.display.say("the checkpoint is from before digests: of which code and data, is not known")
         self.method.load_state_dict(state["method"])
         if self.teacher is not None:
@@ -276,7 +290,7 @@ class Trainer:
         self.display.say(f"resuming at step {self.step} of {self.protocol.steps}")
         if self.log_state is None and self.step % self.config.machine.log_every:
             self.display.say("the checkpoint is an older one: the next line of the log is of fewer steps")
-        return unlike
+        return unlike, state.get("anyway", [])
 
     # Scoring ------------------------------------------------------------------------------------------------
 

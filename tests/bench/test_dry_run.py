@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from bench import cli, pipeline
-from bench.errors import BenchError, ConfigError, DataError, InUse
+from bench.errors import BenchError, ConfigError, DataError, Interrupted, InUse, MachineError
 from bench.machine import choose_device, memory_errors
 from bench.plan import plan
 from bench.settings.schema import RunConfig
 from bench.testing.runs import Quiet
 from bench.training import session
+from bench.training.trainer import Trainer
 
 Config = Callable[..., RunConfig]
 CASES: dict[str, tuple[str, tuple[str, ...], type[BenchError], str]] = {
@@ -106,6 +107,33 @@ def test_a_dry_run_meets_a_run_that_is_held_or_begun(tiny_config: Config) -> Non
     pipeline.check(planned, overwrite=True)
 
 
+@pytest.mark.parametrize("name", ["checkpoint.pt", "metrics.jsonl", "provenance.json", "contents.json"])
+def test_a_dry_run_reads_the_state_that_a_run_goes_on_from(
+    name: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(tiny_config("supervised", "protocol.steps=4", "machine.checkpoint_every=2"))
+    train = Trainer.train_step
+
+    def step(trainer: Trainer, batch: Any, at: Any) -> Any:
+        if at.step == 3:
+            raise Interrupted("stopped by a test")
+        return train(trainer, batch, at)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    with pytest.raises(Interrupted):
+        pipeline.run(planned, Quiet())
+    pipeline.check(planned, resume=True)
+    file = planned.folder.path / name
+    file.write_bytes(b"\xff" + file.read_bytes()[1:])
+    before = {path: path.read_bytes() for path in planned.folder.root.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=name) as dry:
+        pipeline.check(planned, resume=True)
+    assert before == {path: path.read_bytes() for path in planned.folder.root.rglob("*") if path.is_file()}
+    with pytest.raises(DataError, match=name) as caught:
+        pipeline.run(planned, Quiet(), resume=True)
+    assert str(dry.value) == str(caught.value)
+
+
 def test_the_refinement_of_seeds_is_checked_before_the_classifier_trains(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +191,21 @@ def test_a_lack_of_memory_is_one_sentence_on_any_device(
     for refuse in (pipeline.check, lambda planned: pipeline.run(planned, Quiet())):
         with pytest.raises(BenchError, match=r"out of memory before the first step: lower protocol\.batch"):
             refuse(planned)
+
+
+def test_a_missing_compiler_is_a_sentence_before_the_first_step(
+    tiny_config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    planned = plan(tiny_config("supervised", "machine.compile=true", "machine.device=cpu"))
+    for refuse in (pipeline.check, lambda planned: pipeline.run(planned, Quiet())):
+        with pytest.raises(
+            MachineError, match=r"--compile needs a compiler, and there is none: install g\+\+"
+        ):
+            refuse(planned)
+    assert MachineError.exit_code == 5
+    pipeline.check(plan(tiny_config("supervised")))
 
 
 def test_another_error_is_none_of_memory() -> None:

@@ -58,6 +58,9 @@ RECOGNISED = {
     "names and colons": "background: 0\nred: 1\ngreen: 2\n",
     "names and arrows": "background -> 0\nred -> 1\ngreen -> 2\n",
     "names and commas in another order": "green,2\nbackground,0\nred,1\n",
+    "names and spaces": "background 0\nred 1\ngreen 2\n",
+    "names and spaces in another order": "green 2\nbackground 0\nred 1\n",
+    "names, spaces and 255": "green  2\nvoid 255\nbackground 0\nred 1\n",
     "colours in front": "0 0 0\tbackground\n128 0 0\tred\n0 128 0\tgreen\n",
     "colours behind": "background 0 0 0\nred 128 0 0\ngreen 0 128 0\n",
     "colours in brackets": "background (0, 0, 0)\nred (128, 0, 0)\ngreen (0, 128, 0)\n",
@@ -99,6 +102,10 @@ REFUSED = {
     "count in front": "3\nbackground\nred\ngreen\n",
     "numbered from one": "1 background\n2 red\n3 green\n",
     "csv from one": "id,name\n1,background\n2,red\n",
+    "sparse numbers behind": "road 7\nsidewalk 8\nbuilding 11\n",
+    "numbers behind from one, in another order": "red 2\nbackground 1\ngreen 3\n",
+    "numbers behind, of one name, in another order": "lane 2\nlane 0\nlane 1\n",
+    "numbers behind, of one name, from one, in another order": "lane 2\nlane 3\nlane 1\n",
     "sparse numbers": "7 road\n8 sidewalk\n11 building\n",
     "a number twice": "0 background\n1 red\n1 green\n",
     "a gap": "0 background\n1 red\n3 green\n",
@@ -195,3 +202,11 @@ def test_other_encodings_are_refused(content: bytes, tmp_path: Path) -> None:
 )
 def test_real_names_stay_as_they_are(names: tuple[str, ...], tmp_path: Path) -> None:
     assert read_classes(write(tmp_path, "\n".join(names) + "\n")) == (names, ())
+
+
+@pytest.mark.parametrize(
+    "names", [("lane 0", "lane 1"), ("road", "lane 2", "lane 1"), ("boeing 737", "boeing 747")]
+)
+def test_names_that_end_in_numbers_are_names(names: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    assert read_classes(tmp_path / "classes.txt") == (names, ())

@@ -77,6 +77,20 @@ def test_verify_names_every_problem_once(data: Folder, id: str) -> None:
     assert len(problems) == 1 and str(label) in problems[0]
 
 
+def test_many_missing_files_are_one_problem_with_a_count_and_a_few_names(data: Folder) -> None:
+    ids = [f"m{n}" for n in range(9)]
+    split = Split("toy", "full", ("a", *ids), (), (), ("e",))
+    (problem,) = verify(data, [split]).problems
+    assert problem.startswith(
+        f"9 of the 11 images of the splits lack a file; for example {data.root}/images/m0"
+    )
+    assert re.search(r"So it is with m1\.jpg.*, m2\.jpg.*, m3\.jpg.* and 5 more\.$", problem)
+    for file in (data.root / "labels").iterdir():
+        file.unlink()
+    gone = verify(data, SPLITS).problems
+    assert len(gone) == 1 and gone[0].startswith("3 of the 3 images of the splits lack a file")
+
+
 def test_an_image_that_no_split_grants_needs_no_mask(data: Folder) -> None:
     """The usual case of people with few labels: most masks do not exist."""
     (data.root / "labels" / "b.png").unlink()

@@ -15,6 +15,8 @@ PARTS: dict[str, tuple[Part, int, int]] = {  # what is tried, how often in the s
     "processes": (stops.processes, 3, 20),
     "interrupted": (damage.interrupted, 2, 12),
     "finished": (damage.finished, 6, 40),
+    "published": (damage.published, 4, 30),
+    "seeds": (damage.seeds, 2, 20),
     "calls": (calls.calls, 24, 90),
     "races": (races.races, 1, 10),
 }

@@ -934,10 +934,7 @@ def test_a_finished_run_on_other_seeds_is_not_done(weak: Config) -> None:
     assert result.contents is not None and report is not None and report.contents is not None
     assert result.contents.seeds == report.contents.seeds and result.contents.maps == report.contents.maps
     changed = report.contents.model_copy(update={"seeds": "0" * 64})
-    write_atomic(
-        seeds_of(config).folder.report,
-        report.model_copy(update={"contents": changed}).model_dump_json().encode(),
-    )
+    write_atomic(seeds_of(config).folder.report, report.model_copy(update={"contents": changed}).to_bytes())
     with pytest.raises(ConfigError, match="changed since: the CAM seeds; start it again"):
         pipeline.run(plan(config), Quiet())
     cleaned(seeds_of(config))

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench import pipeline
-from bench.cam_seeds.quality import measure, spread_counts
+from bench.cam_seeds.quality import kept_quality, measure, spread_counts
 from bench.display import Display
 from bench.errors import DataError
 from bench.ops import cam
@@ -130,6 +130,43 @@ def test_the_answer_is_kept_and_is_that_of_the_seeds(tiny_config: Config, tiny_s
     assert quality.coverage == pytest.approx(report.decided, abs=0.05)
     recalls = [point.recall for point in quality.curve]
     assert len(recalls) == 100 and quality.curve[30].threshold == pytest.approx(0.3)
+
+
+class Quiet(Display):
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = list[str]()
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def start(self, name: str, total: int, done: int = 0) -> None: ...
+
+    def update(self, done: int, figures: object = None) -> None: ...
+
+
+def test_the_answer_is_that_of_the_masks_that_are_here(
+    tiny_config: Config, tiny_root: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(tiny_root, tmp_path / "data"))
+    planned = seeds_of(weak(tiny_config, f"machine.data_root={root}"))
+    make_seeds(planned, Display())
+    display = Quiet()
+    said = display.said
+    before = kept_quality(planned, display)
+    assert kept_quality(planned, display) == before and not said
+    masks = sorted((root / "tinyset" / "labels").glob("train_*.png"))
+    shutil.copy(masks[0], masks[1])
+    mended = kept_quality(planned, display)
+    assert mended.counts != before.counts and planned.folder.read_quality() == mended
+    assert said == ["measured again: the masks, the classes or the seeds have changed since"]
+    old = mended.model_copy(update={"of": None})
+    planned.folder.quality.write_text(old.model_dump_json())
+    assert kept_quality(planned, display) == old and "from before digests" in said[1]
+    masks[1].unlink()
+    planned.folder.quality.write_bytes(mended.to_bytes())
+    with pytest.raises(DataError, match=rf"{masks[1].name} does not exist"):
+        kept_quality(planned, display)
 
 
 def test_quality_of_seeds_that_decide_nothing_can_be_read_again(

@@ -452,9 +452,10 @@ def test_a_changed_run_of_a_sweep_fails_and_the_others_go_on(
         pipeline.run(planned, Quiet())
     cells = [Cell(f"seed {n}", planned) for n, planned in enumerate(plans)]
     assert [cell.state for cell in cells] == ["done", "done"] and cells[0].result is not None
-    listed = json.loads(plans[0].folder.result.read_text())
-    listed["contents"]["masks"] = "0" * 64
-    plans[0].folder.result.write_text(json.dumps(listed))
+    result = cells[0].result
+    assert result.contents is not None
+    contents = result.contents.model_copy(update={"masks": "0" * 64})
+    plans[0].folder.write_result(result.model_copy(update={"contents": contents}))
     assert [cell.state for cell in cells] == ["changed", "done"]
     assert cells[0].result is None and "changed since" in cells[0].said
     assert "1 changed" in next(iter(listing(cells, [])))
@@ -462,3 +463,6 @@ def test_a_changed_run_of_a_sweep_fails_and_the_others_go_on(
     outcome = run_grid(cells, 1, said.append)
     assert len(outcome.failures) == 1 and "this has changed since: the masks" in outcome.failures[0].reason
     assert "1 of 2 runs done already" in said[0] and not any("started" in line for line in said)
+    text = plans[0].folder.result.read_text()
+    plans[0].folder.result.write_text(text.replace("0" * 64, "1" * 64))
+    assert cells[0].state == "changed" and "was damaged or edited" in cells[0].said

@@ -24,7 +24,8 @@ from bench.records.folders import RunFolder, SeedFolder
 from bench.records.index import find_results, find_unfinished, read_results, records_file, write_records
 from bench.records.logs import metrics_torn, read_counts, read_metrics
 from bench.records.provenance import without_folders
-from bench.records.schema import Git, Point, Rescored, Result, Score, Scores, Start, Torn, read_result
+from bench.records.schema import Git, Point, Rescored, Result, Score, Scores, Start, read_result
+from bench.records.sealed import Torn
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 
@@ -238,13 +239,18 @@ def test_what_is_no_record_is_refused_by_file(tmp_path: Path, name: str, data: b
     assert str(caught.value).startswith(f"{path} {said.format(name=name)}") and mend in str(caught.value)
 
 
-def test_among_many_a_torn_result_is_as_good_as_none_and_any_other_is_not_passed_over(tmp_path: Path) -> None:
+def test_among_many_a_torn_result_is_left_out_where_it_is_said_and_any_other_is_not_passed_over(
+    tmp_path: Path,
+) -> None:
     torn, other = (RunFolder.of(tmp_path, "tinyset", "few", "fixmatch", seed, "0123abcd") for seed in (0, 1))
     other.write_result(result(seed=1))
     for data in TORN:
         write_atomic(torn.result, data)
-        found = find_results(tmp_path)
-        assert found == {other.path: result(seed=1)}
+        passed: list[Path] = []
+        found = find_results(tmp_path, torn=passed)
+        assert found == {other.path: result(seed=1)} and passed == [torn.path]
+        with pytest.raises(Torn, match=r"0-0123abcd/result.json is torn"):
+            find_results(tmp_path)
         assert find_unfinished(found, tmp_path) == [torn.path]
     for data in (*OTHER, *VERSIONS):
         write_atomic(torn.result, data)

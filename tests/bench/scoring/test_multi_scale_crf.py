@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bench.contents import code
+from bench.contents.files import sha256
 from bench.contract import Method
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError, Interrupted
@@ -28,6 +31,7 @@ from bench.pipeline import run as run_plan
 from bench.plan import plan
 from bench.pool import Pool
 from bench.records.folders import RunFolder
+from bench.records.schema import Scores
 from bench.scoring.inference import Inference, confusion, evaluate, to_tensor
 from bench.scoring.multi_scale_crf import PENDING, Refinement, Settings, count, likely, rescore
 from bench.settings import registry
@@ -329,6 +333,103 @@ def test_other_scored_masks_are_refused(finished: RunFolder, tiny_root: Path, tm
     shutil.copy(*(root / "tinyset" / "labels" / f"test_0{n}.png" for n in (0, 1)))
     with pytest.raises(DataError, match="the scored images or masks of tinyset have changed since"):
         rescore([finished.path], RAW, root, Display(), "cpu", jobs=1, overwrite=True)
+
+
+def edited(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The code of a module is another one."""
+    code.code_files([], [], seeds=False, begin=(name,))  # knows the module from here on
+    spec, source = code._known[name]
+    monkeypatch.setitem(code._known, name, (spec, source._replace(digest="f" * 64)))
+
+
+def test_numbers_of_other_code_are_scored_once_more_or_refused(
+    finished: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = again(finished)
+    assert set(first.entries[0].code or {}) >= {"bench/scoring", "bench/networks", "datasets"}
+    assert first.entries[0].weights == sha256(finished.weights) and first.entries[0].scored
+    with monkeypatch.context() as patch:
+        edited(patch, "bench.scoring.multi_scale_crf")
+        with pytest.raises(ConfigError, match=r"changed since: the room bench/scoring; score it once more"):
+            again(finished)
+        redone = again(finished, overwrite=True)
+        assert again(finished) == redone and redone.entries[0].score == first.entries[0].score
+    with monkeypatch.context() as patch:
+        edited(patch, "bench.ops.crf")
+        with pytest.raises(ConfigError, match=r"changed since: .*the room bench/ops"):
+            again(finished)
+
+
+def test_the_code_of_training_does_not_score(finished: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = again(finished)
+    edited(monkeypatch, "bench.training.trainer")
+    assert again(finished) == first and "bench/training" not in (first.entries[0].code or {})
+
+
+def test_weights_that_were_swapped_are_noticed_though_all_is_scored(finished: RunFolder) -> None:
+    again(finished)
+    whole, result = finished.weights.read_bytes(), finished.read_result()
+    state = load_file(finished.weights)
+    save_file({name: value + 0 for name, value in state.items()}, finished.weights, exported_about(finished))
+    finished.weights.write_bytes(finished.weights.read_bytes()[:-1] + b"\1")
+    with pytest.raises(DataError, match="damaged or not the file that its run wrote"):
+        again(finished)
+    assert result is not None
+    finished.write_result(result.model_copy(update={"contents": None}))  # of before digests, too
+    with pytest.raises(ConfigError, match="changed since: the weights; score it once more"):
+        again(finished)
+    finished.weights.write_bytes(whole)
+    assert again(finished)
+
+
+def test_entries_of_before_digests_stand_as_they_are(finished: RunFolder) -> None:
+    scores = again(finished)
+    bare = scores.entries[0].model_copy(update={"code": None, "weights": None, "scored": None})
+    finished.write_scores(Scores(entries=[bare]))
+    assert not {"code", "weights"} & json.loads(finished.scores.read_text())["entries"][0].keys()
+    assert again(finished).entries == [bare]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1]\n", "must hold keys and values"),
+        ("machine: here\n", r"config.yaml: machine: .*here"),
+        ("machine: {data_root: [a]}\n", r"config.yaml: machine.data_root"),
+        ("method: fixmatch\n", r"config.yaml: method"),
+        ("protocol: [\n", "is not valid YAML"),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_a_sentence(
+    finished: RunFolder, text: str, words: str
+) -> None:
+    result = finished.read_result()
+    assert result is not None
+    finished.write_result(result.model_copy(update={"files": None}))  # of before digests
+    finished.config.write_text(text)
+    with pytest.raises(BenchError, match=words):
+        rescore([finished.path], RAW, None, Display(), "cpu", jobs=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"protocol": None}, r"result.json: config.protocol is missing"),
+        ({"method": None}, r"result.json: config.method is missing"),
+    ],
+)
+def test_a_result_without_its_settings_is_a_sentence(
+    finished: RunFolder, changes: dict[str, None], words: str
+) -> None:
+    result = finished.read_result()
+    assert result is not None
+    config = {key: value for key, value in result.config.items() if key not in changes}
+    finished.write_result(result.model_copy(update={"config": config}))
+    with pytest.raises(BenchError, match=words):
+        again(finished)
+    finished.write_result(result.model_copy(update={"split_digests": {}}))
+    with pytest.raises(DataError, match="the scored list or the classes"):
+        again(finished)
 
 
 def test_another_scored_list_is_refused(finished: RunFolder) -> None:

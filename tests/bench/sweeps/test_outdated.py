@@ -1,0 +1,98 @@
+"""Runs of other code or data in a sweep: started again by `--overwrite`, and refused by a dry run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import pipeline
+from bench.commands.sweep import _errors
+from bench.display import Display
+from bench.errors import ConfigError, DataError
+from bench.plan import plan
+from bench.settings.schema import RunConfig
+from bench.sweeps.grid import Cell
+from bench.sweeps.launch import run_grid
+
+Config = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def root(tiny_root: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_root, tmp_path / "data"))
+
+
+@pytest.fixture
+def cell(tiny_config: Config, root: Path) -> Callable[..., Cell]:
+    def made(method: str, *sets: str, **options: Any) -> Cell:
+        config = tiny_config(method, *sets, f"machine.data_root={root}", **options)
+        return Cell(f"{method}, seed {config.seed}", plan(config))
+
+    return made
+
+
+def mended(root: Path, name: str) -> None:
+    """The mask is that of another image."""
+    shutil.copy(root / "tinyset" / "labels" / "train_05.png", root / "tinyset" / "labels" / name)
+
+
+def test_a_sweep_that_overwrites_starts_what_changed_and_nothing_else(
+    cell: Callable[..., Cell], root: Path
+) -> None:
+    changed, done = cell("supervised", seed=0), cell("supervised", seed=1)
+    for one in (changed, done):
+        pipeline.run(one.plan, Display())
+    kept = changed.folder.counts.read_bytes()
+    changed.folder.counts.write_bytes(kept[:-1] + b"\1")
+    assert (changed.state, done.state) == ("changed", "done")
+    assert changed.outdated and not done.outdated
+    before = done.folder.result.read_bytes()
+    said: list[str] = []
+    assert len(run_grid([changed, done], 1, said.append).failures) == 1, "only with --overwrite"
+    outcome = run_grid([changed, done], 1, said.append, overwrite=True)
+    assert outcome.failures == [] and changed.done and not changed.outdated
+    assert changed.folder.counts.read_bytes() == kept and done.folder.result.read_bytes() == before
+    mended(root, "train_01.png")
+    assert [cell("supervised", seed=seed).state for seed in (0, 1)] == ["changed", "changed"]
+
+
+def test_runs_on_outdated_seeds_are_outdated(cell: Callable[..., Cell], root: Path) -> None:
+    weak = cell("supervised", "cam_seeds.refine=none", "cam_seeds.protocol.steps=2", split="tags")
+    assert not weak.outdated and weak.plan.seeds is not None
+    pipeline.run(weak.plan.seeds.classifier, Display())
+    assert not weak.outdated
+    shutil.copy(*(root / "tinyset" / "images" / f"train_0{n}.png" for n in (5, 3)))
+    assert weak.outdated, "of its classifier"
+    pipeline.make_seeds(weak.plan.seeds, Display(), overwrite=True)
+    assert not weak.outdated
+    shutil.copy(*(root / "tinyset" / "images" / f"train_0{n}.png" for n in (6, 3)))
+    assert weak.outdated, "of its seeds"
+    assert set(_errors([weak], overwrite=False)) == {weak.label} and not _errors([weak], overwrite=True)
+
+
+def test_a_dry_run_of_a_sweep_refuses_what_its_runs_refuse(
+    cell: Callable[..., Cell], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [cell("supervised", seed=seed) for seed in (0, 1)] + [cell("u2pl", "method.rank_low=19")]
+    assert {label: type(error) for label, error in _errors(cells, False).items()} == {
+        "u2pl, seed 0": ConfigError
+    }
+    (root / "tinyset" / "labels" / "train_00.png").unlink()
+    found = _errors(cells, False)
+    assert {type(error) for error in found.values()} == {DataError} and len(found) == 3
+    assert not cells[0].folder.path.exists(), "a dry run leaves no folder"
+
+
+def test_a_finished_run_that_changed_is_refused_by_a_dry_run(cell: Callable[..., Cell], root: Path) -> None:
+    one = cell("supervised")
+    pipeline.run(one.plan, Display())
+    assert _errors([one], overwrite=False) == {}
+    result = json.loads(one.folder.result.read_text())
+    one.folder.result.write_text(json.dumps(result | {"steps": 7}))
+    assert "was damaged or edited" in str(_errors([one], overwrite=False)[one.label])
+    assert _errors([one], overwrite=True) == {}
