@@ -38,6 +38,8 @@ def run(
     split: str | None = None,
     seed: int | None = None,
     *,
+    draw: int | None = None,
+    scored: str | None = None,
     protocol: Path | str | None = None,
     config: Path | str | None = None,
     set: Mapping[str, Any] | None = None,
@@ -59,6 +61,8 @@ def run(
 
     Args:
         split: Such as "1_16" or "tags".
+        draw: Which images the split labels; 0 are those of its own lists.
+        scored: "eval", or "heldout" to choose settings without looking at the scored list.
         protocol: A name, such as "camvid", or the path of a YAML file.
         config: A YAML file of settings, such as a run's config.yaml.
         set: Any knob, keys as `--set` has them: {"protocol.batch.labeled": 4, "protocol.clip": None}.
@@ -91,7 +95,15 @@ def run(
         for key, value in {"protocol": protocol, "data_root": data_root, "out": out}.items()
     }
     flags = as_flags(
-        method=method, dataset=dataset, split=split, seed=seed, device=device, **texts, **options
+        method=method,
+        dataset=dataset,
+        split=split,
+        seed=seed,
+        draw=draw,
+        scored=scored,
+        device=device,
+        **texts,
+        **options,
     )
     planned = plan(resolve(flags, expanded(str(config)) if config else None, assignments(set or {})))
     return announced_run(planned, Display(), resume, overwrite, anyway)

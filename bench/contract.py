@@ -309,6 +309,7 @@ class Dataset(ABC):
     classes: tuple[str, ...]
     background: int | None = None
     scored: str = "test"  # the list that is scored
+    heldout: str | None = None  # a list that is neither learned from nor scored, to choose settings on
     palette: np.ndarray | None = None  # C 3 uint8 colours for pictures
     mask_colours: np.ndarray | None = None  # C 3 uint8: the class of each colour in the palettes of its masks
     # Seconds it takes to label one image by a mask ("pixel") and by its classes ("tags"); for reports alone.

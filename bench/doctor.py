@@ -237,7 +237,7 @@ def _encoder_weights() -> Check:
 
 def _data(root: Path | None) -> Check:
     if root is None:
-        detail = "no data root: only the generated data set shapes is at hand"
+        detail = "no data root: only the generated data sets are at hand"
         return Check("data", "warn", detail, "give the folder of your data sets with --data-root")
     if not root.is_dir():
         return Check(

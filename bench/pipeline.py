@@ -265,6 +265,8 @@ def _result(
         method=plan.method.name,
         method_version=plan.method.version,
         seed=config.seed,
+        draw=config.draw,
+        scored=config.scored,
         protocol=config.protocol.name,
         protocol_hash=config.protocol.hash,
         steps=config.protocol.steps,

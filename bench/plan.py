@@ -81,7 +81,7 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
     batch.
     """
     method = registry.describe_method(config.method["name"])
-    split = split or find_split(config.dataset, config.split, data_root(config))
+    split = split or find_split(config.dataset, config.split, data_root(config), config.draw, config.scored)
     counts = split.counts
     # A tagged image counts twice: as labeled (by its CAM seed) and as unlabeled (with its tags).
     granted = {
@@ -111,7 +111,8 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
     else:
         inputs["cam_seeds"] = seeds.folder.seed_id
     run_id = config.run_id(method.version, inputs)
-    folder = RunFolder.of(config.machine.runs, config.dataset, config.split, method.name, config.seed, run_id)
+    place = (config.machine.runs, config.dataset, config.split, method.name)
+    folder = RunFolder.of(*place, config.seed, run_id, config.draw)
     return Plan(config, method, split, inputs, run_id, folder, seeds)
 
 
@@ -178,6 +179,7 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
         config.seed,
         settings.map_id(classifier.run_id),
         settings.seed_id(classifier.run_id),
+        config.draw,
     )
     return SeedPlan(classifier, settings, folder)
 

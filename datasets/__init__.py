@@ -1,10 +1,12 @@
 """What a run learns from: images, masks, image tags, and the splits that say who may see which label.
 
 What lives here:
-    Data sets: `shapes` (generated), `camvid`, `msrc21`, `voc`, `cityscapes`, and `folder`, for one of your
-        own. A data set is a class with `ids`, `image`, `mask` and `tags` (`bench.contract.Dataset`).
-    Splits: `splits` reads them, `splits_make` makes them from masks, `splits_import` from lists. The lists
-        themselves are in the folder datasets/splits/, which holds data and no code.
+    Data sets: `shapes` and `shapes21` (drawn by `generated`), `camvid`, `msrc21`, `voc`, `cityscapes`, and
+        `folder`, for one of your own. A data set is a class with `ids`, `image`, `mask` and `tags`
+        (`bench.contract.Dataset`).
+    Splits: `splits` reads them, `draws` says which images other draws label, `ids` reads lists of ids.
+        `splits_make` makes splits from masks, `splits_import` from lists. The lists themselves are in the
+        folder datasets/splits/, which holds data and no code.
     What people write: `classes` (lists of classes), `list_lines` (lists of images), `tags`; `lookup` finds
         the file of an id, or says what lies there instead.
     From file to batch: `decode` (images and masks), `views` (crops, flips, colours), `loaders`.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.contract import IGNORE
 from bench.errors import DataError, plain
-from datasets.splits import read_lines
+from datasets.ids import read_lines
 
 Numbered = list[tuple[int, str]]  # the number of a line, from 1, and its text
 

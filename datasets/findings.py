@@ -17,7 +17,8 @@ import numpy as np
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
 from datasets.encodings import refuse_disagreement
-from datasets.splits import Split, some
+from datasets.ids import some
+from datasets.splits import HELDOUT, Split
 from datasets.tags import NoEntry
 
 THIN = 0.1  # a pole of four pixels has half its pixels inside, a seam of one or two has none
@@ -100,8 +101,15 @@ def learned_name(dataset: Dataset) -> str:
     return f"the training masks of {dataset.name}"
 
 
-def scored_name(dataset: Dataset) -> str:
-    return f"the scored masks of {dataset.name} ({dataset.scored}.txt)"
+def scored_name(dataset: Dataset, listing: str | None = None) -> str:
+    """Args:
+    listing: The list that is scored; default: that of the data set.
+    """
+    return f"the scored masks of {dataset.name} ({listing or dataset.scored}.txt)"
+
+
+def scored_of(dataset: Dataset, split: Split) -> str:
+    return scored_name(dataset, dataset.heldout if split.scored == HELDOUT else None)
 
 
 def granted_name(split: Split) -> str:
@@ -150,7 +158,7 @@ def refuse_unfit(dataset: Dataset, split: Split) -> None:
     refuse_disagreement(dataset, (*split.pixel, *split.eval))
     for name, ids, tagged in (
         (granted_name(split), split.pixel, bool(split.tags)),
-        (scored_name(dataset), split.eval, False),
+        (scored_of(dataset, split), split.eval, False),
     ):
         seen: set[int] = set()
         found = there(dataset, ids)

@@ -14,9 +14,10 @@ from bench.settings.reading import validate
 from datasets.classes import read_classes
 from datasets.decode import image_size, read_image, read_mask
 from datasets.encodings import colours
+from datasets.ids import check_id, read_json, read_list
 from datasets.lookup import Shelf, near_files
 from datasets.pictures import refuse_no_file
-from datasets.splits import TAGS_FILE, check_id, read_json, read_list
+from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
 LAYOUT = (
@@ -65,6 +66,8 @@ class Folder(Dataset):
             )
         self.background = _background(root, self.classes) if background is None else background
         self.scored = "test" if (root / "test.txt").is_file() else "val"
+        others = (name for name in ("heldout", "val") if name != self.scored)
+        self.heldout = next((name for name in others if (root / f"{name}.txt").is_file()), None)
         self.palette = colours(len(self.classes))
         self._tags_path = root / tags_file
         self._images = Shelf(root / "images", (".jpg", ".jpeg", ".png"))

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from bench.errors import DataError
+from datasets.ids import read_lines, refuse_repeats, some
 from datasets.lookup import PICTURES
-from datasets.splits import read_lines, refuse_repeats, some
 
 LAYOUT_FOLDER = "images"  # our own layout has sub folders below it; other projects mean the file name alone
 CUT = re.compile(r"\s*[\t,;]\s*|\s+")  # between the path of an image and that of its mask

@@ -15,7 +15,8 @@ from datasets import findings
 from datasets.decode import is_turned
 from datasets.encodings import GREY, PALETTE, encoding
 from datasets.findings import Looked, spread
-from datasets.splits import Split, some
+from datasets.ids import some
+from datasets.splits import Split
 from datasets.tags import recorded
 
 COLOURS = {GREY: "grey", PALETTE: "palette", 2: "colour", 4: "grey with alpha", 6: "colour with alpha"}
@@ -32,7 +33,7 @@ def before_a_run(dataset: Dataset, split: Split) -> list[str]:
         return []
     most = findings.MOST_LOOKED_AT
     learned = findings.look_at(dataset, findings.granted_name(split), split.pixel, most)
-    scored = findings.look_at(dataset, findings.scored_name(dataset), split.eval, most)
+    scored = findings.look_at(dataset, findings.scored_of(dataset, split), split.eval, most)
     return worth_a_look(dataset, learned, scored, [split], most)
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.contract import Dataset
 from bench.errors import DataError
-from datasets.splits import check_id
+from datasets.ids import check_id
 
 PICTURES = (
     ".jpg",

@@ -2,6 +2,7 @@
 
 A split is a folder <place>/<dataset>/<split>/, for example datasets/splits/shapes/1_8/, with pixel.txt,
 tags.txt, none.txt and MANIFEST.json. The scored images are in eval.txt, which all splits of a data set share.
+Beside it lie heldout.txt, images to choose settings on, and the lists of other draws, see `datasets.draws`.
 
 This module reads splits and never opens an image or a mask: `splits_make` and `splits_import` write them, and
 nothing here imports those two, nor torch.
@@ -9,22 +10,22 @@ nothing here imports those two, nor torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
-from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
-from bench.errors import ConfigError, DataError, check_name, did_you_mean, nearest
+from bench.errors import ConfigError, DataError, check_name, did_you_mean
+from datasets import draws
+from datasets.ids import check_id, digest, read_json, read_list, read_sealed, some
 
 GRANTS = ("pixel", "tags", "none")
 LISTS = (*GRANTS, "eval")
 COMMITTED = Path(__file__).parent / "splits"
 MANIFEST = "MANIFEST.json"
 TAGS_FILE = "tags.json"
+EVAL, HELDOUT = "eval", "heldout"  # the lists of which one is scored
 
 # The sources that a batch draws images from. The words also name random streams: they stay as they are.
 MASKS, SEEDS, TAGS, UNLABELED = "pixel", "seeds", "tags", "none"
@@ -44,6 +45,8 @@ class Split:
     tag_digest: str = ""
     # The file with the tags, read only where the data set has no record of its own.
     tag_file: Path | None = field(default=None, compare=False)
+    draw: int = 0  # which images the name stands for
+    scored: str = EVAL  # where `eval` comes from: EVAL or HELDOUT
 
     @property
     def digests(self) -> dict[str, str]:
@@ -66,90 +69,6 @@ class Split:
         return digest(self.eval)
 
 
-def digest(ids: Iterable[str]) -> str:
-    """Hash a list of ids: SHA-256 of the sorted distinct ids, joined by newlines. Order and repeats do not
-    matter."""
-    return hashlib.sha256("\n".join(sorted(set(ids))).encode()).hexdigest()
-
-
-# Reading lists of ids --------------------------------------------------------------------------------------
-
-
-def read_lines(path: Path) -> list[str]:
-    """Read the stripped lines of a UTF-8 text file, without BOM or CR. Raises DataError if it cannot be
-    read."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    except FileNotFoundError:
-        names = (other.name for other in path.parent.glob("*") if other.is_file())
-        near = nearest(path.name, names)
-        meant = f" (did you mean {near!r}?)" if near else ""
-        raise DataError(f"{path} does not exist{meant}; restore the file.") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); make it a readable text file.") from error
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file in UTF-8. Raises DataError where it cannot be read, or an object has a key twice."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = Counter(key for key, _ in pairs)
-        twice = next((key for key in keys if keys[key] > 1), None)
-        if twice is not None:
-            raise DataError(f"{path} has two entries {twice[:80]!r}; keep one of them.")
-        return dict(pairs)
-
-    try:
-        _refuse_pipe(path)
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
-
-
-def _refuse_pipe(path: Path) -> None:
-    """Raise DataError for what a reader would wait for, such as a pipe."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise DataError(f"{path} is no file; put the file itself there.")
-
-
-def read_list(path: Path) -> tuple[str, ...]:
-    """Read a list of ids, one a line, e.g. "city/frame_1", in file order; blank lines are skipped.
-
-    Raises DataError for a file that cannot be read, an id that stands twice or is no plain relative path.
-    """
-    _refuse_pipe(path)
-    ids = tuple(line for line in read_lines(path) if line)
-    for id in ids:
-        check_id(id, path)
-    refuse_repeats(ids, path)
-    return ids
-
-
-def refuse_repeats(ids: Sequence[str], path: Path) -> None:
-    """Raise DataError, naming the file and up to three ids, if an id stands twice in a list."""
-    repeated = [id for id, count in Counter(ids).items() if count > 1]
-    if repeated:
-        raise DataError(f"{path} holds {some(repeated)} more than once; remove the repeats.")
-
-
-def check_id(id: str, where: Path) -> None:
-    """Raise DataError unless `id` is a relative path that stays inside its folder on every system."""
-    parts = id.split("/")
-    outside = any(part in ("", ".", "..") for part in parts) or "\\" in id or PureWindowsPath(id).anchor
-    if outside or not id.isprintable() or max(len(part.encode()) for part in parts) > 200 or len(id) > 200:
-        raise DataError(
-            f"{where}: {id[:80]!r} cannot be an id; an id is a file name without its ending, at most inside "
-            "sub folders (no .., no leading /, no backslash, no control characters)."
-        )
-
-
-def some(ids: Sequence[str]) -> str:
-    """Quote the first three ids for an error message, e.g. "'a', 'b', 'c' and 2 more ids"."""
-    return ", ".join(repr(id) for id in ids[:3]) + (f" and {len(ids) - 3} more ids" if len(ids) > 3 else "")
-
-
 # Finding and reading splits --------------------------------------------------------------------------------
 
 
@@ -162,19 +81,94 @@ def known_splits(dataset: str, data_root: Path | None) -> list[str]:
     return sorted({folder.name for place in _places(dataset, data_root) for folder in _folders(place)})
 
 
-def find_split(dataset: str, name: str, data_root: Path | None) -> Split:
+def find_split(dataset: str, name: str, data_root: Path | None, draw: int = 0, scored: str = EVAL) -> Split:
     """Read a split from datasets/splits/<dataset>/<name>/ or else <data_root>/<dataset>/splits/<name>/.
 
-    "1/16" is read as "1_16". Raises ConfigError for an unknown data set or split, DataError where a list is
-    missing, is not the one of its MANIFEST, holds an id twice or shares one with another list, or where
-    all are empty.
+    Args:
+        name: Such as "1_16"; "1/16" is the same.
+        draw: Which images it labels; 0 are those that the split's own lists say.
+        scored: EVAL or HELDOUT, the list that becomes `Split.eval`.
+
+    Raises:
+        ConfigError: The data set, split, draw or held-out list is not known, or the split has no draws.
+        DataError: A list is missing, is not the one of its MANIFEST, holds an id twice or shares one with
+            another list, or all are empty.
     """
     known = some_splits(dataset, data_root)
     wanted = name.replace("/", "_")
     if wanted not in known:
         raise ConfigError(f"The data set {dataset!r} has no split {name!r}{did_you_mean(wanted, known)}.")
     folder = next(place / wanted for place in _places(dataset, data_root) if (place / wanted).is_dir())
-    return _read_split(dataset, wanted, folder)
+    split = _read_split(dataset, wanted, folder)
+    if draw:
+        split = _drawn(split, folder, draw, data_root)
+    if scored == HELDOUT:
+        split = _held_out(split, folder, data_root)
+    return split
+
+
+def known_draws(dataset: str, data_root: Path | None) -> list[int]:
+    """List the draws of a data set's splits: 0, and those whose lists are there."""
+    return sorted({0}.union(*(draws.draws_in(place) for place in _places(dataset, data_root))))
+
+
+def heldout_ids(dataset: str, data_root: Path | None) -> tuple[str, ...] | None:
+    """Read the held-out list of a data set, sorted; None where it has none."""
+    for place in _places(dataset, data_root):
+        path = place / f"{HELDOUT}.txt"
+        if path.exists():
+            mend = f"restore both, or make them anew with `{command(dataset, data_root, '--make')}`."
+            return tuple(sorted(read_sealed(path, dataset, mend)[0]))
+    return None
+
+
+def _held_out(split: Split, folder: Path, data_root: Path | None) -> Split:
+    """The split with the held-out list in place of the scored one."""
+    dataset, ids = split.dataset, heldout_ids(split.dataset, data_root)
+    if ids is None:
+        raise ConfigError(
+            f"{dataset} has no held-out list to be scored on; put val.txt or heldout.txt beside its test.txt "
+            f"and use `{command(dataset, data_root, '--make')}`, or leave --scored out."
+        )
+    if shared := sorted(set(ids).intersection(split.eval)):
+        raise DataError(
+            f"{HELDOUT}.txt of {dataset} holds {some(shared)}, to be scored by {folder.parent / 'eval.txt'}; "
+            f"make both anew with `{command(dataset, data_root, '--make')}`."
+        )
+    held_out = replace(split, eval=ids, scored=HELDOUT)
+    check_split(held_out, folder)
+    return held_out
+
+
+def _drawn(split: Split, folder: Path, number: int, data_root: Path | None) -> Split:
+    """The split with the images that another draw labels."""
+    dataset, name = split.dataset, split.name
+    if name in (draws.TAGS, "full"):
+        raise ConfigError(f"{dataset}/{name} grants the same in every draw; leave --draw {number} out.")
+    origin = read_json(folder / MANIFEST).get("origin")
+    if name not in draws.DRAWN or not isinstance(origin, dict) or "rule_version" not in origin:
+        raise ConfigError(
+            f"{dataset}/{name} is one given list, which has no other draws; leave --draw {number} out."
+        )
+    make = command(dataset, data_root, f"--make --draw {number}")
+    places = [place for place in _places(dataset, data_root) if draws.draw_file(place, number).exists()]
+    if not places:
+        known = ", ".join(map(str, known_draws(dataset, data_root)))
+        raise ConfigError(f"{dataset} has no draw {number}. Known: {known}. Make it with `{make}`.")
+    mend = f"restore the file, or make it anew with `{make}`."
+    draw = draws.read_draw(places[0], dataset, number, mend)
+    if name in draw.left_out:
+        raise ConfigError(f"{draw.left_out[name]} Choose another draw or a larger split.")
+    pixel, tagged, none = (tuple(sorted(ids)) for ids in draws.granted(name, draw.order))
+    known_ids = sorted((*split.pixel, *split.tags, *split.none))
+    if sorted(draw.order) != known_ids or draw.eval_digest != split.eval_digest:
+        path = draws.draw_file(places[0], number)
+        raise DataError(f"{path} is of other training or scored images than {folder}; {mend}")
+    drawn = replace(split, pixel=pixel, tags=tagged, none=none, draw=number)
+    if tagged:
+        drawn = replace(drawn, tag_source=draw.tag_source, tag_digest=draw.tag_digest)
+    check_split(drawn, folder)
+    return drawn
 
 
 def some_splits(dataset: str, data_root: Path | None) -> list[str]:

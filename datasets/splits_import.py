@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError, DataError, check_name
 from datasets import tags
+from datasets.ids import digest, some
 from datasets.list_lines import read_foreign
 from datasets.lookup import all_missing, summary
-from datasets.splits import COMMITTED, TAGS_FILE, Split, digest, known_splits, some
-from datasets.splits_make import FROM_RECORD, write_split
+from datasets.splits import COMMITTED, TAGS_FILE, Split, known_splits
+from datasets.splits_make import FROM_RECORD, hold_out, write_split
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -73,6 +74,8 @@ def import_split(
         "known_as": {list_: recognise(getattr(split, list_)) for list_ in ("pixel", "none", "eval")},
     }
     write_split(destination / name, split, origin)
+    if data and not (COMMITTED / dataset).is_dir():
+        hold_out(data, destination)
     return split
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,19 +16,20 @@ import numpy as np
 
 from bench.errors import DataError
 from bench.records.atomic import write_atomic, writing
-from datasets import findings, tags
+from datasets import draws, findings, tags
+from datasets.draws import MIXED, SHARES, TAGS
 from datasets.encodings import refuse_disagreement
+from datasets.ids import digest, read_list, sealed, some
 from datasets.lookup import all_missing, summary
 from datasets.splits import (
     COMMITTED,
     GRANTS,
+    HELDOUT,
     MANIFEST,
     TAGS_FILE,
     Split,
     check_split,
     command,
-    digest,
-    read_list,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 FROM_RECORD, FROM_MASKS = "the data set's own record", "masks"
 
-SHARES = {"1_16": 16, "1_8": 8, "1_4": 4, "1_2": 2, "full": 1}
 RULE_VERSION = 1  # raise it when the rule would give other splits
 RULE = (  # every MANIFEST holds this text: a changed letter changes all of them
     "Training ids in the order of sha256('<dataset>:<seed>:<id>'); first a cover of the classes (while one "
@@ -50,50 +49,68 @@ RULE = (  # every MANIFEST holds this text: a changed letter changes all of them
 def regenerate(
     dataset: Dataset,
     destination: Path | None = None,
-    rule_seed: int = 0,
+    others: Collection[int] = (),
     on_item: Callable[[int, int], None] | None = None,
     on_mask: Callable[[str, np.ndarray], None] | None = None,
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Make and write the splits of a data set under `destination` (datasets/splits/<name>/ unless given).
 
     Reads the mask of every training image. `on_item(done, total)` is called after each, and before it
-    `on_mask(id, mask)`, for others that want to look at it. Returns what `make_splits` does.
+    `on_mask(id, mask)`, for others that want to look at it. Writes the list of each draw of `others` and the
+    held-out list too. Returns what `make_splits` does, with what else is left out and why.
 
     Raises DataError for missing and invalid data, where no training or no scored mask holds a labeled pixel,
     and where eval.txt is there with other ids.
     """
-    train = dataset.ids("train")
+    train, scored = dataset.ids("train"), dataset.ids(dataset.scored)
     _refuse_missing(dataset, train, destination)
-    refuse_disagreement(dataset, [*train, *dataset.ids(dataset.scored)])
+    refuse_disagreement(dataset, [*train, *scored])
     findings.refuse_unlabeled(dataset, findings.learned_name(dataset), train)
-    findings.refuse_unlabeled(dataset, findings.scored_name(dataset), dataset.ids(dataset.scored))
-    classes_by_id: dict[str, set[int]] = {}
+    findings.refuse_unlabeled(dataset, findings.scored_name(dataset), scored)
+    held = _classes_held(dataset, train, on_item, on_mask)
+    made, skipped = make_splits(dataset.name, train, scored, held.__getitem__, dataset.classes)
+    origin = {"rule": RULE, "rule_version": RULE_VERSION, "seed": 0, "scored_list": dataset.scored}
+    place = destination or COMMITTED / dataset.name
+    table, source = _tags_for_splits(dataset, train, held)
+    if source == FROM_MASKS:
+        write_atomic(place / TAGS_FILE, _as_json_lines(table))
 
-    def classes_of(id: str) -> set[int]:
+    def tags_of(ids: Iterable[str]) -> dict[str, str]:
+        told = tags.tag_digest({id: table[id] for id in ids}, dataset.background)
+        return {"tag_source": source, "tag_digest": told}
+
+    for name, split in made.items():
+        if split.tags:
+            told = tags_of(split.tags)
+            split = replace(split, tag_source=told["tag_source"], tag_digest=told["tag_digest"])
+            made[name] = split = replace(split, tag_file=place / TAGS_FILE)
+        write_split(place / name, split, origin)
+    for number in sorted(set(others) - {0}):
+        ranked = rank(dataset.name, train, held.__getitem__, dataset.classes, number)
+        about = {} if MIXED in ranked.left_out else tags_of(draws.granted(MIXED, ranked.order)[1])
+        write_draw(place, dataset.name, ranked, {**origin, "seed": number}, about, scored)
+        skipped |= {f"{name} of draw {number}": why for name, why in ranked.left_out.items()}
+    if why := hold_out(dataset, place):
+        skipped[HELDOUT] = why
+    return made, skipped
+
+
+def _classes_held(
+    dataset: Dataset,
+    ids: Sequence[str],
+    on_item: Callable[[int, int], None] | None,
+    on_mask: Callable[[str, np.ndarray], None] | None,
+) -> dict[str, set[int]]:
+    """Read the masks: which values each of them holds."""
+    held: dict[str, set[int]] = {}
+    for id in ids:
         mask = dataset.mask(id)
-        classes_by_id[id] = set(mask.tobytes())  # uint8: a byte is a class id
+        held[id] = set(mask.tobytes())  # uint8: a byte is a class id
         if on_mask:
             on_mask(id, mask)
         if on_item:
-            on_item(len(classes_by_id), len(train))
-        return classes_by_id[id]
-
-    made, skipped = make_splits(
-        dataset.name, train, dataset.ids(dataset.scored), classes_of, dataset.classes, rule_seed
-    )
-    origin = {"rule": RULE, "rule_version": RULE_VERSION, "seed": rule_seed, "scored_list": dataset.scored}
-    place = destination or COMMITTED / dataset.name
-    table, source = _tags_for_splits(dataset, train, classes_by_id)
-    if source == FROM_MASKS:
-        write_atomic(place / TAGS_FILE, _as_json_lines(table))
-    for name, split in made.items():
-        if split.tags:
-            tag_digest = tags.tag_digest({id: table[id] for id in split.tags}, dataset.background)
-            made[name] = split = replace(
-                split, tag_source=source, tag_digest=tag_digest, tag_file=place / TAGS_FILE
-            )
-        write_split(place / name, split, origin)
-    return made, skipped
+            on_item(len(held), len(ids))
+    return held
 
 
 def _refuse_missing(dataset: Dataset, train: Sequence[str], destination: Path | None) -> None:
@@ -127,51 +144,65 @@ def _refuse_missing(dataset: Dataset, train: Sequence[str], destination: Path | 
     )
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """The training ids of a draw in the order of the rule. `left_out`: the splits that cannot be, and why."""
+
+    draw: int
+    order: tuple[str, ...]
+    left_out: dict[str, str]
+
+
 def make_splits(
     dataset_name: str,
     train_ids: Sequence[str],
     eval_ids: Sequence[str],
     classes_of: Callable[[str], Collection[int]],
     class_names: Sequence[str],
-    rule_seed: int = 0,
+    draw: int = 0,
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Make the splits of a data set by `RULE`: nested, with every class of train, the same on every machine.
 
     `classes_of` gives the class ids in an image; ids outside `class_names` (255) are passed over. Returns
-    the splits by name (1_16, 1_8, 1_4, 1_2, full, tags, 1_8+tags), and for each that is too small to hold
-    every class, and so not made, its name and why. Raises DataError for empty or overlapping lists.
+    the splits by name (those of `SHARES`, tags, 1_8+tags), and for each that is too small to hold every
+    class, and so not made, its name and why. Raises DataError for empty or overlapping lists.
     """
+    ranked = rank(dataset_name, train_ids, classes_of, class_names, draw)
+    made: dict[str, Split] = {}
+    for name in (*SHARES, TAGS, MIXED):
+        if name not in ranked.left_out:
+            pixel, tagged, none = (tuple(sorted(ids)) for ids in draws.granted(name, ranked.order))
+            made[name] = Split(dataset_name, name, pixel, tagged, none, tuple(sorted(eval_ids)), draw=draw)
+            check_split(made[name], Path(dataset_name) / name)
+    return made, ranked.left_out
+
+
+def rank(
+    dataset_name: str,
+    train_ids: Sequence[str],
+    classes_of: Callable[[str], Collection[int]],
+    class_names: Sequence[str],
+    draw: int,
+) -> Ranked:
+    """Order the training ids by `RULE`, and find the splits that are too small to hold every class."""
     if len(set(train_ids)) < len(train_ids):
         raise DataError(f"{dataset_name}: the training list holds an id more than once; remove the repeats.")
-    order, cover, images = _cover_first(dataset_name, train_ids, classes_of, len(class_names), rule_seed)
-    granted: dict[
-        str, tuple[Sequence[str], Sequence[str]]
-    ] = {}  # split -> ids granted pixels, ids granted tags
-    skipped: dict[str, str] = {}
+    order, cover, images = _cover_first(dataset_name, train_ids, classes_of, len(class_names), draw)
+    left_out: dict[str, str] = {}
     rarest = sorted(images, key=lambda c: images[c])[:5]
     rare = ", ".join(f"{class_names[c]} ({images[c]})" for c in rarest)
-    for name, share in SHARES.items():
-        size = math.ceil(len(order) / share)
-        if size >= cover:
-            granted[name] = (order[:size], ())
-        else:
-            skipped[name] = (
-                f"{dataset_name}/{name} is not made: of {len(order)} images it would hold {size}, and the "
-                f"rule takes {cover} to cover all {len(images)} classes; the rarest are, with their images, "
-                f"{rare}."
+    for name in (*SHARES, MIXED):
+        size = draws.share_of(name, len(order))
+        if size < cover:
+            held = {c for id in order[:size] for c in classes_of(id)}
+            lacking = ", ".join(class_names[c] for c in sorted(set(images) - held))
+            of_draw = f", draw {draw}," if draw else ""
+            left_out[name] = (
+                f"{dataset_name}/{name}{of_draw} is not made: of {len(order)} images it would hold {size} "
+                f"and lack {lacking}; the rule takes {cover} to cover all {len(images)} classes; the rarest "
+                f"are, with their images, {rare}."
             )
-    granted["tags"] = ((), order)
-    if "1_8" in granted:
-        granted["1_8+tags"] = (granted["1_8"][0], order[len(granted["1_8"][0]) :])
-    else:
-        skipped["1_8+tags"] = skipped["1_8"].replace("/1_8 ", "/1_8+tags ")
-    made: dict[str, Split] = {}
-    for name, (pixel_ids, tag_ids) in granted.items():
-        none_ids = set(order).difference(pixel_ids, tag_ids)
-        pixel, tagged, none, scored = (tuple(sorted(ids)) for ids in (pixel_ids, tag_ids, none_ids, eval_ids))
-        made[name] = Split(dataset_name, name, pixel, tagged, none, scored)
-        check_split(made[name], Path(dataset_name) / name)
-    return made, skipped
+    return Ranked(draw, tuple(order), left_out)
 
 
 def _cover_first(
@@ -179,12 +210,10 @@ def _cover_first(
     train_ids: Sequence[str],
     classes_of: Callable[[str], Collection[int]],
     classes: int,
-    rule_seed: int,
+    draw: int,
 ) -> tuple[list[str], int, dict[int, int]]:
     """Order the ids by the rule; also give the length of the cover they begin with, and images by class."""
-    order = sorted(
-        train_ids, key=lambda id: hashlib.sha256(f"{dataset_name}:{rule_seed}:{id}".encode()).digest()
-    )
+    order = sorted(train_ids, key=lambda id: hashlib.sha256(f"{dataset_name}:{draw}:{id}".encode()).digest())
     images: dict[int, list[str]] = {}  # class -> its images, in hash order
     held: dict[str, set[int]] = {}
     for id in order:
@@ -210,6 +239,53 @@ def _tags_for_splits(
         return tags.recorded(dataset, ids, None), FROM_RECORD
     known = set(range(len(dataset.classes))) - {dataset.background}
     return {id: tuple(sorted(known.intersection(classes_by_id[id]))) for id in ids}, FROM_MASKS
+
+
+def hold_out(dataset: Dataset, place: Path) -> str:
+    """Write the held-out list of a data set beside its splits, heldout.txt and heldout.json.
+
+    Returns "" where it is there or the data set names none, else the sentence that says why it cannot be.
+    """
+    if dataset.heldout is None:
+        return ""
+    ids = dataset.ids(dataset.heldout)
+    others = {*dataset.ids("train"), *dataset.ids(dataset.scored)}
+    said = f"{dataset.name} has no held-out list: {dataset.heldout}.txt"
+    if shared := sorted(others.intersection(ids)):
+        return f"{said} holds {some(shared)}, to be learned from or scored; an image is in one list."
+    if not ids:
+        return f"{said} is empty."
+    if missing := all_missing(dataset, ids, ids):
+        return f"{said} cannot be used. {summary(missing, len(ids), 'images of it')}"
+    _write_sealed(place / f"{HELDOUT}.txt", sorted(ids), dataset.name, {"list": dataset.heldout})
+    return ""
+
+
+def write_draw(
+    place: Path,
+    dataset: str,
+    ranked: Ranked,
+    origin: Mapping[str, object],
+    about_tags: Mapping[str, str],
+    eval_ids: Sequence[str],
+) -> None:
+    """Write the list of a draw beside the splits, draw<K>.txt and draw<K>.json."""
+    sizes = {name: draws.share_of(name, len(ranked.order)) for name in draws.DRAWN}
+    said = {
+        "draw": ranked.draw,
+        "origin": dict(origin),
+        "labeled": {name: size for name, size in sizes.items() if name not in ranked.left_out},
+        "left_out": {name: why for name, why in ranked.left_out.items() if name in draws.DRAWN},
+        "tags": dict(about_tags),
+        "eval_digest": digest(eval_ids),
+    }
+    _write_sealed(draws.draw_file(place, ranked.draw), ranked.order, dataset, said)
+
+
+def _write_sealed(path: Path, ids: Sequence[str], dataset: str, said: Mapping[str, object]) -> None:
+    write_atomic(path, "".join(f"{id}\n" for id in ids).encode())
+    about = {"dataset": dataset, **said, "count": len(ids), "digest": sealed(ids)}
+    write_atomic(path.with_suffix(".json"), (json.dumps(about, indent=1) + "\n").encode())
 
 
 def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> None:

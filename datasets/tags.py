@@ -16,7 +16,8 @@ from unicodedata import normalize
 
 from bench.errors import DataError, did_you_mean
 from bench.randomness import numpy_for
-from datasets.splits import Split, command, read_json
+from datasets.ids import read_json
+from datasets.splits import Split, command
 
 if TYPE_CHECKING:
     from bench.contract import Dataset

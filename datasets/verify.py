@@ -50,14 +50,17 @@ class Verdict:
     look: list[str]
 
 
-def verify(dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = None) -> Verdict:
-    """Open every image of the splits, and the mask of every id whose pixels one of them grants or scores.
+def verify(
+    dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = None, held_out: Sequence[str] = ()
+) -> Verdict:
+    """Open every image of the splits, and the mask of every id whose pixels one of them grants or scores; and
+    images and masks of the held-out list.
 
     A problem is a file that is not sound, or a list that no score can be made of. `on_item(done, total)` is
     called after each id.
     """
-    ids = sorted({id for split in splits for list_ in LISTS for id in getattr(split, list_)})
-    masked = {id for split in splits for id in (*split.pixel, *split.eval)}
+    ids = sorted({*held_out, *(id for split in splits for list_ in LISTS for id in getattr(split, list_))})
+    masked = {*held_out, *(id for split in splits for id in (*split.pixel, *split.eval))}
     # A dict for its order: an unreadable image also fails the size check of its mask, with the same sentence.
     problems: dict[str, None] = {}
     facts: dict[str, findings.MaskFacts] = {}

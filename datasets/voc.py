@@ -16,8 +16,9 @@ from bench.errors import ConfigError, DataError
 from bench.records.atomic import writing
 from datasets.decode import image_size, read_image, read_mask
 from datasets.encodings import colours
+from datasets.ids import read_list
 from datasets.lookup import Missing, Shelf, near_files
-from datasets.splits import TAGS_FILE, read_list
+from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
 CLASSES = (

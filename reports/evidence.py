@@ -113,7 +113,7 @@ def _tags(folders: Mapping[Path, Result]) -> dict[str, str]:
 def _seeds_of(path: Path, result: Result, tags: Mapping[str, str]) -> list[SeedFolder]:
     settings, wanted = result.config.get("cam_seeds"), tags[result.run_id]
     found = []
-    for made in RunFolder(path).seeds(result.seed) if settings else []:
+    for made in RunFolder(path).seeds(result.seed, result.draw) if settings else []:
         report = made.read_report()
         if report and report.settings == settings and tags.get(report.classifier, wanted) == wanted:
             found.append(made)

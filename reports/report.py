@@ -275,10 +275,10 @@ def _photos(group: Group, evidence: Evidence) -> list[Photo]:
         if run.folder not in evidence.photos:
             continue
         result, label = run.result, group.labels[run.folder]
-        name = f"{label} on {result.split}, seed {result.seed}"
+        name = f"{label} on {result.drawn_split}, seed {result.seed}"
         found.append(
             Photo(
-                name=f"predictions-{result.dataset}-{result.split}-{label}-{result.seed}",
+                name=f"predictions-{result.dataset}-{result.drawn_split}-{label}-{result.seed}",
                 title=name,
                 alt=f"Images, truth, pseudo-labels and predictions of {name}.",
                 data=evidence.photos[run.folder],

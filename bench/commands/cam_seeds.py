@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import DataRootOfRun, Device, OutDir, Workers, out
+from bench.commands.options import DataRootOfRun, Device, OutDir, ScoredList, Workers, out
 from bench.errors import ConfigError
 
 app = typer.Typer()
@@ -20,6 +20,8 @@ def cam_seeds(
     dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
     split: Annotated[str, typer.Option(help="A split that grants tags, such as tags or 1_8+tags.")] = "tags",
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
+    draw: Annotated[int | None, typer.Option(help="Which images the split labels.")] = None,
+    scored: ScoredList = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
     sets: Annotated[
         list[str] | None,
@@ -65,6 +67,8 @@ def cam_seeds(
         dataset=dataset,
         split=split,
         seed=seed,
+        draw=draw,
+        scored=scored,
         data_root=data_root,
         out=out_dir,
         device=device,

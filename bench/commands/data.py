@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import Commands, DataRoot, DatasetName, out, say
+from bench.commands.options import Commands, DataRoot, DatasetName, numbers, out, say, spans
 from bench.errors import ConfigError, DataError, check_name
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     from bench.display import Display
     from bench.settings import registry
     from datasets.findings import background_said
-    from datasets.splits import command, find_split, known_splits
+    from datasets.splits import command, find_split, heldout_ids, known_splits
     from datasets.verify import verify as find_problems
 
     display = Display()
@@ -38,7 +38,7 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
         display.update(done)
 
     try:
-        found = find_problems(data, splits, on_item)
+        found = find_problems(data, splits, on_item, heldout_ids(dataset, data_root) or ())
     finally:
         display.stop()
     for problem in found.problems:
@@ -103,6 +103,7 @@ def splits(
     make: Annotated[
         bool, typer.Option("--make", help="Make the nested splits from the train list's masks.")
     ] = False,
+    draw: Annotated[list[str] | None, typer.Option(help="... and these other draws: 1-4.")] = None,
     labeled: Annotated[Path | None, typer.Option(help="Import this list of labeled images.")] = None,
     unlabeled: Annotated[Path | None, typer.Option(help="... and this list of unlabeled ones.")] = None,
     tagged: Annotated[
@@ -114,9 +115,15 @@ def splits(
     lists."""
     from bench.settings import registry
     from datasets import splits, splits_import
+    from datasets.draws import MOST_DRAWS
 
     if make and (labeled or unlabeled or tagged or name):
         raise ConfigError("--make makes all splits by the rule: leave it out to import lists, or the lists.")
+    others = numbers("--draw", draw, "draws")
+    if others and not make:
+        raise ConfigError("--draw makes other draws of the splits; give it with --make.")
+    if others and max(others) > MOST_DRAWS:
+        raise ConfigError(f"--draw {max(others)}: draws are numbered up to {MOST_DRAWS}.")
     if unlabeled and not (labeled or tagged):
         raise ConfigError("--unlabeled goes with --labeled or --tagged: give the list of those too.")
     if make or labeled or tagged:
@@ -126,7 +133,7 @@ def splits(
         folder = data_root / dataset / "splits"
         data = registry.load_dataset(dataset, data_root)
         if make:
-            skipped, look = _make(data, folder)
+            skipped, look = _make(data, folder, others)
             _print_look(look)
             for left_out, why in skipped.items():
                 say(f"left out {left_out}: {why}")
@@ -150,6 +157,13 @@ def splits(
             split.digests["pixel"][:12],
         )
     out.print(table)
+    say(f"draws: {spans(splits.known_draws(dataset, data_root))}")
+    held_out = splits.heldout_ids(dataset, data_root)
+    say(
+        f"held out: {len(held_out)} images, scored by `--scored heldout` alone"
+        if held_out
+        else "held out: none"
+    )
 
 
 def _say_notes(data: "Dataset") -> None:
@@ -158,14 +172,14 @@ def _say_notes(data: "Dataset") -> None:
         say(note)
 
 
-def _make(data: "Dataset", folder: Path) -> tuple[dict[str, str], list[str]]:
+def _make(data: "Dataset", folder: Path, others: list[int]) -> tuple[dict[str, str], list[str]]:
     """Make all splits. Give why some are left out, and what is worth a look."""
     from datasets import findings, splits_make
     from datasets.look import worth_a_look
 
     facts: dict[str, findings.MaskFacts] = {}
     made, skipped = splits_make.regenerate(
-        data, folder, on_mask=lambda id, mask: facts.update({id: findings.facts_of(mask)})
+        data, folder, others, on_mask=lambda id, mask: facts.update({id: findings.facts_of(mask)})
     )
     learned = findings.Looked(findings.learned_name(data), len(facts), facts)
     scored = findings.look_at(data, findings.scored_name(data), data.ids(data.scored))

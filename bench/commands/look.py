@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import DataRoot, DataRootOfRun, json_option, out, print_json, say
+from bench.commands.options import DataRoot, DataRootOfRun, json_option, out, print_json, say, spans
 from bench.commands.sweep import sweeps_json, sweeps_table
 from bench.errors import BenchError, ConfigError
 
@@ -20,7 +20,7 @@ def list_(
     json_: Annotated[
         bool,
         json_option(
-            "methods (name, needs, summary, broken), datasets (name, splits, protocol), "
+            "methods (name, needs, summary, broken), datasets (name, splits, draws, heldout, protocol), "
             "sweeps (name, method, title), protocols"
         ),
     ] = False,
@@ -31,7 +31,7 @@ def list_(
         return
     from bench.settings import registry
     from bench.settings.reading import protocol_names
-    from datasets.splits import known_splits
+    from datasets.splits import heldout_ids, known_draws, known_splits
 
     methods = Table("method", "needs", "", title="methods", title_justify="left")
     for name in registry.method_names():
@@ -40,15 +40,19 @@ def list_(
             methods.add_row(name, " + ".join(sorted(info.needs)), escape(info.summary))
         except BenchError as error:  # a broken plug-in is listed, it does not stop the list
             methods.add_row(escape(name), "", f"broken: {escape(str(error))}")
-    sets = Table("data set", "splits", "protocol", title="data sets", title_justify="left")
+    heads = ("data set", "splits", "draws", "held out", "protocol")
+    sets = Table(*heads, title="data sets", title_justify="left")
     for name in registry.dataset_names(data_root):
         try:
             found = " ".join(known_splits(name, data_root))
+            drawn, held_out = spans(known_draws(name, data_root)), heldout_ids(name, data_root)
         except BenchError as error:  # a folder of another name is listed, with what is wrong with it
-            found = f"cannot be used: {escape(str(error))}"
-        sets.add_row(escape(name), found, registry.default_protocol(name))
+            found, drawn, held_out = f"cannot be used: {escape(str(error))}", "", None
+        images = f"{len(held_out)} images" if held_out else "-"
+        sets.add_row(escape(name), found, drawn, images, registry.default_protocol(name))
     for table in (methods, sets, sweeps_table()):
         out.print(table)
+    out.print("held out: scored by `--scored heldout` alone, to choose settings on", highlight=False)
     out.print("protocols: " + ", ".join(protocol_names()), highlight=False)
 
 
@@ -56,7 +60,7 @@ def _listed(data_root: Path | None) -> dict[str, Any]:
     """What `list` says, for `--json`."""
     from bench.settings import registry
     from bench.settings.reading import protocol_names
-    from datasets.splits import known_splits
+    from datasets.splits import heldout_ids, known_draws, known_splits
 
     methods = []
     for name in registry.method_names():
@@ -69,10 +73,14 @@ def _listed(data_root: Path | None) -> dict[str, Any]:
     sets = []
     for name in registry.dataset_names(data_root):
         try:
-            known = list(known_splits(name, data_root))
+            about: dict[str, Any] = {
+                "splits": known_splits(name, data_root),
+                "draws": known_draws(name, data_root),
+                "heldout": len(heldout_ids(name, data_root) or ()),
+            }
         except BenchError:  # a folder whose name no command takes has none
-            known = []
-        sets.append({"name": name, "splits": known, "protocol": registry.default_protocol(name)})
+            about = {"splits": [], "draws": [], "heldout": 0}
+        sets.append({"name": name, **about, "protocol": registry.default_protocol(name)})
     return {"methods": methods, "datasets": sets, "sweeps": sweeps_json(), "protocols": protocol_names()}
 
 
@@ -126,8 +134,25 @@ def show(
             print_json({"kind": "run", "folder": name, "sheet": str(written)})
             return
         out.print(f"wrote {escape(str(written))}", highlight=False, soft_wrap=True)
+        say(_scored(Path(name), data_root))
     else:
         raise ConfigError(suggest(name, [*registry.method_names(), *protocol_names()], "method or protocol"))
+
+
+def _scored(run: Path, data_root: Path | None) -> str:
+    """Say which list a finished run was scored on, and whether the held-out one lies unused."""
+    from bench.records.folders import RunFolder
+    from datasets.splits import heldout_ids
+
+    result = RunFolder(run).read_result()
+    if result is None:
+        return ""
+    images = result.images.get("eval", 0)
+    if result.scored == "heldout":
+        return f"scored on the held-out list ({images} images), to choose settings; no table mixes the two"
+    held_out = heldout_ids(result.dataset, data_root)
+    unused = f"; the held-out list ({len(held_out)} images) lies unused" if held_out else ""
+    return f"scored on eval.txt ({images} images){unused}"
 
 
 def _print_method(info: Any) -> None:

@@ -78,6 +78,12 @@ ProtocolName = Annotated[
         show_default="the data set's own",
     ),
 ]
+ScoredList = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIST", help="eval, or heldout to choose settings on.", show_default="eval: the scored list"
+    ),
+]
 OutDir = Annotated[str | None, typer.Option("--out", help="Folder of all runs.", show_default="runs")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.", show_default="auto")]
 Precision = Annotated[
@@ -145,3 +151,35 @@ def items(option: str, texts: list[str] | None) -> list[str]:
     if not all(found):
         raise ConfigError(f"{option} {','.join(texts or [])!r}: a name is missing between two commas.")
     return found
+
+
+def spans(numbers: list[int]) -> str:
+    """[0, 1, 2, 7] -> "0-2,7", as `numbers` reads it."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+MOST = 1000  # of a range: more is a slip of the finger, such as 0-20260101
+
+
+def numbers(option: str, texts: list[str] | None, what: str) -> list[int]:
+    """Read the numbers of an option, with ranges: ["0-2,7"] -> 0, 1, 2, 7, each once."""
+    found: list[int] = []
+    given = items(option, texts)
+    for text in given:
+        first, dash, last = text.partition("-")
+        if not all(end.isascii() and end.isdecimal() for end in ([first, last] if dash else [first])):
+            raise ConfigError(
+                f"{option} {','.join(given)}: give whole numbers with commas between, such as 0,1,2, or "
+                "a range, such as 0-4."
+            )
+        ends = (int(first), int(last) if dash else int(first))
+        if not 0 <= ends[1] - ends[0] < MOST:
+            raise ConfigError(f"{option} {text}: a range goes up, such as 0-4, to at most {MOST} {what}.")
+        found += range(ends[0], ends[1] + 1)
+    return list(dict.fromkeys(found))

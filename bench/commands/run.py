@@ -16,6 +16,7 @@ from bench.commands.options import (
     OutDir,
     Precision,
     ProtocolName,
+    ScoredList,
     Sets,
     Verbose,
     Workers,
@@ -45,6 +46,10 @@ def run(
         str | None, typer.Option(help="Split, such as 1_16, 1_8, full.", show_default="1_16")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.", show_default="0")] = None,
+    draw: Annotated[
+        int | None, typer.Option(help="Which images the split labels.", show_default="0: its own lists")
+    ] = None,
+    scored: ScoredList = None,
     protocol: ProtocolName = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -78,6 +83,8 @@ def run(
         dataset=dataset,
         split=split,
         seed=seed,
+        draw=draw,
+        scored=scored,
         protocol=protocol,
         precision=precision,
         data_root=data_root,
@@ -153,7 +160,9 @@ def _print_plan(plan: Any) -> None:
     for line in _before(plan):
         say(f"# {line}")
     say(f"# run {plan.run_id}, protocol {plan.config.protocol.hash}, in {plan.folder.path}")
-    say(f"# split {plan.split.name}: {granted}; {steps} steps")
+    draw = f", draw {plan.split.draw}" if plan.split.draw else ""
+    held_out = ", scored on the held-out list" if plan.config.scored == "heldout" else ""
+    say(f"# split {plan.split.name}{draw}: {granted}; {steps} steps{held_out}")
 
 
 def _planned(plan: Any) -> dict[str, Any]:
@@ -180,8 +189,10 @@ def _before(plan: Any) -> list[str]:
 
 def _print_result(result: Any) -> None:
     score = result.predictor
-    title = f"{result.method} on {result.dataset} {result.split}, seed {result.seed}: {result.steps} steps"
+    title = f"{result.method} on {result.dataset} {result.drawn_split}, seed {result.seed}"
+    title += f": {result.steps} steps"
     title += f", {result.config.get('protocol', {}).get('views', 'published')} views"
+    title += ", scored on the held-out list" if result.scored == "heldout" else ""
     out.print(title, markup=False, highlight=False)
     table = Table("class")
     table.add_column("IoU %", justify="right")

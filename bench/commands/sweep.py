@@ -15,10 +15,12 @@ from bench.commands.options import (
     OutDir,
     Precision,
     ProtocolName,
+    ScoredList,
     Sets,
     Workers,
     items,
     json_option,
+    numbers,
     out,
     print_json,
     say,
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 KEYS = "runs (state, label, said, folder, run_id, miou), refused, tables; with --status"
 SHARE = "the cores / jobs"
-MOST_SEEDS = 1000  # of a range: more is a slip of the finger, such as 0-20260101
 
 
 @app.command(
@@ -48,6 +49,10 @@ def sweep(
     dataset: Annotated[list[str] | None, typer.Option(help="Data sets, with commas between.")] = None,
     split: Annotated[list[str] | None, typer.Option(help="Splits, with commas between.")] = None,
     seed: Annotated[list[str] | None, typer.Option(help="Seeds: 0,1,2 or 0-4 or 0-2,7.")] = None,
+    draw: Annotated[
+        list[str] | None, typer.Option(help="Draws of the split, as seeds: 0-2.", show_default="0")
+    ] = None,
+    scored: ScoredList = None,
     protocol: ProtocolName = None,
     config: ConfigFile = None,
     sets: Sets = None,
@@ -84,6 +89,7 @@ def sweep(
         raise ConfigError("--json says how the runs of a sweep stand; give it with --status or --dry-run.")
     ablation = _ablation(name)
     flags = as_flags(
+        scored=scored,
         protocol=protocol,
         precision=precision,
         data_root=data_root,
@@ -97,7 +103,8 @@ def sweep(
         methods=items("--method", method),
         datasets=items("--dataset", dataset),
         splits=items("--split", split),
-        seeds=seeds_of(items("--seed", seed)),
+        seeds=numbers("--seed", seed, "seeds"),
+        draws=numbers("--draw", draw, "draws"),
     )
     cells, refused = grid(span, ablation, flags, config, sets or [])
     if dry_run or status:
@@ -213,23 +220,6 @@ def _errors(cells: "Sequence[Cell]", overwrite: bool) -> dict[str, BenchError]:
         if (known := tried[key]) is not None:
             found[cell.label] = known
     return found
-
-
-def seeds_of(texts: list[str]) -> list[int]:
-    """Read seeds: ["0-2", "7"] -> 0, 1, 2, 7, each once."""
-    found: list[int] = []
-    for text in texts:
-        first, dash, last = text.partition("-")
-        if not all(end.isascii() and end.isdecimal() for end in ([first, last] if dash else [first])):
-            raise ConfigError(
-                f"--seed {','.join(texts)}: give whole numbers with commas between, such as 0,1,2, or "
-                "a range, such as 0-4."
-            )
-        ends = (int(first), int(last) if dash else int(first))
-        if not 0 <= ends[1] - ends[0] < MOST_SEEDS:
-            raise ConfigError(f"--seed {text}: a range goes up, such as 0-4, to at most {MOST_SEEDS} seeds.")
-        found += range(ends[0], ends[1] + 1)
-    return list(dict.fromkeys(found))
 
 
 def _list_failures(failures: "Sequence[Failure]") -> None:

@@ -1,6 +1,6 @@
 """The files under runs/ and under a folder of records. Only this room knows their names.
 
-runs/<dataset>/<split>/<method>/<seed>-<id>/
+runs/<dataset>/<split>/<method>/<seed>-<id>/, and draw<K>-<seed>-<id>/ for another draw of the split
     config.yaml          the resolved configuration
     contents.json        what it was made of: digests of code, of each image and mask, of seeds
     provenance.json      how it was made: versions, hardware, commit, one entry per start
@@ -90,8 +90,10 @@ class RunFolder:
         self._start = path / ".start"
 
     @classmethod
-    def of(cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str) -> RunFolder:
-        return cls(root / dataset / split / method / f"{seed}-{run_id}")
+    def of(
+        cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str, draw: int = 0
+    ) -> RunFolder:
+        return cls(root / dataset / split / method / f"{_drawn(seed, draw)}-{run_id}")
 
     @property
     def mend(self) -> str:
@@ -238,10 +240,10 @@ class RunFolder:
         np.savez_compressed(buffer, ids=np.array(ids), **counts)  # type: ignore[arg-type]
         write_atomic(self.counts, buffer.getvalue())
 
-    def seeds(self, seed: int) -> list[SeedFolder]:
-        """The CAM seeds that lie beside this run, for its split and this seed of its draws."""
+    def seeds(self, seed: int, draw: int = 0) -> list[SeedFolder]:
+        """The CAM seeds that lie beside this run, for its split, this seed, and this draw of the split."""
         place = self.path.resolve().parents[1] / "cam_seeds"
-        found = sorted(place.glob(f"{seed}-*/*/seeds.json"))
+        found = sorted(place.glob(f"{_drawn(seed, draw)}-*/*/seeds.json"))
         return [SeedFolder(path.parents[1], path.parent.name) for path in found]
 
     def read_provenance(self) -> list[dict[str, Any]]:
@@ -341,6 +343,11 @@ class WarmUpFolder:
             yield
 
 
+def _drawn(seed: int, draw: int) -> str:
+    """How names of folders begin: "0", and "draw1-0" for another draw of the split."""
+    return f"draw{draw}-{seed}" if draw else str(seed)
+
+
 class SeedFolder:
     """The files of CAM seeds: maps, which several settings share, and seeds."""
 
@@ -353,8 +360,10 @@ class SeedFolder:
         self.quality = path / seed_id / "quality.json"
 
     @classmethod
-    def of(cls, root: Path, dataset: str, split: str, seed: int, map_id: str, seed_id: str) -> SeedFolder:
-        return cls(root / dataset / split / "cam_seeds" / f"{seed}-{map_id}", seed_id)
+    def of(
+        cls, root: Path, dataset: str, split: str, seed: int, map_id: str, seed_id: str, draw: int = 0
+    ) -> SeedFolder:
+        return cls(root / dataset / split / "cam_seeds" / f"{_drawn(seed, draw)}-{map_id}", seed_id)
 
     def map(self, id: str) -> Path:
         return self.path / "maps" / f"{id}.npz"

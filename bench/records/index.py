@@ -68,7 +68,8 @@ def record_folder(root: Path, result: Result) -> RunFolder:
     # metrics.jsonl, the name of a log, cannot hold records.
     if any(name in ("", ".", "..") or "/" in name for name in names) or result.dataset == "metrics":
         raise DataError(f"a run is named {' '.join(map(repr, names))}, which is no path below {root}.")
-    return RunFolder.of(root, result.dataset, result.split, result.method, result.seed, result.run_id)
+    place = (root, result.dataset, result.split, result.method)
+    return RunFolder.of(*place, result.seed, result.run_id, result.draw)
 
 
 def _is_records(path: Path) -> bool:
@@ -105,5 +106,5 @@ def read_records(root: Path) -> dict[Path, Result]:
 
 def write_records(file: Path, results: Iterable[Result]) -> None:
     """Write the records of one data set, sorted: the same results are always the same bytes."""
-    ordered = sorted(results, key=lambda run: (run.split, run.method, run.seed, run.run_id))
+    ordered = sorted(results, key=lambda run: (run.split, run.method, run.draw, run.seed, run.run_id))
     write_atomic(file, "".join(f"{result.model_dump_json()}\n" for result in ordered).encode())

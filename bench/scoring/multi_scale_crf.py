@@ -175,7 +175,7 @@ def open_run(path: Path, data_root: Path | None) -> Run:
         given = read_yaml(folder.config) if folder.config.exists() else {}
         data_root = root_of(validate(RunConfig, given, file=folder.config))
     dataset = registry.load_dataset(result.dataset, data_root)
-    split = find_split(result.dataset, result.split, data_root)
+    split = find_split(result.dataset, result.split, data_root, result.draw, result.scored)
     if list(dataset.classes) != result.classes or split.eval_digest != result.split_digests.get("eval"):
         raise DataError(
             f"{path}: the scored list or the classes of {result.dataset} have changed since; its numbers "
@@ -254,7 +254,7 @@ def _score(
     refinement = None
     if settings.crf is not None:
         refinement = Refinement(pool, jobs, crf.PUBLISHED[settings.crf], settings.half_size)
-    display.start(f"score {run.result.method} {run.result.split} seed {run.result.seed}", len(run.ids))
+    display.start(f"score {run.result.method} {run.result.drawn_split} seed {run.result.seed}", len(run.ids))
 
     def on_image(done: int) -> None:
         display.update(done)

@@ -132,8 +132,8 @@ def picture_sheet(looks: Looks) -> bytes:
     """The PNG of a run's picture sheet: the same looks give the same bytes."""
     result = looks.result
     title = (
-        f"{result.method} on {result.dataset} {result.split}, seed {result.seed}: {result.steps} steps, "
-        f"mIoU {100 * result.predictor.miou:.1f} %"
+        f"{result.method} on {result.dataset} {result.drawn_split}, seed {result.seed}: "
+        f"{result.steps} steps, mIoU {100 * result.predictor.miou:.1f} %"
     )
     headings = [heading(one, result.classes, looks.background) for one in looks.images]
     return draw(title, headings, columns_of(looks), looks.palette, result.classes)

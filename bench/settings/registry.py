@@ -49,6 +49,7 @@ class BuiltIn:
 
 DATASETS = {
     "shapes": BuiltIn("datasets.shapes:Shapes", "shapes", on_disk=False),
+    "shapes21": BuiltIn("datasets.shapes21:Shapes21", "shapes21", on_disk=False),
     "camvid": BuiltIn("datasets.camvid:CamVid", "camvid"),
     "msrc21": BuiltIn("datasets.msrc21:Msrc21", "msrc21"),
     "msrc21_objects": BuiltIn("datasets.msrc21:Msrc21Objects", "msrc21"),

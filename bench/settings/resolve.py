@@ -168,6 +168,8 @@ def as_flags(
     dataset: str | None = None,
     split: str | None = None,
     seed: int | None = None,
+    draw: int | None = None,
+    scored: str | None = None,
     protocol: str | None = None,
     precision: str | None = None,
     data_root: Path | str | None = None,
@@ -179,6 +181,8 @@ def as_flags(
         "dataset": dataset,
         "split": split,
         "seed": seed,
+        "draw": draw,
+        "scored": scored,
         "method": {"name": method},
         "protocol": {"name": protocol, "precision": precision},
         "machine": {"data_root": str(data_root) if data_root else None, **machine},
@@ -235,6 +239,8 @@ def command(config: RunConfig) -> list[str]:
     name, protocol = config.method["name"], config.protocol.name
     words = ["bench", "run", "--method", name, "--dataset", config.dataset]
     words += ["--split", config.split, "--seed", str(config.seed)]
+    words += ["--draw", str(config.draw)] if config.draw else []
+    words += ["--scored", config.scored] if config.scored != "eval" else []
     fields = registry.describe_method(name).knobs.model_fields
     needed = {key: config.method[key] for key, field in fields.items() if field.is_required()}
     flags: dict[str, Any] = {"dataset": config.dataset, "method": {"name": name, **needed}}
@@ -252,7 +258,17 @@ def command(config: RunConfig) -> list[str]:
     return words
 
 
-_SAID = {"dataset", "split", "seed", "method.name", "protocol.name", "machine.data_root", "machine.out"}
+_SAID = {
+    "dataset",
+    "split",
+    "seed",
+    "draw",
+    "scored",
+    "method.name",
+    "protocol.name",
+    "machine.data_root",
+    "machine.out",
+}
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from bench.settings.base import RECORD, Knobs, expanded
+from datasets.draws import MOST_DRAWS
 
 # Bounds: far beyond any use, and short of what stalls a machine or overflows a number of torch.
 Side = Annotated[int, Field(ge=1, le=8192)]  # pixels
@@ -307,6 +308,9 @@ class Machine(Knobs):
         return device
 
 
+USUAL = (("draw", 0), ("scored", "eval"))
+
+
 class RunConfig(Knobs):
     dataset: Name
     split: Name
@@ -316,6 +320,16 @@ class RunConfig(Knobs):
     machine: Machine = Machine()
     tags: Literal["given", "shuffled"] = "given"  # shuffled: dealt out anew among the images, as a control
     cam_seeds: CamSeeds | None = None  # None where the split grants no tags
+    draw: int = Field(0, ge=0, le=MOST_DRAWS)  # which images the split labels
+    scored: Literal["eval", "heldout"] = "eval"  # the list that is scored; settings are chosen on heldout
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Records and digests leave the default out, so that they stay what they were before draws."""
+        said: dict[str, Any] = write(self)
+        if info.context != RECORD:
+            return said
+        return {key: value for key, value in said.items() if (key, value) not in USUAL}
 
     def run_id(self, method_version: int, input_digests: Mapping[str, str]) -> str:
         """Eight hex digits of all that decides the result: same id, same run.

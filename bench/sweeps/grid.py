@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,7 @@ from bench.settings.reading import merge, parse_assignment
 from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
 from bench.sweeps.ablations import Ablation
-from datasets.splits import find_split
+from datasets.splits import Split, find_split
 
 State = Literal["done", "changed", "running", "failed", "interrupted", "unreadable", "to do"]
 STATES: tuple[State, ...] = (
@@ -150,6 +151,7 @@ class Span:
     datasets: Sequence[str] = ()
     splits: Sequence[str] = ()
     seeds: Sequence[int] = ()
+    draws: Sequence[int] = ()
 
 
 def grid(
@@ -161,8 +163,8 @@ def grid(
 ) -> tuple[list[Cell], list[Failure]]:
     """Give the runs of a sweep, each once, and those that their split or their batch does not allow.
 
-    All methods come before the next split, and all splits before the next seed, so that the first runs
-    already make a table.
+    All methods come before the next split, all splits before the next draw, and all draws before the next
+    seed, so that the first runs already make a table.
 
     Raises:
         ConfigError: an unknown name, a setting that does not hold for all runs, or one that the sweep varies.
@@ -176,26 +178,32 @@ def grid(
             for name, knobs in ablation.variants.items()
         ]
     configs: list[tuple[str, RunConfig]] = []
-    places = product(*(values or [None] for values in (span.seeds, span.datasets, span.splits)))
-    for (seed, dataset, split), (named, method) in product(places, methods or [("", {})]):
-        asked = {"dataset": dataset, "split": split, "seed": seed, "method": method}
+    spans = (span.seeds, span.draws, span.datasets, span.splits)
+    places = product(*(values or [None] for values in spans))
+    for (seed, draw, dataset, split), (named, method) in product(places, methods or [("", {})]):
+        asked = {"dataset": dataset, "split": split, "seed": seed, "draw": draw, "method": method}
         asked = {key: value for key, value in asked.items() if value is not None}
         try:
             config = resolve(merge(flags or {}, asked), config_file, sets)
         except ConfigError as error:
             raise ConfigError(f"{named}: {error}" if len(methods) > 1 else str(error)) from error
         name = named or config.method["name"]
-        configs.append((f"{name} on {config.dataset} {config.split}, seed {config.seed}", config))
-    splits = {  # an unknown name stops the sweep at once
-        (dataset, split): find_split(dataset, split, data_root(configs[0][1]))
-        for dataset, split in dict.fromkeys((config.dataset, config.split) for _, config in configs)
-    }
+        drawn = f", draw {config.draw}" if config.draw else ""
+        configs.append((f"{name} on {config.dataset} {config.split}{drawn}, seed {config.seed}", config))
+    first = configs[0][1]
+
+    @cache
+    def read(dataset: str, split: str, draw: int) -> Split:
+        return find_split(dataset, split, data_root(first), draw, first.scored)
+
+    for _, config in configs:  # an unknown name stops the sweep at once
+        read(config.dataset, config.split, 0)
 
     cells: dict[Path, Cell] = {}
     refused = []
     for label, config in configs:
         try:
-            planned = plan(config, splits[config.dataset, config.split])
+            planned = plan(config, read(config.dataset, config.split, config.draw))
         except ConfigError as error:
             refused.append(Failure(label, str(error)))
         else:
@@ -209,6 +217,7 @@ def _refuse_varied(span: Span, ablation: Ablation | None, sets: Iterable[str]) -
         "dataset": span.datasets,
         "split": span.splits,
         "seed": span.seeds,
+        "draw": span.draws,
         "method.name": [*span.methods, *([ablation.method] if ablation else [])],
         **{f"method.{knob}": [knob] for knob in (ablation.varied if ablation else ())},
     }

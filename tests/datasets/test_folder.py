@@ -13,8 +13,8 @@ from PIL import Image
 from bench.errors import DataError
 from datasets.camvid import CamVid
 from datasets.folder import Folder
+from datasets.ids import check_id, read_list
 from datasets.msrc21 import Msrc21, Msrc21Objects
-from datasets.splits import check_id, read_list
 
 
 def make(root: Path, labels: str = "labels", classes: str = "classes.txt") -> Path:

@@ -30,7 +30,7 @@ OURS = [
     (dataset, name)
     for dataset in ("camvid", "msrc21", "msrc21_objects")
     for name in (*NESTED, "tags", "1_8+tags")
-]
+] + [("camvid", "1_64"), ("camvid", "drive_0006R0")]
 
 
 def split(*, name: str = "half", **lists: tuple[str, ...]) -> Split:

@@ -8,7 +8,8 @@ import pytest
 from bench.errors import ConfigError, DataError
 from datasets import splits_import
 from datasets.folder import Folder
-from datasets.splits import COMMITTED, digest, find_split
+from datasets.ids import digest
+from datasets.splits import COMMITTED, find_split
 from datasets.splits_import import import_split, recognise
 from datasets.tags import load_tags
 

@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import DataError
-from datasets.camvid import CamVid
+from datasets.camvid import DRIVE_SPLIT, CamVid
 from datasets.folder import Folder
 from datasets.msrc21 import Msrc21, Msrc21Objects
 from datasets.shapes import Shapes
 from datasets.splits import COMMITTED, Split, find_split
 from datasets.splits_make import RULE, make_splits, regenerate
 
-NESTED = ("1_16", "1_8", "1_4", "1_2", "full")
+DRAWS = range(1, 5)  # those in the tree, beside draw 0
+NESTED = ("1_64", "1_16", "1_8", "1_4", "1_2", "full")
 
 
 def in_hash_order(ids: list[str], dataset: str = "toy", seed: int = 0) -> list[str]:
@@ -38,7 +39,8 @@ def test_the_rule_by_hand() -> None:
     )
     # cover: the rarest class 1 (2 images) by order[4], then class 2 (3 images) by order[8]
     ranked = [order[4], order[8], *order[:4], *order[5:8], *order[9:]]
-    assert skipped.keys() == {"1_16"} and "x (16)" in skipped["1_16"] and "y (2)" in skipped["1_16"]
+    assert skipped.keys() == {"1_64", "1_16"} and "x (16)" in skipped["1_16"] and "y (2)" in skipped["1_16"]
+    assert "would hold 1 and lack z;" in skipped["1_16"]
     for name, size in (("1_8", 2), ("1_4", 4), ("1_2", 8), ("full", 16)):
         assert made[name].pixel == tuple(sorted(ranked[:size])) and made[name].none == tuple(
             sorted(ranked[size:])
@@ -51,12 +53,13 @@ def test_the_rule_by_hand() -> None:
 
 def test_a_share_too_small_for_its_mixed_split() -> None:
     made, skipped = make_splits("toy", list("abcdefgh"), ["z"], lambda id: {ord(id) - 97}, list("abcdefgh"))
-    assert set(made) == {"full", "tags"} and set(skipped) == {"1_16", "1_8", "1_4", "1_2", "1_8+tags"}
+    assert set(made) == {"full", "tags"} and set(skipped) == {"1_64", "1_16", "1_8", "1_4", "1_2", "1_8+tags"}
     assert "toy/1_8+tags is not made" in skipped["1_8+tags"] and "8 to cover all 8 classes" in skipped["1_8"]
 
 
 @pytest.mark.parametrize(
-    ("count", "sizes"), [(10_582, (662, 1323, 2646, 5291, 10_582)), (2975, (186, 372, 744, 1488, 2975))]
+    ("count", "sizes"),
+    [(10_582, (166, 662, 1323, 2646, 5291, 10_582)), (2975, (47, 186, 372, 744, 1488, 2975))],
 )
 def test_sizes_are_those_of_the_literature(count: int, sizes: tuple[int, ...]) -> None:
     made, _ = make_splits("toy", [str(n) for n in range(count)], ["e"], lambda _: {0}, ["x"])
@@ -99,7 +102,7 @@ def test_splits_are_exact_nested_disjoint_and_cover(classes: dict[str, frozenset
     assert made.keys() | skipped.keys() == {*NESTED, "tags", "1_8+tags"} and not made.keys() & skipped.keys()
     assert {"full", "tags"} <= made.keys() and ("1_8" in made) == ("1_8+tags" in made)
     before: set[str] = set()
-    for name, share in zip(NESTED, (16, 8, 4, 2, 1), strict=True):
+    for name, share in zip(NESTED, (64, 16, 8, 4, 2, 1), strict=True):
         if name in made:
             pixel = set(made[name].pixel)
             assert len(pixel) == -(-len(classes) // share)
@@ -131,15 +134,18 @@ def test_regenerate(committed: Path, toy: Folder, tmp_path: Path) -> None:
 
 def test_the_rule_is_the_text_of_every_manifest() -> None:
     manifests = sorted(COMMITTED.glob("*/*/MANIFEST.json"))
-    assert len(manifests) == 28
-    assert all(json.loads(file.read_text())["origin"]["rule"] == RULE for file in manifests)
+    manifests += sorted(COMMITTED.glob("*/draw*.json"))
+    origins = {file: json.loads(file.read_text())["origin"] for file in manifests}
+    assert len(manifests) == 59 and origins.pop(COMMITTED / "camvid" / DRIVE_SPLIT / "MANIFEST.json")["lists"]
+    assert all(origin["rule"] == RULE for origin in origins.values())
+    assert {origin["seed"] for file, origin in origins.items() if file.name == "draw3.json"} == {3}
 
 
 def test_the_splits_of_shapes_come_from_the_rule(tmp_path: Path) -> None:
-    """Byte for byte."""
-    regenerate(Shapes(), tmp_path)
+    """Byte for byte, with the lists of the other draws and the held-out one."""
+    regenerate(Shapes(), tmp_path, DRAWS)
     ours = {file.relative_to(COMMITTED / "shapes") for file in (COMMITTED / "shapes").rglob("*.*")}
-    assert {file.relative_to(tmp_path) for file in tmp_path.rglob("*.*")} == ours and len(ours) == 30
+    assert {file.relative_to(tmp_path) for file in tmp_path.rglob("*.*")} == ours and len(ours) == 44
     for file in ours:
         assert (tmp_path / file).read_bytes() == (COMMITTED / "shapes" / file).read_bytes(), file
 
@@ -158,8 +164,10 @@ def test_our_splits_come_from_the_rule_and_cover(
     cls: Callable[[Path], Folder], real_data: Path, tmp_path: Path
 ) -> None:
     data = cls(real_data)
-    made, skipped = regenerate(data, tmp_path / data.name)
-    assert not skipped
+    made, skipped = regenerate(data, tmp_path / data.name, DRAWS)
+    assert all(name.startswith("1_64") for name in skipped) and bool(skipped) == (cls is not CamVid)
+    for file in (tmp_path / data.name).rglob("*.*"):
+        assert file.read_bytes() == (COMMITTED / file.relative_to(tmp_path)).read_bytes(), file
     for name, one in made.items():
         assert find_split(data.name, name, None) == one
     for name in ("1_16", "1_8+tags"):

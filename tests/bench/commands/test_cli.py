@@ -23,7 +23,8 @@ from bench import __version__, cli
 from bench.commands import options
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.schema import RunConfig
-from datasets.splits import Split, digest
+from datasets.ids import digest
+from datasets.splits import Split
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 Config = Callable[..., RunConfig]
@@ -510,7 +511,7 @@ def test_list_names_methods_data_sets_and_protocols(bench: Bench, tiny_root: Pat
 
 def test_list_names_the_folders_of_the_user(bench: Bench, tiny_root: Path) -> None:
     found = bench("list", "--data-root", tiny_root)
-    assert re.search(r"tinyset\W+few few\+tags full tags\W+folder", found.out)
+    assert re.search(r"tinyset\W+few few\+tags full tags\W+0\W+-\W+folder", found.out)
 
 
 def test_show_a_method_prints_its_knobs_and_defaults(bench: Bench) -> None:
@@ -576,6 +577,36 @@ def test_splits_are_made_for_a_folder_and_can_be_trained_on(bench: Bench, run: B
     assert bench("data", "splits", *at, "--make").code == 0
     assert tree(own_root / "tinyset" / "splits") == first, "the same lists again"
     assert run("fixmatch", "--data-root", own_root, "--split", "1/4", "--dry-run").code == 0
+
+
+def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, own_root: Path) -> None:
+    folder = own_root / "tinyset"
+    shutil.rmtree(folder / "splits")
+    train = (folder / "train.txt").read_text().split()
+    (folder / "train.txt").write_text("\n".join(train[:12]))
+    (folder / "val.txt").write_text("\n".join(train[12:]))
+    at = ("--dataset", "tinyset", "--data-root", own_root)
+    bench("data", "splits", *at, "--draw", "1").refused(2, "--draw", "--make")
+    bench("data", "splits", *at, "--make", "--draw", "2000").refused(2, "--draw 2000")
+    made = bench("data", "splits", *at, "--make", "--draw", "1-2").out
+    assert "draws: 0-2" in made and "held out: 4 images" in made
+    assert "every image and mask of" in bench("data", "verify", *at).out
+    of = ("fixmatch", "--data-root", own_root, "--split", "1_4", "--dry-run")
+    said = run(*of, "--draw", "2", "--scored", "heldout").out
+    assert (
+        "split 1_4, draw 2: 3 pixel" in said and "scored on the held-out list" in said and "draw2-0-" in said
+    )
+    run(*of, "--draw", "7").refused(2, "tinyset has no draw 7", "Known: 0, 1, 2", "--make --draw 7")
+    run("fixmatch", "--data-root", own_root, "--split", "full", "--draw", "1").refused(
+        2, "the same in every draw"
+    )
+    # A damaged mask that only the held-out list has is found.
+    (folder / "labels" / f"{train[-1]}.png").write_bytes(b"poison")
+    bench("data", "verify", *at).refused(3, "1 problems")
+    for name in ("heldout.txt", "heldout.json"):
+        (folder / "splits" / name).unlink()
+    run(*of, "--scored", "heldout").refused(2, "tinyset has no held-out list", "--make")
+    assert "held out: none" in bench("data", "splits", *at).out
 
 
 def test_what_is_worth_a_look_is_said_before_splits_and_runs(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.commands.sweep import seeds_of
+from bench.commands.options import numbers, spans
 from bench.errors import ConfigError, nearest
 from bench.settings.reading import PROTOCOLS
 from bench.settings.resolve import command, resolve
@@ -71,13 +71,20 @@ def test_a_command_like_no_other_gets_no_hint() -> None:
     [(["0-4"], [0, 1, 2, 3, 4]), (["0-2", "7"], [0, 1, 2, 7]), (["3", "3-3", "2-4"], [3, 2, 4]), ([], [])],
 )
 def test_seeds_are_numbers_and_ranges(texts: list[str], seeds: list[int]) -> None:
-    assert seeds_of(texts) == seeds
+    assert numbers("--seed", texts, "seeds") == seeds
 
 
 @pytest.mark.parametrize("text", ["-1", "1-", "1-2-3", "a-b", "1.5", "4-0", "0-20260101", "²"])
 def test_no_other_seeds(text: str) -> None:
     with pytest.raises(ConfigError, match="--seed"):
-        seeds_of([text])
+        numbers("--seed", [text], "seeds")
+
+
+@pytest.mark.parametrize(
+    ("found", "text"), [([0], "0"), ([0, 1, 2, 7], "0-2,7"), ([1, 3, 4], "1,3-4"), ([], "")]
+)
+def test_numbers_are_shown_as_they_are_given(found: list[int], text: str) -> None:
+    assert spans(found) == text and numbers("--draw", [text] if text else [], "draws") == found
 
 
 def test_a_sweep_takes_a_range(tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ def test_list_names_what_there_is(read: Read, tiny_root: Path) -> None:
     assert fixmatch["needs"] == ["none", "pixel"] and fixmatch["summary"].startswith("FixMatch")
     assert fixmatch["broken"] is None
     (tiny,) = [one for one in found["datasets"] if one["name"] == "tinyset"]
-    assert tiny == {"name": "tinyset", "splits": ["few", "few+tags", "full", "tags"], "protocol": "folder"}
+    splits = ["few", "few+tags", "full", "tags"]
+    assert tiny == {"name": "tinyset", "splits": splits, "draws": [0], "heldout": 0, "protocol": "folder"}
+    (shapes,) = [one for one in found["datasets"] if one["name"] == "shapes"]
+    assert (shapes["draws"], shapes["heldout"]) == ([0, 1, 2, 3, 4], 200)
     assert "camvid" in found["protocols"]
     assert {"name", "method", "title"} == set(found["sweeps"][0])
     assert read("sweep", "--list")["sweeps"] == found["sweeps"]
