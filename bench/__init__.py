@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import pandas
 
     from bench.records.schema import Result
+    from bench.scoring.model import Model
 
 __version__ = "0.1.0"
-__all__ = ["compare", "load", "run"]
+__all__ = ["compare", "load", "results", "run"]
 
 # `datasets` is also the name of a popular package. Python takes whichever comes first on the path, and a
 # mix-up would show up far from its cause, so look once, here, without importing anything.
@@ -109,8 +110,31 @@ def run(
     return announced_run(planned, Display(), resume, overwrite, anyway)
 
 
-def load(*folders: Path | str) -> list[Result]:
-    """Read the results of all finished runs below folders: `bench.load("runs", "reports/published")`.
+def load(run: Path | str, device: str = "auto") -> Model:
+    """Give the trained network of a finished run, to be used on images of any size.
+
+        model = bench.load("runs/shapes/1_16/fixmatch/0-1234abcd")
+        model.classes                                # names, by class id
+        ids, probabilities = model.predict("photo.jpg")  # H W uint8, C H W float32
+
+    It needs the run's folder or its weights.safetensors alone: no data set, no training code, no network
+    access.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:1".
+
+    Raises:
+        ConfigError: A folder of several runs, or a run that is scored by more than its network.
+        DataError: There is no such run, or its weights are missing or damaged.
+    """
+    from bench.scoring import model
+    from bench.settings.base import expanded
+
+    return model.load(expanded(str(run)), device)
+
+
+def results(*folders: Path | str) -> list[Result]:
+    """Read the results of all finished runs below folders: `bench.results("runs", "reports/published")`.
 
     Returns them in the order of their folders; interrupted runs are left out.
 
@@ -123,13 +147,13 @@ def load(*folders: Path | str) -> list[Result]:
 
 
 def compare(results: Iterable[Result], baseline: str = "supervised") -> dict[str, pandas.DataFrame]:
-    """Give the tables of results as data frames: `bench.compare(bench.load("runs"))["miou"]`.
+    """Give the tables of results as data frames: `bench.compare(bench.results("runs"))["miou"]`.
 
     Numbers are percent, unrounded, and missing where there is no run. The first columns name what the runs of
     a row have in common; rows that differ there are not to be compared.
 
     Args:
-        results: What `run` and `load` give, of any data sets and protocols.
+        results: What `run` and `results` give, of any data sets and protocols.
         baseline: The method, or row, that all others are compared to in "differences".
 
     Returns:

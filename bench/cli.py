@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from bench import __version__
-from bench.commands import cam_seeds, check, data, look, new_method, results, run, sweep
+from bench.commands import cam_seeds, check, data, look, new_method, predict, results, run, sweep
 from bench.commands.options import Commands, out
 from bench.display import Terminal
 from bench.errors import BenchError, Interrupted
@@ -33,7 +33,7 @@ app = typer.Typer(
     "75 stopped by a signal and resumable. "
     "--debug anywhere shows a traceback.",
 )
-for room in (run, sweep, cam_seeds, results, check, look, new_method):  # the order of `--help`
+for room in (run, sweep, cam_seeds, results, predict, check, look, new_method):  # the order of `--help`
     app.add_typer(room.app)
 app.add_typer(data.app, name="data")
 

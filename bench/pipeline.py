@@ -23,6 +23,7 @@ from bench.plan import Plan, SeedPlan, data_root
 from bench.records.atomic import WriteError, write_atomic
 from bench.records.logs import read_metrics
 from bench.records.schema import Contents, Point, Result, SeedCost, SeedReport
+from bench.scoring.alone import network_is_all
 from bench.scoring.inference import score
 from bench.settings import registry
 from bench.training import checkpoint, session
@@ -234,7 +235,7 @@ def _score_and_record(trainer: Trainer) -> Result:
     """Score the last weights, write the result: the run is done. Scored are the headline, the student and,
     beside a teacher of the protocol, what the method names."""
     started = time.monotonic()
-    plan, method, dataset = trainer.plan, trainer.method, trainer.dataset
+    plan, method = trainer.plan, trainer.method
     modules = {"predictor": trainer.headline(), "student": method.net}
     if trainer.teacher is not None:
         modules["own"] = method.predictor()
@@ -244,13 +245,31 @@ def _score_and_record(trainer: Trainer) -> Result:
         counts[name] = counts[same[0]] if same else trainer.counts(module, name)
     eval_seconds = time.monotonic() - started
     network = exported.network_of(modules["predictor"])
-    weights = exported.to_bytes(network, dataset.classes, plan.config.protocol.network)
+    weights = exported.to_bytes(network, _about(trainer))
     contents = session.contents_at_end(trainer).model_copy(update={"weights": sha256(weights).hexdigest()})
     plan.folder.write_counts(plan.split.eval, counts)
     write_atomic(plan.folder.weights, weights)
     result = plan.folder.write_result(_result(trainer, counts, eval_seconds, contents))
     checkpoint.remove(plan.folder.checkpoint)  # result and weights hold all that is needed from here on
     return result
+
+
+def _about(trainer: Trainer) -> exported.About:
+    """What weights.safetensors says beside its tensors, so that it can be used without its run."""
+    plan, dataset = trainer.plan, trainer.dataset
+    protocol, classes = plan.config.protocol, tuple(dataset.classes)
+    # The protocol's teacher is a network, whatever the method's own predictor is.
+    alone = trainer.teacher is not None or network_is_all(
+        plan.method.cls, plan.hparams, classes, dataset.background
+    )
+    return exported.About(
+        classes=classes,
+        network=protocol.network,
+        palette=None if dataset.palette is None else tuple(map(tuple, dataset.palette.tolist())),
+        evaluation=protocol.evaluation,
+        crop=protocol.crop,
+        alone=alone,
+    )
 
 
 def _result(

@@ -31,8 +31,9 @@ def refuse_no_file(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture of one of some formats, once its check sums are right. Raises DataError."""
+def opened(path: Path, formats: tuple[str, ...], most: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture of one of some formats, of `most` pixels at most, once its check sums are right. Raises
+    DataError."""
     refuse_no_file(path)
     kind = " or ".join(formats)
     try:
@@ -42,10 +43,11 @@ def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile
                 data += file.read()
                 _check_sums(data)
         # A JPEG has no check sums, and is opened where it lies.
-        with Image.open(BytesIO(data) if data.startswith(PNG) else path, formats=formats) as picture:
-            if not 0 < picture.width * picture.height <= MAX_PIXELS:
+        source = BytesIO(data) if data.startswith(PNG) else path
+        with _limit(most), Image.open(source, formats=formats) as picture:
+            if not 0 < picture.width * picture.height <= most:
                 raise DataError(
-                    f"{path} claims {picture.width}x{picture.height} pixels, more than the {MAX_PIXELS:,} "
+                    f"{path} claims {picture.width}x{picture.height} pixels, more than the {most:,} "
                     "that are decoded; scale it down or remove it from the lists."
                 )
             yield picture
@@ -56,6 +58,18 @@ def opened(path: Path, formats: tuple[str, ...]) -> Iterator[ImageFile.ImageFile
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "empty or of another format" if unknown else str(error) or type(error).__name__
         raise DataError(f"{path} cannot be decoded as {kind} ({reason}); fetch the file again.") from error
+
+
+@contextmanager
+def _limit(most: int) -> Iterator[None]:
+    """Let Pillow open what it takes for an attack, where more pixels than that are allowed."""
+    before = Image.MAX_IMAGE_PIXELS
+    if most > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_sums(data: bytes) -> None:

@@ -63,7 +63,8 @@ def test_the_list_is_in_order_and_gives_one_version_each() -> None:
 
 
 def test_the_packages_that_a_plain_pip_installs_have_the_pinned_versions() -> None:
-    direct = {normal(line) for line in PROJECT["project"]["dependencies"]}
+    extras = [line for group in PROJECT["project"]["optional-dependencies"].values() for line in group]
+    direct = {normal(line) for line in [*PROJECT["project"]["dependencies"], *extras]}
     names = {name for name, _, _ in direct}
     assert direct == {pin for pin in map(normal, PINS) if pin[0] in names}
 

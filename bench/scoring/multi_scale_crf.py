@@ -128,7 +128,7 @@ def rescore(
     """
     runs = [open_run(path, data_root) for path in dict.fromkeys(path.resolve() for path in paths)]
     jobs, device = jobs or cores(), choose_device(device)
-    _check_crf(settings)
+    check_crf(settings.crf)
     pool = Pool(jobs, crf.likeliest)  # it starts no process before the first image
     done = []
     for run in runs if not overwrite else ():
@@ -227,12 +227,12 @@ def _refuse_changed(run: Run, entries: Sequence[Rescored]) -> None:
         )
 
 
-def _check_crf(settings: Settings) -> None:
-    """Fail before the pass over the images, not at its first one."""
-    if settings.crf is not None:
+def check_crf(name: str | None) -> None:
+    """Fail before the pass over the images, not at its first one. Raises ConfigError."""
+    if name is not None:
         two, even = np.zeros((1, 2, 3), np.uint8), np.full((2, 1, 2), 0.5)
         try:
-            crf.refine(two, even, crf.PUBLISHED[settings.crf])
+            crf.refine(two, even, crf.PUBLISHED[name])
         except ModuleNotFoundError as error:
             raise ConfigError(f"{error}. Or leave it out with --crf none.") from error
 

@@ -35,7 +35,7 @@ def run(tiny_config: Callable[..., RunConfig], tmp_path: Path) -> Run:
 def test_a_run_from_python_is_the_run_of_the_command_line(run: Run, tmp_path: Path) -> None:
     result = run("supervised", seed=1, set={"protocol.steps": 4, "protocol.clip": None, "split": "few"})
     assert (result.method, result.seed, result.steps, result.split) == ("supervised", 1, 4, "few")
-    assert bench.load(tmp_path / "runs") == [result] == bench.load(str(tmp_path / "runs"))
+    assert bench.results(tmp_path / "runs") == [result] == bench.results(str(tmp_path / "runs"))
     (folder,) = (tmp_path / "runs" / "tinyset" / "few" / "supervised").iterdir()
     sets = ["--set", "protocol.steps=4", "--set", "protocol.clip=null"]
     words = ["--method", "supervised", "--config", str(tmp_path / "supervised.yaml"), "--seed", "1"]
@@ -78,7 +78,7 @@ def test_errors_are_those_of_the_command_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is no setting"):
         run("supervised", set={"protocol.clip": float("nan")})
     with pytest.raises(DataError, match="no folder"):
-        bench.load(tmp_path / "nowhere")
+        bench.results(tmp_path / "nowhere")
     assert not (tmp_path / "runs").exists()
 
 

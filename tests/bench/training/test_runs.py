@@ -80,7 +80,9 @@ def run(config: RunConfig, stop_after: tuple[str, int] | None = None, **options:
 
 
 def weights_of(config: RunConfig) -> bytes:
-    return plan(config).folder.weights.read_bytes()
+    """The tensors of the kept network; what the file says beside them, as the scoring, is left out."""
+    state = load_file(plan(config).folder.weights)
+    return b"".join(name.encode() + state[name].numpy().tobytes() for name in sorted(state))
 
 
 def lines_of(folder: RunFolder) -> list[dict[str, Any]]:

@@ -1,0 +1,390 @@
+"""Predicts the images of a folder: read, predict in windows and batches, refine, write.
+
+One thread reads ahead and one writes, so that the network never waits for a disk. C classes, H W the size of
+an image, h w that of a window.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, DataError
+from bench.labels import IGNORE
+from bench.machine import Stop, cores, stoppable
+from bench.ops import crf
+from bench.pool import Pool
+from bench.scoring.inference import Inference, to_tensor
+from bench.scoring.model import Model
+from bench.scoring.multi_scale_crf import check_crf, likely
+from bench.scoring.predictions import Folder, Summary, as_npz, as_overlay, as_png, images_below
+from bench.scoring.tiles import GIB, PROCESS_BYTES, STORED_BYTES, Tile, pixels_at_once, tiles
+from bench.settings.reading import suggest
+from datasets.decode import LARGEST, Picture, image_size
+
+MEMORY = 2.0  # GiB of the process, on the CPU
+LARGE = 2**24  # pixels: a larger image is neither read ahead nor held until it is written
+AHEAD = 2  # images read ahead, and images that wait to be written
+MOST_AT_ONCE = 16  # windows in a batch, on a GPU
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is made of each image. Raises ConfigError for what cannot be."""
+
+    scales: tuple[float, ...] | None = None  # None: as the run was scored
+    flip: bool | None = None
+    crf: str | None = None  # a name of bench.ops.crf.PUBLISHED
+    confidence: float | None = None  # below it, a pixel of the confident mask is 255
+    probabilities: bool = False
+    memory: float | None = None  # GiB; None: `MEMORY`, of a GPU half of what is free
+
+    def __post_init__(self) -> None:
+        if self.scales is not None and not (self.scales and all(0.05 <= scale <= 8 for scale in self.scales)):
+            raise ConfigError("--scales: give factors from 0.05 to 8 with commas between, as in 0.5,1.")
+        if self.crf is not None and self.crf not in crf.PUBLISHED:
+            raise ConfigError(suggest(self.crf, [*crf.PUBLISHED, "none"], "--crf"))
+        if self.confidence is not None and not 0 <= self.confidence <= 1:
+            raise ConfigError(f"--confidence {self.confidence}: give a probability, from 0 to 1.")
+        if self.memory is not None and not 0 < self.memory < float("inf"):
+            raise ConfigError(f"--memory {self.memory}: give GiB, such as 4.")
+
+    @property
+    def kinds(self) -> list[str]:
+        on_request = {"confident": self.confidence is not None, "probabilities": self.probabilities}
+        return ["masks", "overlays", *(kind for kind, asked in on_request.items() if asked)]
+
+    def inference(self, own: Inference) -> Inference:
+        given = {"scales": self.scales, "flip": self.flip}
+        given = {key: value for key, value in given.items() if value is not None}
+        return Inference(own.settings.model_copy(update=given), own.crop)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of the images of a folder."""
+
+    table: Path  # predictions.csv
+    made: int
+    known: int  # were there before
+    failed: Mapping[str, str]  # sentences, by id
+
+
+@dataclass
+class Work:
+    """An image on its way: what is known of it so far."""
+
+    id: str
+    path: Path
+    picture: Picture
+    open_tiles: int
+    ids: np.ndarray  # H W uint8
+    confident: np.ndarray | None
+    probability: np.ndarray | None  # C H W float16
+    counts: np.ndarray  # C int64, pixels of each class
+    sure: float = 0.0  # sum of the confidence over the pixels
+
+    def put(self, tile: Tile, ids: np.ndarray, probability: np.ndarray, confidence: float | None) -> None:
+        """Keep the inner part of a window.
+
+        Args:
+            ids: h w uint8.
+            probability: C h w, or h w: that of the class that `ids` says.
+        """
+        rows, columns = tile.kept_inside
+        there = tile.kept_rows, tile.kept_columns
+        kept = ids[rows, columns]
+        of_class = probability if probability.ndim == 2 else np.take_along_axis(probability, ids[None], 0)[0]
+        sure = of_class[rows, columns]
+        self.ids[there] = kept
+        self.counts += np.bincount(
+            kept.ravel(), minlength=len(self.counts)
+        )  # by window: it makes int64 of all
+        self.sure += float(sure.sum(dtype=np.float64))
+        if self.confident is not None:
+            self.confident[there] = np.where(sure >= confidence, kept, IGNORE)
+        if self.probability is not None:
+            self.probability[(slice(None), *there)] = probability[:, rows, columns]
+        self.open_tiles -= 1
+
+
+def predict(
+    model: Model,
+    images: Path,
+    to: Path,
+    settings: Settings,
+    display: Display,
+    jobs: int | None = None,
+    overwrite: bool = False,
+) -> Done:
+    """Predict all images below a folder and write what is made of them; what is done already is left.
+
+    Args:
+        to: Folder that is written to, see `bench.scoring.predictions`.
+        jobs: Processes of the CRF, the cores by default.
+        overwrite: Make predictions by other weights or settings again.
+
+    Raises:
+        ConfigError: A folder, or a setting, that cannot be; nothing is written then.
+        DataError: There is no image, or a file of others stands where one would be written.
+        Interrupted: Stopped by a signal; the same call goes on.
+    """
+    found = images_below(images)
+    check_crf(settings.crf)
+    folder = Folder(to, settings.kinds, model.classes, model.palette)
+    made_by = {"weights": model.digest, "settings": _recorded(model, settings)}
+    folder.check(images, made_by, list(found), overwrite)
+    folder.begin(made_by)
+    known = folder.done(found)
+    if known:
+        display.say(f"{len(known)} of {len(found)} images are predicted already")
+    open_ = {id: path for id, path in found.items() if id not in known}
+    run = _Run(model, settings, folder, display, jobs or cores())
+    try:
+        with stoppable() as stop:
+            failed = run.all(open_, stop)
+    except BrokenProcessPool as error:
+        raise BenchError(
+            "a process of the CRF was killed, for want of memory perhaps; give fewer --jobs."
+        ) from error
+    finally:
+        run.close()
+        display.stop()
+        table = folder.close(list(found))
+    return Done(table, len(open_) - len(failed), len(known), failed)
+
+
+def _recorded(model: Model, settings: Settings) -> dict[str, object]:
+    """The settings that decide what is written. Of the memory, only the windows depend, by a hair."""
+    inference = settings.inference(model.inference)
+    evaluation = inference.settings.model_dump(mode="json", exclude={"every"})
+    return {
+        **evaluation,
+        "crop": list(inference.crop),
+        "crf": settings.crf,
+        "confidence": settings.confidence,
+        "kinds": settings.kinds,
+    }
+
+
+@dataclass
+class _Run:
+    """One pass over the images."""
+
+    model: Model
+    settings: Settings
+    folder: Folder
+    display: Display
+    jobs: int
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._inference = self.settings.inference(self.model.inference)
+        self._reader, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        self._refiner = Pool(self.jobs, crf.likeliest)  # starts no process before the first image
+        self._writing: deque[Future[None]] = deque()
+        self._said_of_windows = False
+        self._finished = 0
+
+    def close(self) -> None:
+        for pool in (self._reader, self._writer):
+            pool.shutdown(cancel_futures=True)
+        self._refiner.close()
+
+    def all(self, images: Mapping[str, Path], stop: Stop) -> dict[str, str]:
+        self.display.start("predict", len(images))
+        pending: deque[tuple[Work, Tile, Future[np.ndarray] | np.ndarray, np.ndarray]] = deque()
+
+        def deliver(most: int) -> None:
+            while len(pending) > most:
+                work, tile, ids, probability = pending.popleft()
+                labels = ids.result() if isinstance(ids, Future) else ids
+                work.put(tile, labels.astype(np.uint8), probability, self.settings.confidence)
+                if not work.open_tiles:
+                    self._write(work)
+
+        wait = 2 * self.jobs if self.settings.crf else 0
+        for batch in self._batches(images):
+            stop.check()
+            pending.extend(self._predicted(batch))
+            batch.clear()
+            deliver(wait)
+        deliver(0)
+        while self._writing:
+            self._settle()
+        return self.failed
+
+    # Reading ------------------------------------------------------------------------------------------------
+
+    def _batches(self, images: Mapping[str, Path]) -> Iterator[list[tuple[Work, Tile]]]:
+        """Windows of one size, as many as the device takes at once."""
+        held: list[tuple[Work, Tile]] = []
+        for work in self._works(images):
+            try:
+                most = self._most(work)
+            except ConfigError as error:  # this image is too large; others may not be
+                self._fail(work.id, f"{work.path}: {error}")
+                continue
+            found = list(tiles(work.picture.size, most))
+            work.open_tiles = len(found)
+            if len(found) > 1:
+                self._say_windows(work, found)
+            at_once = self._at_once(found[0], most)
+            for tile in found:
+                if held and held[0][1].size != tile.size:
+                    yield held
+                    held = []
+                held.append((work, tile))
+                if len(held) >= at_once:
+                    yield held
+                    held = []
+            del work  # or a large one would be held while the next is read
+        if held:
+            yield held
+
+    def _works(self, images: Mapping[str, Path]) -> Iterator[Work]:
+        """The images in order, read ahead. What cannot be read is kept in `failed`."""
+        waiting = deque(images.items())
+        reading: deque[tuple[str, Path, Future[Picture]]] = deque()
+        while waiting or reading:
+            while waiting and len(reading) < AHEAD:
+                if reading and _pixels(waiting[0][1]) > LARGE:
+                    break
+                id, path = waiting.popleft()
+                reading.append((id, path, self._reader.submit(Picture, path)))
+            id, path, future = reading.popleft()
+            try:
+                picture = future.result()
+            except DataError as error:
+                self._fail(id, str(error))
+                continue
+            del future
+            work = self._work(id, path, picture)
+            del picture
+            yield work
+            del work
+
+    def _work(self, id: str, path: Path, picture: Picture) -> Work:
+        size, settings, classes = picture.size, self.settings, len(self.model.classes)
+        return Work(
+            id,
+            path,
+            picture,
+            open_tiles=0,
+            ids=np.empty(size, np.uint8),
+            confident=None if settings.confidence is None else np.empty(size, np.uint8),
+            probability=np.empty((classes, *size), np.float16) if settings.probabilities else None,
+            counts=np.zeros(classes, np.int64),
+        )
+
+    def _at_once(self, tile: Tile, most: int) -> int:
+        """Windows in a batch. On a CPU, several are no faster than one by one."""
+        fit = most // (tile.size[0] * tile.size[1])
+        return 1 if self.model.device == "cpu" else min(max(fit, 1), MOST_AT_ONCE)
+
+    def _most(self, work: Work) -> int:
+        """Pixels that the network may see at once."""
+        classes, scale = len(self.model.classes), max(self._inference.settings.scales)
+        if self.model.device != "cpu":
+            free = torch.cuda.mem_get_info(self.model.device)[0]
+            memory = self.settings.memory * GIB if self.settings.memory else free / 2
+            return pixels_at_once(memory, 0, classes, scale)
+        memory = (self.settings.memory or MEMORY) * GIB
+        return pixels_at_once(memory, self._held(work), classes, scale)
+
+    def _held(self, work: Work) -> int:
+        """Bytes that are held beside the network's pass. Reckoned, not measured: the same image gets the same
+        windows every time."""
+        height, width = work.picture.size
+        made = (work.ids, work.confident, work.probability)
+        arrays = sum(array.nbytes for array in made if array is not None)
+        weights = sum(tensor.nbytes for tensor in self.model.net.state_dict().values())
+        return PROCESS_BYTES + 2 * weights + STORED_BYTES * height * width + arrays
+
+    def _say_windows(self, work: Work, found: Sequence[Tile]) -> None:
+        if self._said_of_windows:
+            return
+        self._said_of_windows = True
+        (height, width), (rows, columns) = work.picture.size, found[0].size
+        bound = f"{self.settings.memory or MEMORY:.3g} GiB"
+        if self.model.device != "cpu" and not self.settings.memory:
+            bound = "half of the GPU's free memory"
+        self.display.say(
+            f"{work.path.name}, {width}x{height} pixels, does not fit into {bound}: it is predicted in "
+            f"{len(found)} overlapping windows of {columns}x{rows}, and so are others like it; --memory "
+            "changes the bound"
+        )
+
+    # Predicting ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _predicted(
+        self, batch: Sequence[tuple[Work, Tile]]
+    ) -> Iterator[tuple[Work, Tile, Future[np.ndarray] | np.ndarray, np.ndarray]]:
+        shown = [work.picture.part(tile.rows, tile.columns) for work, tile in batch]
+        image = torch.cat([to_tensor(one) for one in shown])
+        image = image.to(self.model.device, memory_format=torch.channels_last)
+        probability: Tensor = self._inference.probability(self.model.net, image)
+        if self.settings.crf is None and not self.settings.probabilities:
+            highest, ids = probability.max(1)  # C times less to move
+            for (work, tile), one, sure in zip(batch, ids.to(torch.uint8).cpu(), highest.cpu(), strict=True):
+                yield work, tile, one.numpy(), sure.numpy()
+            return
+        for (work, tile), rgb, one in zip(batch, shown, probability.cpu().numpy(), strict=True):
+            if self.settings.crf is None:
+                yield work, tile, one.argmax(0), one
+                continue
+            classes, share = likely(one)
+            parameters = crf.PUBLISHED[self.settings.crf]
+            yield work, tile, self._refiner.submit(rgb, share, classes, parameters, False), one
+
+    # Writing ------------------------------------------------------------------------------------------------
+
+    def _write(self, work: Work) -> None:
+        large = work.ids.size > LARGE
+        self._writing.append(self._writer.submit(self._written, replace(work)))
+        work.picture = None  # type: ignore[assignment]  # the copy holds it until it is written
+        while len(self._writing) > (0 if large else AHEAD):
+            self._settle()
+
+    def _fail(self, id: str, why: str) -> None:
+        self.failed[id] = why
+        self.display.say(f"failed: {why}")
+        self._count()
+
+    def _settle(self) -> None:
+        self._writing.popleft().result()
+        self._count()
+
+    def _count(self) -> None:
+        self._finished += 1
+        self.display.update(self._finished)
+
+    def _written(self, work: Work) -> None:
+        palette = self.folder.palette
+        files = {"masks": as_png(work.ids, palette), "overlays": as_overlay(work.picture, work.ids, palette)}
+        if work.confident is not None:
+            files["confident"] = as_png(work.confident, palette)
+        if work.probability is not None:
+            files["probabilities"] = as_npz(work.probability)
+        shares = tuple((work.counts / work.ids.size).tolist())
+        row = Summary(work.id, *work.picture.size, shares, work.sure / work.ids.size)
+        self.folder.add(work.path, files, row)
+
+
+def _pixels(path: Path) -> int:
+    """Of an image, by its header; 0 of one that cannot be read, which reading says."""
+    with suppress(DataError):
+        height, width = image_size(path, LARGEST)
+        return height * width
+    return 0

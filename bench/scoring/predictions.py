@@ -1,0 +1,273 @@
+"""The folder that predictions are written to: which files, what of them is done, and nothing overwritten.
+
+DIR/masks/<id>.png          class ids, the colours of the classes as palette
+DIR/overlays/<id>.jpg       the image with the colours on top
+DIR/confident/<id>.png      the mask with 255 where the network is not sure enough; on request
+DIR/probabilities/<id>.npz  C H W float16; on request
+DIR/predictions.csv         share of each class and mean confidence, a line an image
+DIR/classes.txt             names of the classes: line number, from 0, is the id
+DIR/made.json, made.jsonl   what they were made by, and the digest of each file
+
+<id> is the path of an image below its folder, without its ending.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bench.errors import ConfigError, DataError, plain
+from bench.labels import IGNORE
+from bench.records.atomic import write_atomic, writing
+from bench.records.ledger import Ledger
+from datasets.decode import Picture
+from datasets.encodings import BORDER, colours, ids_of_palette
+from datasets.lookup import PICTURES
+
+ENDINGS = {"masks": ".png", "overlays": ".jpg", "confident": ".png", "probabilities": ".npz"}
+OVERLAY_SIDE = 4096  # pixels: a larger overlay is made smaller, for nobody could look at it
+OVERLAY_SHARE = 0.5  # of the colours over the image
+
+
+def images_below(folder: Path) -> dict[str, Path]:
+    """The pictures anywhere below a folder by id, sorted. Names that begin with a dot are left out.
+
+    Raises:
+        DataError: There is no folder, or no picture.
+        ConfigError: Two pictures have one id, so that their predictions would be one file.
+    """
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}; give the folder that holds the images.")
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.suffix.lower() in PICTURES and not hidden and not path.is_dir():
+            if plain(inside.as_posix()) != inside.as_posix():
+                raise ConfigError(
+                    f"{plain(str(path))}: the name holds characters that cannot be printed; rename the file."
+                )
+            found[inside.with_suffix("").as_posix()].append(path)
+    if not found:
+        raise DataError(f"{folder} holds no images; give a folder with JPEG or PNG files, at any depth.")
+    for id, paths in found.items():
+        if len(paths) > 1:
+            names = " and ".join(path.name for path in paths)
+            raise ConfigError(
+                f"{paths[0].parent} holds {names}, whose predictions would be one file, {id}.png; rename one."
+            )
+    return {id: path for id, (path,) in found.items()}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A line of predictions.csv."""
+
+    image: str
+    height: int
+    width: int
+    shares: tuple[float, ...]  # of each class, 0..1
+    confidence: float  # mean over the pixels, 0..1
+
+
+class Folder:
+    """The files of predictions below one folder.
+
+    Args:
+        kinds: Of `ENDINGS`, what is written.
+    """
+
+    def __init__(self, path: Path, kinds: Sequence[str], classes: Sequence[str], palette: np.ndarray) -> None:
+        self.path, self.kinds, self.classes = path, tuple(kinds), tuple(classes)
+        self.palette = palette_of(palette)
+        self._about, self._table = path / "made.json", path / "predictions.csv"
+        self._ledger = Ledger(path / "made.jsonl")
+        self._rows: dict[str, Summary] = {}
+        self._made = ""
+
+    def files(self, id: str) -> dict[str, Path]:
+        """The files of an image by what a ledger calls them."""
+        return {f"{kind}/{id}": self.path / kind / f"{id}{ENDINGS[kind]}" for kind in self.kinds}
+
+    def check(self, images: Path, made_by: Mapping[str, Any], ids: Sequence[str], overwrite: bool) -> None:
+        """Refuse, before anything is written, what would write into the images, or over files of others.
+
+        Args:
+            images: Folder of the images.
+            made_by: What decides the predictions: weights and settings.
+            overwrite: Take predictions of other weights or settings for none.
+
+        Raises:
+            ConfigError: The folder is inside that of the images, or holds predictions that differ.
+            DataError: A file is there that was not written by `predict`.
+        """
+        place, source = self.path.resolve(), images.resolve()
+        if place.is_relative_to(source):
+            raise ConfigError(
+                f"--to {self.path} lies inside the image folder {images}, so predictions would be taken for "
+                "images the next time; give a folder outside it."
+            )
+        for kind in self.kinds:
+            if source.is_relative_to(place / kind):
+                raise ConfigError(
+                    f"the images lie in {images}, where --to {self.path} would write its {kind}; give "
+                    "another --to."
+                )
+        before = self._made_by()
+        differ = sorted(key for key in {*before, *made_by} if before.get(key) != made_by.get(key))
+        if before and differ and not overwrite:
+            raise ConfigError(
+                f"{self.path} holds predictions by other {' and '.join(differ)}; give another --to, or "
+                "--overwrite to make them again."
+            )
+        for id in ids:
+            for name, path in self.files(id).items():
+                if path.exists() and not self._ledger.knows(name):
+                    raise DataError(
+                        f"{path} is there and was not written by `predict`; give another --to, or move it."
+                    )
+
+    def begin(self, made_by: Mapping[str, Any]) -> None:
+        """Write what the predictions are made by, and forget the numbers of others."""
+        self._made = sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+        if self._made_by() != made_by:
+            with writing(self._table):
+                self._table.unlink(missing_ok=True)
+            write_atomic(self._about, f"{json.dumps(made_by, indent=1)}\n".encode())
+            write_atomic(self.path / "classes.txt", "".join(f"{name}\n" for name in self.classes).encode())
+        self._rows = {row.image: row for row in self._read_table()}
+
+    def done(self, images: Mapping[str, Path]) -> set[str]:
+        """The ids whose files are all there, sound, and of the image as it is now."""
+        found = set()
+        for id, path in images.items():
+            files = self.files(id)
+            if id in self._rows and len(
+                self._ledger.sound(files, dict.fromkeys(files, self._of(path)))
+            ) == len(files):
+                found.add(id)
+        return found
+
+    def add(self, image: Path, files: Mapping[str, bytes], row: Summary) -> None:
+        """Write what was made of an image, by kind; its line of the table last. Raises WriteError."""
+        for name, path in self.files(row.image).items():
+            data = files[name.partition("/")[0]]
+            # First, so that a file is known for ours however this ends; until it is whole it is not sound.
+            self._ledger.add(name, sha256(data).hexdigest(), self._of(image))
+            write_atomic(path, data)
+        self._rows[row.image] = row
+        new = not self._table.exists()
+        with writing(self._table), open(self._table, "a", newline="") as file:
+            file.write(self._as_csv([row], head=new))
+
+    def _of(self, image: Path) -> str:
+        """What the files of an image are made of: weights, settings, and the image by size and time."""
+        seen = image.stat()
+        return f"{self._made}-{seen.st_size}-{seen.st_mtime_ns}"
+
+    def close(self, ids: Sequence[str]) -> Path:
+        """Write the table once more, by image; answers where it is."""
+        rows = [self._rows[id] for id in ids if id in self._rows]
+        write_atomic(self._table, self._as_csv(rows, head=True).encode())
+        return self._table
+
+    def _made_by(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._about.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def _columns(self) -> list[str]:
+        shares = [f"share_{plain(name)}" for name in self.classes]
+        return ["image", "height", "width", *shares, "mean_confidence"]
+
+    def _as_csv(self, rows: Sequence[Summary], head: bool) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if head:
+            writer.writerow(self._columns)
+        for row in rows:
+            numbers = (f"{value:.6f}" for value in (*row.shares, row.confidence))
+            writer.writerow([row.image, row.height, row.width, *numbers])
+        return text.getvalue()
+
+    def _read_table(self) -> list[Summary]:
+        try:
+            lines = list(csv.reader(io.StringIO(self._table.read_text(), newline="")))
+        except (OSError, ValueError, csv.Error):
+            return []
+        found = []
+        for cells in lines[1:] if lines[:1] == [self._columns] else []:
+            try:
+                image, height, width, *shares, confidence = cells
+                numbers = tuple(map(float, shares))
+                row = Summary(image, int(height), int(width), numbers, float(confidence))
+            except ValueError:  # torn by a kill: the image is predicted again
+                continue
+            if len(row.shares) == len(self.classes):
+                found.append(row)
+        return found
+
+
+# Pictures ---------------------------------------------------------------------------------------------------
+
+
+def palette_of(table: np.ndarray) -> np.ndarray:
+    """256 3 uint8, the palette of masks: the colours of the classes C 3 where masks with them are read back
+    as they are, else those of VOC; 255 has the border's."""
+    for colour in (table, colours(len(table))):
+        palette = np.zeros((256, 3), np.uint8)
+        palette[: len(colour)] = colour
+        palette[IGNORE] = BORDER
+        used = np.append(np.arange(len(colour)), IGNORE).astype(np.uint8)
+        try:
+            if ids_of_palette(Path("mask"), palette, used, len(colour), None) is None:
+                return palette
+        except DataError:
+            continue
+    raise AssertionError("the colours of VOC number themselves")
+
+
+def as_png(ids: np.ndarray, palette: np.ndarray) -> bytes:
+    """A PNG with a palette, 256 3 uint8, of class ids, H W uint8."""
+    height, width = ids.shape
+    picture = Image.frombuffer("P", (width, height), np.ascontiguousarray(ids), "raw", "P", 0, 1)
+    picture.putpalette(palette.tobytes())
+    file = io.BytesIO()
+    picture.save(file, "PNG", compress_level=3)  # half the time of 6, and a tenth larger
+    return file.getvalue()
+
+
+def as_overlay(picture: Picture, ids: np.ndarray, palette: np.ndarray) -> bytes:
+    """A JPEG of the image with the colours of its classes on top."""
+    small = picture.reduced(OVERLAY_SIDE)
+    height, width = small.shape[:2]
+    if (height, width) != ids.shape:
+        rows, columns = (
+            ((np.arange(new) + 0.5) * old / new).astype(int)
+            for new, old in zip((height, width), ids.shape, strict=True)
+        )
+        ids = ids[rows[:, None], columns]
+    blended = Image.blend(Image.fromarray(small), Image.fromarray(palette[ids]), OVERLAY_SHARE)
+    file = io.BytesIO()
+    blended.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def as_npz(probability: np.ndarray) -> bytes:
+    """An archive whose array `probabilities` is C H W float16."""
+    file = io.BytesIO()
+    np.savez_compressed(file, probabilities=probability)
+    return file.getvalue()

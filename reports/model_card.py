@@ -1,0 +1,158 @@
+"""The card of an exported model, MODEL.md: what it was trained on and how good it is, from the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.records.folders import RunFolder
+from bench.records.index import find_results
+from bench.records.schema import Result
+from reports.groups import comparable
+from reports.statistics import Summary, summarise
+
+CODE_LICENCE = "Apache-2.0"
+UNKNOWN = "not recorded: the file was exported without the folder of its run."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is known of the file itself."""
+
+    name: str  # of the ONNX file
+    digest: str  # its SHA-256
+    weights_digest: str  # SHA-256 of weights.safetensors
+    opset: int
+    image: str  # name of the input
+    logits: str  # name of the output
+    classes: tuple[str, ...]
+    encoder_licence: str  # a sentence
+
+
+def model_card(exported: Exported, folder: RunFolder | None, result: Result | None) -> str:
+    """The text of MODEL.md.
+
+    Args:
+        folder: Of the run; None where a bare weights file was exported.
+        result: Of that run.
+    """
+    parts = [f"# {exported.name}", _what(exported, result), "## How to load it", _load(exported)]
+    parts += ["## What it was trained on", UNKNOWN if result is None else _trained_on(result)]
+    parts += ["## How good it is", UNKNOWN]
+    if result is not None and folder is not None:
+        parts[-1] = _scores(result, _siblings(folder, result))
+    parts += ["## Licences", _licences(exported)]
+    made = [] if result is None or folder is None else _made(folder, result)
+    rows = [*made, f"- SHA-256 of weights.safetensors: `{exported.weights_digest}`"]
+    parts += ["## How it was made", "\n".join([*rows, f"- SHA-256 of {exported.name}: `{exported.digest}`"])]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(exported: Exported, result: Result | None) -> str:
+    of = "" if result is None else f", trained by `{result.method}` on `{result.dataset}`"
+    names = ", ".join(f"{id} {name}" for id, name in enumerate(exported.classes))
+    return (
+        f"Semantic segmentation into {len(exported.classes)} classes{of}. ONNX, opset {exported.opset}. Input "
+        f"`{exported.image}`: 1 3 H W float, RGB in 0..1, any height and width; normalising is inside. Output "
+        f"`{exported.logits}`: 1 C H W.\n\nClasses by id: {names}."
+    )
+
+
+def _load(exported: Exported) -> str:
+    return f"""```python
+import numpy as np, onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("{exported.name}")
+image = np.asarray(Image.open("photo.jpg").convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+ids = session.run(None, {{"{exported.image}": image}})[0][0].argmax(0)  # H W, the class of each pixel
+```"""
+
+
+def _trained_on(result: Result) -> str:
+    protocol, counts = result.config["protocol"], result.images
+    network = protocol.get("network", {})
+    given = [
+        f"{counts[kind]} with {what}"
+        for kind, what in (("pixel", "masks"), ("tags", "image tags"), ("none", "nothing"))
+        if counts.get(kind)
+    ]
+    opened = counts.get("opened")
+    lines = [
+        f"- data set `{result.dataset}`, split `{result.split}`: images {', '.join(given)}",
+        *([f"- masks that were opened to choose thresholds: {opened}"] if opened else []),
+        f"- scored on {counts.get('eval', 0)} images, whose masks nothing learned from",
+        f"- method `{result.method}` (version {result.method_version}), seed {result.seed}",
+        f"- protocol `{result.protocol}` ({result.protocol_hash}): {result.steps} steps, crops of "
+        f"{protocol['crop'][0]}x{protocol['crop'][1]}, {protocol.get('views', 'published')} views",
+        f"- network: {network.get('encoder')} with {network.get('decoder')}, encoder weights "
+        f"`{network.get('weights', 'none')}`",
+    ]
+    if result.config.get("tags", "given") != "given":
+        lines.append("- its tags were dealt out anew among the images: a control, not for use")
+    return "\n".join(lines)
+
+
+def _siblings(folder: RunFolder, result: Result) -> list[Result]:
+    """The runs of the same row of the table, by seed: the other seeds lie beside this run."""
+    here = folder.path.resolve()
+    groups = comparable(find_results(here.parent))
+    for group in groups:
+        for row in group.rows:
+            for runs in row.runs.values():
+                if any(run.folder == here for run in runs.values()):
+                    return [runs[seed].result for seed in sorted(runs)]
+    return [result]
+
+
+def _scores(result: Result, siblings: Sequence[Result]) -> str:
+    seeds = ", ".join(str(one.seed) for one in siblings)
+    lines = [
+        f"IoU in percent: of this model, and mean ± spread (standard deviation) over the seeds {seeds} "
+        f"(n = {len(siblings)}) of the same settings.",
+        "",
+        "| class | this model | over seeds |",
+        "|---|---|---|",
+    ]
+    for k, name in enumerate(result.classes):
+        values = [one.predictor.iou[k] for one in siblings]
+        known = [value for value in values if value is not None]
+        own = result.predictor.iou[k]
+        shown = "missing" if own is None else f"{100 * own:.1f}"
+        safe = name.replace("|", "\\|")
+        lines.append(f"| {safe} | {shown} | {_shown(summarise(known)) if known else 'missing'} |")
+    miou = summarise([one.predictor.miou for one in siblings])
+    lines.append(f"| **mIoU** | **{100 * result.predictor.miou:.1f}** | **{_shown(miou)}** |")
+    lines += ["", "`missing`: no scored mask holds the class. The last weights are scored, not the best."]
+    return "\n".join(lines)
+
+
+def _shown(summary: Summary) -> str:
+    spread = "" if summary.spread is None else f" ± {100 * summary.spread:.1f}"
+    return f"{100 * summary.mean:.1f}{spread}"
+
+
+def _licences(exported: Exported) -> str:
+    return (
+        f"- code: {CODE_LICENCE}\n- weights the encoder started from: {exported.encoder_licence}\n- the images "
+        "and masks have terms of their own, which may bind what is learned from them"
+    )
+
+
+def _made(folder: RunFolder, result: Result) -> list[str]:
+    starts = folder.read_starts()
+    commit = starts[-1].commit if starts else None
+    lines = [f"- run `{result.dataset}/{result.split}/{result.method}/{result.seed}-{result.run_id}`"]
+    if commit:
+        state = " with uncommitted changes" if starts[-1].git and starts[-1].git.dirty else ""
+        lines.append(f"- commit `{commit}`{state}")
+    if starts and (torch := starts[-1].versions.get("torch")):
+        lines.append(f"- torch {torch}")
+    if result.weights_digest:
+        lines.append(f"- SHA-256 of the encoder's weights: `{result.weights_digest}`")
+    return lines
+
+
+def card_beside(file: Path) -> Path:
+    return file.with_name("MODEL.md")

@@ -1,0 +1,464 @@
+"""A folder of images in, predictions out: by hand, in windows and batches, stopped and gone on with, refused."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+from bench.display import Display
+from bench.errors import BenchError, ConfigError, DataError, Interrupted
+from bench.machine import Stop
+from bench.networks import exported
+from bench.networks.segmenter import Segmenter
+from bench.ops import crf
+from bench.pipeline import run as run_plan
+from bench.plan import plan
+from bench.randomness import torch_seeded
+from bench.scoring import predict as room
+from bench.scoring.against import open_labels, score_against
+from bench.scoring.alone import SMALLEST
+from bench.scoring.inference import to_tensor
+from bench.scoring.model import Model, load
+from bench.scoring.multi_scale_crf import likely
+from bench.scoring.predict import Done, Settings, predict
+from bench.scoring.predictions import as_png, images_below, palette_of
+from bench.settings.schema import Evaluation, RunConfig
+from datasets.cityscapes import CLASSES as CITYSCAPES
+from datasets.decode import read_image, read_mask
+from datasets.encodings import BORDER, colours
+from datasets.folder import Folder
+from datasets.splits import Split
+from datasets.splits_make import write_split
+
+GREY, BRIGHT, DARK = 110, 230, 20
+CLASSES = ("background", "square", "stripe")
+PLAIN = Settings()
+
+
+class ByBrightness(nn.Module):
+    """Bright is class 1, dark is class 2, grey is class 0; each pixel by itself."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        grey = 8 * (image.mean(1) - 0.43)
+        return torch.stack([torch.full_like(grey, 0.5), grey, -grey], 1)
+
+
+class Quiet(Display):
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    with torch_seeded(0, "weights"):
+        net = Segmenter(SMALLEST, 3)
+    about = exported.About(
+        classes=CLASSES, network=SMALLEST, evaluation=Evaluation(), crop=(32, 32), alone=True
+    )
+    path.write_bytes(exported.to_bytes(net, about))
+    return path
+
+
+@pytest.fixture
+def model(weights: Path) -> Model:
+    """By brightness, so that every answer is known."""
+    return replace(load(weights, "cpu"), net=ByBrightness())  # type: ignore[arg-type]
+
+
+def scene(size: tuple[int, int] = (24, 40)) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its classes: a bright square and a dark bar on grey."""
+    mask = np.zeros(size, np.uint8)
+    mask[4:12, 6:18] = 1
+    mask[16:20, :] = 2
+    return np.repeat(np.array([GREY, BRIGHT, DARK], np.uint8)[mask][..., None], 3, 2), mask
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Images in sub folders, with spaces, dots, capitals and letters of any script."""
+    folder = tmp_path / "photos"
+    (folder / "a b" / "ü").mkdir(parents=True)
+    for name in ("one.png", "a b/two.x.PNG", "a b/ü/drei.png"):
+        Image.fromarray(scene()[0]).save(folder / name, "PNG")
+    (folder / ".hidden.png").write_bytes(b"")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def made(
+    model: Model, photos: Path, to: Path, settings: Settings = PLAIN, **more: bool
+) -> tuple[Done, list[str]]:
+    display = Quiet()
+    return predict(model, photos, to, settings, display, jobs=1, **more), display.said
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+# What is written --------------------------------------------------------------------------------------------
+
+
+def test_masks_overlays_and_the_table_are_right(model: Model, photos: Path, tmp_path: Path) -> None:
+    done, _ = made(model, photos, tmp_path / "out")
+    image, mask = scene()
+    assert (done.made, done.known, done.failed) == (3, 0, {})
+    for id in ("one", "a b/two.x", "a b/ü/drei"):
+        with Image.open(tmp_path / "out" / "masks" / f"{id}.png") as picture:
+            assert picture.mode == "P" and np.array_equal(np.array(picture), mask)
+            palette = np.array(picture.getpalette()).reshape(-1, 3)
+        assert np.array_equal(palette[:3], colours(3)) and tuple(palette[255]) == BORDER
+        overlay = read_image(tmp_path / "out" / "overlays" / f"{id}.jpg").astype(int)
+        assert abs(overlay - (image.astype(int) + colours(3)[mask]) / 2).mean() < 6
+    rows = list(csv.DictReader(open(done.table)))
+    assert [row["image"] for row in rows] == ["a b/two.x", "a b/ü/drei", "one"]
+    expected = model.predict(image).probabilities.max(0).mean()
+    for row in rows:
+        assert (row["height"], row["width"]) == ("24", "40")
+        assert [float(row[f"share_{name}"]) for name in CLASSES] == [
+            pytest.approx((mask == k).mean(), abs=1e-6) for k in range(3)
+        ]
+        assert float(row["mean_confidence"]) == pytest.approx(expected, abs=1e-5)
+    assert (tmp_path / "out" / "classes.txt").read_text() == "background\nsquare\nstripe\n"
+
+
+def test_probabilities_and_unsure_pixels_on_request(model: Model, photos: Path, tmp_path: Path) -> None:
+    made(model, photos, tmp_path / "out", Settings(confidence=0.9, probabilities=True))
+    ids, probabilities = model.predict(photos / "one.png")
+    sure = probabilities.max(0) >= 0.9
+    assert 0 < sure.mean() < 1
+    found = read_mask(tmp_path / "out" / "confident" / "one.png", (24, 40), 3)
+    assert np.array_equal(found, np.where(sure, ids, 255))
+    with np.load(tmp_path / "out" / "probabilities" / "one.npz") as archive:
+        kept = archive["probabilities"]
+    assert kept.dtype == np.float16 and kept.shape == (3, 24, 40)
+    assert np.array_equal(kept, probabilities.astype(np.float16))
+
+
+@pytest.mark.parametrize("settings", [PLAIN, Settings(confidence=0.9, probabilities=True)])
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_windows_and_batches_change_nothing_of_a_network_that_sees_one_pixel(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings, at_once: int
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        size = (100, 170) if number != 2 else (20, 30)
+        Image.fromarray(scene(size)[0]).save(folder / f"{number}.png")
+    whole, _ = made(model, folder, tmp_path / "whole", settings)
+    monkeypatch.setattr(room, "pixels_at_once", lambda *_: 64 * 64)
+    monkeypatch.setattr(room._Run, "_at_once", lambda *_: at_once)
+    parts, said = made(model, folder, tmp_path / "parts", settings)
+    assert (whole.made, parts.made) == (5, 5)
+    assert any("overlapping windows of 64x64" in line for line in said)
+    before, after = contents(tmp_path / "whole"), contents(tmp_path / "parts")
+    for name in ("made.jsonl", "predictions.csv"):  # times; sums in another order
+        assert before.pop(name) and after.pop(name)
+    assert before == after
+
+
+def test_scales_and_flip_are_those_of_scoring(weights: Path, photos: Path, tmp_path: Path) -> None:
+    model = load(weights, "cpu")
+    settings = Settings(scales=(0.5, 1.0), flip=True, probabilities=True)
+    made(model, photos, tmp_path / "out", settings)
+    inference = settings.inference(model.inference)
+    assert inference.settings.scales == (0.5, 1.0) and inference.settings.flip
+    with torch.no_grad():
+        wanted = inference.probability(model.net, to_tensor(read_image(photos / "one.png")))[0].numpy()
+    with np.load(tmp_path / "out" / "probabilities" / "one.npz") as archive:
+        assert np.abs(archive["probabilities"] - wanted).max() < 1e-3
+
+
+def test_the_crf_refines_masks_and_leaves_probabilities(model: Model, photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pydensecrf")
+    noisy = np.clip(scene()[0] + np.random.default_rng(0).normal(0, 40, (24, 40, 1)), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(photos / "one.png")
+    made(model, photos, tmp_path / "plain", Settings(probabilities=True))
+    made(model, photos, tmp_path / "crf", Settings(probabilities=True, crf="deeplab"))
+    before, after = contents(tmp_path / "plain"), contents(tmp_path / "crf")
+    assert before["probabilities/one.npz"] == after["probabilities/one.npz"]
+    probability = model.predict(noisy).probabilities
+    classes, share = likely(probability)
+    wanted = crf.likeliest(noisy, share, classes, crf.PUBLISHED["deeplab"], False)
+    found = read_mask(tmp_path / "crf" / "masks" / "one.png", None, 3)
+    assert np.array_equal(found, wanted) and before["masks/one.png"] != after["masks/one.png"]
+    (row,) = [
+        row for row in csv.DictReader(open(tmp_path / "crf" / "predictions.csv")) if row["image"] == "one"
+    ]
+    of_the_mask = np.take_along_axis(probability, found[None].astype(int), 0)
+    assert float(row["mean_confidence"]) == pytest.approx(of_the_mask.mean(), abs=1e-5)
+
+
+# A mask is read back as it is -------------------------------------------------------------------------------
+
+TABLES = st.integers(2, 40).flatmap(
+    lambda n: st.one_of(
+        st.permutations(list(map(tuple, colours(n).tolist()))),
+        st.lists(st.tuples(*[st.integers(0, 255)] * 3), min_size=n, max_size=n),
+        st.lists(st.integers(0, 255).map(lambda v: (v, v, v)), min_size=n, max_size=n),
+    )
+)
+
+
+@given(TABLES, st.data())
+def test_a_mask_with_any_palette_is_read_back(
+    tmp_path_factory: pytest.TempPathFactory, table: Sequence[tuple[int, int, int]], data: st.DataObject
+) -> None:
+    ids = st.sampled_from([*range(len(table)), 255])
+    mask = np.array(data.draw(st.lists(ids, min_size=6, max_size=6)), np.uint8).reshape(2, 3)
+    path = tmp_path_factory.mktemp("mask") / "mask.png"
+    path.write_bytes(as_png(mask, palette_of(np.array(table, np.uint8))))
+    assert np.array_equal(read_mask(path, (2, 3), len(table)), mask)
+
+
+def test_colours_that_are_read_back_are_kept() -> None:
+    table = np.array([colour for _, _, colour in CITYSCAPES], np.uint8)
+    assert np.array_equal(palette_of(table)[: len(table)], table)
+    swapped = colours(4)[[1, 0, 2, 3]]
+    assert np.array_equal(palette_of(swapped)[:4], colours(4))
+
+
+# Stopped, and gone on with ----------------------------------------------------------------------------------
+
+
+def test_what_is_done_is_not_made_again(model: Model, photos: Path, tmp_path: Path) -> None:
+    made(model, photos, tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "masks").rglob("*.png")}
+    table = (tmp_path / "out" / "predictions.csv").read_bytes()
+    done, said = made(model, photos, tmp_path / "out")
+    assert (done.made, done.known) == (0, 3) and "3 of 3 images are predicted already" in said
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == table
+
+
+@pytest.mark.parametrize("what", ["mask gone", "mask damaged", "other image", "line of the table torn"])
+def test_what_is_not_sound_is_made_again(model: Model, photos: Path, tmp_path: Path, what: str) -> None:
+    made(model, photos, tmp_path / "out")
+    expected = contents(tmp_path / "out")
+    mask, table = tmp_path / "out" / "masks" / "one.png", tmp_path / "out" / "predictions.csv"
+    if what == "mask gone":
+        mask.unlink()
+    elif what == "mask damaged":
+        mask.write_bytes(mask.read_bytes()[:-20])
+    elif what == "other image":
+        Image.fromarray(255 - scene((24, 41))[0]).save(photos / "one.png")
+    else:
+        table.write_bytes(table.read_bytes()[:-30])
+    done, _ = made(model, photos, tmp_path / "out")
+    assert (done.made, done.known) == (1, 2)
+    if what == "other image":
+        assert read_mask(mask, (24, 41), 3).shape == (24, 41)
+    else:
+        assert contents(tmp_path / "out")["predictions.csv"] == expected["predictions.csv"]
+        assert contents(tmp_path / "out")["masks/one.png"] == expected["masks/one.png"]
+
+
+def test_other_weights_or_settings_are_said_and_made_again_on_request(
+    model: Model, photos: Path, tmp_path: Path
+) -> None:
+    made(model, photos, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    other = replace(model, digest="0" * 64)
+    with pytest.raises(
+        ConfigError, match="holds predictions by other weights; give another --to, or --overwr"
+    ):
+        made(other, photos, tmp_path / "out")
+    with pytest.raises(ConfigError, match="by other settings;"):
+        made(model, photos, tmp_path / "out", Settings(flip=True))
+    assert contents(tmp_path / "out") == before
+    done, _ = made(other, photos, tmp_path / "out", overwrite=True)
+    assert (done.made, done.known) == (3, 0)
+    assert made(other, photos, tmp_path / "out")[0].known == 3
+
+
+def test_a_stop_leaves_what_is_whole_and_goes_on(
+    model: Model, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = []
+
+    def check(stop: Stop) -> None:
+        checks.append(stop)
+        if len(checks) == 3:
+            stop.signal = signal.SIGTERM
+            raise Interrupted("stopped by SIGTERM")
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(Stop, "check", check)
+        made(model, photos, tmp_path / "out")
+    done, _ = made(model, photos, tmp_path / "out")
+    assert done.known + done.made == 3 and done.made >= 1
+    assert made(model, photos, tmp_path / "out")[0].known == 3
+
+
+def test_a_broken_image_is_named_and_the_others_are_made(model: Model, photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"no image")
+    (photos / "other.tif").write_bytes(b"II*\0")
+    done, said = made(model, photos, tmp_path / "out")
+    assert done.made == 3 and set(done.failed) == {"broken", "other"}
+    assert any("broken.jpg cannot be decoded" in line for line in said)
+    assert len(list(csv.reader(open(done.table)))) == 4
+
+
+# What is refused, before anything is written ----------------------------------------------------------------
+
+
+def clash(photos: Path, out: Path) -> tuple[Path, Path]:
+    Image.fromarray(scene()[0]).save(photos / "one.jpg")
+    return photos, out
+
+
+def own_masks(photos: Path, out: Path) -> tuple[Path, Path]:
+    shutil.copytree(photos, out / "masks")
+    return photos, out
+
+
+REFUSED: dict[str, tuple[Callable[[Path, Path], tuple[Path, Path]], type[BenchError], str]] = {
+    "to is the folder": (lambda photos, out: (photos, photos), ConfigError, "lies inside the image folder"),
+    "to is inside": (
+        lambda photos, out: (photos, photos / "out"),
+        ConfigError,
+        "lies inside the image folder",
+    ),
+    "images among masks": (
+        lambda photos, out: (shutil.copytree(photos, out / "masks" / "x"), out),
+        ConfigError,
+        "would write its masks",
+    ),
+    "two images, one mask": (
+        clash,
+        ConfigError,
+        r"holds one\.jpg and one\.png, whose predictions would be one",
+    ),
+    "masks of others": (own_masks, DataError, r"drei\.png is there and was not written by `predict`"),
+    "no folder": (lambda photos, out: (photos / "nowhere", out), DataError, "no folder .*nowhere"),
+    "no image": (lambda photos, out: (photos / "empty", out), DataError, "holds no images"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_is_a_sentence_and_nothing_is_written(
+    model: Model, photos: Path, tmp_path: Path, what: str
+) -> None:
+    (photos / "empty").mkdir()
+    arrange, kind, sentence = REFUSED[what]
+    images, to = arrange(photos, tmp_path / "out")
+    before = contents(tmp_path)
+    with pytest.raises(kind, match=sentence):
+        made(model, images, to)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"scales": ()}, "--scales"),
+        ({"scales": (0.0,)}, "--scales"),
+        ({"crf": "deeplap"}, "did you mean 'deeplab'"),
+        ({"confidence": 90.0}, "--confidence 90.0"),
+        ({"memory": 0.0}, "--memory"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Settings(**settings)  # type: ignore[arg-type]
+
+
+def test_an_image_too_large_for_the_memory_fails_alone(model: Model, photos: Path, tmp_path: Path) -> None:
+    done, said = made(model, photos, tmp_path / "out", Settings(memory=0.1))
+    assert set(done.failed) == set(images_below(photos)) and "--memory 0.1 is too little" in said[0]
+
+
+# Against labels ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def truth(photos: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "truth"
+    (folder / "a b").mkdir(parents=True)
+    for name in ("one", "a b/two.x"):
+        Image.fromarray(scene()[1]).save(folder / f"{name}.png")
+    return folder
+
+
+def test_masks_are_scored_by_the_names_of_classes(
+    photos: Path, truth: Path, tmp_path: Path, model: Model
+) -> None:
+    made(model, photos, tmp_path / "out")
+    masks = {id: tmp_path / "out" / "masks" / f"{id}.png" for id in images_below(photos)}
+    labels = open_labels(truth, CLASSES, list(masks))
+    assert "no classes.txt" in labels.notes[0]
+    score, images, wrong = score_against(labels, masks, 3)
+    assert (score.miou, images, wrong) == (1.0, 2, [])
+    # The same masks with other numbers, and a class that the model has not.
+    (truth / "classes.txt").write_text("stripe\nbackground\nhouse\nsquare\n")
+    other = np.array([1, 3, 0], np.uint8)[scene()[1]]
+    other[0, :10] = 2
+    Image.fromarray(other).save(truth / "one.png")
+    (truth / "a b" / "two.x.png").unlink()
+    labels = open_labels(truth, CLASSES, list(masks))
+    assert labels.notes == ("not scored, since the model has no such class: house",)
+    score, images, _ = score_against(labels, masks, 3)
+    assert (score.miou, images) == (1.0, 1)
+    Image.fromarray(np.full((24, 40), 4, np.uint8)).save(truth / "one.png")
+    with pytest.raises(DataError, match="holds the ids 4"):
+        score_against(labels, masks, 3)
+
+
+def test_labels_that_cannot_be_scored_are_refused(photos: Path, truth: Path, tmp_path: Path) -> None:
+    ids = list(images_below(photos))
+    with pytest.raises(DataError, match="no folder"):
+        open_labels(tmp_path / "nowhere", CLASSES, ids)
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match="holds no mask of these images"):
+        open_labels(tmp_path / "bare", CLASSES, ids)
+    (truth.parent / "classes.txt").write_text("road\ncar\n")
+    with pytest.raises(DataError, match=r"classes\.txt and the model have no class in common \(road, car; "):
+        open_labels(truth, CLASSES, ids)
+
+
+# The loop ---------------------------------------------------------------------------------------------------
+
+
+def test_confident_predictions_are_labels_of_a_folder_of_ones_own(
+    tiny_config: Callable[..., RunConfig], tiny_root: Path, tmp_path: Path
+) -> None:
+    """Autolabel: train on few, predict the rest, train on that."""
+    first = tiny_config("supervised", "protocol.steps=12", "protocol.optimizer.lr=0.02")
+    run_plan(plan(first), Quiet())
+    model = load(plan(first).folder.path, "cpu")
+    mine = tmp_path / "data" / "mine"
+    shutil.copytree(tiny_root / "tinyset" / "images", mine / "images")
+    done, _ = made(model, mine / "images", tmp_path / "out", Settings(confidence=0.5))
+    assert done.made == 20
+    shutil.copytree(tmp_path / "out" / "confident", mine / "labels")
+    shutil.copy(tmp_path / "out" / "classes.txt", mine)
+    lists = {name: Folder(tiny_root / "tinyset", "tinyset").ids(name) for name in ("train", "test")}
+    for name, ids in lists.items():
+        (mine / f"{name}.txt").write_text("".join(f"{id}\n" for id in ids))
+    data = Folder(mine, "mine")
+    assert 0 < np.mean([(data.mask(id) == 255).mean() for id in lists["train"]]) < 1
+    split = Split("mine", "full", pixel=lists["train"], tags=(), none=(), eval=lists["test"])
+    write_split(mine / "splits" / "full", split, {"rule": "all"})
+    second = tiny_config("supervised", f"machine.data_root={mine.parent}", dataset="mine", split="full")
+    result = run_plan(plan(second), Quiet())
+    assert result.images["pixel"] == 16 and result.classes == list(CLASSES)
+    assert model.classes == load(plan(second).folder.path, "cpu").classes
