@@ -5,6 +5,7 @@ Needs no torch until a device is chosen.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import resource
@@ -129,6 +130,17 @@ def _quota_v2() -> tuple[int, int]:
 def _quota_v1() -> tuple[int, int]:
     quota, period = (int((CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
     return quota, period
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what a step frees for the next one, not give it back to the system: a step of
+    the CPU would pay for thousands of page faults. Nothing happens where that library is not glibc."""
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: no block of its own for a tensor below 1 GiB
+        library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
+    except (OSError, AttributeError):
+        pass
 
 
 # Signals ----------------------------------------------------------------------------------------------------

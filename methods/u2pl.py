@@ -13,8 +13,9 @@ Built from the paper; where paper and released code differ, and what was chosen:
 - alpha falls with the step, not with the epoch. The threshold is that of the rank's own batch (the author, in
   discussion 151 of the code's repository).
 - 256 anchors with 50 negatives each: the code's numbers, which the author confirmed (discussion 107). The
-  anchors of a class choose theirs from one sample of `negative_pool` keys, so each anchor's are still uniform
-  over the queue, and 512 vectors per class are moved instead of 12 800.
+  anchors of a class form as many groups as `negative_pool` keys suffice for, and those of a group share their
+  negatives: each anchor's are still uniform over the queue, and 400 vectors per class are moved instead of
+  12 800.
 - Only `queue_keys` pixels per class, drawn at random, enter a queue in a step. With all of them the published
   queues would be filled anew every step.
 - Every class present counts once, whatever the number of classes of the data set.
@@ -88,7 +89,10 @@ class Shared(Knobs):
     anchors: int = Field(256, ge=1, le=100_000, description="per class and step (code; the paper says 50)")
     negatives: int = Field(50, ge=1, le=100_000, description="per anchor (code; the paper says 256)")
     negative_pool: int = Field(
-        512, ge=1, le=1_000_000, description="keys per class and step from which the anchors choose (ours)"
+        400,
+        ge=1,
+        le=1_000_000,
+        description="keys drawn per class and step, at most; groups of anchors share them (ours)",
     )
     temperature: float = Field(
         0.5, ge=1e-3, le=1e3, description="by which the cosines are divided (tau, Tab. A1)"
@@ -167,6 +171,7 @@ class Family(Method):
     """What all methods of this family have: the teacher, a warm-up on labels alone, the student's box."""
 
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    version = 2  # groups of anchors share their negatives
     # The boxes of `cutmix`, the baseline: half the area, sides log-uniform (the code draws the width
     # uniformly).
     views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))
@@ -296,8 +301,8 @@ class U2PL(Family):
 
     def targets(self, probability: Tensor, unlabeled: Stream, box: Tensor) -> Targets:
         """Pseudo-labels (Eq. 5) and how sure they are: the entropy of the prediction, B C H W."""
-        probability, valid = mix(probability, box), mix(unlabeled.valid, box)
-        return Targets(probability.max(1).indices, pixel_entropy(probability), valid)
+        said = probability.max(1).indices, pixel_entropy(probability), unlabeled.valid
+        return Targets(*(mix(x, box) for x in said))
 
     def source(self, said: Targets, split: Partition, alpha: float) -> Tensor:
         """B H W bool, the pixels that may be negative keys: the unreliable ones, but for an ablation."""

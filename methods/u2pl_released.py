@@ -37,13 +37,13 @@ from torch import Tensor, cat
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.contract import IGNORE, Batch, Progress
-from bench.ops.contrast import class_means, draw, info_nce, pixels
+from bench.ops.contrast import class_means, draw, group_count, info_nce, pixels
 from bench.ops.entropy import partition, pixel_entropy, surest
 from bench.ops.health import share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.negatives import ranks, unlabeled_negatives
-from bench.ops.queues import Queues, sample_keys
+from bench.ops.queues import Queues, sample_keys, take
 from bench.ops.teacher import Teacher
 from methods.u2pl import Family, Shared
 
@@ -117,25 +117,25 @@ class U2PLReleased(Family):
             low, high: N C bool, the surest and the unreliable pixels among those of each class.
             labeled: How many of the N are labeled; they come first.
         """
-        hp, classes = self.hp, p.shape[1]
+        hp = self.hp
         rank = ranks(p)
         confused = (rank[:labeled] < hp.rank_low) & ~low[:labeled]
         unlikely = unlabeled_negatives(rank[labeled:], high[labeled:].any(1), hp.rank_low, hp.rank_high)
         negative = high & cat([confused, unlikely])  # A1
         order = torch.rand(len(p), generator=at.generator("keys"), device=at.device).argsort()
         index, meant = sample_keys(negative[order], hp.queue_keys)
-        added = self.queues.push(self.teacher.project(keys[order[index]]), meant)
+        added = self.queues.push(self.teacher.project(take(keys, order[index])), meant)
 
         # A2: place i holds the anchors and the prototype of class i, and the queue of the i-th valid class.
         valid = low.any(0)  # C
         queue = (~valid).byte().argsort(stable=True)  # C
         mask = (low & (p > hp.anchor_confidence)).t()  # C N
         mean = self.teacher.project(class_means(keys, low.t()))  # A4
-        anchor = self.net.project(z[draw(mask, hp.anchors, at.generator("anchors"))])  # C M D
-        stored = self.queues.draw(hp.negative_pool, at.generator("negatives"))[queue]  # C S D
-        shape = (classes, hp.anchors, hp.negatives)
-        chosen = torch.randint(hp.negative_pool, shape, generator=at.generator("choice"), device=at.device)
-        per_place = info_nce(anchor, mean, stored, chosen, hp.temperature)
+        anchor = self.net.project(take(z, draw(mask, hp.anchors, at.generator("anchors"))))  # C M D
+        groups = group_count(hp.anchors, hp.negatives, hp.negative_pool)  # G
+        stored = self.queues.draw(groups * hp.negatives, at.generator("negatives"))[queue]
+        stored = stored.unflatten(1, (groups, hp.negatives))  # C G K D
+        per_place = info_nce(anchor, mean, stored, hp.temperature)
 
         self.note("anchors", mask.sum(1))
         self.note("negatives_labeled", negative[:labeled].sum(0))
@@ -144,7 +144,7 @@ class U2PLReleased(Family):
         self.note("queue_fill", self.queues.length / self.queues.capacity)
         self.note("queue_turnover", added / self.queues.length.clamp(min=1))
         number = valid.sum()
-        used = torch.arange(classes, device=p.device) < number
+        used = torch.arange(p.shape[1], device=p.device) < number
         used = used & mask.any(1) & (self.queues.length[queue] > 0)  # the others count in the denominator
         return torch.where(used, per_place, 0).sum() / number.clamp(min=1) * (number > 1)
 

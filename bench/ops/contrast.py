@@ -1,7 +1,6 @@
 """Contrast of class anchors with a positive prototype and negative keys, for all classes at once.
 
-N pixels, C classes, D channels, M anchors, K negatives per anchor, S keys that the anchors of a class choose
-from.
+N pixels, C classes, D channels, M anchors in G groups, K negatives per anchor.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from bench.labels import IGNORE
 from bench.ops.negatives import ranks
 from bench.ops.processes import total, world_size
-from bench.ops.queues import Queues, sample_keys
+from bench.ops.queues import Queues, sample_keys, take
 
 # From P pixel numbers and their P C ranks to, per name of a rule, which pixel is a negative key of which
 # class: P C bool. Pixels that are not eligible may be among them: False for all.
@@ -81,31 +80,40 @@ def class_means(keys: Tensor, mask: Tensor) -> Tensor:
     return summed / total(mask.sum(1)).clamp(min=1).unsqueeze(1)
 
 
-def info_nce(
-    anchor: Tensor, positive: Tensor, negative: Tensor, chosen: Tensor, temperature: float
-) -> Tensor:
-    """-log of the positive's share among the positive and the chosen negatives, by cosine over temperature
-    (U2PL, Eq. 9): the mean over a class's anchors.
+def group_count(anchors: int, negatives: int, pool: int) -> int:
+    """Count the groups of a class's anchors: each has `negatives` keys of its own, all together at most
+    `pool`."""
+    return max(1, min(anchors, pool // negatives))
 
-    Every anchor chooses its own negatives among its class's `negative`. All cosines of a class are one matrix
-    product, so no vector is copied once per anchor that chose it.
+
+def info_nce(anchor: Tensor, positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+    """-log of the positive's share among the positive and the negatives, by cosine over temperature (U2PL,
+    Eq. 9): the mean over a class's anchors.
+
+    The anchors of a class form groups of ceil(M / G), in their order, and those of a group have the same
+    negatives: each is told from K keys at the cost of a small matrix product, and no key is copied for every
+    anchor.
 
     Args:
         anchor: C M D, the only one that gets a gradient.
         positive: C D.
-        negative: C S D.
-        chosen: C M K int64, below S.
+        negative: C G K D.
 
     Returns:
         C, in nats; meaningless for a class without anchors or negatives.
     """
+    (classes, anchors, channels), groups = anchor.shape, negative.shape[1]
+    size = -(-anchors // groups)
     with torch.autocast(anchor.device.type, enabled=False):
         anchor = F.normalize(anchor.float(), dim=-1)
         positive = F.normalize(positive.detach().float(), dim=-1).unsqueeze(2)  # C D 1
-        negative = F.normalize(negative.detach().float(), dim=-1).transpose(1, 2)  # C D S
-        toward = (anchor @ positive) / temperature  # C M 1
-        away = (anchor @ negative).gather(2, chosen) / temperature  # C M K
-        return (torch.cat([toward, away], 2).logsumexp(2) - toward.squeeze(2)).mean(1)
+        negative = F.normalize(negative.detach().float(), dim=-1).transpose(2, 3)  # C G D K
+        toward = anchor @ positive  # C M 1
+        if short := groups * size - anchors:  # zeros stand in for anchors, and are cut off again
+            anchor = F.pad(anchor, (0, 0, 0, short))
+        away = anchor.view(classes, groups, size, channels) @ negative  # C G M/G K
+        cosine = torch.cat([toward, away.flatten(1, 2)[:, :anchors]], 2) / temperature  # C M 1+K
+        return -cosine.log_softmax(2)[:, :, 0].mean(1)
 
 
 def mean_over_classes(per_class: Tensor, candidates: Tensor, ready: Tensor) -> Tensor:
@@ -138,7 +146,8 @@ class Contrast(nn.Module):
         queue_keys: At most so many keys enter a class's queue in a step, drawn at random.
         use_queue: False: the keys of the step are all there is.
         anchor_confidence: Probability above which a pixel may be an anchor of its class.
-        anchors, negatives, negative_pool: M, K, S.
+        anchors, negatives: M, K.
+        negative_pool: At most so many keys of a class are drawn in a step, for all its anchors.
         temperature: Of the cosines.
         prototype_momentum: How much of the old prototype stays; with 0 it is the batch's own mean (Eq. 12).
     """
@@ -164,7 +173,8 @@ class Contrast(nn.Module):
         self.seen = nn.Buffer(torch.zeros(classes, dtype=torch.bool))  # has a prototype
         self.queue_keys, self.use_queue = queue_keys, use_queue
         self.anchor_confidence, self.temperature = anchor_confidence, temperature
-        self.anchors, self.negatives, self.negative_pool = anchors, negatives, negative_pool
+        self.anchors, self.negatives = anchors, negatives
+        self.groups = group_count(anchors, negatives, negative_pool)  # G
         self.prototype_momentum = prototype_momentum
 
     def forward(
@@ -195,16 +205,15 @@ class Contrast(nn.Module):
         )  # C queue_keys
         if not self.use_queue:
             self.queues.clear()
-        added = self.queues.push(project_keys(of.keys[order[index]]), meant)
+        added = self.queues.push(project_keys(take(of.keys, order[index])), meant)
 
         mask = anchor_mask(of.target, p, self.anchor_confidence)  # C N
         candidates = mask.sum(1)
         self._move_prototypes(project_keys(class_means(of.keys, mask)), total(candidates) > 0)
-        anchor = project(of.hidden[draw(mask, self.anchors, generator("anchors"))])  # C M D
-        drawn = self.queues.draw(self.negative_pool, generator("negatives"))  # C S D
-        shape = (len(mask), self.anchors, self.negatives)
-        chosen = torch.randint(self.negative_pool, shape, generator=generator("choice"), device=p.device)
-        per_class = info_nce(anchor, self.prototypes, drawn, chosen, self.temperature)
+        anchor = project(take(of.hidden, draw(mask, self.anchors, generator("anchors"))))  # C M D
+        drawn = self.queues.draw(self.groups * self.negatives, generator("negatives"))
+        drawn = drawn.unflatten(1, (self.groups, self.negatives))  # C G K D
+        per_class = info_nce(anchor, self.prototypes, drawn, self.temperature)
         figures = {
             "anchors": candidates,
             "queue_fill": self.queues.length / self.queues.capacity,

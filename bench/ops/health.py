@@ -53,12 +53,13 @@ def partition_figures(
         labeled: C, the labeled pixels of each class so far; the rare half of the classes is theirs.
     """
     rare = rare_classes(labeled)
+    of_rare = rare[pseudo_label]
     return {
         "threshold": split.threshold.where(split.threshold.isfinite(), torch.nan),
         "reliable_share": share(split.reliable, valid),
         "rare_share_labeled": (labeled * rare).sum() / labeled.sum(),
-        "rare_share_reliable": share(rare[pseudo_label], split.reliable),
-        "rare_share_unreliable": share(rare[pseudo_label], split.unreliable),
+        "rare_share_reliable": share(of_rare, split.reliable),
+        "rare_share_unreliable": share(of_rare, split.unreliable),
     }
 
 

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 from bench.ops.processes import gathered
 
 
+def take(rows: Tensor, index: Tensor) -> Tensor:
+    """Give rows[index], R D and int64 of any shape -> ... D; whole rows are copied, which is far faster."""
+    return rows.index_select(0, index.flatten()).view(*index.shape, -1)
+
+
 def sample_keys(negative: Tensor, limit: int) -> tuple[Tensor, Tensor]:
     """At most `limit` pixels of every class: the first ones, so that pixels in random order give a uniform
     sample without replacement.
@@ -74,8 +79,8 @@ class Queues(nn.Module):
         count = meant.sum(1)
         stored = meant & (place >= count.unsqueeze(1) - capacity)  # more than a ring holds: the newest
         slot = torch.where(stored, offset + (head + place) % capacity, len(self.keys) - 1)
-        # Zeros, so that the last row is the same whichever of its writers comes last.
-        self.keys[slot.flatten()] = keys.masked_fill(~stored.unsqueeze(2), 0).flatten(0, 1)
+        self.keys.index_copy_(0, slot.flatten(), keys.flatten(0, 1))
+        self.keys[-1].zero_()  # whichever of its writers came last
         self.head.copy_((self.head + count) % self.capacity)
         self.length.copy_((self.length + count).minimum(self.capacity))
         return count
@@ -88,7 +93,7 @@ class Queues(nn.Module):
         length = self.length.unsqueeze(1)
         place = (share * length).long().minimum((length - 1).clamp(min=0))
         row = torch.where(length > 0, self.offset.unsqueeze(1) + place, len(self.keys) - 1)
-        return self.keys[row].float()
+        return take(self.keys, row).float()
 
     @torch.no_grad()
     def clear(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ class Teacher(nn.Module):
     def __init__(self, student: nn.Module) -> None:
         super().__init__()
         self.module: Any = copy.deepcopy(student).requires_grad_(False).eval()
+        self._pairs: list[tuple[nn.Module, nn.Module]] = []  # see _beside
 
     def train(self, mode: bool = True) -> Teacher:
         return super().train(False)
@@ -48,10 +49,25 @@ class Teacher(nn.Module):
         """
         if updates is not None:
             decay = min(1 - 1 / (updates + 1), decay)
-        mine = [*self.module.parameters(), *self.module.buffers()]
-        theirs = [*student.parameters(), *student.buffers()]
-        floating = [pair for pair in zip(mine, theirs, strict=True) if pair[0].is_floating_point()]
-        torch._foreach_lerp_([m for m, _ in floating], [s.detach() for _, s in floating], 1 - decay)
-        for m, s in zip(mine, theirs, strict=True):
-            if not m.is_floating_point():
-                m.copy_(s)
+        pairs = self._beside(student)
+        floating = [pair for pair in pairs if pair[0].is_floating_point()]
+        whole = [pair for pair in pairs if not pair[0].is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in floating], [theirs for _, theirs in floating], 1 - decay)
+        if whole:
+            torch._foreach_copy_([mine for mine, _ in whole], [theirs for _, theirs in whole])
+
+    def _beside(self, student: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """Each parameter and buffer of the teacher, beside that of the student; a shared one once.
+
+        The modules are walked through in the first step alone: parameters() and buffers() would take longer
+        than the average itself. Their tensors are looked up anew, since moving a module replaces its buffers.
+        """
+        if not self._pairs or self._pairs[0][1] is not student:
+            self._pairs = list(zip(self.module.modules(), student.modules(), strict=True))
+        found: dict[int, tuple[Tensor, Tensor]] = {}
+        for mine, theirs in self._pairs:
+            for own, other in ((mine._parameters, theirs._parameters), (mine._buffers, theirs._buffers)):
+                for name, tensor in own.items():
+                    if tensor is not None:
+                        found[id(tensor)] = tensor, cast(Tensor, other[name])
+        return list(found.values())

@@ -17,7 +17,7 @@ from bench.contract import Dataset, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
 from bench.labels import IGNORE
-from bench.machine import Stop, check_compiler, choose_device, cores, lacks_memory
+from bench.machine import Stop, check_compiler, choose_device, cores, keep_freed_memory, lacks_memory
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
 from bench.ops.losses import cross_entropy, ohem_cross_entropy
@@ -182,6 +182,8 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
         check_compiler(device)
     if machine.threads:
         torch.set_num_threads(machine.threads)
+    if device == "cpu":
+        keep_freed_memory()
     torch.use_deterministic_algorithms(machine.deterministic)
     dataset = registry.load_dataset(config.dataset, data_root(config))
     _refuse_missing(plan, dataset)

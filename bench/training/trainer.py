@@ -24,7 +24,7 @@ from bench.machine import Stop, peak_memory_mib
 from bench.networks.weights import Weights
 from bench.ops.teacher import Teacher
 from bench.plan import Plan
-from bench.randomness import seed_for, torch_seeded
+from bench.randomness import seed_torch, torch_seeded
 from bench.records.schema import Contents, Point
 from bench.scoring.inference import Inference, evaluate, score
 from bench.training import checkpoint
@@ -161,7 +161,7 @@ class Trainer:
     def train_step(self, batch: Batch, at: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses, backward, audits, optimizer, after_step, teacher. Nothing here waits for the device."""
         # Dropout draws from torch's global stream; naming it after the step makes the step a pure function.
-        torch.manual_seed(seed_for(at.seed, "dropout", at.step))
+        seed_torch(at.seed, "dropout", at.step)
         set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
         batch = batch.map(self._to_device)
         truth, batch = batch.truth, replace(batch, truth=ABSENT)

@@ -15,6 +15,7 @@ from bench.ops.contrast import (
     anchor_mask,
     class_means,
     draw,
+    group_count,
     info_nce,
     mean_over_classes,
     pixels,
@@ -34,15 +35,9 @@ def even(counts: list[int]) -> bool:
     return statistic < freedom + 4.5 * math.sqrt(2 * freedom)
 
 
-def every(anchors: int, negatives: int) -> Tensor:
-    """Every anchor chooses every negative once: 1 M K."""
-    return torch.arange(negatives).expand(1, anchors, negatives)
-
-
 def nce(anchor: Tensor, positive: Tensor, negative: Tensor, temperature: float = TAU) -> Tensor:
-    """The loss of one class whose anchors (M D) are told from all its negatives (S D)."""
-    chosen = every(len(anchor), len(negative))
-    return info_nce(anchor[None], positive[None], negative[None], chosen, temperature)[0]
+    """The loss of one class whose anchors (M D) are told from all its negatives (K D)."""
+    return info_nce(anchor[None], positive[None], negative[None, None], temperature)[0]
 
 
 def vector(cosine: float) -> Tensor:
@@ -207,22 +202,33 @@ def test_a_low_temperature_does_not_overflow() -> None:
     assert anchor.grad is not None and anchor.grad.isfinite().all()
 
 
-def test_each_anchor_is_told_from_the_negatives_it_chose_and_no_others() -> None:
-    """Two classes, two anchors each, two of three negatives each; one is chosen twice."""
+@pytest.mark.parametrize("groups", [[0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 2]])
+def test_each_anchor_is_told_from_the_negatives_of_its_group_and_no_others(groups: list[int]) -> None:
+    """Two classes, two negatives a group; the last group has as many anchors as the others, or fewer."""
     generator = stream()
-    anchor = torch.randn(2, 2, 4, generator=generator)
-    positive, negative = torch.randn(2, 4, generator=generator), torch.randn(2, 3, 4, generator=generator)
-    chosen = torch.tensor([[[0, 1], [2, 2]], [[1, 0], [0, 2]]])
+    anchor = torch.randn(2, len(groups), 4, generator=generator)
+    positive = torch.randn(2, 4, generator=generator)
+    negative = torch.randn(2, max(groups) + 1, 2, 4, generator=generator)
     expected = []
     for c in range(2):
         losses = []
-        for m in range(2):
-            others = [negative[c, k] for k in chosen[c, m].tolist()]
-            cosines = [torch.cosine_similarity(anchor[c, m], v, dim=0) for v in (positive[c], *others)]
-            shares = torch.stack(cosines).div(TAU).softmax(0)
-            losses.append(-math.log(shares[0]))
-        expected.append(sum(losses) / 2)
-    assert info_nce(anchor, positive, negative, chosen, TAU).tolist() == pytest.approx(expected, abs=1e-6)
+        for m, group in enumerate(groups):
+            others = (positive[c], *negative[c, group])
+            cosines = [torch.cosine_similarity(anchor[c, m], other, dim=0) for other in others]
+            losses.append(-math.log(torch.stack(cosines).div(TAU).softmax(0)[0]))
+        expected.append(sum(losses) / len(losses))
+    assert info_nce(anchor, positive, negative, TAU).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("anchors", "negatives", "pool", "groups"),
+    [(256, 50, 400, 8), (256, 50, 449, 8), (256, 50, 49, 1), (4, 2, 512, 4), (3, 1, 1, 1)],
+)
+def test_there_are_as_many_groups_as_the_pool_has_negatives_for(
+    anchors: int, negatives: int, pool: int, groups: int
+) -> None:
+    """One at least, and no more than there are anchors."""
+    assert group_count(anchors, negatives, pool) == groups
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -252,9 +258,9 @@ def test_the_gradient_is_orthogonal_to_the_anchor(seed: int) -> None:
 
 
 def test_only_anchors_have_a_gradient() -> None:
-    tensors = [torch.randn(shape, requires_grad=True) for shape in ((1, 2, 3), (1, 3), (1, 4, 3))]
+    tensors = [torch.randn(shape, requires_grad=True) for shape in ((1, 2, 3), (1, 3), (1, 1, 4, 3))]
     anchor, positive, negative = tensors
-    info_nce(anchor, positive, negative, every(2, 4), TAU).sum().backward()
+    info_nce(anchor, positive, negative, TAU).sum().backward()
     assert anchor.grad is not None and anchor.grad.any()
     assert positive.grad is None and negative.grad is None
 
@@ -272,7 +278,7 @@ def test_a_zero_vector_gives_no_nan() -> None:
     """A class without prototype or keys has zeros there, and its loss is left out, but its gradient is not
     NaN."""
     anchor = torch.zeros(1, 2, 3, requires_grad=True)
-    loss = info_nce(anchor, torch.zeros(1, 3), torch.zeros(1, 4, 3), every(2, 4), TAU)
+    loss = info_nce(anchor, torch.zeros(1, 3), torch.zeros(1, 1, 4, 3), TAU)
     assert loss.item() == pytest.approx(math.log(5))
     loss.sum().backward()
     assert anchor.grad is not None and anchor.grad.isfinite().all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,16 +19,15 @@ DIM = 16
 
 def same_samples(contrast: Contrast, setting: Setting, eligible: Tensor, step: int) -> Sampler:
     """The draws of the vectorised code, made again from the same streams by plain means."""
-    pool = contrast.negative_pool
 
     def stream(purpose: str) -> torch.Generator:
         return generator_for(0, purpose, step)
 
     order = (torch.rand(len(eligible), generator=stream("keys")) + ~eligible).argsort()
-    shape = (setting.classes, setting.anchors, setting.negatives)
     anchor_share = torch.rand(setting.classes, setting.anchors, generator=stream("anchors"))
-    pool_share = torch.rand(setting.classes, pool, generator=stream("negatives"))
-    chosen = torch.randint(pool, shape, generator=stream("choice"))
+    shape = (setting.classes, contrast.groups * setting.negatives)
+    share = torch.rand(shape, generator=stream("negatives")).view(setting.classes, contrast.groups, -1)
+    group = torch.arange(setting.anchors) // math.ceil(setting.anchors / contrast.groups)
 
     def keys(_: int, candidates: Tensor) -> Tensor:
         return order[torch.isin(order, candidates)][: setting.limit]
@@ -35,19 +36,22 @@ def same_samples(contrast: Contrast, setting: Setting, eligible: Tensor, step: i
         return candidates[(anchor_share[c] * len(candidates)).long()]
 
     def negatives(c: int, length: int) -> Tensor:
-        slot = (pool_share[c] * length).long()
+        slot = (share[c] * length).long()
         full = length == setting.capacities[c]
         place = (slot - contrast.queues.head[c]) % length if full else slot  # oldest first
-        return place[chosen[c]]
+        return place[group]
 
     return Sampler(keys, anchors, negatives)
 
 
 def agree(
-    setting: Setting, batches: list[tuple[Tensor, Tensor, Tensor, Tensor]], valid: Tensor | None = None
+    setting: Setting,
+    batches: list[tuple[Tensor, Tensor, Tensor, Tensor]],
+    valid: Tensor | None = None,
+    pool: int = 64,
 ) -> list[float]:
     """Runs both over the batches (z, keys, logits, label) and compares after each; answers the losses."""
-    contrast = vectorised(setting, DIM, pool=64)
+    contrast = vectorised(setting, DIM, pool)
     queues = [torch.zeros(0, DIM, dtype=torch.float16) for _ in range(setting.classes)]
     seen = []
     for step, (z, keys, logits, label) in enumerate(batches):
@@ -97,12 +101,21 @@ def test_random_batches(classes: int) -> None:
     capacity=st.integers(5, 60),
     alpha=st.floats(0, 1),
     minimum=st.floats(0, 0.9),
+    anchors=st.integers(1, 12),
+    pool=st.integers(1, 64),
 )
 def test_any_setting(
-    classes: int, seed: int, limit: int, capacity: int, alpha: float, minimum: float
+    classes: int,
+    seed: int,
+    limit: int,
+    capacity: int,
+    alpha: float,
+    minimum: float,
+    anchors: int,
+    pool: int,
 ) -> None:
-    setting = setting_of(classes, capacity, limit=limit, alpha=alpha, minimum=minimum)
-    agree(setting, [batch_of(classes, seed + step, size=4) for step in range(3)])
+    setting = setting_of(classes, capacity, limit=limit, alpha=alpha, minimum=minimum, anchors=anchors)
+    agree(setting, [batch_of(classes, seed + step, size=4) for step in range(3)], pool=pool)
 
 
 def test_absent_classes() -> None:

@@ -54,9 +54,8 @@ def contrast_gradient(pixels: slice, world: int = 1) -> dict[str, Tensor]:
     size = math.lcm(*(max(count, 1) for count in counts))
     rows = [row.nonzero().flatten() if row.any() else torch.zeros(1).long() for row in mask]
     anchor = torch.stack([z[row.repeat(size // len(row))] for row in rows])
-    chosen = torch.arange(NEGATIVES).expand(CLASSES, size, NEGATIVES)
     prototype = class_means(data["keys"][pixels], mask)
-    per_class = info_nce(anchor, prototype, data["negative"], chosen, 0.5)
+    per_class = info_nce(anchor, prototype, data["negative"].unsqueeze(1), 0.5)
     loss = mean_over_classes(per_class, mask.sum(1), torch.tensor(READY))
     loss.backward()
     assert weight.grad is not None

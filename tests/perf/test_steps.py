@@ -59,34 +59,41 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def trainer_of(method: str, out: Path, monkeypatch: pytest.MonkeyPatch, crop: int = CROP) -> Trainer:
-    """Of the camvid protocol; its clipping is left out, since the bare step has none."""
+def trainer_of(
+    method: str,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    crop: int = CROP,
+    protocol: str = "camvid",
+    batch_size: int = BATCH,
+) -> Trainer:
+    """Of a protocol; its clipping is left out, since the bare step has none."""
     sets = [
         "protocol.network.weights=none",
         f"protocol.crop=[{crop}, {crop}]",
-        f"protocol.batch={{labeled: {BATCH}, unlabeled: {BATCH}}}",
+        f"protocol.batch={{labeled: {batch_size}, unlabeled: {batch_size}}}",
         "protocol.clip=null",
         "machine.threads=1",
         "machine.device=cpu",
     ]
-    config: RunConfig = resolve({"dataset": "camvid", "split": "1_8", "method": {"name": method}}, None, sets)
+    config: RunConfig = resolve({"dataset": protocol, "split": "1_8", "method": {"name": method}}, None, sets)
     monkeypatch.setattr("bench.settings.registry.load_dataset", lambda name, root: Blank())
-    ids = tuple(f"{i}" for i in range(2 * BATCH))
+    ids = tuple(f"{i}" for i in range(2 * batch_size))
     split = Split("blank", "1_8", pixel=ids, tags=(), none=ids, eval=ids)
     plan = Plan(config, describe_method(method), split, split.digests, "0" * 8, RunFolder(out))
     return session.trainer_of(plan, Display(), Stop())
 
 
-def ready_batch(crop: int = CROP) -> Batch:
+def ready_batch(crop: int = CROP, size: int = BATCH) -> Batch:
     generator = torch.Generator().manual_seed(0)
 
     def stream(labeled: bool) -> Stream:
-        image, strong = torch.rand(2, BATCH, 3, crop, crop, generator=generator)
-        label = torch.randint(CLASSES, (BATCH, crop, crop), generator=generator)
-        valid = torch.ones(BATCH, crop, crop, dtype=torch.bool)
+        image, strong = torch.rand(2, size, 3, crop, crop, generator=generator)
+        label = torch.randint(CLASSES, (size, crop, crop), generator=generator)
+        valid = torch.ones(size, crop, crop, dtype=torch.bool)
         box = torch.zeros_like(valid)
         box[:, : crop // 2, : crop // 2] = True
-        ids = tuple(map(str, range(BATCH)))
+        ids = tuple(map(str, range(size)))
         if labeled:
             return Stream(ids, image, valid, label=label)
         return Stream(ids, image, valid, strong=(strong,), boxes=(box,))
@@ -175,6 +182,36 @@ def test_a_fixmatch_step_is_its_passes(
     assert ratio_of(lambda: void(trainer.train_step(batch, at)), bare, benchmark) <= 1.15
 
 
+def test_a_u2pl_step_is_its_passes(
+    benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the small network of `shapes`, where all else weighs most, against the teacher's pass over labeled
+    and unlabeled images, the student's joint pass with the representation, two losses, backward and the
+    optimizer's step."""
+    trainer = trainer_of("u2pl", tmp_path, monkeypatch, 64, protocol="shapes", batch_size=8)
+    batch = ready_batch(64, 8)
+    net, optimizer = bare_parts(trainer)
+    teacher = copy.deepcopy(net).eval()
+    weak = channels_last(torch.cat([batch.labeled.image, batch.unlabeled.image]))
+    both = channels_last(torch.cat([batch.labeled.image, batch.unlabeled.image]))
+    label = batch.labeled.label
+    at = Progress(step=250, total=300, seed=0)
+    assert "contrast" in trainer.train_step(batch, at)[1]
+
+    def bare() -> None:
+        with torch.no_grad():
+            cells, _ = teacher.represent(weak)
+            pseudo_label = net.upsample(cells[8:], weak[8:]).softmax(1).max(1).indices
+        cells, hidden = net.represent(both)
+        logits_labeled, logits_mixed = net.upsample(cells, both).split(8)
+        loss = F.cross_entropy(logits_labeled, label) + F.cross_entropy(logits_mixed, pseudo_label)
+        optimizer.zero_grad()
+        (loss + hidden.mean()).backward()
+        optimizer.step()
+
+    assert ratio_of(lambda: void(trainer.train_step(batch, at)), bare, benchmark) <= 1.3
+
+
 def test_a_u2pl_step_is_little_more_than_a_fixmatch_step(
     benchmark: BenchmarkFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +227,7 @@ def test_a_u2pl_step_is_little_more_than_a_fixmatch_step(
     def step(trainer: Trainer) -> None:
         void(trainer.train_step(batch, at))
 
-    assert ratio_of(lambda: step(u2pl), lambda: step(fixmatch), benchmark) <= 1.35
+    assert ratio_of(lambda: step(u2pl), lambda: step(fixmatch), benchmark) <= 1.3
 
 
 def void(value: object) -> None:
