@@ -14,7 +14,7 @@ from bench.commands import cam_seeds, check, data, look, new_method, predict, re
 from bench.commands.options import Commands, out
 from bench.display import Terminal
 from bench.errors import BenchError, Interrupted
-from bench.machine import memory_errors
+from bench.machine import memory_errors, wait_passively
 
 # Completion belongs to a command that is one word. For `python -m bench` its script would bind `python`, `-m`
 # and `bench`, and Tab would then complete nothing else of Python.
@@ -40,6 +40,7 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line; every error of ours becomes a sentence and an exit code."""
+    wait_passively()
     # A flag for every command, wherever it stands.
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]

@@ -132,6 +132,26 @@ def _quota_v1() -> tuple[int, int]:
     return quota, period
 
 
+def wait_passively() -> None:
+    """Let threads of torch that wait for each other sleep. Without it they spin, and where another process
+    holds a core, those that have work wait for those that spin: a step takes ten times as long and more.
+
+    To be called before torch is imported; a process that is started later inherits it.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, by GNU's OpenMP and by LLVM's
+
+
+def threads_for(threads: int | None, workers: int, jobs: int = 1) -> int:
+    """Count the threads of a run on the CPU: as asked for, else by $OMP_NUM_THREADS, else the cores that
+    `jobs` runs at a time, each with its loading workers, leave to one of them; at least 1."""
+    if threads:
+        return threads
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    if jobs == 1 and said.isdecimal() and int(said) > 0:
+        return int(said)
+    return max(1, cores() // jobs - workers)
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep what a step frees for the next one, not give it back to the system: a step of
     the CPU would pay for thousands of page faults. Nothing happens where that library is not glibc."""

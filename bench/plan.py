@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, DataError
 from bench.randomness import numpy_for
-from bench.records.folders import RunFolder, SeedFolder
+from bench.records.folders import RunFolder
+from bench.records.shared_folders import SeedFolder
 from bench.settings import registry
 from bench.settings.base import Knobs, expanded
 from bench.settings.reading import merge, validate

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, ImageFile
 from bench.contract import IGNORE
 from bench.errors import DataError
 from datasets.encodings import ids_of_palette
-from datasets.pictures import MAX_PIXELS, opened
+from datasets.pictures import opened
 
 FORMATS = ("JPEG", "PNG")  # of images
 LARGEST = 1_000_000_000  # pixels of an image that is predicted in parts
@@ -75,7 +75,7 @@ class Picture:
         return np.asarray(small if self._turn is None else small.transpose(self._turn))
 
 
-def image_size(path: Path, most: int = MAX_PIXELS) -> tuple[int, int]:
+def image_size(path: Path, most: int | None = None) -> tuple[int, int]:
     """Read height and width of a JPEG or PNG as `read_image` gives it, e.g. (375, 500), without decoding it.
 
     Raises DataError as `read_image` does.
@@ -96,7 +96,7 @@ def read_mask(
     classes: int,
     mapping: np.ndarray | None = None,
     palette: np.ndarray | None = None,
-    most: int = MAX_PIXELS,
+    most: int | None = None,
 ) -> np.ndarray:
     """Read the class ids of a PNG mask, H W uint8, each below `classes` or 255 (no label).
 

@@ -31,9 +31,13 @@ def refuse_no_file(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path, formats: tuple[str, ...], most: int = MAX_PIXELS) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture of one of some formats, of `most` pixels at most, once its check sums are right. Raises
-    DataError."""
+def opened(path: Path, formats: tuple[str, ...], most: int | None = None) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture of one of some formats, once its check sums are right. Raises DataError.
+
+    Args:
+        most: Pixels that it may have; default: `MAX_PIXELS`.
+    """
+    most = MAX_PIXELS if most is None else most
     refuse_no_file(path)
     kind = " or ".join(formats)
     try:

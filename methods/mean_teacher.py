@@ -4,8 +4,8 @@ The student's class probabilities on the unlabeled weak view are drawn to the te
 difference, on every pixel, without a threshold. The two differ in their weights and in the student's dropout.
 Under equal views the student has the strong view and the boxes that every method gets.
 
-The weight is that of both, and it is ramped up as the authors do (TorchSemiSeg, which starts from ImageNet
-weights, does not): a teacher that has learned nothing yet would hold the student back a hundredfold.
+The weight of 100 is that of both. It is ramped up as the authors do; TorchSemiSeg, which starts from ImageNet
+weights, does not.
 """
 
 import math

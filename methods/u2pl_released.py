@@ -25,8 +25,8 @@ The rest is as in `u2pl`, so that the two differ in these points only. So this i
 - Geometry: the code up-samples with aligned corners, which is a setting of the protocol here. It takes the
   upper left pixel for a cell's label, here the one at its centre.
 - CutMix: the code draws the width of a box uniformly, here its sides are log-uniform.
-- Keys: the code stores all of a step's, here at most `queue_keys` a class, and anchors choose theirs from
-  `negative_pool`.
+- Keys: the code stores all of a step's, here at most `queue_keys` a class. There each anchor draws negatives
+  of its own, here those of a group share them.
 - The schedule counts steps, where the code counts epochs.
 The second pass (A11) is on the student's images, under equal views too.
 """
@@ -49,7 +49,7 @@ from methods.u2pl import Family, Shared
 
 
 class U2PLReleased(Family):
-    version = 2  # 1 gave no class to the pixels of the first image that are 255 in another one
+    version = 2  # 1 gave no class to pixels of the first image that are 255 in another one
 
     class HParams(Shared):
         contrast_weight: float = Field(

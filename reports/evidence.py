@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from bench.errors import DataError
-from bench.records.folders import RunFolder, SeedFolder
+from bench.records.folders import RunFolder
 from bench.records.index import find_unfinished
 from bench.records.logs import metrics_torn, read_counts, read_metrics
 from bench.records.provenance import without_folders
 from bench.records.schema import Result, Scores, SeedQuality, SeedReport, Start
+from bench.records.shared_folders import SeedFolder
 
 SEVERAL = (
     "several CAM seeds have its settings and the runs of their classifiers are not here, so none is shown"
@@ -113,7 +114,7 @@ def _tags(folders: Mapping[Path, Result]) -> dict[str, str]:
 def _seeds_of(path: Path, result: Result, tags: Mapping[str, str]) -> list[SeedFolder]:
     settings, wanted = result.config.get("cam_seeds"), tags[result.run_id]
     found = []
-    for made in RunFolder(path).seeds(result.seed, result.draw) if settings else []:
+    for made in SeedFolder.beside(RunFolder(path), result.seed, result.draw) if settings else []:
         report = made.read_report()
         if report and report.settings == settings and tags.get(report.classifier, wanted) == wanted:
             found.append(made)

@@ -1,4 +1,4 @@
-"""The card of an exported model, MODEL.md: what it was trained on and how good it is, from the records alone."""
+"""The card of an exported model, MODEL.md: what it was trained on and how good it is, by the records."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def _what(exported: Exported, result: Result | None) -> str:
     of = "" if result is None else f", trained by `{result.method}` on `{result.dataset}`"
     names = ", ".join(f"{id} {name}" for id, name in enumerate(exported.classes))
     return (
-        f"Semantic segmentation into {len(exported.classes)} classes{of}. ONNX, opset {exported.opset}. Input "
-        f"`{exported.image}`: 1 3 H W float, RGB in 0..1, any height and width; normalising is inside. Output "
-        f"`{exported.logits}`: 1 C H W.\n\nClasses by id: {names}."
+        f"Semantic segmentation into {len(exported.classes)} classes{of}. ONNX, opset {exported.opset}. "
+        f"Input `{exported.image}`: 1 3 H W float, RGB in 0..1, any height and width; normalising is inside. "
+        f"Output `{exported.logits}`: 1 C H W.\n\nClasses by id: {names}."
     )
 
 
@@ -135,8 +135,8 @@ def _shown(summary: Summary) -> str:
 
 def _licences(exported: Exported) -> str:
     return (
-        f"- code: {CODE_LICENCE}\n- weights the encoder started from: {exported.encoder_licence}\n- the images "
-        "and masks have terms of their own, which may bind what is learned from them"
+        f"- code: {CODE_LICENCE}\n- weights the encoder started from: {exported.encoder_licence}\n- the "
+        "images and masks have terms of their own, which may bind what is learned from them"
     )
 
 

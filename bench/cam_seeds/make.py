@@ -31,7 +31,7 @@ from bench.contents.gather import Gathered, of_seeds
 from bench.contract import Dataset
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
-from bench.machine import choose_device, cores, peak_memory_mib, stoppable, waiter
+from bench.machine import choose_device, cores, peak_memory_mib, stoppable, threads_for, waiter
 from bench.networks import exported
 from bench.networks.segmenter import Segmenter
 from bench.ops import cam
@@ -81,8 +81,7 @@ def make(
         check_settings(plan.settings, dataset)
         tags = granted_tags(plan.classifier, dataset)
         classifier = train_classifier()
-        if config.machine.threads:
-            torch.set_num_threads(config.machine.threads)
+        torch.set_num_threads(threads_for(config.machine.threads, workers=0))  # maps have no loader
         jobs = jobs or config.machine.threads or cores()
         gathered = of_seeds(plan)
         work = Work(plan, dataset, tags, gathered, classifier, display, stop.check)

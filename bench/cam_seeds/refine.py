@@ -27,8 +27,8 @@ from bench.errors import BenchError
 from bench.ops import cam, crf
 from bench.pool import Pool
 from bench.records.atomic import WriteError, write_atomic
-from bench.records.folders import SeedFolder
 from bench.records.logs import read_maps
+from bench.records.shared_folders import SeedFolder
 from bench.scoring.inference import to_tensor
 from bench.settings.schema import CamSeeds
 from datasets.decode import read_mask

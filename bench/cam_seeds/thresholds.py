@@ -14,8 +14,8 @@ from bench.cam_seeds.refine import Scores
 from bench.contract import Dataset
 from bench.ops import cam
 from bench.plan import SeedPlan
-from bench.records.folders import SeedFolder
 from bench.records.logs import read_maps
+from bench.records.shared_folders import SeedFolder
 from bench.settings.schema import CamSeeds
 
 SCORES = torch.arange(100) / 100  # background scores that a policy chooses from

@@ -1,7 +1,7 @@
 """A network as an ONNX file, for programs that have no torch.
 
-Its input `image` is 1 3 H W, RGB in 0..1, of any height and width: normalising and padding are inside. Its output
-`logits` is 1 C H W.
+Its input `image` is 1 3 H W, RGB in 0..1, of any height and width: normalising and padding are inside. Its
+output `logits` is 1 C H W.
 """
 
 from __future__ import annotations

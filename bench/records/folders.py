@@ -59,8 +59,6 @@ from bench.records.schema import (
     Listing,
     Result,
     Scores,
-    SeedQuality,
-    SeedReport,
     Start,
     read_result,
     read_scores,
@@ -93,7 +91,7 @@ class RunFolder:
     def of(
         cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str, draw: int = 0
     ) -> RunFolder:
-        return cls(root / dataset / split / method / f"{_drawn(seed, draw)}-{run_id}")
+        return cls(root / dataset / split / method / f"{drawn(seed, draw)}-{run_id}")
 
     @property
     def mend(self) -> str:
@@ -121,7 +119,7 @@ class RunFolder:
                 raise InUse(f"{self.path} is in use by {_named(lock)}; wait for it or stop it.")
             time.sleep(LOOK_SECONDS)  # one that only looks, see `holder`, is gone by then
 
-        with _claimed(self.path, self._lock, wait) as lock:
+        with folder_held(self.path, self._lock, wait) as lock:
             with writing(self._lock):
                 os.ftruncate(lock.fileno(), 0)
                 os.write(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
@@ -221,7 +219,7 @@ class RunFolder:
 
     def read_listing(self) -> Listing | None:
         """None without the file. Raises DataError where it is damaged."""
-        return _read_listing(self.contents)
+        return listing_of(self.contents)
 
     def write_listing(self, listing: Listing) -> None:
         write_atomic(self.contents, listing.to_bytes(None))
@@ -239,12 +237,6 @@ class RunFolder:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, ids=np.array(ids), **counts)  # type: ignore[arg-type]
         write_atomic(self.counts, buffer.getvalue())
-
-    def seeds(self, seed: int, draw: int = 0) -> list[SeedFolder]:
-        """The CAM seeds that lie beside this run, for its split, this seed, and this draw of the split."""
-        place = self.path.resolve().parents[1] / "cam_seeds"
-        found = sorted(place.glob(f"{_drawn(seed, draw)}-*/*/seeds.json"))
-        return [SeedFolder(path.parents[1], path.parent.name) for path in found]
 
     def read_provenance(self) -> list[dict[str, Any]]:
         """One entry per start; [] without the file. Raises DataError where it holds anything else."""
@@ -286,7 +278,7 @@ class RunFolder:
 
     def copy_record(self, to: RunFolder) -> None:
         """Copy what a record keeps beside its result, over what is there; commands lose their folders."""
-        _copy({self.counts: to.counts, self.metrics: to.metrics, self.scores: to.scores})
+        copied({self.counts: to.counts, self.metrics: to.metrics, self.scores: to.scores})
         if starts := self.read_provenance():
             to._write_provenance(_without_folders(starts))
 
@@ -300,7 +292,7 @@ LOOKS, LOOK_SECONDS = 4, 0.05
 
 
 @contextmanager
-def _claimed(folder: Path, file: Path, wait: Callable[[TextIO], None]) -> Iterator[TextIO]:
+def folder_held(folder: Path, file: Path, wait: Callable[[TextIO], None]) -> Iterator[TextIO]:
     """Hold a folder, made if need be, by the lock of a file in it. `wait` is called while another process
     holds it."""
     with writing(file):
@@ -325,93 +317,19 @@ def _named(lock: TextIO) -> str:
     return lock.read(200).strip() or "another process"
 
 
-class WarmUpFolder:
-    """The state behind a warm-up, which runs of a seed share."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.state = path / "state.pt"
-
-    @classmethod
-    def of(cls, root: Path, dataset: str, split: str, seed: int, warm_up_id: str) -> WarmUpFolder:
-        return cls(root / dataset / split / "warm_up" / f"{seed}-{warm_up_id}")
-
-    @contextmanager
-    def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
-        """As that of a SeedFolder."""
-        with _claimed(self.path, self.path / ".lock", lambda lock: wait()):
-            yield
-
-
-def _drawn(seed: int, draw: int) -> str:
+def drawn(seed: int, draw: int) -> str:
     """How names of folders begin: "0", and "draw1-0" for another draw of the split."""
     return f"draw{draw}-{seed}" if draw else str(seed)
 
 
-class SeedFolder:
-    """The files of CAM seeds: maps, which several settings share, and seeds."""
-
-    def __init__(self, path: Path, seed_id: str) -> None:
-        self.path, self.seed_id = path, seed_id
-        self.map_ledger = path / "maps.jsonl"
-        self.seed_ledger = path / seed_id / "seeds.jsonl"
-        self.contents = path / seed_id / "contents.json"
-        self.report = path / seed_id / "seeds.json"
-        self.quality = path / seed_id / "quality.json"
-
-    @classmethod
-    def of(
-        cls, root: Path, dataset: str, split: str, seed: int, map_id: str, seed_id: str, draw: int = 0
-    ) -> SeedFolder:
-        return cls(root / dataset / split / "cam_seeds" / f"{_drawn(seed, draw)}-{map_id}", seed_id)
-
-    def map(self, id: str) -> Path:
-        return self.path / "maps" / f"{id}.npz"
-
-    def seed(self, id: str) -> Path:
-        return self.path / self.seed_id / "seeds" / f"{id}.png"
-
-    def read_report(self) -> SeedReport | None:
-        mend = "move it away and run `cam-seeds` again."
-        return read_record(SeedReport, self.report, mend) if self.report.exists() else None
-
-    def read_listing(self) -> Listing | None:
-        return _read_listing(self.contents)
-
-    def write_report(self, report: SeedReport, listing: Listing) -> None:
-        """Seeds are done. What was measured of others is removed."""
-        before = self.read_report()
-        if before is None or before.contents != report.contents:
-            self.quality.unlink(missing_ok=True)
-        write_atomic(self.contents, listing.to_bytes(None))
-        write_atomic(self.report, report.to_bytes())
-
-    def read_quality(self) -> SeedQuality | None:
-        mend = "move it away and run `cam-seeds --quality` again."
-        return read_record(SeedQuality, self.quality, mend) if self.quality.exists() else None
-
-    def copy_reports(self, run: RunFolder) -> bool:
-        """Copy what is said of the seeds to beside a run, unless it is there; whether anything was copied."""
-        to = SeedFolder(run.path.parents[1] / self.path.parent.name / self.path.name, self.seed_id)
-        files = {self.report: to.report, self.quality: to.quality}
-        return _copy({path: target for path, target in files.items() if not target.exists()})
-
-    @contextmanager
-    def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
-        """Hold the folder for this process. While another process holds it, `wait` is called again and
-        again."""
-        with _claimed(self.path, self.path / ".lock", lambda lock: wait()):
-            yield
-
-
-def _read_listing(path: Path) -> Listing | None:
+def listing_of(path: Path) -> Listing | None:
     return read_record(Listing, path, LISTING_MEND) if path.exists() else None
 
 
 LISTING_MEND = "remove it: what has changed is then said without the names of files."
 
 
-def _copy(files: Mapping[Path, Path]) -> bool:
+def copied(files: Mapping[Path, Path]) -> bool:
     """Copy those of the files that there are; whether there were any."""
     there = [path for path in files if path.exists()]
     for path in there:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
@@ -334,12 +333,12 @@ class _Run:
         shown = [work.picture.part(tile.rows, tile.columns) for work, tile in batch]
         image = torch.cat([to_tensor(one) for one in shown])
         image = image.to(self.model.device, memory_format=torch.channels_last)
-        probability: Tensor = self._inference.probability(self.model.net, image)
         if self.settings.crf is None and not self.settings.probabilities:
-            highest, ids = probability.max(1)  # C times less to move
+            ids, highest = self._inference.likeliest(self.model.net, image)  # C times less to move
             for (work, tile), one, sure in zip(batch, ids.to(torch.uint8).cpu(), highest.cpu(), strict=True):
                 yield work, tile, one.numpy(), sure.numpy()
             return
+        probability = self._inference.probability(self.model.net, image)
         for (work, tile), rgb, one in zip(batch, shown, probability.cpu().numpy(), strict=True):
             if self.settings.crf is None:
                 yield work, tile, one.argmax(0), one

@@ -284,7 +284,9 @@ class Machine(Knobs):
 
     device: str = "auto"  # auto: cuda when there is one
     workers: int = Field(1, ge=0, le=256)
-    threads: int | None = Field(None, ge=1, le=512)  # of torch on the CPU; default: torch's own
+    threads: int | None = Field(
+        None, ge=1, le=512
+    )  # of torch on the CPU; default: the cores but for one a worker
     compile: bool = False
     deterministic: bool = False  # refuse operations that are not deterministic on CUDA
     data_root: Place | None = None

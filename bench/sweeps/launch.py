@@ -21,7 +21,7 @@ from tempfile import TemporaryFile
 from typing import TextIO
 
 from bench.errors import Interrupted, InUse, MachineError
-from bench.machine import cores, stop_signals
+from bench.machine import stop_signals, threads_for
 from bench.outlook import duration
 from bench.records.atomic import write_atomic
 from bench.sweeps.grid import Cell, Failure, counted
@@ -60,7 +60,9 @@ def run_grid(
 
 
 class _Launcher:
-    def __init__(self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None], overwrite: bool) -> None:
+    def __init__(
+        self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None], overwrite: bool = False
+    ) -> None:
         self._say, self.jobs, self.overwrite = say, max(1, min(jobs, len(cells))), overwrite
         self.gpus = gpus(cells[0].plan.config.machine.device) if cells else []
         self.todo = deque(cell for cell in cells if not cell.done)
@@ -153,7 +155,7 @@ class _Launcher:
     def _launch(self, cell: Cell, right: TextIO) -> None:
         slot = min(set(range(self.jobs)) - self.running.keys())
         config = cell.plan.config
-        threads = config.machine.threads or max(1, cores() // self.jobs)
+        threads = threads_for(config.machine.threads, config.machine.workers, self.jobs)
         machine = config.machine.model_copy(update={"threads": threads})
         environment = dict(os.environ)
         if self.gpus:

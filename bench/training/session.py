@@ -17,7 +17,15 @@ from bench.contract import Dataset, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
 from bench.labels import IGNORE
-from bench.machine import Stop, check_compiler, choose_device, cores, keep_freed_memory, lacks_memory
+from bench.machine import (
+    Stop,
+    check_compiler,
+    choose_device,
+    cores,
+    keep_freed_memory,
+    lacks_memory,
+    threads_for,
+)
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
 from bench.ops.losses import cross_entropy, ohem_cross_entropy
@@ -25,8 +33,8 @@ from bench.plan import Plan, data_root, granted_tags
 from bench.randomness import torch_seeded
 from bench.records import provenance
 from bench.records.atomic import write_atomic
-from bench.records.folders import SeedFolder
 from bench.records.schema import Contents, SeedReport
+from bench.records.shared_folders import SeedFolder
 from bench.scoring.inference import Inference, evaluate
 from bench.settings import registry
 from bench.settings.plain_yaml import read_yaml
@@ -180,8 +188,7 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
         raise ConfigError("protocol.precision fp16 needs a CUDA device; use bf16 or fp32.")
     if machine.compile:
         check_compiler(device)
-    if machine.threads:
-        torch.set_num_threads(machine.threads)
+    torch.set_num_threads(threads_for(machine.threads, machine.workers))
     if device == "cpu":
         keep_freed_memory()
     torch.use_deterministic_algorithms(machine.deterministic)

@@ -26,8 +26,8 @@ from bench.contract import Progress
 from bench.errors import DataError
 from bench.machine import peak_memory_mib, waiter
 from bench.records.atomic import WriteError, write_atomic
-from bench.records.folders import WarmUpFolder
 from bench.records.schema import Contents, Point
+from bench.records.shared_folders import WarmUpFolder
 from bench.training import checkpoint
 from bench.training.metrics_log import Log
 from bench.training.session import contents_at_end

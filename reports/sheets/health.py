@@ -221,7 +221,7 @@ def _records(row: str, split: Split, health: Health) -> Iterator[s.Record]:
     after = health.steps > (math.inf if health.warmup is None else health.warmup)
     for figures in SCALAR_FIGURES:
         for name in health.of(figures):
-            measured: np.ndarray | np.bool = np.ones_like(after)
+            measured: Any = np.ones_like(after)
             if name.startswith(GRADIENT):
                 measured = np.isfinite(health.figures[name]).any(0)
             places = [*np.flatnonzero(after & measured)[:1], *np.flatnonzero(measured)[-1:]]

@@ -15,6 +15,7 @@ from bench.plan import plan, saved_plan
 from bench.records.folders import RunFolder
 from bench.records.index import find_results, read_records, records_file, write_records
 from bench.records.schema import Result
+from bench.records.shared_folders import SeedFolder
 from bench.settings.resolve import as_flags, command, resolve
 from bench.settings.schema import RunConfig
 from bench.sweeps.grid import Span, grid
@@ -144,7 +145,9 @@ def test_seeds_of_another_draw_lie_apart(drawn: Config) -> None:
         seeds.folder.report.parent.mkdir(parents=True)
         seeds.folder.report.write_text("{}")
         run_folder = RunFolder(seeds.folder.path.parents[1] / "supervised" / "x")
-        assert [found.path.name for found in run_folder.seeds(0, draw)] == [seeds.folder.path.name]
+        assert [found.path.name for found in SeedFolder.beside(run_folder, 0, draw)] == [
+            seeds.folder.path.name
+        ]
 
 
 def test_a_sweep_over_draws(drawn: Config, drawn_root: Path) -> None:

@@ -44,3 +44,49 @@ def test_a_system_that_binds_no_process_has_all_cores(
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 10)
     assert machine.cores() == 10
+
+
+# Threads --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "asked", "said", "workers", "jobs", "threads"),
+    [
+        (8, None, None, 1, 1, 7),  # a worker loads, the others compute
+        (8, None, None, 0, 1, 8),
+        (2, None, None, 1, 1, 1),
+        (1, None, None, 4, 1, 1),  # one at least
+        (8, 3, "2", 1, 1, 3),  # as asked for
+        (8, None, "2", 1, 1, 2),  # as the user's environment says
+        (8, None, "many", 1, 1, 7),
+        (8, None, None, 1, 2, 3),  # each of two runs has half of the cores, and a worker
+        (8, None, "8", 1, 2, 3),
+        (2.5, None, None, 1, 1, 1),  # of a container
+    ],
+)
+def test_threads_are_the_cores_that_workers_leave(
+    monkeypatch: pytest.MonkeyPatch,
+    share: float,
+    asked: int | None,
+    said: str | None,
+    workers: int,
+    jobs: int,
+    threads: int,
+) -> None:
+    monkeypatch.setattr(machine, "core_share", lambda: share)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert machine.threads_for(asked, workers, jobs) == threads
+
+
+@pytest.mark.parametrize(("said", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_passively_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, found: str
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", said or "")
+    if said is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    machine.wait_passively()
+    assert os.environ["OMP_WAIT_POLICY"] == found
+    monkeypatch.delenv("OMP_WAIT_POLICY")

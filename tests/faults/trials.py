@@ -86,6 +86,7 @@ def left(config: RunConfig) -> dict[str, Any]:
     folder = folder_of(config)
     result = json.loads(folder.result.read_bytes())
     del result["config"]["machine"]  # how often it saves changes no bit
+    del result["files"], result["digest"]  # of times, and of settings of the machine, too
     return {
         "metrics": folder.metrics.read_bytes(),
         "weights": folder.weights.read_bytes(),

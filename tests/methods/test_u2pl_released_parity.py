@@ -38,13 +38,13 @@ class Case:
 
 
 CASES = [
-    Case(11, 0.05, 0.0, 2.39112, 83, 31),
-    Case(11, 0.3, 0.0, 2.43606, 63, 44),
-    Case(21, 0.05, 0.0, 1.92342, 51, 53),
-    Case(11, 0.05, 0.05, 2.51666, 57, 51),
-    Case(21, 0.05, 0.05, 2.03816, 47, 52),
-    Case(21, 0.3, 0.3, 1.40176, 33, 33),
-    Case(21, 0.0, 0.5, 1.92755, 43, 18),
+    Case(11, 0.05, 0.0, 2.39896, 83, 31),
+    Case(11, 0.3, 0.0, 2.43459, 63, 44),
+    Case(21, 0.05, 0.0, 1.92171, 51, 53),
+    Case(11, 0.05, 0.05, 2.50715, 57, 51),
+    Case(21, 0.05, 0.05, 2.03364, 47, 52),
+    Case(21, 0.3, 0.3, 1.39615, 33, 33),
+    Case(21, 0.0, 0.5, 1.93126, 43, 18),
 ]
 
 
@@ -215,9 +215,10 @@ def test_the_contrast_is_the_released_one_with_255_in_other_images(seed: int, ca
         assert len(new) == len(numbers)
         assert sorted(distance.argmin(1).tolist() if len(numbers) else []) == list(range(len(numbers)))
 
+    # Groups of 16 anchors have the same 8 keys.
     stored = queues.draw(POOL, at().generator("negatives"))
-    shape = (case.classes, ANCHORS, NEGATIVES)
-    chosen = torch.randint(POOL, shape, generator=at().generator("choice"))
+    chosen = (torch.arange(ANCHORS) // (ANCHORS * NEGATIVES // POOL)).unsqueeze(1) * NEGATIVES
+    chosen = (chosen + torch.arange(NEGATIVES)).expand(case.classes, -1, -1)
     expected_loss = loss_of(found, one, stored, chosen)
     expected_loss.backward()
     by_pixel = found.z.grad @ method.net.projection.weight.detach().double()  # N D, of the hidden vectors

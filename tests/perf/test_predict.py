@@ -59,8 +59,8 @@ def write_weights(folder: Path, network: Network, classes: int) -> Path:
 
 
 def test_predict_is_about_as_fast_as_its_network(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
-    """In one run, in processor time, which what runs beside it does not change: reading, pictures, table and files
-    may cost a tenth of what the network takes to say the class of each pixel."""
+    """In one run, in processor time: reading, pictures, table and files may cost a tenth of what the network
+    takes to say the class of each pixel."""
     if benchmark.disabled:
         pytest.skip("times nothing while benchmarks are disabled")
     model = load(write_weights(tmp_path, OWN, 21), "cpu")

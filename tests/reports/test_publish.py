@@ -17,9 +17,10 @@ from rich.console import Console
 from bench import cli
 from bench.errors import ConfigError, DataError, Regression
 from bench.records.atomic import folder_claimed
-from bench.records.folders import RunFolder, SeedFolder
+from bench.records.folders import RunFolder
 from bench.records.index import find_results, find_unfinished, read_results, records_file
 from bench.records.schema import Rescored, Result, Score, Scores, SeedQuality, SeedReport
+from bench.records.shared_folders import SeedFolder
 from reports.evidence import cam_seeds
 from reports.publish import publish, refresh, tables
 from reports.readme import END, blocks, rewritten
@@ -368,7 +369,9 @@ def test_the_cam_seeds_of_a_run_go_with_it(make: Make, runs: Path, records: Path
     mine.quality.write_text(quality.model_dump_json())
     done = publish([runs], records)
     assert len(done.completed) == 1, "measured later"
-    (kept,) = RunFolder(next(path for path in find_results(records) if "supervised" in str(path))).seeds(0)
+    (kept,) = SeedFolder.beside(
+        RunFolder(next(path for path in find_results(records) if "supervised" in str(path))), 0
+    )
     assert kept.read_quality() == quality
 
 

@@ -56,7 +56,7 @@ def test_a_record_s_settings_are_read_as_what_they_were(path: Path, result: Resu
     # The classifier of CAM seeds has a protocol of its own.
     protocol = seeds.protocol if seeds and result.protocol == seeds.protocol.name else config.protocol
     assert protocol.hash == result.protocol_hash
-    assert config.method == result.config["method"]
+    assert result.config["method"].items() <= config.method.items()  # a later version may have more knobs
 
 
 def test_a_plain_command_gives_the_settings_of_the_records_of_today_s_protocol() -> None:

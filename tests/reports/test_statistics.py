@@ -14,6 +14,7 @@ from scipy.stats import binom, mannwhitneyu, trim_mean
 from bench.randomness import numpy_for
 from reports.statistics import (
     Summary,
+    _resampled,
     chances,
     halves,
     overall,
@@ -289,6 +290,16 @@ def test_seeds_of_a_draw_are_resampled_together() -> None:
     # Draws at 0 and 1 with twenty seeds each: resampled as runs the mean would hardly move.
     cell = {(d, s): float(d) for d in range(2) for s in range(20)}
     assert overall([(cell, cell)]).iqm_ends == (0, 1)
+
+
+def test_a_resampled_cell_counts_as_much_as_it_has_runs() -> None:
+    for runs in (
+        of_one_draw(1, 2),
+        of_one_draw(1, 2, 3, 4),
+        {(d, s): 0.0 for d in range(3) for s in range(2)},
+    ):
+        counts = _resampled(runs, 0, 0)
+        assert counts.sum(1) == pytest.approx(len(runs)) and counts.std() > 0
 
 
 @pytest.mark.parametrize(("cells", "n"), [(6, 3), (3, 5), (1, 10)])

@@ -266,7 +266,7 @@ def test_a_damaged_file_is_named_by_run_and_by_verify(
     harm(path)
     run("supervised", "--data-root", own_root).refused(3, name)
     found = bench("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
-    assert found.code == 3 and name in found.out and "1 problems in tinyset" in found.err
+    assert found.code == 3 and name in found.out and "1 problem in tinyset" in found.err
     path.write_bytes(sound)
     mended = run("supervised", "--data-root", own_root, "--resume")
     assert mended.code == 0, mended.err
@@ -602,7 +602,7 @@ def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, o
     )
     # A damaged mask that only the held-out list has is found.
     (folder / "labels" / f"{train[-1]}.png").write_bytes(b"poison")
-    bench("data", "verify", *at).refused(3, "1 problems")
+    bench("data", "verify", *at).refused(3, "1 problem")
     for name in ("heldout.txt", "heldout.json"):
         (folder / "splits" / name).unlink()
     run(*of, "--scored", "heldout").refused(2, "tinyset has no held-out list", "--make")

@@ -114,7 +114,7 @@ def test_the_list_goes_on(
     said = capsys.readouterr().out
     assert "my data" in said and "cannot be used: 'my data' cannot name a data set" in said
     (sets,) = [one for one in look._listed(tmp_path)["datasets"] if one["name"] == "my data"]
-    assert sets == {"name": "my data", "splits": [], "protocol": "folder"}
+    assert sets == {"name": "my data", "splits": [], "draws": [], "heldout": 0, "protocol": "folder"}
 
 
 # What is printed -------------------------------------------------------------------------------------------

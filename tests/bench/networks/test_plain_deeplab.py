@@ -13,6 +13,7 @@ from bench.errors import ConfigError
 from bench.networks.plain_deeplab import PlainDeepLab
 from bench.networks.segmenter import Segmenter, build_encoder, load_encoder
 from bench.networks.weights import Weights, _record, normalisation
+from bench.settings.resolve import resolve
 from bench.settings.schema import Network
 
 RESNET = (3, 128, 256, 512, 1024, 2048)  # channels at strides 1, 2, 4, ... (at stride 8 and 16 dilated)
@@ -247,6 +248,24 @@ def test_rates_follow_the_stride_unless_they_are_given() -> None:
 
     assert rates() == [1, 6, 12, 18] and rates(output_stride=8) == [1, 12, 24, 36]
     assert rates(output_stride=8, aspp_rates=(1, 2, 3)) == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "millions"),
+    [("voc_r50_321", 40.4), ("voc_r101_321", 59.4), ("voc_r101_513_u2pl", 62.6)],
+)
+def test_the_networks_of_the_protocols_have_the_size_of_encoder_and_decoder(
+    protocol: str, millions: float
+) -> None:
+    """Encoder 23.5 or 42.6 million, decoder 16.8 or 20.0 as counted above."""
+    given = {"method": {"name": "fixmatch"}, "dataset": "voc", "protocol": {"name": protocol}}
+    config = resolve(given).protocol.network
+    with torch.device("meta"):
+        net = Segmenter(config, 21)
+    decoder = 19_993_088 if protocol.endswith("u2pl") else 16_838_752
+    assert count(net.decoder) == decoder and net.align_corners and net.stride == 1
+    assert (count(net.encoder) + count(net.decoder)) / 1e6 == pytest.approx(millions, abs=0.1)
+    assert net.decoder.align_corners
 
 
 def test_one_image_cannot_be_trained_on() -> None:

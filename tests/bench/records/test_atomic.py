@@ -15,7 +15,8 @@ import pytest
 
 from bench.errors import BenchError, MachineError
 from bench.records.atomic import WriteError, folder_claimed, locked, write_atomic, writing
-from bench.records.folders import RunFolder, SeedFolder
+from bench.records.folders import RunFolder
+from bench.records.shared_folders import SeedFolder
 
 DISK = {
     errno.ENOSPC: "make room there",

@@ -20,12 +20,13 @@ import pytest
 
 from bench.errors import ConfigError, DataError
 from bench.records.atomic import write_atomic
-from bench.records.folders import RunFolder, SeedFolder
+from bench.records.folders import RunFolder
 from bench.records.index import find_results, find_unfinished, read_results, records_file, write_records
 from bench.records.logs import metrics_torn, read_counts, read_metrics
 from bench.records.provenance import without_folders
 from bench.records.schema import Git, Point, Rescored, Result, Score, Scores, Start, read_result
 from bench.records.sealed import Torn
+from bench.records.shared_folders import SeedFolder
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 

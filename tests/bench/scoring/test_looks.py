@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -228,9 +227,10 @@ def _rename_a_class(planned: Plan, root: Path) -> None:
 
 
 def _change_the_result(planned: Plan, root: Path) -> None:
-    result = json.loads(planned.folder.result.read_text())
-    result["split_digests"]["tags"] = "0" * 64
-    planned.folder.result.write_text(json.dumps(result))
+    result = planned.folder.read_result()
+    assert result is not None
+    changed = result.model_copy(update={"split_digests": {**result.split_digests, "tags": "0" * 64}})
+    planned.folder.result.write_bytes(changed.to_bytes())
 
 
 def test_what_is_missing_or_changed_is_a_sentence(trained: Callable[..., Plan], tagged_root: Path) -> None:

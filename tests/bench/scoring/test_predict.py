@@ -1,4 +1,4 @@
-"""A folder of images in, predictions out: by hand, in windows and batches, stopped and gone on with, refused."""
+"""A folder of images in, predictions out: by hand, in windows and batches, stopped, refused."""
 
 from __future__ import annotations
 
@@ -115,6 +115,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 # What is written --------------------------------------------------------------------------------------------
 
 
@@ -129,7 +134,7 @@ def test_masks_overlays_and_the_table_are_right(model: Model, photos: Path, tmp_
         assert np.array_equal(palette[:3], colours(3)) and tuple(palette[255]) == BORDER
         overlay = read_image(tmp_path / "out" / "overlays" / f"{id}.jpg").astype(int)
         assert abs(overlay - (image.astype(int) + colours(3)[mask]) / 2).mean() < 6
-    rows = list(csv.DictReader(open(done.table)))
+    rows = table(done.table)
     assert [row["image"] for row in rows] == ["a b/two.x", "a b/ü/drei", "one"]
     expected = model.predict(image).probabilities.max(0).mean()
     for row in rows:
@@ -201,9 +206,7 @@ def test_the_crf_refines_masks_and_leaves_probabilities(model: Model, photos: Pa
     wanted = crf.likeliest(noisy, share, classes, crf.PUBLISHED["deeplab"], False)
     found = read_mask(tmp_path / "crf" / "masks" / "one.png", None, 3)
     assert np.array_equal(found, wanted) and before["masks/one.png"] != after["masks/one.png"]
-    (row,) = [
-        row for row in csv.DictReader(open(tmp_path / "crf" / "predictions.csv")) if row["image"] == "one"
-    ]
+    (row,) = [row for row in table(tmp_path / "crf" / "predictions.csv") if row["image"] == "one"]
     of_the_mask = np.take_along_axis(probability, found[None].astype(int), 0)
     assert float(row["mean_confidence"]) == pytest.approx(of_the_mask.mean(), abs=1e-5)
 
@@ -243,18 +246,18 @@ def test_colours_that_are_read_back_are_kept() -> None:
 def test_what_is_done_is_not_made_again(model: Model, photos: Path, tmp_path: Path) -> None:
     made(model, photos, tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "masks").rglob("*.png")}
-    table = (tmp_path / "out" / "predictions.csv").read_bytes()
+    lines = (tmp_path / "out" / "predictions.csv").read_bytes()
     done, said = made(model, photos, tmp_path / "out")
     assert (done.made, done.known) == (0, 3) and "3 of 3 images are predicted already" in said
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert (tmp_path / "out" / "predictions.csv").read_bytes() == table
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == lines
 
 
 @pytest.mark.parametrize("what", ["mask gone", "mask damaged", "other image", "line of the table torn"])
 def test_what_is_not_sound_is_made_again(model: Model, photos: Path, tmp_path: Path, what: str) -> None:
     made(model, photos, tmp_path / "out")
     expected = contents(tmp_path / "out")
-    mask, table = tmp_path / "out" / "masks" / "one.png", tmp_path / "out" / "predictions.csv"
+    mask, lines = tmp_path / "out" / "masks" / "one.png", tmp_path / "out" / "predictions.csv"
     if what == "mask gone":
         mask.unlink()
     elif what == "mask damaged":
@@ -262,7 +265,7 @@ def test_what_is_not_sound_is_made_again(model: Model, photos: Path, tmp_path: P
     elif what == "other image":
         Image.fromarray(255 - scene((24, 41))[0]).save(photos / "one.png")
     else:
-        table.write_bytes(table.read_bytes()[:-30])
+        lines.write_bytes(lines.read_bytes()[:-30])
     done, _ = made(model, photos, tmp_path / "out")
     assert (done.made, done.known) == (1, 2)
     if what == "other image":
@@ -315,7 +318,7 @@ def test_a_broken_image_is_named_and_the_others_are_made(model: Model, photos: P
     done, said = made(model, photos, tmp_path / "out")
     assert done.made == 3 and set(done.failed) == {"broken", "other"}
     assert any("broken.jpg cannot be decoded" in line for line in said)
-    assert len(list(csv.reader(open(done.table)))) == 4
+    assert len(table(done.table)) == 3
 
 
 # What is refused, before anything is written ----------------------------------------------------------------

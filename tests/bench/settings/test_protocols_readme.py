@@ -14,7 +14,7 @@ from bench.settings.registry import method_names
 from bench.settings.resolve import resolve
 
 PAGE = PROTOCOLS / "README.md"
-OF_NO_PAPER = {"camvid", "folder", "msrc21", "shapes", "voc_mitb1_512"}
+OF_NO_PAPER = {"camvid", "folder", "msrc21", "shapes", "shapes21", "shapes_quick", "voc_mitb1_512"}
 NEEDED = {
     *("network.encoder", "network.decoder", "network.align_corners", "crop", "resize", "steps", "views"),
     *("batch.labeled", "batch.unlabeled", "optimizer.lr", "optimizer.head_multiple", "evaluation.mode"),

@@ -179,6 +179,7 @@ def test_differences_are_paired_and_hold_at_once(make: Any) -> None:
     assert again[:4] == ("supervised, A/A", "1_8 (46)", "missing", "fewer than two a side")
     # Two methods with two runs: 1 - 0.05 / 4 = 0.9875, where Cauchy's quantile is 25.452.
     more = [make(m, seed=s, method="cutmix") for s, m in enumerate([0.40, 0.44])]
+    more.append(make(0.5, method="once"))  # which has no interval, so that none need hold with it
     sheet = differences(grouped([*pair(make), *more]), "supervised")
     assert by_row(sheet)["fixmatch", "1_8 (46)"]["95 %, all at once"] == "-21.5 to +29.5"
     assert "2 comparisons" in sheet.notes[0]
