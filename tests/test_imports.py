@@ -489,6 +489,12 @@ def blanket(source: str) -> list[str]:
     return [t.string for t in tokens if t.type == tokenize.COMMENT and BLANKET.search(t.string)]
 
 
+def test_no_two_test_files_share_a_name() -> None:
+    """pytest imports them by their name alone and stops at the second."""
+    names = [file.name for file in TESTS if file.name.startswith("test_")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_no_check_is_silenced_as_a_whole() -> None:
     found = [f"{file}: {what}" for file in [*SOURCES, *TESTS] for what in blanket((ROOT / file).read_text())]
     assert not found, "\n".join(found)

@@ -18,7 +18,7 @@ RIM = 1 / 8  # of a window's side, at each side: seen and not kept
 SIDE_STEP = 32  # sides of windows are multiples: of the stride of every network, so that none is padded
 SMALLEST = 128  # side of a window; a smaller one shows the network too little
 # Bytes that a pixel takes in the network, without and with gradients off, and for each class: measured with
-# the protocols' networks on the CPU (tests/perf/test_predict.py holds it).
+# the protocols' networks on the CPU (tests/perf/test_predict_speed.py holds it).
 PIXEL_BYTES, CLASS_BYTES = 700, 24
 PROCESS_BYTES = 600 * 2**20  # of torch and all that is imported
 STORED_BYTES = 4  # of a pixel that Pillow has decoded
