@@ -161,7 +161,7 @@ def test_a_real_run_is_the_same_bits_again_and_not_with_another_seed_of_torch(
     other = trained("c", "protocol.optimizer.lr=0.011")
     assert other.bits["weights"] != first.bits["weights"]
     assert exact.change(first, other) == "settings protocol.optimizer.lr"
-    hidden = replace(other, result=first.result)
+    hidden = replace(other, result=first.result.model_copy(update={"files": other.result.files}))
     assert str(exact.change(first, hidden)).startswith("log, weights")
 
 

@@ -20,7 +20,8 @@ from bench.records.folders import RunFolder
 from bench.settings.schema import RunConfig
 from bench.testing import tiny
 
-TIMES = {"train_seconds", "eval_seconds", "peak_memory_mib"}  # of a result, which no two runs share
+# Of a result, which no two runs share: what it took, and whose warm-up and seeds it took.
+TIMES = {"train_seconds", "eval_seconds", "peak_memory_mib", "shared_seconds", "seed_cost"}
 
 
 @dataclass(frozen=True)

@@ -328,7 +328,7 @@ def test_a_result_that_cannot_be_read_is_listed_and_stops_no_other_run(
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(damage)
     options = ("--method", "supervised", "--split", "few", "--seed", "0,1")
-    assert "2 runs: 2 to do" in sweep(*options, "--status").out
+    assert "2 runs: 1 changed, 1 to do" in sweep(*options, "--status").out
     outcome = sweep(*options)
     assert outcome.code == 1 and "1 failed of 2 runs" in outcome.err, outcome
     (said,) = re.findall(r"^failed: supervised on tinyset few, seed 0: (.*)$", outcome.out, re.M)
@@ -350,7 +350,8 @@ def test_a_named_sweep_from_a_file_of_the_users(sweep: Callable[..., Outcome], t
     assert re.fullmatch(r"[\d.]+ ± [\d.]+ \(2\)", found["published"][0])
     assert found["published"][1:] == ["reference", "70.50"]
     assert (
-        re.fullmatch(r"[+-][\d.]+ ± [\d.]+ \(2\)", found["half"][1]) and found["half"][2] == "not published"
+        re.fullmatch(r"[+-][\d.]+, [+-][\d.]+ to [+-][\d.]+ \(2\)", found["half"][1])
+        and found["half"][2] == "not published"
     )
     assert "A paper; another data set" in outcome.out
 
@@ -456,10 +457,10 @@ def test_states_are_told_apart(tiny_config: Config) -> None:
 
 @pytest.mark.slow
 def test_what_is_in_the_way_of_one_run_fails_that_run_alone(
-    sweep: Callable[..., Outcome], runs: Path, tiny_config: Config
+    sweep: Callable[..., Outcome], settings: Path
 ) -> None:
     span = grid.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2])
-    cells, _ = grid.grid(span, flags=flags(tiny_config("supervised")))
+    cells, _ = grid.grid(span, config_file=settings)
     cells[0].folder.path.parent.mkdir(parents=True)
     cells[0].folder.path.write_text("a file")
     cells[1].folder.sweep_log.mkdir(parents=True)
