@@ -27,6 +27,7 @@ __all__ = [
     "Batch",
     "BoxRule",
     "Dataset",
+    "Features",
     "Knobs",
     "Method",
     "Net",
@@ -75,13 +76,16 @@ class Views:
     boxes: BoxRule | None = None  # one box mask per strong view, or one for the weak view where there is none
     # Labeled images are coloured as strong views are. None: as the protocol says, the same in every method.
     colours: bool | None = None
+    # The method mixes images by a rule that is what it is named for, so it gets no boxes under equal views.
+    mixes: bool = False
 
     def equal(self) -> Views:
         """What the loader prepares instead where the protocol says `views: equal`: of the unlabeled images
         the one strong view and the boxes that all methods get (more strong views only where the method asks
-        for them), and coloured labeled images unless the method is named for the opposite."""
+        for them, no boxes where it mixes by its own rule), and coloured labeled images unless the method is
+        named for the opposite."""
         colours = True if self.colours is None else self.colours
-        return Views(max(self.strong, 1), EQUAL_BOXES, colours)
+        return Views(max(self.strong, 1), None if self.mixes else EQUAL_BOXES, colours, self.mixes)
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,25 @@ class Task:
     equal_views: bool = False
 
 
+@dataclass(frozen=True)
+class Features:
+    """What an encoder says of B images, for a method to change before it is decoded: `replace(features,
+    maps=...)`."""
+
+    maps: tuple[Tensor, ...]  # of B D h w, from fine to coarse; D and h w differ, D may be 0
+    tokens: tuple[Tensor, ...] = ()  # of a vision transformer with class tokens: B P D beside each map
+
+    def __getitem__(self, images: slice) -> Features:
+        """Of some of the images."""
+        return Features(tuple(one[images] for one in self.maps), tuple(one[images] for one in self.tokens))
+
+    def join(self, other: Features) -> Features:
+        """Of the images of both, those of `other` behind."""
+        pairs = (zip(self.maps, other.maps, strict=True), zip(self.tokens, other.tokens, strict=True))
+        maps, tokens = (tuple(torch.cat(pair) for pair in of) for of in pairs)
+        return Features(maps, tokens)
+
+
 class Net(nn.Module, ABC):
     """What a method sees of the network. Images are in 0..1; the network normalises them."""
 
@@ -193,6 +216,15 @@ class Net(nn.Module, ABC):
     @abstractmethod
     def forward(self, image: Tensor) -> Tensor:
         """B 3 H W -> logits B C H W."""
+
+    @abstractmethod
+    def encode(self, image: Tensor) -> Features:
+        """B 3 H W -> the encoder's features; `decode` makes logits of them."""
+
+    @abstractmethod
+    def decode(self, features: Features, image: Tensor) -> Tensor:
+        """Features of `encode(image)`, changed or joined with others of the same size -> logits B C H W. Of
+        `image`, only the size counts."""
 
     @abstractmethod
     def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:

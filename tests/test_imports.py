@@ -164,7 +164,11 @@ EXCEPTIONS = {
 
 
 # Methods of one family may inherit from the first of its names; no method imports one of another family.
-FAMILIES = [("u2pl", "u2pl_released", "u2pl_weak"), ("supervised", "supervised_colours", "supervised_plain")]
+FAMILIES = [
+    ("u2pl", "u2pl_released", "u2pl_weak"),
+    ("supervised", "supervised_colours", "supervised_plain"),
+    ("flexmatch", "freematch", "softmatch", "corrmatch_threshold"),
+]
 
 
 def relatives(file: Path) -> set[str]:

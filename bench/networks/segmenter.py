@@ -19,7 +19,7 @@ from segmentation_models_pytorch.encoders.timm_universal import TimmUniversalEnc
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import Tensor, nn
 
-from bench.contract import Net
+from bench.contract import Features, Net
 from bench.errors import ConfigError, DataError
 from bench.networks.plain_deeplab import PlainDeepLab
 from bench.networks.tiny_encoder import TinyEncoder
@@ -65,8 +65,18 @@ class Segmenter(Net):
     def compile(self, *args: Any, **options: Any) -> None:
         """Compile every way into the network: `forward`, and what methods call beside it."""
         super().compile(*args, **options)
-        for name in ("represent", "project", "activate"):
+        for name in ("encode", "decode", "represent", "project", "activate"):
             setattr(self, name, torch.compile(getattr(self, name), *args, **options))
+
+    def encode(self, image: Tensor) -> Features:
+        encoded = self._encoded(image)
+        if isinstance(self.encoder, TimmViTEncoder):
+            maps, tokens = encoded
+            return Features(tuple(maps), tuple(tokens) if self.encoder.has_prefix_tokens else ())
+        return Features(tuple(encoded[1:]))  # the first is the image itself
+
+    def decode(self, features: Features, image: Tensor) -> Tensor:
+        return self.upsample(self.segmentation_head(self._decoded(features, image)), image)
 
     def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(image)
@@ -82,8 +92,18 @@ class Segmenter(Net):
 
     def features(self, image: Tensor) -> Tensor:
         """image B 3 H W -> decoder features B . h w, of the image padded right and bottom to the stride."""
-        encoded = self._encoded(image)
-        return self.decoder(*encoded) if isinstance(self.encoder, TimmViTEncoder) else self.decoder(encoded)
+        return self._decoded(self.encode(image), image)
+
+    def _decoded(self, features: Features, image: Tensor) -> Tensor:
+        if isinstance(self.encoder, TimmViTEncoder):
+            return self.decoder(list(features.maps), list(features.tokens) or [None] * len(features.maps))
+        # Decoders skip the first map, or ask it for its size alone.
+        return self.decoder([image.new_empty(0, 3, *self._padded(image)), *features.maps])
+
+    def _padded(self, image: Tensor) -> tuple[int, int]:
+        """Height and width with the padding to the stride."""
+        height, width = image.shape[-2:]
+        return height + -height % self.stride, width + -width % self.stride
 
     def _encoded(self, image: Tensor) -> Any:
         """Encode the image padded right and bottom to the stride."""
@@ -109,8 +129,8 @@ class Segmenter(Net):
         """Logits B C h w of `features(image)` -> B C H W, bilinear, without the padding, in full
         precision."""
         height, width = image.shape[-2:]
-        padded = (height + -height % self.stride, width + -width % self.stride)
-        logits = F.interpolate(logits.float(), size=padded, mode="bilinear", align_corners=self.align_corners)
+        size = self._padded(image)
+        logits = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=self.align_corners)
         return logits[..., :height, :width]
 
 

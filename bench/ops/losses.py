@@ -44,7 +44,8 @@ def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, counted: T
     Args:
         logits: B C H W.
         label: B H W int64, below C everywhere.
-        keep, counted: B H W bool.
+        keep: B H W bool, or weights in 0..1.
+        counted: B H W bool.
     """
     pixel_loss = F.cross_entropy(logits, label, reduction="none")  # B H W
     return (pixel_loss * keep).sum() / counted.sum().clamp(min=1)

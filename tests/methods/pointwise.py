@@ -15,7 +15,7 @@ import torch
 from plain_contrast import contents
 from torch import Tensor, nn
 
-from bench.contract import IGNORE, Batch, Method, Net, Progress, Stream, Task
+from bench.contract import IGNORE, Batch, Features, Method, Net, Progress, Stream, Task
 from bench.ops.losses import cross_entropy
 from bench.ops.queues import Queues
 
@@ -64,6 +64,13 @@ class Pointwise(Net):
         features = self.encoder(image)
         seen = self.local * features + self.context * features.mean((2, 3), keepdim=True)
         return self.segmentation_head(seen), self.representation_head(features)
+
+    def encode(self, image: Tensor) -> Features:
+        return Features((self.encoder(image),))
+
+    def decode(self, features: Features, image: Tensor) -> Tensor:
+        (seen,) = features.maps
+        return self.segmentation_head(self.local * seen + self.context * seen.mean((2, 3), keepdim=True))
 
     def project(self, hidden: Tensor) -> Tensor:
         return self.projection(hidden)

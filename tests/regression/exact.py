@@ -59,7 +59,9 @@ def cells() -> list[Cell]:
     """Each method of the gate, on its split."""
     from gate import grid
 
-    return [Cell(method, of["split"]) for of in grid()["sweeps"] for method in of["methods"]]
+    return [
+        Cell(method, of["split"]) for of in (*grid()["sweeps"], grid()["exact"]) for method in of["methods"]
+    ]
 
 
 # Making runs ------------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ BASELINES = Path(__file__).with_name("baselines.json")
 
 
 def grid() -> dict[str, Any]:
-    """What runs.yaml says: "seeds", "set" of all, and "sweeps", each with "split", "methods", "set"."""
+    """What runs.yaml says: "seeds", "set" of all, and "sweeps", each with "split", "methods", "set",
+    and "exact", what exact.py runs beside them."""
     return yaml.safe_load(RUNS.read_text())
 
 

@@ -3,6 +3,7 @@ hub."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,23 @@ def test_the_networks_of_the_gpu_protocols_build_and_take_any_size(
     net = Segmenter(network, 4).eval()
     with torch.no_grad():
         assert net(torch.rand(1, 3, 61, 90)).shape == (1, 4, 61, 90)
+    decodes_what_it_encodes(net)
+
+
+def decodes_what_it_encodes(net: Segmenter) -> None:
+    """To the bit, as a whole and by image, on an image that is padded; and every map matters."""
+    image = torch.rand(2, 3, 61, 90)
+    with torch.no_grad():
+        features, logits = net.encode(image), net(image)
+        assert torch.equal(net.decode(features, image), logits)
+        assert torch.equal(net.decode(features[:1].join(features[1:]), image), logits)
+        dropped = replace(features, maps=tuple(torch.zeros_like(one) for one in features.maps))
+        assert not torch.equal(net.decode(dropped, image), logits)
+
+
+@pytest.mark.parametrize("network", [TINY, LITE0], ids=["tiny-unet", "lite0-deeplabv3plus"])
+def test_what_is_encoded_then_decoded_is_what_forward_says(network: Network) -> None:
+    decodes_what_it_encodes(Segmenter(network, 5).eval())
 
 
 def test_a_mean_may_be_projected_instead_of_its_parts() -> None:
