@@ -187,6 +187,8 @@ class Task:
     new_net: Callable[[], Net] = no_second_net
     # The protocol says `views: equal`: boxes are drawn by its rule, and a method's own coins do not apply.
     equal_views: bool = False
+    # C, of the classes in `labeled_loss`, which has them already; None: all weigh alike.
+    class_weights: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from bench.errors import DataError
 from bench.plan import Plan, SeedPlan, data_root
 from bench.records.schema import Result, read_result
 from bench.settings import registry
+from datasets.splits import HELDOUT, held_out_said
 
 MOST_SAID = 6  # sentences on the data
 LOOKS = 20  # at so many of the newest results; a folder of all runs may hold thousands
@@ -23,12 +24,25 @@ def outlook(plan: Plan, device: str) -> list[str]:
 
     Raises DataError as `data_outlook` does.
     """
-    look = data_outlook(plan)
-    steps, seeds = plan.config.protocol.steps, seed_outlook(plan.seeds) if plan.seeds else []
+    steps = plan.config.protocol.steps
     return [
-        *look,
-        *seeds,
+        *before(plan),
         f"{plan.method.name}: {steps} steps on {device}, to {plan.folder.path}; {_time(plan)}",
+    ]
+
+
+def before(plan: Plan) -> list[str]:
+    """What is to know before a run or a dry one: of its data, its held-out list, its knobs and its CAM seeds.
+
+    Raises DataError as `data_outlook` does.
+    """
+    dataset = registry.load_dataset(plan.config.dataset, data_root(plan.config))
+    held_out = [] if plan.config.scored == HELDOUT else held_out_said(dataset, data_root(plan.config))
+    return [
+        *data_outlook(plan),
+        *held_out,
+        *plan.hparams.said(len(dataset.classes)),
+        *(seed_outlook(plan.seeds) if plan.seeds else ()),
     ]
 
 

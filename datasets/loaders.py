@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StepBatches", "iterate", "loader", "worker_failures"]
 
+RARE_TRIES = 10  # crops that are drawn for a rare class, at most (DAFormer, Hoyer et al., CVPR 2022)
+RARE_SHARE = 0.005  # of a crop: so much of a rare class is enough (about that of DAFormer)
 TIMEOUT = 300  # seconds without a batch before a worker counts as stuck
 
 
@@ -54,12 +56,13 @@ class StepBatches(data.Dataset[Batch]):
         split: Which ids grant pixels, tags or nothing. Only ids that grant pixels are asked for a mask,
             unless `audit` is set.
         protocol: Its `crop` (height, width), `resize` (smallest and largest factor on an image's own size),
-            `batch` (sizes of the labeled and unlabeled streams), `steps` and `views`.
+            `batch` (sizes of the labeled and unlabeled streams), `steps`, `views` and `rare_crops`.
         needs: The streams to make: "pixel" labeled, "tags" tagged, "none" unlabeled (see `Batch`).
         views: What the method asks for beside the weak view. Equal views of the protocol replace it.
         seed: The run's seed.
         audit: Read the masks of the unlabeled images too, for `Batch.truth`.
         tags: The classes of each tagged image, e.g. {"a": (0, 3)}, background among them where there is one.
+        rare: The rare classes, the rarest first, for the protocol's `rare_crops`.
         seed_of: Reads the CAM seed of a tagged image, H W uint8 as a mask; needed where a labeled stream has
             tagged images.
 
@@ -80,6 +83,7 @@ class StepBatches(data.Dataset[Batch]):
         seed: int,
         audit: bool = False,
         tags: Mapping[str, Collection[int]] | None = None,
+        rare: Sequence[int] = (),
         seed_of: Callable[[str], np.ndarray] | None = None,
     ) -> None:
         self.dataset = dataset
@@ -87,6 +91,7 @@ class StepBatches(data.Dataset[Batch]):
         unlabeled = protocol.batch.unlabeled
         self.sources = batch_sources(split, self.needs, protocol.batch.labeled, unlabeled)
         self.tags, self.seed_of = dict(tags or {}), seed_of
+        self.rare_crops, self.rare = protocol.rare_crops, tuple(rare)
         self.crop, self.resize, self.steps = protocol.crop, protocol.resize, protocol.steps
         self.views = views.equal() if protocol.views == "equal" else views
         self.seed = seed
@@ -130,14 +135,18 @@ class StepBatches(data.Dataset[Batch]):
         ids, images, labels, valid = [], [], [], []
         for source, read in ((MASKS, self.dataset.mask), (SEEDS, self._seed)):
             for index, id in enumerate(self._ids(source, step) if source in self.sources else ()):
-                image = self.dataset.image(id)
+                image, mask = self.dataset.image(id), read(id)
                 geometry = self._geometry(source, step, index, image)
+                label = self._label(id, mask, geometry)
+                if self.rare_crops:
+                    geometry = self._rare_geometry(source, step, index, mask, geometry)
+                    label = self._label(id, mask, geometry)
                 ids.append(id)
                 view = weak_image(image, geometry)
                 images.append(
                     to_tensor(self._strong(view, source, step, index) if self.views.colours else view)
                 )
-                labels.append(self._label(id, read(id), geometry))
+                labels.append(label)
                 valid.append(torch.from_numpy(weak_valid(geometry)))
         return Stream(
             tuple(ids),
@@ -146,6 +155,29 @@ class StepBatches(data.Dataset[Batch]):
             label=torch.stack(labels).long(),
             tags=self._tag_rows(ids),
         )
+
+    def _rare_geometry(
+        self, source: str, step: int, index: int, mask: np.ndarray, first: Geometry
+    ) -> Geometry:
+        """Draw the crop of a labeled image again, with the protocol's probability, until it holds enough of
+        the rarest class of the image's mask; the crop with the most of it where none has enough. Only a class
+        that is rare in the split counts: the first crop stays where the image has none."""
+        generator = numpy_for(self.seed, "rare crop", source, step, index)
+        if generator.random() >= self.rare_crops:
+            return first
+        wanted = next((label for label in self.rare if (mask == label).any()), None)
+        if wanted is None:
+            return first
+        enough = RARE_SHARE * self.crop[0] * self.crop[1]
+        best, most = first, int((weak_label(mask, first) == wanted).sum())
+        for _ in range(RARE_TRIES):
+            if most >= enough:
+                break
+            other = draw_geometry(generator, first.size, self.crop, self.resize)
+            pixels = int((weak_label(mask, other) == wanted).sum())
+            if pixels > most:
+                best, most = other, pixels
+        return best
 
     def _seed(self, id: str) -> np.ndarray:
         if self.seed_of is None:

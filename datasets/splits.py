@@ -15,10 +15,14 @@ import shlex
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.errors import ConfigError, DataError, check_name, did_you_mean
 from datasets import draws
 from datasets.ids import check_id, digest, read_json, read_list, read_sealed, some
+
+if TYPE_CHECKING:
+    from bench.contract import Dataset
 
 GRANTS = ("pixel", "tags", "none")
 LISTS = (*GRANTS, "eval")
@@ -120,6 +124,25 @@ def heldout_ids(dataset: str, data_root: Path | None) -> tuple[str, ...] | None:
             mend = f"restore both, or make them anew with `{command(dataset, data_root, '--make')}`."
             return tuple(sorted(read_sealed(path, dataset, mend)[0]))
     return None
+
+
+def held_out_said(dataset: Dataset, data_root: Path | None) -> list[str]:
+    """Say of a data set of the user's what is held out and how it is used. Of one without such a list, and of
+    the suite's own, there is nothing to say."""
+    if dataset.heldout is None or (COMMITTED / dataset.name).is_dir():
+        return []
+    file = f"{dataset.heldout}.txt"
+    try:
+        ids = heldout_ids(dataset.name, data_root)
+    except DataError as error:  # of a list that this run does not read
+        return [str(error)]
+    if ids is None:
+        make = command(dataset.name, data_root, "--make")
+        return [f"{file} lies unused: `{make}` makes it the held-out list, or says why it cannot be."]
+    return [
+        f"the {len(ids)} images of {file} are held out: nothing learns from them, and only "
+        "`--scored heldout` scores them. Choose thresholds, steps and other settings so."
+    ]
 
 
 def _held_out(split: Split, folder: Path, data_root: Path | None) -> Split:

@@ -18,6 +18,7 @@ Built from the paper; where paper and released code differ, and what was chosen:
   12 800.
 - Only `queue_keys` pixels per class, drawn at random, enter a queue in a step. With all of them the published
   queues would be filled anew every step.
+- With two or three classes the default rank_low of 3 would leave no rank: it becomes their last one.
 - Every class present counts once, whatever the number of classes of the data set.
 - No auxiliary head; padding is ignored, not background.
 - Under equal views the student has the strong view and the boxes that every method gets; the teacher keeps
@@ -101,7 +102,8 @@ class Shared(Knobs):
         3,
         ge=1,
         le=1000,
-        description="an unreliable pixel is a key of classes from this rank on (r_l, Tab. A1)",
+        description="an unreliable pixel is a key of classes from this rank on (r_l, Tab. A1); with 2 or 3 "
+        "classes the default becomes their last rank (ours)",
     )
     rank_high: int = Field(
         20,
@@ -131,11 +133,27 @@ class Shared(Knobs):
 
     def check(self, classes: int, steps: int) -> None:
         self.check_warmup(steps)
-        if self.rank_low >= classes:
+        if self.lowest_rank(classes) >= classes:
+            mend = f"leave it out, or set it to 1..{classes - 1}" if classes > 1 else "two are the fewest"
             raise ValueError(
                 f"rank_low={self.rank_low} leaves no rank of {classes} classes, so no unreliable pixel would "
-                f"be a negative key; set it to 1..{classes - 1}"
+                f"be a negative key; {mend}"
             )
+
+    def lowest_rank(self, classes: int) -> int:
+        """The rank from which an unreliable pixel is a negative key, among so many classes: with two or three
+        the default becomes their last one; another rank_low is a person's choice and stays."""
+        is_default = self.rank_low == type(self).model_fields["rank_low"].default
+        return min(self.rank_low, max(classes - 1, 1)) if is_default else self.rank_low
+
+    def said(self, classes: int) -> list[str]:
+        low = self.lowest_rank(classes)
+        few = (
+            f"rank_low is {low} in place of {self.rank_low}, since there are only {classes} classes: an "
+            "unreliable pixel is a negative key of its least likely class alone; the log counts these keys "
+            "as negatives_unlabeled"
+        )
+        return [few] if low != self.rank_low else []
 
     def check_warmup(self, steps: int) -> None:
         if 1 <= self.warmup >= steps:
@@ -179,6 +197,7 @@ class Family(Method):
     def __init__(self, net: Net, task: Task, hparams: Shared) -> None:
         super().__init__(net, task, hparams)
         self.teacher = Teacher(net)
+        self.rank_low = self.hp.lowest_rank(len(task.classes))
         capacities = [self.hp.queue_size_first] + [self.hp.queue_size] * (len(task.classes) - 1)
         self.build_memory(capacities, net.representation_channels)
 
@@ -238,6 +257,9 @@ class U2PL(Family):
             self.check_warmup(steps)
             if self.use_ranks:
                 super().check(classes, steps)
+
+        def said(self, classes: int) -> list[str]:
+            return super().said(classes) if self.use_ranks else []
 
     def build_memory(self, capacities: list[int], channels: int) -> None:
         """Build the queues and the prototypes."""
@@ -331,7 +353,7 @@ class U2PL(Family):
         mixed = source.numel()
         label = F.pad(target[:-mixed], (0, mixed), value=IGNORE)  # N
         source = F.pad(source.flatten(), (len(target) - mixed, 0))  # N
-        labeled_low = self.hp.rank_low if self.hp.use_ranks else len(self.task.classes)
+        labeled_low = self.rank_low if self.hp.use_ranks else len(self.task.classes)
 
         def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
             return {
@@ -344,7 +366,7 @@ class U2PL(Family):
     @property
     def _window(self) -> tuple[int, int]:
         """Ranks of the classes that a pixel is a negative key of; without ranks, of all but its own."""
-        return (self.hp.rank_low, self.hp.rank_high) if self.hp.use_ranks else (1, len(self.task.classes))
+        return (self.rank_low, self.hp.rank_high) if self.hp.use_ranks else (1, len(self.task.classes))
 
     def log(
         self, batch: Batch, said: Targets, split: Partition, keys: Negatives, figures: dict[str, Tensor]

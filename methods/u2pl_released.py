@@ -119,8 +119,8 @@ class U2PLReleased(Family):
         """
         hp = self.hp
         rank = ranks(p)
-        confused = (rank[:labeled] < hp.rank_low) & ~low[:labeled]
-        unlikely = unlabeled_negatives(rank[labeled:], high[labeled:].any(1), hp.rank_low, hp.rank_high)
+        confused = (rank[:labeled] < self.rank_low) & ~low[:labeled]
+        unlikely = unlabeled_negatives(rank[labeled:], high[labeled:].any(1), self.rank_low, hp.rank_high)
         negative = high & cat([confused, unlikely])  # A1
         order = torch.rand(len(p), generator=at.generator("keys"), device=at.device).argsort()
         index, meant = sample_keys(negative[order], hp.queue_keys)

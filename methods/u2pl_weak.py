@@ -80,11 +80,11 @@ class U2PLWeak(U2PL):
         known = tagged & (quota > 0)  # N
 
         def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
-            certain = certain_negatives(rank, tags[shown[pixel]], self.hp.rank_low) & known[pixel, None]
+            certain = certain_negatives(rank, tags[shown[pixel]], self.rank_low) & known[pixel, None]
             return {  # no pixel is a key of the same class by two of them
                 "certain": at_most(certain, quota),
-                "labeled": labeled_negatives(rank, label[pixel], self.hp.rank_low) & ~certain,
-                "unlabeled": unlabeled_negatives(rank, source[pixel], self.hp.rank_low, self.hp.rank_high),
+                "labeled": labeled_negatives(rank, label[pixel], self.rank_low) & ~certain,
+                "unlabeled": unlabeled_negatives(rank, source[pixel], self.rank_low, self.hp.rank_high),
             }
 
         return known | source | (label != IGNORE), rules

@@ -147,6 +147,8 @@ def splits(
             known = ", ".join(splits_import.recognise(imported.pixel)) or "no list of a project we know"
             say(f"imported {name}: {known}")
         _say_notes(data)
+        for sentence in splits.held_out_said(data, data_root):
+            say(sentence)
     table = Table("split", "pixel", "tags", "none", "scored", "digest of pixel", title=escape(dataset))
     for found in splits.some_splits(dataset, data_root):
         split = splits.find_split(dataset, found, data_root)

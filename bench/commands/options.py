@@ -81,7 +81,9 @@ ProtocolName = Annotated[
 ScoredList = Annotated[
     str | None,
     typer.Option(
-        metavar="LIST", help="eval, or heldout to choose settings on.", show_default="eval: the scored list"
+        metavar="LIST",
+        help="eval, or heldout (or val) to choose settings on.",
+        show_default="eval: the scored list",
     ),
 ]
 OutDir = Annotated[str | None, typer.Option("--out", help="Folder of all runs.", show_default="runs")]

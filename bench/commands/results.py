@@ -34,12 +34,31 @@ def score(
     ] = None,
     device: Annotated[str, typer.Option(help="Of the prediction: auto, cpu, cuda, cuda:N.")] = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Score again what has been.")] = False,
+    measures: Annotated[
+        bool,
+        typer.Option(
+            "--measures", help="Only print what the stored counts say: precision, recall, Dice, ..."
+        ),
+    ] = False,
+    boundary: Annotated[
+        bool, typer.Option("--boundary", help="... and boundary IoU, for which it predicts again.")
+    ] = False,
+    json_: Annotated[bool, json_option("with --measures, runs (folder, classes and the measures)")] = False,
 ) -> None:
     """Score finished runs again, without tags: multi-scale + flip, and the dense CRF on top.
 
     Writes both beside each run and prints them with its raw score; the same command goes on where it was
-    stopped, and skips the runs that are done.
+    stopped, and skips the runs that are done. With --measures nothing is scored again or written.
     """
+    if measures:
+        if overwrite or half_size or scales is not None or jobs is not None:
+            raise ConfigError("--measures prints what was scored; leave out what says how to score again.")
+        from bench.commands.measures import print_measures
+
+        print_measures(runs, data_root, device, boundary, json_)
+        return
+    if boundary or json_:
+        raise ConfigError(f"{'--boundary' if boundary else '--json'} goes with --measures; give both.")
     try:
         factors = tuple(float(item) for item in items("--scales", [scales] if scales is not None else None))
     except ValueError as error:

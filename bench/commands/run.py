@@ -180,11 +180,9 @@ def _planned(plan: Any) -> dict[str, Any]:
 
 def _before(plan: Any) -> list[str]:
     """What a run would say at its start of its data and its CAM seeds; nothing where it is done."""
-    from bench.outlook import data_outlook, seed_outlook
+    from bench.outlook import before
 
-    if plan.folder.result.exists():
-        return []
-    return [*data_outlook(plan), *(seed_outlook(plan.seeds) if plan.seeds else ())]
+    return [] if plan.folder.result.exists() else before(plan)
 
 
 def _print_result(result: Any) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from bench.labels import IGNORE
 
+TINY = torch.finfo(torch.float32).tiny  # 0 over it is 0
+
 
 def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """Mean cross entropy over the pixels whose label is not 255.
@@ -20,12 +22,50 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     return total / (label != IGNORE).sum().clamp(min=1)
 
 
-def ohem_cross_entropy(logits: Tensor, label: Tensor, threshold: float, min_kept: int) -> Tensor:
+def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy of the pixels whose label is not 255, each times the weight of its class, over the sum of
+    these weights, as torch's own mean. So a factor of all weights changes nothing.
+
+    Args:
+        logits, label: As in `cross_entropy`.
+        weight: C float32, positive.
+    """
+    total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="sum")
+    return total / pixel_weight(label, weight).sum().clamp(min=TINY)
+
+
+def pixel_weight(label: Tensor, weight: Tensor) -> Tensor:
+    """The weight of each pixel's class, 0 where the label is 255: int64 of any shape and C -> the shape."""
+    known = label != IGNORE
+    return weight.take(label.where(known, 0)) * known
+
+
+def soft_dice_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """1 - Dice, the mean over the classes that the labels of the batch hold: with p the probability of a
+    class and g 1 where it is the label, 1 - 2 sum pg / (sum p + sum g) over the labeled pixels of the batch
+    (Drozdzal et al., DLMIA 2016; over the batch as a whole, as nnU-Net can do it).
+
+    Shapes as in `cross_entropy`. Answers a scalar in 0..1.
+    """
+    classes = torch.arange(logits.shape[1], device=label.device).view(1, -1, 1, 1)
+    own = label.unsqueeze(1) == classes  # B C H W
+    probability = logits.float().softmax(1) * (label != IGNORE).unsqueeze(1)  # B C H W
+    pixels = own.sum((0, 2, 3))  # C
+    both = (probability * own).sum((0, 2, 3))
+    dice = 2 * both / (probability.sum((0, 2, 3)) + pixels).clamp(min=TINY)
+    occurs = pixels > 0
+    return ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)
+
+
+def ohem_cross_entropy(
+    logits: Tensor, label: Tensor, threshold: float, min_kept: int, weight: Tensor | None = None
+) -> Tensor:
     """Cross entropy over the hard pixels of the batch: those whose true class has a probability of at most
     `threshold`, and at least the `min_kept` hardest (all, where fewer are labeled). U2PL,
     loss_helper.py:451-531.
 
-    Shapes as in `cross_entropy`.
+    Shapes as in `cross_entropy`. With `weight` the mean is that of `weighted_cross_entropy`; which pixels are
+    hard does not depend on it.
     """
     pixel_loss = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="none").flatten()
     valid = label.flatten() != IGNORE
@@ -33,6 +73,9 @@ def ohem_cross_entropy(logits: Tensor, label: Tensor, threshold: float, min_kept
     probability = torch.where(valid, torch.exp(-pixel_loss.detach()), torch.inf)
     kth = probability.kthvalue(min(min_kept, probability.numel())).values
     keep = valid & (probability <= kth.clamp(min=threshold))
+    if weight is not None:
+        share = pixel_weight(label.flatten(), weight) * keep
+        return (pixel_loss * share).sum() / share.sum().clamp(min=TINY)
     return (pixel_loss * keep).sum() / keep.sum().clamp(min=1)
 
 

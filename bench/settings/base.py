@@ -26,6 +26,11 @@ class Knobs(BaseModel):
         """Raise ValueError, beginning with the knob's name, for what so many classes of the data set or so
         many steps of the run do not allow."""
 
+    def said(self, classes: int) -> list[str]:
+        """Sentences for the user, before a run: what a default comes to where the data set has so many
+        classes."""
+        return []
+
 
 class Knob(NamedTuple):
     """One setting, for people: `Knob("threshold", "0.95", "number >= 0, <= 1", "confidence that ...")`."""

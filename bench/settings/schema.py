@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from bench.settings.base import RECORD, Knobs, expanded
+from bench.settings.class_weights import ClassWeights
 from datasets.draws import MOST_DRAWS
 
 # Bounds: far beyond any use, and short of what stalls a machine or overflows a number of torch.
@@ -48,7 +49,13 @@ PROTOCOL_VERSION = 1  # raise it when the same protocol would give other numbers
 # The values that all protocols, and all their networks, had before these settings were there. Records and
 # digests leave them out, so that both stay as they were. A saved protocol without them has them, whatever its
 # file says today.
-BEFORE: Mapping[str, Any] = {"views": "published", "teacher": None}
+BEFORE: Mapping[str, Any] = {
+    "views": "published",
+    "teacher": None,
+    "class_weights": "none",
+    "dice": 0.0,
+    "rare_crops": 0.0,
+}
 NETWORK_BEFORE: Mapping[str, Any] = {
     "align_corners": False,
     "multi_grid": None,
@@ -206,6 +213,13 @@ class Protocol(Knobs):
     # and boxes of the unlabeled ones. published: each method has its own.
     views: Literal["published", "equal"] = "published"
     teacher: TeacherRule | None = None  # None: the headline is what each method names as its predictor
+    # Of the classes in the loss on labeled pixels. inverse_sqrt: 1 / sqrt(labeled pixels of the class), with
+    # a mean of 1 over the classes that occur; numbers: one a class, in the order of their ids.
+    class_weights: ClassWeights = "none"
+    dice: float = Field(0.0, ge=0, le=1e6)  # weight of a soft Dice term, added to the loss on labeled pixels
+    # How likely a labeled crop is drawn again until it holds the rarest class of its image, where that is
+    # among the rarer half of the classes.
+    rare_crops: float = Field(0.0, ge=0, le=1)
 
     @model_validator(mode="after")
     def _ranges(self) -> Protocol:
@@ -324,6 +338,12 @@ class RunConfig(Knobs):
     cam_seeds: CamSeeds | None = None  # None where the split grants no tags
     draw: int = Field(0, ge=0, le=MOST_DRAWS)  # which images the split labels
     scored: Literal["eval", "heldout"] = "eval"  # the list that is scored; settings are chosen on heldout
+
+    @field_validator("scored", mode="before")
+    @classmethod
+    def _by_its_file(cls, scored: Any) -> Any:
+        # The file of a held-out list is mostly val.txt, see datasets/folder.py.
+        return "heldout" if scored == "val" else scored
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:

@@ -32,6 +32,7 @@ SMALL = {"threshold": 0.0, "rank_low": 1}
 STREAMS = ("labeled", "tagged", "unlabeled")
 CLASSES = ("background", "square", "stripe")
 Terms = dict[str, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
 
 
 @dataclass(frozen=True)
@@ -43,24 +44,23 @@ class Case:
     def data(self) -> Folder:
         return Folder(tiny.shared_root() / "tinyset", "tinyset")
 
-    def method(self, classes: tuple[str, ...] = CLASSES, seed: int = 0) -> Method:
-        """Build the method on a small real network."""
+    def method(self, classes: tuple[str, ...] = CLASSES, seed: int = 0, loss: Loss = cross_entropy) -> Method:
+        """Build the method on a small real network.
+
+        Args:
+            loss: That of the task, on labeled pixels.
+        """
         knobs = self.info.knobs().model_dump()  # a preset's defaults are not its class's
         knobs |= {key: value for key, value in SMALL.items() if key in knobs}
         new_net = another_net(seed, lambda: Segmenter(NETWORK, len(classes)))
         with torch_seeded(seed, "init"):
             net = Segmenter(NETWORK, len(classes))
-            task = Task(classes, cross_entropy, 0, new_net, equal_views=self.views == "equal")
+            task = Task(classes, loss, 0, new_net, equal_views=self.views == "equal")
             return self.info.cls(net, task, self.info.cls.HParams(**knobs)).train()
 
-    def batches(self, data: Folder | None = None) -> StepBatches:
-        data = data or self.data
-        train, cls = data.ids("train"), self.info.cls
-        tagged = Supervision.TAGS in cls.needs
-        tags = {id: (0, *(data.tags(id) or ())) for id in train[4:]} if tagged else None
-        rest = train[4:]
-        split = Split(data.name, "some", train[:4], rest if tagged else (), () if tagged else rest, ())
-        protocol = Protocol(
+    @property
+    def protocol(self) -> Protocol:
+        return Protocol(
             name="tiny",
             network=NETWORK,
             crop=(SIZE, SIZE),
@@ -70,10 +70,18 @@ class Case:
             optimizer=Optimizer(lr=1e-3),
             views=self.views,
         )
+
+    def batches(self, data: Folder | None = None) -> StepBatches:
+        data = data or self.data
+        train, cls = data.ids("train"), self.info.cls
+        tagged = Supervision.TAGS in cls.needs
+        tags = {id: (0, *(data.tags(id) or ())) for id in train[4:]} if tagged else None
+        rest = train[4:]
+        split = Split(data.name, "some", train[:4], rest if tagged else (), () if tagged else rest, ())
         return StepBatches(
             data,
             split,
-            protocol,
+            self.protocol,
             needs=cls.needs,
             tags=tags,
             seed_of=lambda id: (data.image(id)[..., 0] > 150).astype("uint8"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.contract import IGNORE, Batch, Net, Progress, Stream, Supervision
+from bench.ops.losses import cross_entropy
 from bench.testing.case import (
     SIZE,
     STEPS,
@@ -30,6 +32,7 @@ from bench.testing.case import (
     with_stream,
 )
 from bench.testing.waits import watched
+from bench.training.balance import labeled_loss
 
 
 def terms_are_finite_scalars_with_a_graph(case: Case) -> None:
@@ -78,6 +81,50 @@ def every_stream_it_needs_moves_the_network(case: Case) -> None:
         if getattr(batch, stream) is not None:
             backward(method, with_stream(batch, stream, ignored))
             assert not equal(whole, gradients(method)), f"needs asks for {stream} images; they change nothing"
+
+
+def its_labeled_loss_is_that_of_the_task(case: Case) -> None:
+    """So that class weights and a Dice term of the protocol reach it: worked out anew from its own logits."""
+    if Supervision.PIXEL not in case.info.needs:
+        return
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def spied(logits: Tensor, label: Tensor) -> Tensor:
+        seen.append((logits.detach().double(), label))
+        return cross_entropy(logits, label)
+
+    batch = case.batches()[0]
+    plain = losses(case.method(loss=spied), batch)["labeled"]
+    assert seen, "losses() does not call self.task.labeled_loss; give it the logits of the labeled images"
+
+    def by_hand(weights: tuple[float, ...], dice: float) -> float:
+        return float(sum(_weighted(*pair, weights) + dice * _dice_loss(*pair) for pair in seen))
+
+    for weights, dice in (((1.0, 2.0, 4.0), 0.0), ((1.0, 1.0, 1.0), 0.5), ((4.0, 1.0, 0.5), 2.0)):
+        loss = labeled_loss(case.protocol.model_copy(update={"dice": dice}), weights)
+        term = losses(case.method(loss=loss), batch)["labeled"].item()
+        expected = plain.item() * by_hand(weights, dice) / by_hand((1.0, 1.0, 1.0), 0.0)
+        assert math.isclose(term, expected, rel_tol=1e-4), (
+            f"with class weights {weights} and dice={dice} the term 'labeled' is {term:.6g} and not "
+            f"{expected:.6g}; take it from self.task.labeled_loss alone"
+        )
+
+
+def _weighted(logits: Tensor, label: Tensor, weights: tuple[float, ...]) -> Tensor:
+    log = logits.log_softmax(1)
+    own = [label == c for c in range(len(weights))]
+    losses = [-weight * log[:, c][own[c]].sum() for c, weight in enumerate(weights)]
+    counts = [weight * own[c].sum() for c, weight in enumerate(weights)]
+    return torch.stack(losses).sum() / torch.stack(counts).sum()
+
+
+def _dice_loss(logits: Tensor, label: Tensor) -> Tensor:
+    probability, known, found = logits.softmax(1), label != IGNORE, []
+    for c in range(logits.shape[1]):
+        own, p = label == c, probability[:, c]
+        if own.any():
+            found.append(1 - 2 * p[own].sum() / (p[known].sum() + own.sum()))
+    return torch.stack(found).mean()
 
 
 def survives_batches_without_pixels_or_classes(case: Case) -> None:
@@ -284,6 +331,7 @@ CHECKS = [
     terms_are_finite_scalars_with_a_graph,
     gradient_reaches_all_of_the_network_and_no_teacher,
     every_stream_it_needs_moves_the_network,
+    its_labeled_loss_is_that_of_the_task,
     survives_batches_without_pixels_or_classes,
     ignored_and_padded_pixels_have_no_gradient,
     same_seed_same_bits,

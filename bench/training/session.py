@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from bench.machine import (
 )
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
-from bench.ops.losses import cross_entropy, ohem_cross_entropy
 from bench.plan import Plan, data_root, granted_tags
 from bench.randomness import torch_seeded
 from bench.records import provenance
@@ -40,8 +38,9 @@ from bench.settings import registry
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import validate
 from bench.settings.resolve import command
-from bench.settings.schema import Protocol, RunConfig
+from bench.settings.schema import RunConfig
 from bench.training import checkpoint
+from bench.training.balance import Balance, balance, labeled_loss
 from bench.training.metrics_log import kept_lines
 from bench.training.trainer import Parts, Trainer, refuse_other
 from datasets.decode import read_mask
@@ -142,6 +141,8 @@ def start(
     trainer.contents = trainer.contents.model_copy(update={"anyway": list(dict.fromkeys(said))})
     write_atomic(plan.folder.config, plan.config.to_yaml().encode())
     plan.folder.write_listing(gathered.listing.model_copy(update={"contents": trainer.contents}))
+    weights = trainer.method.task.class_weights
+    made |= {} if weights is None else {"class_weights": list(weights)}
     plan.folder.add_provenance(
         {"first_step": trainer.step, **made, "contents": trainer.contents.model_dump(mode="json")}
     )
@@ -169,7 +170,7 @@ def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
     parts = parts_of(plan)
     if parts.weights and parts.weights.said:
         display.say(parts.weights.said)
-    for note in parts.dataset.notes:
+    for note in (*parts.dataset.notes, *parts.said):
         display.say(note)
     return Trainer(plan, parts, display, stop)
 
@@ -196,7 +197,8 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
     _refuse_missing(plan, dataset)
     refuse_unfit(dataset, plan.split)
     weights = load_weights(protocol.network.weights, protocol.network.encoder, fetch)
-    method = _method(plan, dataset, weights, device)
+    balanced = balance(plan, dataset)
+    method = _method(plan, dataset, weights, device, balanced)
     classes = len(dataset.classes)
     batches = StepBatches(
         dataset,
@@ -207,9 +209,10 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
         seed=config.seed,
         audit=machine.audit,
         tags=granted_tags(plan, dataset),
+        rare=balanced.rare,
         seed_of=partial(_read_seed, plan.seeds.folder, classes) if plan.seeds else None,
     )
-    parts = Parts(dataset, weights, method, batches, device)
+    parts = Parts(dataset, weights, method, batches, device, balanced.said)
     _rehearse_scoring(plan, parts)
     if machine.compile:
         for net in [module for module in method.modules() if isinstance(module, Net)]:
@@ -246,12 +249,13 @@ def _refuse_missing(plan: Plan, dataset: Dataset) -> None:
         raise DataError(summary(missing, count, f"images of the split {split.name!r} of {split.dataset}"))
 
 
-def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str) -> Method:
+def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str, balanced: Balance) -> Method:
     config = plan.config
     cls, network, classes = plan.method.cls, config.protocol.network, tuple(dataset.classes)
     new_net = another_net(config.seed, lambda: Segmenter(network, len(classes), weights))
     equal = config.protocol.views == "equal"
-    task = Task(classes, labeled_loss(config.protocol), dataset.background, new_net, equal)
+    loss = labeled_loss(config.protocol, balanced.weights, device)
+    task = Task(classes, loss, dataset.background, new_net, equal, balanced.weights)
     _check_classes(config.dataset, len(classes))
     try:
         plan.hparams.check(len(classes), config.protocol.steps)
@@ -273,14 +277,6 @@ def another_net(seed: int, build: Callable[[], Net]) -> Callable[[], Net]:
             return build()
 
     return new_net
-
-
-def labeled_loss(protocol: Protocol) -> Any:
-    """Give the loss on labeled pixels that a protocol sets: logits B C H W and label B H W -> scalar."""
-    settings = protocol.labeled_loss
-    if settings.name == "ohem":
-        return partial(ohem_cross_entropy, threshold=settings.ohem_threshold, min_kept=settings.ohem_min_kept)
-    return cross_entropy
 
 
 def _check_classes(dataset: str, classes: int) -> None:

@@ -47,6 +47,7 @@ class Parts:
     method: Method  # on the device, in train mode
     batches: StepBatches
     device: str  # "cpu", "cuda" or "cuda:1"
+    said: tuple[str, ...] = ()  # sentences for the user
 
 
 @dataclass(frozen=True)

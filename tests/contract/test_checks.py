@@ -152,6 +152,15 @@ class LabelsAlone(FixMatch):
         return {"labeled": self.task.labeled_loss(self.net(batch.labeled.image), batch.labeled.label)}
 
 
+class OwnLabeledLoss(Method):
+    """Its labels have a loss of its own, which no setting of the protocol reaches."""
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        logits, label = self.net(batch.labeled.image), batch.labeled.label
+        self.task.labeled_loss(logits, label)
+        return {"labeled": F.cross_entropy(logits, label, ignore_index=255)}
+
+
 class Undescribed(FixMatch):
     class HParams(FixMatch.HParams):
         width: int = 3
@@ -181,6 +190,7 @@ VIEWS = "the views of the protocol move the network under equal views"
         (WeakViewsAlone, VIEWS, "unlabeled.student changes nothing"),
         (Unmixed, VIEWS, "unlabeled.box changes nothing"),
         (LearnsPadding, "ignored and padded pixels have no gradient under equal views", "255 or padding"),
+        (OwnLabeledLoss, "its labeled loss is that of the task", "self.task.labeled_loss alone"),
         (Undescribed, "it and its knobs are described", "'width' needs Field"),
         (Unbounded, "knobs out of range are refused", "'width' has no bounds"),
     ],

@@ -396,7 +396,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(
 
 
 def test_a_rank_low_beyond_the_classes_is_refused() -> None:
-    hparams = u2pl_released.U2PLReleased.HParams(rank_low=3)
-    hparams.check(4, 10)
-    with pytest.raises(ValueError, match=r"rank_low=3 leaves no rank of 3 classes, .* set it to 1..2"):
-        hparams.check(3, 10)
+    hparams = u2pl_released.U2PLReleased.HParams(rank_low=4)
+    hparams.check(5, 10)
+    with pytest.raises(ValueError, match=r"rank_low=4 leaves no rank of 4 classes, .* set it to 1..3"):
+        hparams.check(4, 10)

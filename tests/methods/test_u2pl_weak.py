@@ -558,6 +558,6 @@ def test_settings_that_make_no_sense_are_refused_by_name(
 
 
 def test_ranks_that_leave_nothing_are_refused() -> None:
-    U2PLWeak.HParams(rank_low=3).check(4, 10)
-    with pytest.raises(ValueError, match=r"rank_low=3 .* of 3 classes.*1..2"):
-        U2PLWeak.HParams(rank_low=3).check(3, 10)
+    U2PLWeak.HParams(rank_low=4).check(5, 10)
+    with pytest.raises(ValueError, match=r"rank_low=4 .* of 4 classes.*1..3"):
+        U2PLWeak.HParams(rank_low=4).check(4, 10)

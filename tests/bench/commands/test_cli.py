@@ -590,12 +590,16 @@ def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, o
     bench("data", "splits", *at, "--make", "--draw", "2000").refused(2, "--draw 2000")
     made = bench("data", "splits", *at, "--make", "--draw", "1-2").out
     assert "draws: 0-2" in made and "held out: 4 images" in made
+    unused = "the 4 images of val.txt are held out: nothing learns from them, and only `--scored heldout`"
+    assert unused in made
     assert "every image and mask of" in bench("data", "verify", *at).out
     of = ("fixmatch", "--data-root", own_root, "--split", "1_4", "--dry-run")
     said = run(*of, "--draw", "2", "--scored", "heldout").out
     assert (
         "split 1_4, draw 2: 3 pixel" in said and "scored on the held-out list" in said and "draw2-0-" in said
     )
+    assert unused not in said and run(*of, "--draw", "2", "--scored", "val").out == said, "by its file's name"
+    assert f"# {unused}" in run(*of).out
     run(*of, "--draw", "7").refused(2, "tinyset has no draw 7", "Known: 0, 1, 2", "--make --draw 7")
     run("fixmatch", "--data-root", own_root, "--split", "full", "--draw", "1").refused(
         2, "the same in every draw"
@@ -605,6 +609,7 @@ def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, o
     bench("data", "verify", *at).refused(3, "1 problem")
     for name in ("heldout.txt", "heldout.json"):
         (folder / "splits" / name).unlink()
+    assert "# val.txt lies unused: `" in run(*of).out
     run(*of, "--scored", "heldout").refused(2, "tinyset has no held-out list", "--make")
     assert "held out: none" in bench("data", "splits", *at).out
 

@@ -299,6 +299,10 @@ PROTOCOL_CHANGES = [
     "views=published",
     "teacher.decay=0.9",
     "teacher.ramp=false",
+    "class_weights=inverse_sqrt",
+    "class_weights=[1, 2, 3]",
+    "dice=0.5",
+    "rare_crops=0.5",
 ]
 OF_THE_PLAIN_DECODER = ("network.low_level", "network.aspp", "network.dropout")
 
