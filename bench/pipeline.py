@@ -29,7 +29,7 @@ from bench.settings import registry
 from bench.training import checkpoint, session
 from bench.training.metrics_log import mean_shares
 from bench.training.shared import shared_warm_up
-from bench.training.trainer import Trainer
+from bench.training.trainer import Parts, Trainer
 
 
 def announced_run(
@@ -136,8 +136,9 @@ def _check_seeds(plan: SeedPlan, overwrite: bool, anyway: bool) -> None:
         session.check_state(classifier, anyway)
 
 
-def refuse_early(plan: Plan) -> None:
-    """Refuse what would stop a run before its first step, or the run of its CAM seeds' classifier.
+def refuse_early(plan: Plan) -> Parts:
+    """Refuse what would stop a run before its first step, or the run of its CAM seeds' classifier; give what
+    it would train with.
 
     It is what a start does itself, but for weights of the hub, which are not fetched.
     """
@@ -146,6 +147,7 @@ def refuse_early(plan: Plan) -> None:
         if plan.seeds is not None and plan.seeds.folder.read_report() is None:
             check_settings(plan.seeds.settings, parts.dataset)
             session.parts_of(plan.seeds.classifier, fetch=False)
+    return parts
 
 
 def _done(plan: Plan, display: Display) -> Result | None:

@@ -156,10 +156,12 @@ class Shared(Knobs):
         return [few] if low != self.rank_low else []
 
     def check_warmup(self, steps: int) -> None:
-        if 1 <= self.warmup >= steps:
+        left = steps - self.warmup_steps(steps)
+        if 10 * left < steps:
             raise ValueError(
-                f"warmup={self.warmup:g} leaves none of the run's {steps} steps to the unlabeled images; set "
-                f"it below {steps}, or below 1 for a share"
+                f"warmup={self.warmup:g} leaves {max(left, 0)} of the run's {steps} steps to the unlabeled "
+                f"images, fewer than a tenth; set it to at most {9 * steps // 10} steps, or to a share of at "
+                "most 0.9"
             )
 
     def warmup_steps(self, steps: int) -> int:

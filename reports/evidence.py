@@ -16,7 +16,7 @@ from bench.records.folders import RunFolder
 from bench.records.index import find_unfinished
 from bench.records.logs import metrics_torn, read_counts, read_metrics
 from bench.records.provenance import without_folders
-from bench.records.schema import Result, Scores, SeedQuality, SeedReport, Start
+from bench.records.schema import Result, Scores, SeedQuality, SeedReport
 from bench.records.shared_folders import SeedFolder
 
 SEVERAL = (
@@ -179,10 +179,7 @@ def origins(folders: Mapping[Path, Result]) -> dict[Path, Origin]:
 
 
 def _origin_of(run: RunFolder, result: Result) -> Origin:
-    return _origin(run.read_starts(result.file_digest(run.provenance)))
-
-
-def _origin(starts: Sequence[Start]) -> Origin:
+    starts = run.read_starts(result.file_digest(run.provenance))
     if not starts:
         return UNKNOWN
     last = starts[-1]
@@ -233,14 +230,19 @@ class Evidence:
 
 def gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evidence, list[str]]:
     """What lies beside the results, and warnings on what does not or is not as it should be."""
-    what = "counts of single images are damaged or of other weights"
-    counts, uncounted = each(folders, roots, counts_of, what)
-    lines, torn = each(folders, roots, log_of, "logs that are damaged")
-    what = "scores of other settings that are damaged"
-    scores, unread = each(folders, roots, lambda run, _: run.read_scores(), what)
+    said: list[str] = []
+
+    def read(what: str, reader: Callable[[RunFolder, Result], T | None]) -> dict[Path, T]:
+        found, damaged = each(folders, roots, reader, what)
+        said.extend(damaged)
+        return found
+
+    counts = read("counts of single images are damaged or of other weights", counts_of)
+    lines = read("logs that are damaged", log_of)
+    scores = read("scores of other settings that are damaged", lambda run, _: run.read_scores())
     seeds, unclear = cam_seeds(folders, roots)
-    photos, unseen = each(folders, roots, _photo, "picture sheets that cannot be read")
+    said += unclear
+    photos = read("picture sheets that cannot be read", _photo)
     made = origins(folders)
-    unsure = folder_warnings(folders, made, roots)
     evidence = Evidence(counts, lines, scores, seeds, made, photos)
-    return evidence, [*uncounted, *torn, *unread, *unclear, *unseen, *unsure]
+    return evidence, [*said, *folder_warnings(folders, made, roots)]

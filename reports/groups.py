@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bench.errors import DataError
 from bench.records.schema import Result
@@ -26,14 +26,10 @@ from reports.contents import (
 from reports.knobs import labels_of, unique
 from reports.statistics import Key, Summary, summarise
 
+# Last weights of what all methods are scored by; the best evaluation on the way; last weights of the student,
+# and of the module that the method names.
 Column = Literal["last", "oracle", "student", "own"]
-
-COLUMNS: dict[Column, tuple[str, str]] = {
-    "last": ("mIoU", "last weights of what all methods are scored by"),
-    "oracle": ("oracle", "optimistic: chosen on the scored list, paper protocol"),
-    "student": ("student", "last weights of the student"),
-    "own": ("own predictor", "last weights of the module that the method names"),
-}
+COLUMNS: tuple[Column, ...] = get_args(Column)
 LISTS = ("pixel", "tags", "none")
 BASELINE = "supervised"  # the row that all others are read against
 COLOURED = "supervised_colours"  # where views are each method's own; under equal views the baseline is it
@@ -155,11 +151,10 @@ class Group:
     def notes(self) -> tuple[str, ...]:
         """What a reader of the headline numbers must know."""
         classes = note_on_classes({run.result.predictor.classes_averaged for run in self.runs})
-        rows = [
+        rows = (
             (f"{row.label} on {split.label}", [run.result for run in row.on(split)])
-            for row in self.rows
-            for split in self.splits
-        ]
+            for row, split, _ in self.cells()
+        )
         return (*classes, *notes_on_code(rows))
 
     @property
@@ -235,6 +230,15 @@ class Group:
                     "same knobs but differ elsewhere; report them apart or move one of them away."
                 )
         return dict(found)
+
+    def cells(self) -> Iterator[tuple[Row, Split, Summary | None]]:
+        """Every cell of the headline table, row by row."""
+        for row in self.rows:
+            yield from ((row, split, cell) for split, cell in zip(self.splits, row.cells, strict=True))
+
+    def row(self, label: str) -> Row:
+        (found,) = (row for row in self.rows if row.label == label)
+        return found
 
     def rows_named(self, name: str) -> list[str]:
         """Labels of the rows that a name means: the row of that name, or all rows of that method."""

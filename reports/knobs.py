@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bench.records.schema import Result
@@ -16,23 +16,22 @@ UNUSUAL = {"cam_seeds.policy": "fixed", "tags": "given"}
 
 def settings_of(result: Result) -> dict[str, str]:
     """Version and knobs of the method as text, nested ones with dots: runs that differ are not averaged."""
-    flat: dict[str, str] = {"version": str(result.method_version)}
-
-    def add(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                add(f"{prefix}.{key}" if prefix else str(key), inner)
-        elif prefix:
-            plain_word = isinstance(value, str) and not _is_json(value)  # "1" is another knob than 1
-            flat[prefix] = value if plain_word else json.dumps(value, sort_keys=True)
-
-    add("", result.config.get("method", {}))
-    seeds = result.config.get("cam_seeds")
-    if seeds:
+    given = dict(flat(result.config.get("method", {})))
+    if seeds := result.config.get("cam_seeds"):
         protocol = {key: value for key, value in seeds.get("protocol", {}).items() if key != "name"}
-        add(SEEDS.removesuffix("."), {**seeds, "protocol": protocol})
-    flat["tags"] = result.config.get("tags", UNUSUAL["tags"])
-    return flat
+        given |= flat({**seeds, "protocol": protocol}, SEEDS)
+    texts = {key: _text(value) for key, value in given.items()}
+    tags = result.config.get("tags", UNUSUAL["tags"])
+    return {"version": str(result.method_version), **texts, "tags": tags}
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """{"batch": {"labeled": 8}} -> ("batch.labeled", 8)."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def applies(key: str, settings: Mapping[str, str]) -> bool:
@@ -41,12 +40,15 @@ def applies(key: str, settings: Mapping[str, str]) -> bool:
     return key in settings or not key.startswith(SEEDS)
 
 
-def _is_json(text: str) -> bool:
+def _text(value: Any) -> str:
+    """A word as it is; all else as JSON, and so is what would read as such: "1" is another knob than 1."""
     try:
-        json.loads(text)
+        json.loads(value)
     except ValueError:
-        return False
-    return True
+        return str(value)
+    except TypeError:  # no text
+        pass
+    return json.dumps(value, sort_keys=True)
 
 
 def labels_of(results: Sequence[Result]) -> list[str]:

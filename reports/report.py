@@ -26,7 +26,7 @@ from reports.sheets.headline import headline, holes, modules, spreads
 from reports.sheets.health import health_sheet, noted
 from reports.sheets.overall import overall_sheet
 from reports.sheets.rescored import rescored_sheets
-from reports.sheets.sheet import MISSING, Sheet
+from reports.sheets.sheet import MISSING, Sheet, counted
 from reports.sheets.short import in_short, leading
 
 HOW_TO_READ = (
@@ -42,9 +42,10 @@ HOW_TO_READ = (
     "they differ from most rows of that method.",
 )
 HOW_SHORT = (
-    "Of each data set the method with the highest mean, what it gains over the reference, and how likely it "
-    "is better by more than one point, equal within one, or worse. Intervals in brackets hold for all "
-    "methods at once; a method stands clear where its interval is above 0. Shown are runs of equal views if "
+    "Of each data set the best method, what it gains over the reference, and how likely it is better by more "
+    "than one point, equal within one, or worse. Intervals in brackets hold for all methods at once; a "
+    "method stands clear where its interval is above 0. The best is the one of the largest gain of those "
+    "that stand clear, and of all where none does. Shown are runs of equal views if "
     "there are any, and of the newest protocol in which methods can be compared."
 )
 HOW_HEALTHY = (
@@ -113,7 +114,7 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     short = _in_short(leading(groups, {path: of.time for path, of in evidence.origins.items()}).values())
     whole = Section(
         title="FrugalSeg: results",
-        parts=(f"{_count(runs, 'run')} in {_count(len(groups), 'comparable group')}.", *HOW_TO_READ),
+        parts=(f"{counted(runs, 'run')} in {counted(len(groups), 'comparable group')}.", *HOW_TO_READ),
         sections=(
             Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
             *([Section[Part]("In short", short)] if short else []),
@@ -137,10 +138,6 @@ def _write(whole: Section[Part], destination: Path) -> list[Path]:
         write_atomic(destination / name, text.encode())
         paths.insert(0, destination / name)
     return paths
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def _apart(groups: Sequence[Group]) -> list[str]:
@@ -261,7 +258,7 @@ def _health(group: Group, evidence: Evidence) -> tuple[Part, ...]:
     parts: list[Part] = [HOW_HEALTHY, *health.overview(group, cells), health_sheet(group, cells)]
     if len(cells) > DETAILED_CELLS:
         parts.append(
-            f"{_count(len(cells), 'cell')} have figures of every class, which are drawn for up to "
+            f"{counted(len(cells), 'cell')} have figures of every class, which are drawn for up to "
             f"{DETAILED_CELLS}: give `report` the folder of fewer runs to see them."
         )
         return tuple(parts)

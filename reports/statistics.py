@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from bench.randomness import numpy_for
 
 Key = tuple[int, int]  # draw and seed: runs of two methods that share both are paired
 K = TypeVar("K", bound=Key)
+Cell = Mapping[Key, float]  # the runs of a method in one cell
 Values = NDArray[np.float64]
 
 LEVEL = 0.95  # of an interval, or of all intervals of a family at once
@@ -41,7 +42,8 @@ class Summary:
     n: int
     draws: int = 1
     between: float | None = None  # standard deviation over draws, the part of the seeds taken off
-    error: float | None = None  # standard error of the mean; None for one run
+    # Standard error of the mean; None for one run, and for a difference of runs that are equal to the bit.
+    error: float | None = None
 
     @property
     def units(self) -> int:
@@ -50,7 +52,7 @@ class Summary:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Two-sided 95 % interval of the mean by Student's t; one run has none."""
+        """Two-sided 95 % interval of the mean by Student's t; None without a standard error."""
         return self.interval_of(1)
 
     def interval_of(self, family: int) -> tuple[float, float] | None:
@@ -90,10 +92,26 @@ def summarise(values: Mapping[Key, float] | Iterable[float]) -> Summary:
     return Summary(mean, spread, n, draws, between, over_draws / sqrt(draws))
 
 
+def matched(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> tuple[Cell, Cell]:
+    """The runs of the draws and seeds that both have, in one order."""
+    common = sorted(ours.keys() & theirs.keys())
+    return {key: ours[key] for key in common}, {key: theirs[key] for key in common}
+
+
 def paired_difference(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> Summary | None:
     """Ours minus theirs over the draws and seeds of both; None where nothing is common."""
-    common = sorted(ours.keys() & theirs.keys())
-    return summarise({key: ours[key] - theirs[key] for key in common}) if common else None
+    ours, theirs = matched(ours, theirs)
+    return _difference({key: value - theirs[key] for key, value in ours.items()}) if ours else None
+
+
+def equal_to_the_bit(difference: Summary) -> bool:
+    """Whether all runs of both sides are equal: that is no comparison, whatever their number."""
+    return not (difference.mean or difference.spread or difference.error)
+
+
+def _difference(pairs: Cell) -> Summary:
+    found = summarise(pairs)
+    return replace(found, error=None) if equal_to_the_bit(found) else found
 
 
 def halves(runs: Mapping[Key, float]) -> Summary | None:
@@ -107,7 +125,7 @@ def halves(runs: Mapping[Key, float]) -> Summary | None:
         half = len(seeds) // 2
         for early, late in zip(seeds[:half], seeds[len(seeds) - half :], strict=True):
             pairs[draw, early] = runs[draw, late] - runs[draw, early]
-    return summarise(pairs) if len(pairs) > 1 else None
+    return _difference(pairs) if len(pairs) > 1 else None
 
 
 # Of a difference --------------------------------------------------------------------------------------------
@@ -118,7 +136,8 @@ def _quantile(units: int, family: int) -> float:
 
 
 def chances(difference: Summary, equal: float = EQUAL) -> tuple[float, float, float] | None:
-    """How likely ours is better, equal (within `equal`) and worse: they add up to one. None for one run.
+    """How likely ours is better, equal (within `equal`) and worse: they add up to one. None
+    without a standard error.
 
     The Bayesian correlated t-test (Benavoli et al. 2017) with correlation 0, since every run trains anew and
     shares no fold with another: the mean difference has a t distribution with `units` - 1 degrees of freedom,
@@ -137,7 +156,7 @@ def chances(difference: Summary, equal: float = EQUAL) -> tuple[float, float, fl
 def smallest_found(difference: Summary, family: int) -> float | None:
     """The true difference whose interval leaves out zero in four of five tables of this size.
 
-    By the noncentral t distribution, with the standard error of this one. None for one run.
+    By the noncentral t distribution, with the standard error of this one. None without it.
     """
     if difference.error is None:
         return None
@@ -147,7 +166,7 @@ def smallest_found(difference: Summary, family: int) -> float | None:
 def units_needed(difference: Summary, effect: float, family: int) -> int | None:
     """How many draws (of one draw: seeds) find an effect in four of five tables, at the spread of these.
 
-    None where more than a thousand do not, and for one run.
+    None where more than a thousand do not, and without a standard error.
     """
     if difference.error is None or not effect:
         return None
@@ -175,47 +194,47 @@ class Overall:
     improvement_ends: tuple[float, float] | None
 
 
-Cell = Mapping[Key, float]  # the runs of a method in one cell
-
-
 def overall(cells: Sequence[tuple[Cell, Cell]]) -> Overall:
-    """Ours and the reference's runs of at least one cell, cell by cell.
+    """Ours and the reference's runs of at least one cell, cell by cell, as `matched` gives them.
 
-    The intervals resample the draws of each cell (the seeds, where there is one draw) for both and add up the
-    cells: a stratified bootstrap. It takes n - 1 of n with replacement (Rao and Wu 1988): n of n would be too
-    narrow by the root of (n - 1) / n.
+    The intervals resample the draws of each cell (the seeds, where there is one draw), the same ones of both
+    sides, and add up the cells: a stratified bootstrap. It takes n - 1 of n with replacement (Rao and Wu
+    1988): n of n would be too narrow by the root of (n - 1) / n.
     """
-    once = [(np.ones((1, len(ours))), np.ones((1, len(theirs)))) for ours, theirs in cells]
+    once = [np.ones((1, len(ours))) for ours, _ in cells]
     iqm, reference, improvement = (float(figure[0]) for figure in _figures(cells, once))
-    enough = sum(len(ours) for ours, _ in cells) >= FEWEST_RESAMPLED
-    if not enough or any(len(of) < 2 for pair in cells for of in pair):
+    sizes = [len(ours) for ours, _ in cells]
+    if sum(sizes) < FEWEST_RESAMPLED or min(sizes) < 2:
         return Overall(iqm, None, reference, improvement, None)
-    again = [(_resampled(ours, n, 0), _resampled(theirs, n, 1)) for n, (ours, theirs) in enumerate(cells)]
-    of_iqm, _, of_improvement = _figures(cells, again)
+    of_iqm, _, of_improvement = _figures(cells, [_resampled(ours, n) for n, (ours, _) in enumerate(cells)])
     return Overall(iqm, _ends(of_iqm), reference, improvement, _ends(of_improvement))
 
 
-Weights = Sequence[tuple[Values, Values]]  # R n, ours and theirs, for each cell: how much each run counts
-
-
-def _resampled(runs: Cell, *place: int) -> Values:
+def _resampled(runs: Cell, place: int) -> Values:
     """How much each of several runs counts in each resample of their cell, R n."""
     draws = [draw for draw, _ in runs]
     units = draws if len(set(draws)) > 1 else list(range(len(draws)))
     _, unit = np.unique(units, return_inverse=True)
     size = int(unit.max()) + 1
-    rng = numpy_for(0, "bootstrap over runs", *place)
+    rng = numpy_for(0, "bootstrap over runs", place)
     taken = rng.multinomial(size - 1, np.full(size, 1 / size), RESAMPLES)
     return (taken[:, unit] * (size / (size - 1))).astype(np.float64)
 
 
-def _figures(cells: Sequence[tuple[Cell, Cell]], weights: Weights) -> tuple[Values, Values, Values]:
-    """Interquartile mean of ours and of theirs, and the probability of improvement, R each."""
-    means = []
-    for side in (0, 1):
-        values = np.concatenate([list(pair[side].values()) for pair in cells])
-        means.append(_iqm(values, np.concatenate([pair[side] for pair in weights], axis=1)))
-    return means[0], means[1], _improvement(cells, weights)
+def _figures(cells: Sequence[tuple[Cell, Cell]], weights: Sequence[Values]) -> tuple[Values, Values, Values]:
+    """Interquartile mean of ours and of theirs, and the probability of improvement: the mean over the cells
+    of the share of pairs in which ours is better; ties count half. R each.
+
+    Args:
+        weights: R n for each cell, how much each run counts.
+    """
+    sides = [[np.array(list(pair[side].values())) for pair in cells] for side in (0, 1)]
+    means = [_iqm(np.concatenate(values), np.concatenate(weights, axis=1)) for values in sides]
+    found = []
+    for ours, theirs, weight in zip(*sides, weights, strict=True):
+        better = (ours[:, None] > theirs) + (ours[:, None] == theirs) / 2
+        found.append(np.einsum("ri,ij,rj->r", weight, better, weight) / weight.sum(1) ** 2)
+    return means[0], means[1], np.mean(found, axis=0)
 
 
 def _iqm(values: Values, weights: Values) -> Values:
@@ -228,16 +247,6 @@ def _iqm(values: Values, weights: Values) -> Values:
     trimmed = np.floor(TRIMMED * whole + 1e-9)
     kept = np.clip(np.minimum(end, whole - trimmed) - np.maximum(end - weight, trimmed), 0, None)
     return kept @ values[order] / kept.sum(1)
-
-
-def _improvement(cells: Sequence[tuple[Cell, Cell]], weights: Weights) -> Values:
-    """Mean over the cells of the share of pairs in which ours is better; ties count half."""
-    found = []
-    for (ours, theirs), (mine, other) in zip(cells, weights, strict=True):
-        a, b = np.array(list(ours.values()))[:, None], np.array(list(theirs.values()))
-        better = (a > b) + (a == b) / 2
-        found.append(np.einsum("ri,ij,rj->r", mine, better, other) / (mine.sum(1) * other.sum(1)))
-    return np.mean(found, axis=0)
 
 
 def _ends(drawn: Values) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from bench.commands.options import DataRootOfRun, Device, OutDir, ScoredList, Workers, out
+from bench.commands.options import DataRootOfRun, Device, OutDir, ScoredList, Workers, one_number, out
 from bench.errors import ConfigError
 
 app = typer.Typer()
@@ -19,8 +19,8 @@ app = typer.Typer()
 def cam_seeds(
     dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
     split: Annotated[str, typer.Option(help="A split that grants tags, such as tags or 1_8+tags.")] = "tags",
-    seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
-    draw: Annotated[int | None, typer.Option(help="Which images the split labels.")] = None,
+    seed: Annotated[int | None, one_number(help="Seed of every random draw.")] = None,
+    draw: Annotated[int | None, one_number(help="Which images the split labels.")] = None,
     scored: ScoredList = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
     sets: Annotated[

@@ -1,5 +1,6 @@
 """`data`: look at data sets and their splits, make and import splits."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -133,8 +134,10 @@ def splits(
         folder = data_root / dataset / "splits"
         data = registry.load_dataset(dataset, data_root)
         if make:
-            skipped, look = _make(data, folder, others)
+            before = _lists(folder)
+            made, skipped, look = _make(data, folder, others)
             _print_look(look)
+            _say_made(made, before, _lists(folder))
             for left_out, why in skipped.items():
                 say(f"left out {left_out}: {why}")
         else:
@@ -174,8 +177,9 @@ def _say_notes(data: "Dataset") -> None:
         say(note)
 
 
-def _make(data: "Dataset", folder: Path, others: list[int]) -> tuple[dict[str, str], list[str]]:
-    """Make all splits. Give why some are left out, and what is worth a look."""
+def _make(data: "Dataset", folder: Path, others: list[int]) -> tuple[list[str], dict[str, str], list[str]]:
+    """Make all splits. Give their names and those of the draws, why some are left out, and what is worth a
+    look."""
     from datasets import findings, splits_make
     from datasets.look import worth_a_look
 
@@ -185,7 +189,35 @@ def _make(data: "Dataset", folder: Path, others: list[int]) -> tuple[dict[str, s
     )
     learned = findings.Looked(findings.learned_name(data), len(facts), facts)
     scored = findings.look_at(data, findings.scored_name(data), data.ids(data.scored))
-    return skipped, worth_a_look(data, learned, scored, list(made.values()))
+    names = [*made, *(f"draw {number}" for number in others if number)]
+    return names, skipped, worth_a_look(data, learned, scored, list(made.values()))
+
+
+def _lists(folder: Path) -> dict[str, dict[Path, bytes]]:
+    """The files of splits and draws, by the name of each."""
+    found: dict[str, dict[Path, bytes]] = {}
+    for path in sorted(folder.rglob("*.*")):
+        place = path.relative_to(folder)
+        name = re.sub(r"^draw(?=\d+$)", "draw ", place.stem) if place.parent == Path() else place.parts[0]
+        found.setdefault(name, {})[place] = path.read_bytes()
+    return found
+
+
+def _say_made(
+    made: list[str], before: dict[str, dict[Path, bytes]], after: dict[str, dict[Path, bytes]]
+) -> None:
+    """Say of splits and draws which are new, and which were there and are as they were, or are not."""
+    new = [name for name in made if name not in before]
+    same = [name for name in made if name in before and before[name] == after[name]]
+    other = [name for name in made if name not in new and name not in same]
+    changed = "; the lists, masks or classes have changed since"
+    for what, names, why in (
+        ("made", new, ""),
+        ("there already, and equal", same, ""),
+        ("there already with other content, made anew", other, changed),
+    ):
+        if names:
+            say(f"{what}: {', '.join(names)}{why}")
 
 
 def _print_look(sentences: list[str]) -> None:

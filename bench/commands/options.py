@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -113,6 +114,22 @@ Anyway = Annotated[
 DatasetName = Annotated[
     str, typer.Option("--dataset", help="Data set, or a folder of your own below the data root.")
 ]
+
+
+def _one_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        if re.fullmatch(r"[\d,\s-]*\d[,-][\d,\s-]*", text):
+            said = f"{text!r} is several numbers, and this command takes one; `sweep` takes ranges and lists."
+        else:
+            said = f"{text!r} is no whole number."
+        raise typer.BadParameter(said) from error
+
+
+def one_number(**about: Any) -> Any:
+    """Make an option of one whole number, which says where several can be given."""
+    return typer.Option(parser=_one_number, metavar="INTEGER", **about)
 
 
 def say(text: str) -> None:

@@ -21,6 +21,7 @@ from bench.commands.options import (
     Verbose,
     Workers,
     json_option,
+    one_number,
     out,
     print_json,
     say,
@@ -45,9 +46,9 @@ def run(
     split: Annotated[
         str | None, typer.Option(help="Split, such as 1_16, 1_8, full.", show_default="1_16")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of every random draw.", show_default="0")] = None,
+    seed: Annotated[int | None, one_number(help="Seed of every random draw.", show_default="0")] = None,
     draw: Annotated[
-        int | None, typer.Option(help="Which images the split labels.", show_default="0: its own lists")
+        int | None, one_number(help="Which images the split labels.", show_default="0: its own lists")
     ] = None,
     scored: ScoredList = None,
     protocol: ProtocolName = None,

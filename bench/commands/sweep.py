@@ -1,6 +1,7 @@
 """`sweep`: a grid of runs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,11 +30,12 @@ from bench.commands.options import (
 from bench.errors import BenchError, ConfigError, Interrupted, InUse
 
 if TYPE_CHECKING:
+    from bench.plan import Plan
     from bench.sweeps.ablations import Ablation
     from bench.sweeps.grid import Cell, Failure
 
 app = typer.Typer()
-KEYS = "runs (state, label, said, folder, run_id, miou), refused, tables; with --status"
+KEYS = "runs (state, label, said, folder, run_id, miou), refused, before, tables; with --status"
 SHARE = "the cores / jobs"
 
 
@@ -108,9 +110,9 @@ def sweep(
     )
     cells, refused = grid(span, ablation, flags, config, sets or [])
     if dry_run or status:
-        errors = {} if status else _errors(cells, overwrite)
+        errors, before = ({}, []) if status else _tried(cells, jobs, overwrite)
         failures = [Failure(label, str(error)) for label, error in errors.items()]
-        _print_status(cells, [*refused, *failures], ablation, status, json_)
+        _print_status(cells, [*refused, *failures], before, ablation, status, json_)
         if errors:
             first = next(iter(errors.values()))
             said = f"{counted(len(errors))} of {len(cells)} would be refused, see above"
@@ -130,6 +132,7 @@ def _ablation(name: str | None) -> "Ablation | None":
 def _print_status(
     cells: "Sequence[Cell]",
     refused: "Sequence[Failure]",
+    before: Sequence[str],
     ablation: "Ablation | None",
     tables: bool,
     json_: bool,
@@ -140,11 +143,13 @@ def _print_status(
         document = {
             "runs": [_cell(cell) for cell in cells],
             "refused": [{"label": failure.label, "reason": failure.reason} for failure in refused],
+            "before": before,
             "tables": [table_json(sheet) for sheet in _tables(cells, ablation)] if tables else [],
         }
         print_json(document)
         return
-    for line in listing(cells, refused):
+    head, *lines = listing(cells, refused)
+    for line in (head, *before, *lines):
         say(line)
     if tables:
         _print_tables(cells, ablation)
@@ -193,13 +198,18 @@ def _refuse(cells: "Sequence[Cell]") -> None:
     check_data(cells)
 
 
-def _errors(cells: "Sequence[Cell]", overwrite: bool) -> dict[str, BenchError]:
-    """What the runs of a grid would refuse, by label. Raises where none of them can be made."""
+def _tried(cells: "Sequence[Cell]", jobs: int, overwrite: bool) -> tuple[dict[str, BenchError], list[str]]:
+    """What the runs of a grid would refuse, by label, and what would be made before them, in words.
+    Raises where none of them can be made."""
     from bench.pipeline import check_folders, refuse_early
+    from bench.sweeps.launch import with_threads
+    from bench.training.shared import decides_warm_up
 
     _refuse(cells)
     found: dict[str, BenchError] = {}
-    tried: dict[str, BenchError | None] = {}  # by settings without the seed, on which no refusal depends
+    # By settings without the seed, on which no refusal depends: the error, or what decides the warm-up.
+    tried: dict[str, BenchError | dict[str, Any] | None] = {}
+    to_do: list[tuple[Plan, dict[str, Any] | None]] = []
     for cell in cells:
         try:
             again = overwrite and cell.outdated
@@ -210,16 +220,35 @@ def _errors(cells: "Sequence[Cell]", overwrite: bool) -> dict[str, BenchError]:
         except BenchError as error:
             found[cell.label] = error
             continue
-        key = cell.plan.config.model_copy(update={"seed": 0}).to_yaml()
+        plan = replace(cell.plan, config=with_threads(cell.plan.config, jobs))
+        key = plan.config.model_copy(update={"seed": 0}).to_yaml()
         if key not in tried:
             try:
-                refuse_early(cell.plan)
-                tried[key] = None
+                tried[key] = decides_warm_up(plan, refuse_early(plan))
             except BenchError as error:
                 tried[key] = error
-        if (known := tried[key]) is not None:
+        known = tried[key]
+        if isinstance(known, BenchError):
             found[cell.label] = known
-    return found
+        else:
+            to_do.append((plan, known))
+    return found, _made_first(to_do)
+
+
+def _made_first(to_do: "Sequence[tuple[Plan, dict[str, Any] | None]]") -> list[str]:
+    """What several runs need, and the first of them makes, in words: one sentence, or none."""
+    from bench.training.shared import missing_warm_ups
+
+    first = [plan for plan, _ in to_do if not plan.folder.checkpoint.exists()]
+    seeds = [plan.seeds for plan in first if plan.seeds and not plan.seeds.folder.report.exists()]
+    trained = {of.classifier.folder.path for of in seeds if not of.classifier.folder.result.exists()}
+    counts = {
+        "tag classifier": len(trained),
+        "CAM seed set": len({of.folder.report for of in seeds}),
+        "shared warm-up": missing_warm_ups((of, what) for of, what in to_do if what and of in first),
+    }
+    said = [f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items() if count]
+    return [f"made first, once for all runs that need it: {', '.join(said)}"] if said else []
 
 
 def _list_failures(failures: "Sequence[Failure]") -> None:

@@ -23,6 +23,11 @@ class WarmUpFolder:
     def of(cls, root: Path, dataset: str, split: str, seed: int, warm_up_id: str) -> WarmUpFolder:
         return cls(root / dataset / split / "warm_up" / f"{seed}-{warm_up_id}")
 
+    @staticmethod
+    def any_of(root: Path, dataset: str, split: str, seed: int) -> bool:
+        """Whether there is one of a seed, whatever its id."""
+        return any((root / dataset / split / "warm_up").glob(f"{seed}-*/state.pt"))
+
     @contextmanager
     def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
         """As that of a SeedFolder."""

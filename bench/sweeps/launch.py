@@ -24,6 +24,7 @@ from bench.errors import Interrupted, InUse, MachineError
 from bench.machine import stop_signals, threads_for
 from bench.outlook import duration
 from bench.records.atomic import write_atomic
+from bench.settings.schema import RunConfig
 from bench.sweeps.grid import Cell, Failure, counted
 
 POLL_SECONDS = 0.1  # between looks at the processes
@@ -154,15 +155,13 @@ class _Launcher:
 
     def _launch(self, cell: Cell, right: TextIO) -> None:
         slot = min(set(range(self.jobs)) - self.running.keys())
-        config = cell.plan.config
-        threads = threads_for(config.machine.threads, config.machine.workers, self.jobs)
-        machine = config.machine.model_copy(update={"threads": threads})
+        config = with_threads(cell.plan.config, self.jobs)
         environment = dict(os.environ)
         if self.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
         how = "--overwrite" if self.overwrite and cell.outdated else "--resume"
         with TemporaryFile() as settings, open(cell.folder.sweep_log, "ab") as log:
-            settings.write(config.model_copy(update={"machine": machine}).to_yaml().encode())
+            settings.write(config.to_yaml().encode())
             settings.seek(0)
             process = subprocess.Popen(
                 [sys.executable, "-m", "bench", "run", "--config", "/dev/stdin", how],
@@ -231,6 +230,12 @@ STOPPED = (
     *(128 + number for number in (signal.SIGTERM, signal.SIGINT)),
     *(-number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL)),
 )
+
+
+def with_threads(config: RunConfig, jobs: int) -> RunConfig:
+    """The settings of a run with the threads that it has as one of so many at a time."""
+    threads = threads_for(config.machine.threads, config.machine.workers, jobs)
+    return config.model_copy(update={"machine": config.machine.model_copy(update={"threads": threads})})
 
 
 def gpus(device: str) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -25,13 +26,16 @@ from bench.contents.gather import Gathered
 from bench.contract import Progress
 from bench.errors import DataError
 from bench.machine import peak_memory_mib, waiter
+from bench.plan import Plan
+from bench.records import provenance
 from bench.records.atomic import WriteError, write_atomic
 from bench.records.schema import Contents, Point
 from bench.records.shared_folders import WarmUpFolder
+from bench.settings.schema import Machine
 from bench.training import checkpoint
 from bench.training.metrics_log import Log
-from bench.training.session import contents_at_end
-from bench.training.trainer import Spent, Trainer
+from bench.training.session import contents_at_end, parts_of
+from bench.training.trainer import Parts, Spent, Trainer
 from datasets.splits import MASKS, SEEDS
 
 
@@ -42,11 +46,10 @@ def shared_warm_up(trainer: Trainer) -> Iterator[None]:
 
     Raises Interrupted while it waits.
     """
-    machine, steps = trainer.config.machine, trainer.protocol.steps
-    if not machine.share_warmup or trainer.step > 0 or not 0 < trainer.warmup < steps:
+    folder = warm_up_folder(trainer.plan, trainer) if trainer.step == 0 else None
+    if folder is None:
         yield
         return
-    folder = _folder(trainer)
     with ExitStack() as claim:
         try:
             if not _taken(trainer, folder):
@@ -61,30 +64,64 @@ def shared_warm_up(trainer: Trainer) -> Iterator[None]:
         yield
 
 
-def _folder(trainer: Trainer) -> WarmUpFolder:
-    """Named by all that decides a warm-up, but for code and data, which may change under a name."""
-    plan, config, batches = trainer.plan, trainer.config, trainer.batches
-    what = {
-        "start": _digest_of(trainer.method.net),  # of its seed, weights and form
-        "steps": trainer.warmup,
+def warm_up_folder(plan: Plan, parts: Parts | Trainer) -> WarmUpFolder | None:
+    """Where the warm-up of a run at its start lies for others; None where it shares none.
+
+    Named by all that decides a warm-up, but for code and data, which may change under a name.
+    """
+    decides = decides_warm_up(plan, parts)
+    if decides is None:
+        return None
+    config, start = plan.config, _digest_of(parts.method.net)  # of its seed, weights and form
+    id = hashlib.sha256(json.dumps([decides, start], sort_keys=True).encode()).hexdigest()[:8]
+    return WarmUpFolder.of(config.machine.runs, config.dataset, config.split, config.seed, id)
+
+
+def decides_warm_up(plan: Plan, parts: Parts | Trainer) -> dict[str, Any] | None:
+    """All that decides a run's warm-up but the network it starts with; None where it shares none."""
+    config, batches = plan.config, parts.batches
+    steps = parts.method.warmup_steps(config.protocol.steps)
+    if not config.machine.share_warmup or not 0 < steps < config.protocol.steps:
+        return None
+    return {
+        "steps": steps,
         "protocol": config.protocol.hash,
         "inputs": plan.input_digests,
         "tags": config.tags,
         "labeled": [asdict(batches.sources[name]) for name in (MASKS, SEEDS) if name in batches.sources],
         "colours": batches.views.colours,
         "log_every": config.machine.log_every,
-        "machine": _machine(trainer),
+        "machine": _machine(config.machine, parts.device),
     }
-    id = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
-    return WarmUpFolder.of(config.machine.runs, config.dataset, config.split, config.seed, id)
 
 
-def _machine(trainer: Trainer) -> list[Any]:
-    """What decides how sums are rounded."""
-    machine = trainer.config.machine
-    cuda = trainer.device.startswith("cuda")
-    name = torch.cuda.get_device_name(trainer.device) if cuda else torch.backends.cpu.get_cpu_capability()
-    return [torch.__version__, name, torch.get_num_threads(), machine.compile, machine.deterministic]
+def missing_warm_ups(runs: Iterable[tuple[Plan, dict[str, Any]]]) -> int:
+    """How many warm-ups of several runs at their start are not there yet.
+
+    Args:
+        runs: Each with what `decides_warm_up` says of it, or of one that differs in the seed alone.
+    """
+    sharing: dict[str, list[Plan]] = defaultdict(list)
+    for plan, decides in runs:
+        place = [plan.config.dataset, plan.config.split, plan.config.seed]
+        sharing[json.dumps([*place, decides | {"inputs": plan.input_digests}], sort_keys=True)].append(plan)
+    return sum(len(plans) > 1 and not _is_there(plans[0]) for plans in sharing.values())
+
+
+def _is_there(plan: Plan) -> bool:
+    config = plan.config
+    if not WarmUpFolder.any_of(config.machine.runs, config.dataset, config.split, config.seed):
+        return False
+    folder = warm_up_folder(plan, parts_of(plan, fetch=False))  # only a network tells which
+    return folder is not None and folder.state.exists()
+
+
+def _machine(machine: Machine, device: str) -> list[Any]:
+    """What decides how sums are rounded: a library chooses its loops by the model of the CPU."""
+    kind = device.partition(":")[0]
+    gpu = torch.cuda.get_device_name(device) if kind == "cuda" else None
+    cpu = [provenance.cpu_model(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    return [torch.__version__, kind, gpu, *cpu, machine.compile, machine.deterministic]
 
 
 def _digest_of(net: nn.Module) -> str:

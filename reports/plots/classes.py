@@ -26,9 +26,7 @@ MARKED = 3  # largest confusions of a panel that are said
 def class_ious(runs: Sequence[Result], classes: int) -> p.Values:
     """Mean IoU of each class over the runs in which it occurs, C in percent; NaN where it occurs in none."""
     table = np.array([run.predictor.iou for run in runs], float).reshape(len(runs), classes)
-    known = np.isfinite(table)
-    with np.errstate(invalid="ignore"):
-        return 100 * np.where(known, table, 0.0).sum(0) / known.sum(0)
+    return 100 * np.ma.masked_invalid(table).mean(0).filled(np.nan)
 
 
 def class_maps(group: Group) -> list[p.Picture]:

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.records.schema import Result
-from reports.groups import COLUMNS, Group, Split
+from reports.groups import Group, Split
 from reports.plots import picture as p
 from reports.plots import steps
 from reports.sheets.health import EVALUATION, GRADIENT, SCALARS, VECTORS, WARMUP
 
 MOST_TERMS = 6  # panels of single terms in one picture
-SCORE = steps.Figure(COLUMNS["last"][0], "%", band=True)
+SCORE = steps.Figure("mIoU", "%", band=True)
 NO_TERMS = {*EVALUATION, "lr", "loss", WARMUP, *SCALARS, *VECTORS}
 CAPTION = "Every point of a loss is the mean since the one before."
 Lines = Sequence[steps.LogLine]

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.labels import LABEL_SECONDS
 from bench.records.schema import Result
-from reports.groups import COLUMNS, Group, Run, Split, summary
+from reports.groups import Group, Run, Split, summary
 from reports.plots import picture as p
 from reports.statistics import Summary
 
@@ -92,7 +92,7 @@ def hours(group: Group) -> list[p.Picture]:
             panels=(
                 p.Panel(
                     x=_hour_axis("annotation of the training images (hours, log scale)", spent, log=True),
-                    y=p.Axis(f"{COLUMNS['last'][0]} (%)", limits=p.limits([point.cell for point in every])),
+                    y=p.Axis("mIoU (%)", limits=p.limits([point.cell for point in every])),
                     lines=tuple(line for of_row in lines for line in of_row),
                     height=3.4,
                 ),
@@ -180,7 +180,7 @@ def costs(group: Group) -> list[p.Picture]:
     pictures = []
     for title, shown in p.paged("mIoU against training hours", found, COST_PANELS):
         here = [point for points in shown for point in points]
-        up = p.Axis(f"{COLUMNS['last'][0]} (%)", limits=p.limits([point.cell for point in here]))
+        up = p.Axis("mIoU (%)", limits=p.limits([point.cell for point in here]))
         height = 2.0 if len(shown) > 1 else 3.0
         named = [
             (f"{at.label} on {at.split.heading}, {at.hours:.2g} hours of training,", at.cell) for at in here

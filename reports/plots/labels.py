@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from reports.groups import COLUMNS, Group, Split
+from reports.groups import Group, Split
 from reports.plots import picture as p
 from reports.statistics import Summary
 
@@ -21,11 +21,7 @@ UPRIGHT_LENGTH = 26  # characters of a name that stands upright below an axis
 
 def labels(group: Group) -> list[p.Picture]:
     """mIoU against the number of labeled images, with intervals over seeds."""
-    named = [
-        (f"{row.label} on {split.heading}", cell)
-        for row in group.rows
-        for split, cell in zip(group.splits, row.cells, strict=True)
-    ]
+    named = [(f"{row.label} on {split.heading}", cell) for row, split, cell in group.cells()]
     cells = [cell for _, cell in named if p.known(cell)]
     if not cells:
         return []
@@ -85,7 +81,7 @@ def _panel(
     return p.Panel(
         title=PANELS[kind][0] if titled else "",
         x=across,
-        y=p.Axis(f"{COLUMNS['last'][0]} (%)", limits=ends),
+        y=p.Axis("mIoU (%)", limits=ends),
         lines=tuple(lines),
         height=max(2.6, 0.19 * len(group.rows) + 0.2),
         named=True,

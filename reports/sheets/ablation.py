@@ -13,7 +13,7 @@ from reports.groups import Group, Row, Run, summary
 from reports.knobs import SEEDS, applies, settings_of
 from reports.sheets import sheet as s
 from reports.sheets.differences import TWO_A_SIDE, family_of
-from reports.statistics import Summary, halves, paired_difference
+from reports.statistics import Summary, equal_to_the_bit, halves, paired_difference
 
 REFERENCE = "reference"
 Variants = dict[str, list[Run]]  # the runs of each variant
@@ -179,5 +179,7 @@ def _change(difference: Summary | None, family: int) -> str:
     """`+1.2, +0.4 to +2.0 (3)`: mean and interval of the differences in percent points, number of runs."""
     if difference is None:
         return s.MISSING
+    if equal_to_the_bit(difference):
+        return f"{s.EQUAL_TO_THE_BIT} ({s.runs_text(difference)})"
     ends = s.interval_text(difference.interval_of(family), "+")
     return f"{100 * difference.mean:+.1f}{f', {ends}' if ends else ''} ({s.runs_text(difference)})"

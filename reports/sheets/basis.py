@@ -34,10 +34,11 @@ def protocol(group: Group) -> s.Sheet:
     for key, value in group.settings.items():
         if key not in ("name", "steps"):
             found[key.replace("_", " ")] = _setting(value)
-    columns = ("what", "value")
     records = [{"what": what, "value": value} for what, value in found.items()]
-    lines = s.listed(records, dict(zip(columns, columns, strict=True)))
-    return s.sheet_of(group, "protocol", "what all runs have in common", columns, records, lines, names=2)
+    shown = {"what": "what", "value": "value"}
+    return s.sheet_of(
+        group, "protocol", "what all runs have in common", tuple(shown), records, shown, names=2
+    )
 
 
 def _setting(value: Any) -> str:
@@ -71,7 +72,7 @@ def lists(group: Group) -> s.Sheet:
         "the splits and what they grant, in images",
         (*s.SPLIT_COLUMNS, "none", *DIGEST_COLUMNS, "rows", "draws", "seeds"),
         records,
-        s.listed(records, {**names, "rows": "rows", "draws": "draws", "seeds": "seeds", **digests}),
+        {**names, "rows": "rows", "draws": "draws", "seeds": "seeds", **digests},
         words=4,
     )
 

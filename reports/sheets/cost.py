@@ -44,37 +44,32 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
     """
     records = []
     weak = any(run.result.seed_cost for run in group.runs)
-    for row in group.rows:
-        for split in group.splits:
-            if not (here := row.on(split)):
-                continue
-            runs = [run.result for run in here]
-            found_scores = [scores[run.folder] for run in here if run.folder in scores]
-            passes = [_seconds(found) for found in found_scores if found.entries]
-            core_hours = [refined[run.folder] / 3600 for run in here if run.folder in refined]
-            parts = _parts(runs) if weak else {}
-            figures = {
-                "seconds_per_step": sum(run.train_seconds for run in runs)
-                / max(sum(run.steps for run in runs), 1),
-                "images_per_second": images_per_second(runs),
-                **{name: _mean(parts.get(name, ())) for name in PARTS},
-                "peak_memory_mib": max(run.whole_peak_mib for run in runs),
-                "scoring_seconds": _mean(passes),
-                "crf_core_hours": _mean(core_hours),
-            }
-            few = {"scoring_seconds": len(passes), "crf_core_hours": len(core_hours)}
-            few |= {name: len(values) for name, values in parts.items()}
-            texts = {
-                heading: _text(figures[name], form, few.get(name, len(runs)), len(runs))
-                for name, (heading, form) in FIGURES.items()
-            }
-            said = {"method": row.label, **s.split_record(split), "runs": len(runs)}
-            records.append(said | figures | texts)
+    for row, split, _ in group.cells():
+        if not (here := row.on(split)):
+            continue
+        runs = [run.result for run in here]
+        found = [scores[run.folder] for run in here if run.folder in scores]
+        parts = _parts(runs) if weak else {name: [] for name in PARTS}
+        parts["scoring_seconds"] = [_seconds(of) for of in found if of.entries]
+        parts["crf_core_hours"] = [refined[run.folder] / 3600 for run in here if run.folder in refined]
+        figures = {
+            "seconds_per_step": sum(run.train_seconds for run in runs)
+            / max(sum(run.steps for run in runs), 1),
+            "images_per_second": images_per_second(runs),
+            "peak_memory_mib": max(run.whole_peak_mib for run in runs),
+            **{name: fmean(values) if values else None for name, values in parts.items()},
+        }
+        few = {name: len(values) for name, values in parts.items()}
+        texts = {
+            heading: _text(figures[name], form, few.get(name, len(runs)), len(runs))
+            for name, (heading, form) in FIGURES.items()
+        }
+        said = {"method": row.label, **s.split_record(split), "runs": len(runs)}
+        records.append(said | figures | texts)
     known = [heading for heading, _ in FIGURES.values() if any(record[heading] for record in records)]
     shown = {"method": "method", "split": "heading", "runs": "runs"} | {heading: heading for heading in known}
     columns = ("method", *s.SPLIT_COLUMNS, "runs", *FIGURES)
-    lines = s.listed(records, shown)
-    return s.sheet_of(group, "cost", "cost", columns, records, lines, names=2, notes=NOTES)
+    return s.sheet_of(group, "cost", "cost", columns, records, shown, names=2, notes=NOTES)
 
 
 def _parts(runs: Sequence[Result]) -> dict[str, list[float]]:
@@ -109,7 +104,3 @@ def images_per_second(runs: Sequence[Result]) -> float | None:
         unlabeled = bool(run.images.get("none") or run.images.get("tags"))
         images += run.steps * (batch["labeled"] + (batch["unlabeled"] if unlabeled else 0))
     return float(images / sum(run.train_seconds for run in runs))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from statistics import median
 
-from reports.groups import COLOURED, Group
+from reports.groups import COLOURED, Group, Row, Split
 from reports.sheets import sheet as s
 from reports.sheets.headline import ONE_RUN, drawn
 from reports.statistics import (
@@ -14,6 +14,7 @@ from reports.statistics import (
     POWER,
     Summary,
     chances,
+    equal_to_the_bit,
     halves,
     paired_difference,
     smallest_found,
@@ -40,38 +41,36 @@ def differences(group: Group, baseline: str) -> s.Sheet:
     Args:
         baseline: The label of one of the group's rows.
     """
-    found = compared(group, baseline)
-    (reference,) = (row for row in group.rows if row.label == baseline)
-    family = family_of(found.values())
-    records = []
-    for (label, place), change in found.items():
-        said = {"method": label, "reference": baseline, **s.split_record(group.splits[place])}
-        records.append(said | _record(change, family) | {"none": ""})
-    for split in group.splits:
-        if reference.runs.get(split) and any(split in row.runs for row in group.rows if row is not reference):
-            said = {"method": f"{baseline}, A/A", "reference": baseline, **s.split_record(split)}
-            records.append(said | _record(halves(reference.scores(split)), family) | {"none": TWO_A_SIDE})
+    found, reference = compared(group, baseline), group.row(baseline)
+    family = family_of(change for *_, change in found)
+    here = {split for _, split, _ in found}
+    again = [split for split in group.splits if split in reference.runs and split in here]
+    compare = [(row.label, split, change, "") for row, split, change in found]
+    compare += [(f"{baseline}, A/A", at, halves(reference.scores(at)), TWO_A_SIDE) for at in again]
+    records = [
+        {"method": label, "reference": baseline, "none": none, **s.split_record(split)}
+        | _record(change, family)
+        for label, split, change, none in compare
+    ]
     shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "difference": _difference}
     shown |= {"95 %, all at once": _interval}
     shown |= {name: name for name in ("runs", *(f"P({chance})" for chance in CHANCES))}
     title = f"difference to {baseline}: mIoU (percent points)"
     notes = (*_notes(group, found, family), *group.notes)
-    lines = s.listed(records, shown)
-    return s.sheet_of(group, "differences", title, COLUMNS, records, lines, names=2, notes=notes)
+    return s.sheet_of(group, "differences", title, COLUMNS, records, shown, names=2, notes=notes)
 
 
-Found = dict[tuple[str, int], Summary | None]  # by row and number of the split
+Found = Sequence[tuple[Row, Split, Summary | None]]
 
 
 def compared(group: Group, baseline: str) -> Found:
     """The paired difference of each row to the reference on each split where the row has runs."""
-    (reference,) = (row for row in group.rows if row.label == baseline)
-    return {
-        (row.label, place): paired_difference(row.scores(split), reference.scores(split))
-        for row in group.rows
-        for place, split in enumerate(group.splits)
-        if row is not reference and split in row.runs
-    }
+    reference = group.row(baseline)
+    return [
+        (row, split, paired_difference(row.scores(split), reference.scores(split)))
+        for row, split, cell in group.cells()
+        if row is not reference and cell
+    ]
 
 
 def family_of(found: Iterable[Summary | None]) -> int:
@@ -96,26 +95,30 @@ def _difference(record: s.Record) -> str:
 
 
 def _interval(record: s.Record) -> str:
-    cell, family = record["cell"], record["family"]
-    return (s.interval_text(cell.interval_of(family), "+") or ONE_RUN) if cell else str(record["none"])
+    cell: Summary | None = record["cell"]
+    if cell is None:
+        return str(record["none"])
+    if equal_to_the_bit(cell):
+        return s.EQUAL_TO_THE_BIT
+    return s.interval_text(cell.interval_of(record["family"]), "+") or ONE_RUN
 
 
 # Below the table --------------------------------------------------------------------------------------------
 
 
 def _notes(group: Group, found: Found, family: int) -> list[str]:
-    known = {key: change for key, change in found.items() if change and change.error is not None}
+    known = [(row, split, of) for row, split, of in found if of and of.error is not None]
     notes = [
         "difference: mean of the paired differences, runs of the same draw and seed. An interval without 0 "
         "is a finding: by Student's t, over the draws (of one draw over its seeds), and corrected for "
-        f"{_count(family, 'comparison')}, so that all of the table hold at once in 95 % of such tables.",
+        f"{s.counted(family, 'comparison')}, so that all of the table hold at once in 95 % of such tables.",
         f"P: how likely the method is better by more than {POINTS}, equal within it, or worse by more "
         "(Bayesian t-test; runs are independent: correlation 0). Each P is for itself, not corrected.",
         "A/A: the later half of the reference's seeds against the earlier half. Nothing is to be found: its "
         "interval should hold 0.",
     ]
     if known:
-        notes.append(_power(group, known, family))
+        notes.append(_power(known, family))
     if group.views != "equal" and COLOURED not in {row.method for row in group.rows}:
         notes.append(
             f"Views are those of each method, and no run is of {COLOURED}: part of a gain may be what "
@@ -124,24 +127,25 @@ def _notes(group: Group, found: Found, family: int) -> list[str]:
     return [*notes, drawn(group)]
 
 
-def _power(group: Group, known: Mapping[tuple[str, int], Summary], family: int) -> str:
+def _power(known: Sequence[tuple[Row, Split, Summary]], family: int) -> str:
     """What the table could have found, and how many more runs would find more."""
-    smallest = sorted(100 * (smallest_found(change, family) or 0.0) for change in known.values())
-    typical = sorted(known.values(), key=lambda change: change.error or 0.0)[len(known) // 2]
+    changes = [change for *_, change in known]
+    smallest = sorted(100 * (smallest_found(change, family) or 0.0) for change in changes)
+    typical = sorted(changes, key=lambda change: change.error or 0.0)[len(changes) // 2]
     said = [
         f"With {100 * POWER:.0f} % power this table finds a difference of {median(smallest):.1f} points "
         f"(median of its rows; {smallest[0]:.1f} to {smallest[-1]:.1f}).",
         f"To find {POINTS} it needs {_more(typical, EQUAL, family)}.",
     ]
-    unsettled = {
-        (abs(of.mean) / of.error, label, place): of
-        for (label, place), of in known.items()
+    unsettled = [
+        (abs(of.mean) / of.error, f"{row.label} on {split.label}", of)
+        for row, split, of in known
         if of.error and (ends := of.interval_of(family)) and ends[0] <= 0 <= ends[1]
-    }
+    ]
     if unsettled:
-        (_, label, place), change = max(unsettled.items(), key=lambda item: item[0])
+        _, where, change = max(unsettled, key=lambda item: item[:2])
         said.append(
-            f"Nearest to being settled is {label} on {group.splits[place].label} ({100 * change.mean:+.1f}): "
+            f"Nearest to being settled is {where} ({100 * change.mean:+.1f}): "
             f"if that is its true difference, it needs {_more(change, change.mean, family)}."
         )
     return " ".join(said)
@@ -152,8 +156,4 @@ def _more(change: Summary, effect: float, family: int) -> str:
     needed = units_needed(change, effect, family)
     if needed is None:
         return f"over {MOST_RUNS} {unit}s"
-    return f"{_count(max(needed - change.units, 0), f'more {unit}')} ({needed} in all)"
-
-
-def _count(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
+    return f"{s.counted(max(needed - change.units, 0), f'more {unit}')} ({needed} in all)"

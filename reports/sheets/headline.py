@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from reports.contents import note_on_classes
-from reports.groups import COLUMNS, Column, Group, score_of, summary
+from reports.groups import Column, Group, score_of, summary
 from reports.sheets import sheet as s
 
 ONE_RUN = "one run: no interval"
@@ -30,14 +30,12 @@ def drawn(group: Group) -> str:
 def headline(group: Group) -> s.Sheet:
     """mIoU of the last weights, method x split: mean, spread and number of runs."""
     records = [
-        {"method": row.label, **s.split_record(split), **s.summary_record(cell)}
-        | {"other": group.other_draws(row, split)}
-        for row in group.rows
-        for split, cell in zip(group.splits, row.cells, strict=True)
+        s.cell_record(row, split, cell) | {"other": group.other_draws(row, split)}
+        for row, split, cell in group.cells()
     ]
     lines = s.crossed(records, {"method": "method"}, "heading", _cell)
     notes = (*([HOW_DRAWN] if len(group.draws) > 1 else []), *group.notes)
-    return s.sheet_of(group, "miou", f"{COLUMNS['last'][0]} (%)", s.CELL_COLUMNS, records, lines, notes=notes)
+    return s.sheet_of(group, "miou", "mIoU (%)", s.CELL_COLUMNS, records, lines, notes=notes)
 
 
 def _cell(record: s.Record) -> str:
@@ -46,12 +44,7 @@ def _cell(record: s.Record) -> str:
 
 def spreads(group: Group) -> s.Sheet:
     """The interval of every cell, and what it is made of."""
-    records = [
-        {"method": row.label, **s.split_record(split), **s.summary_record(cell)}
-        for row in group.rows
-        for split, cell in zip(group.splits, row.cells, strict=True)
-        if cell is not None
-    ]
+    records = [s.cell_record(*of) for of in group.cells() if of[-1]]
     shown: dict[str, s.Shown] = {
         "method": "method",
         "split": "heading",
@@ -68,8 +61,7 @@ def spreads(group: Group) -> s.Sheet:
     )
     title = "mIoU (%) with 95 % intervals, and where they come from"
     notes = (note, drawn(group), *group.notes)
-    lines = s.listed(records, shown)
-    return s.sheet_of(group, "spreads", title, s.CELL_COLUMNS, records, lines, names=2, notes=notes)
+    return s.sheet_of(group, "spreads", title, s.CELL_COLUMNS, records, shown, names=2, notes=notes)
 
 
 def _number(percent: float | None) -> str:
@@ -79,13 +71,11 @@ def _number(percent: float | None) -> str:
 def modules(group: Group) -> s.Sheet:
     """Student and predictor at their last weights, and the oracle apart from both."""
     records = []
-    for row in group.rows:
-        for split in group.splits:
-            for column, (scored, heading) in MODULES.items():
-                having = [run for run in row.on(split) if column != "own" or run.result.own]
-                cell = summary(having, partial(score_of, column=column))
-                said = {"method": row.label, "scored": scored, "module": heading}
-                records.append(said | s.split_record(split) | s.summary_record(cell))
+    for row, split, _ in group.cells():
+        for column, (scored, heading) in MODULES.items():
+            having = [run for run in row.on(split) if column != "own" or run.result.own]
+            cell = summary(having, partial(score_of, column=column))
+            records.append(s.cell_record(row, split, cell) | {"scored": scored, "module": heading})
     own = any(run.result.own for run in group.runs)
     here = {(run["method"], run["heading"]) for run in records if run["cell"]}
     known = [
@@ -107,7 +97,8 @@ def modules(group: Group) -> s.Sheet:
             f"predictor: what a method is scored by, {group.scorer}; it may be the student."
             + (" own predictor: what the method itself names." if own else "")
             + " All but the oracle are of the last weights.",
-            f"oracle: {COLUMNS['oracle'][1]}. It may not stand beside the numbers of last weights.",
+            "oracle: optimistic: chosen on the scored list, paper protocol. It may not stand beside the "
+            "numbers of last weights.",
             *note_on_classes({score.classes_averaged for score in scores}),
         ),
     )
@@ -115,11 +106,5 @@ def modules(group: Group) -> s.Sheet:
 
 def holes(group: Group) -> tuple[list[str], list[str]]:
     """Cells of one or two seeds, and of none, each as `method on split`, the first with their n."""
-    few, missing = [], []
-    for row in group.rows:
-        for split, cell in zip(group.splits, row.cells, strict=True):
-            if cell is None:
-                missing.append(f"{row.label} on {split.label}")
-            elif cell.n < 3:
-                few.append(f"{row.label} on {split.label} ({cell.n})")
-    return few, missing
+    few = [f"{row.label} on {split.label} ({of.n})" for row, split, of in group.cells() if of and of.n < 3]
+    return few, [f"{row.label} on {split.label}" for row, split, cell in group.cells() if cell is None]

@@ -186,13 +186,11 @@ def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> lis
     Args:
         logs: Lines of the log by the folder of the run.
     """
-    found = []
-    for row in group.rows:
-        for split in group.splits:
-            health = gather([logs.get(run.folder, ()) for run in row.on(split)], group.classes)
-            if health is not None:
-                found.append((row.label, split, health))
-    return found
+    gathered = (
+        (row.label, split, gather([logs.get(run.folder, ()) for run in row.on(split)], group.classes))
+        for row, split, _ in group.cells()
+    )
+    return [(label, split, health) for label, split, health in gathered if health]
 
 
 def health_sheet(group: Group, noted: Sequence[Noted]) -> s.Sheet:

@@ -4,7 +4,7 @@ differs."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,11 +13,23 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from reports.groups import Group, Split
+from reports.knobs import flat
 from reports.sheets import sheet as s
 
 FILE = Path(__file__).with_suffix(".yaml")
 # Of the network: where its weights lie, and a size that only methods with a representation use.
 NOT_COMPARED = {"network.weights", "network.representation_channels"}
+
+BESIDE = "published", "published numbers on the same lists: mIoU (%)"
+APART = "published_apart", "published numbers under other protocols, same lists: mIoU (%)"
+HOW_BESIDE = (
+    "Nothing in the protocol is known to differ: network, crop, batch, learning rate, steps, scoring. The "
+    "code and its authors do."
+)
+HOW_APART = (
+    "Not to be compared with ours: each was measured under a protocol that differs in what its line says. "
+    "The best epoch on the scored list is our `oracle`, not our mIoU."
+)
 
 
 class Checked(BaseModel):
@@ -94,7 +106,18 @@ def sheets(group: Group, known: Numbers | None = None) -> tuple[s.Sheet, ...]:
         same = [record for record in found if not record["differs"]]
         beside += [*_ours(group, place), *same] if same else []
         apart += [record for record in found if record["differs"]]
-    return (*_beside(group, beside), *_apart(group, apart))
+    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "mIoU": "text"}
+    source: dict[str, s.Shown] = {"source": "source"}
+    differs: dict[str, s.Shown] = {"differs from ours in": "differs"}
+    columns = ("method", *s.SPLIT_COLUMNS, "miou_percent", "n", "differs", "source")
+    return tuple(
+        s.sheet_of(group, *what, columns, records, shown | more, names=2, words=len(more), notes=(note,))
+        for what, records, more, note in (
+            (BESIDE, beside, source, HOW_BESIDE),
+            (APART, apart, differs | source, HOW_APART),
+        )
+        if records
+    )
 
 
 def _ours(group: Group, place: int) -> list[s.Record]:
@@ -118,41 +141,6 @@ def _published_on(split: Split, protocol: Mapping[str, Any], known: Numbers) -> 
             differs = "; ".join(departures(entry, name, under, protocol))
             records.append(_record(entry.method, split, number, None, text, differs, entry.source))
     return records
-
-
-def _beside(group: Group, records: list[s.Record]) -> list[s.Sheet]:
-    notes = (
-        "Nothing in the protocol is known to differ: network, crop, batch, learning rate, steps, scoring. "
-        "The code and its authors do.",
-    )
-    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "mIoU": "text", "source": "source"}
-    return _sheet(group, "published", "published numbers on the same lists: mIoU (%)", records, shown, notes)
-
-
-def _apart(group: Group, records: list[s.Record]) -> list[s.Sheet]:
-    notes = (
-        "Not to be compared with ours: each was measured under a protocol that differs in what its line "
-        "says. The best epoch on the scored list is our `oracle`, not our mIoU.",
-    )
-    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "mIoU": "text"}
-    shown |= {"differs from ours in": "differs", "source": "source"}
-    title = "published numbers under other protocols, same lists: mIoU (%)"
-    return _sheet(group, "published_apart", title, records, shown, notes)
-
-
-def _sheet(
-    group: Group,
-    name: str,
-    title: str,
-    records: list[s.Record],
-    shown: Mapping[str, s.Shown],
-    notes: Sequence[str],
-) -> list[s.Sheet]:
-    columns = ("method", *s.SPLIT_COLUMNS, "miou_percent", "n", "differs", "source")
-    lines = s.listed(records, shown)
-    words = len(shown) - 3
-    sheet = s.sheet_of(group, name, title, columns, records, lines, names=2, words=words, notes=notes)
-    return [sheet] if records else []
 
 
 def _record(
@@ -180,7 +168,7 @@ def departures(entry: Entry, lists: str, under: Under, protocol: Mapping[str, An
         lists: The name of the lists that the number was measured on.
         protocol: The settings of ours, as records have them.
     """
-    theirs, ours = dict(_flat(under.settings)), {"views": "published", **dict(_flat(protocol))}
+    theirs, ours = dict(flat(under.settings)), {"views": "published", **dict(flat(protocol))}
     only_ours = {key for key in ours if key.startswith("network.")} - theirs.keys() - NOT_COMPARED
     found = [
         f"{key.removeprefix('network.')} {_said(theirs, key)} (ours {_said(ours, key)})"
@@ -205,15 +193,6 @@ def _scored_otherwise(scored: Scored, protocol: Mapping[str, Any]) -> Iterator[s
     images = f"{evaluation.get('mode', 'whole')}{'' if once else ', several scales'}"
     if scored.images != images:
         yield f"images {scored.images} (ours {images})"
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """{"batch": {"labeled": 8}} -> ("batch.labeled", 8)."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _said(settings: Mapping[str, Any], key: str) -> str:

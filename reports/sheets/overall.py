@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from reports.groups import Group
 from reports.sheets import sheet as s
-from reports.statistics import FEWEST_RESAMPLED, Cell, overall
+from reports.statistics import FEWEST_RESAMPLED, Cell, matched, overall
 
 COLUMNS = (
     *("method", "reference", "cells", "runs", "iqm_percent", "iqm_low_percent", "iqm_high_percent"),
@@ -14,11 +15,12 @@ COLUMNS = (
 )
 NOTES = (
     "IQM: mean of the runs without the lowest and the highest quarter, over all cells that the method and "
-    "the reference have; a cell is a split. Beside it the reference's in these cells.",
+    "the reference have; a cell is a split, and its runs are those of the draws and seeds of both. Beside it "
+    "the reference's in these cells.",
     "P(improvement): how likely a run is better than one of the reference in the same cell. Both as rliable "
     "has them (Agarwal et al. 2021).",
-    f"95 %: stratified bootstrap over draws, of one draw over seeds. None below {FEWEST_RESAMPLED} runs, and "
-    "where a cell has one run. Not corrected for the number of rows.",
+    f"95 %: stratified bootstrap over draws, of one draw over seeds, the same ones of both. None below "
+    f"{FEWEST_RESAMPLED} runs, and where a cell has one run. Not corrected for the number of rows.",
 )
 
 
@@ -30,25 +32,25 @@ def overall_sheet(groups: Sequence[Group], baseline: str) -> s.Sheet | None:
         baseline: The label of a row that each of them has.
     """
     cells: dict[str, list[tuple[Cell, Cell]]] = {}
+    whole: Counter[str] = Counter()  # runs of a row in these cells, of other draws and seeds too
     for group in groups:
-        (reference,) = (row for row in group.rows if row.label == baseline)
-        for row in (row for row in group.rows if row is not reference):
-            common = [split for split in group.splits if split in row.runs and split in reference.runs]
-            cells.setdefault(row.label, []).extend(
-                (row.scores(split), reference.scores(split)) for split in common
-            )
-    records = [_record(label, baseline, of) for label, of in cells.items() if of]
+        for row, split, _ in group.cells():
+            pair = matched(row.scores(split), group.row(baseline).scores(split))
+            if pair[0] and row.label != baseline:
+                cells.setdefault(row.label, []).append(pair)
+                whole[row.label] += len(row.on(split))
+    records = [_record(label, baseline, of) | {"whole": whole[label]} for label, of in cells.items()]
     if not records:
         return None
-    records.sort(key=lambda record: (-record["cells"], -record["improvement"]))
+    records.sort(key=lambda record: (-record["cells"], -(record["improvement"] or 0.0)))
     shown: dict[str, s.Shown] = {
         "method": "method",
         "cells": "cells",
-        "runs": "runs",
+        "runs": lambda of: str(of["runs"]) + (f" of {of['whole']}" if of["whole"] > of["runs"] else ""),
         "IQM (%)": lambda of: f"{of['iqm_percent']:.1f}",
         "95 %": lambda of: s.interval_text(of["iqm_ends"]),
         f"{baseline} there": lambda of: f"{of['reference_iqm_percent']:.1f}",
-        "P(improvement)": lambda of: f"{of['improvement']:.2f}",
+        "P(improvement)": _improvement,
         "95 % of P": lambda of: _ends(of["improvement_low"], of["improvement_high"]),
     }
     lines = s.listed(records, shown)
@@ -62,9 +64,9 @@ def overall_sheet(groups: Sequence[Group], baseline: str) -> s.Sheet | None:
 
 
 def _record(label: str, baseline: str, cells: Sequence[tuple[Cell, Cell]]) -> s.Record:
-    found = overall(cells)
+    found, equal = overall(cells), all(ours == theirs for ours, theirs in cells)
     low, high = found.iqm_ends or (None, None)
-    worse, better = found.improvement_ends or (None, None)
+    worse, better = (None if equal else found.improvement_ends) or (None, None)
     return {
         "method": label,
         "reference": baseline,
@@ -75,10 +77,15 @@ def _record(label: str, baseline: str, cells: Sequence[tuple[Cell, Cell]]) -> s.
         "iqm_low_percent": s.percent(low),
         "iqm_high_percent": s.percent(high),
         "reference_iqm_percent": 100 * found.reference,
-        "improvement": found.improvement,
+        "improvement": None if equal else found.improvement,
         "improvement_low": worse,
         "improvement_high": better,
     }
+
+
+def _improvement(record: s.Record) -> str:
+    found = record["improvement"]
+    return s.EQUAL_TO_THE_BIT if found is None else f"{found:.2f}"
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -45,18 +45,15 @@ def _sheet(group: Group, found: Mapping[Path, list[Rescored]]) -> s.Sheet:
         headings["crf"] = "+ CRF"
     records = []
     counts: set[int] = set()
-    for row in group.rows:
-        for split in group.splits:
-            runs = [run for run in row.on(split) if run.folder in found]
-            if not runs:
-                continue
-            scored = [[run.result.predictor, *(n.score for n in found[run.folder])] for run in runs]
-            counts |= {score.classes_averaged for one in scored for score in one}
-            keys = [(run.result.draw, run.result.seed) for run in runs]
-            for (name, heading), column in zip(headings.items(), zip(*scored, strict=True), strict=True):
-                said = {"method": row.label, "scored": name, "how": _how(how), "column": heading}
-                cell = summarise(dict(zip(keys, (score.miou for score in column), strict=True)))
-                records.append(said | s.split_record(split) | s.summary_record(cell))
+    for row, split, _ in group.cells():
+        runs = [run for run in row.on(split) if run.folder in found]
+        scored = [[run.result.predictor, *(n.score for n in found[run.folder])] for run in runs]
+        counts |= {score.classes_averaged for one in scored for score in one}
+        keys = [(run.result.draw, run.result.seed) for run in runs]
+        for (name, heading), column in zip(headings.items(), zip(*scored, strict=True), strict=bool(runs)):
+            said = {"scored": name, "how": _how(how), "column": heading}
+            cell = summarise(dict(zip(keys, (score.miou for score in column), strict=True)))
+            records.append(s.cell_record(row, split, cell) | said)
     return s.sheet_of(
         group,
         "evaluation",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas
 
-from reports.groups import Group, Split
+from reports.groups import Group, Row, Split
 from reports.statistics import Summary
 
 GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
@@ -19,6 +19,7 @@ SUMMARY_COLUMNS = (
 )
 CELL_COLUMNS = ("method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)
 MISSING = "missing"
+EQUAL_TO_THE_BIT = "equal to the bit"
 # What is said of one run, cell or figure, by name: the columns of the frame, and what its text needs beside.
 Record = dict[str, Any]
 Shown = str | Callable[[Record], str]  # what a reader sees of a record: the value of that name, or a text
@@ -47,17 +48,22 @@ def sheet_of(
     name: str,
     title: str,
     columns: Sequence[str],
-    records: Iterable[Record],
-    lines: Lines,
+    records: Sequence[Record],
+    shown: Lines | Mapping[str, Shown],
     *,
     names: int = 1,
     words: int = 0,
     notes: Sequence[str] = (),
 ) -> Sheet:
-    """A sheet whose frame has `columns` of the records behind what its group is, `GROUP_COLUMNS`."""
+    """A sheet whose frame has `columns` of the records behind what its group is, `GROUP_COLUMNS`.
+
+    Args:
+        shown: The lines, or what stands under each heading in the line of a record.
+    """
     frame = frame_of((*GROUP_COLUMNS, *columns), (group_record(group) | record for record in records))
-    shown = tuple(map(tuple, lines))
-    return Sheet(name, title, f"{group.title}; {group.basis}", frame, shown, names, words, notes)
+    lines = listed(records, shown) if isinstance(shown, Mapping) else shown
+    text = tuple(map(tuple, lines))
+    return Sheet(name, title, f"{group.title}; {group.basis}", frame, text, names, words, notes)
 
 
 def frame_of(columns: Sequence[str], records: Iterable[Record]) -> pandas.DataFrame:
@@ -119,6 +125,15 @@ def summary_record(cell: Summary | None, prefix: str = "", family: int = 1) -> R
     values = [*map(percent, shares), cell.n if cell else 0, cell.draws if cell else 0]
     columns = (f"{prefix}{column}" for column in SUMMARY_COLUMNS)
     return {f"{prefix}cell": cell, **dict(zip(columns, values, strict=True))}
+
+
+def cell_record(row: Row, split: Split, cell: Summary | None) -> Record:
+    """`CELL_COLUMNS` of a cell, and what its text needs."""
+    return {"method": row.label, **split_record(split), **summary_record(cell)}
+
+
+def counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def percent(share: float | None) -> float | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 from rich.console import Group as Printed
 from rich.table import Table as RichTable
@@ -23,7 +21,9 @@ def to_markdown(sheet: Sheet) -> str:
 
 def to_csv(sheet: Sheet) -> str:
     """The frame, a record a line."""
-    return csv_lines([list(sheet.frame), *sheet.frame.itertuples(index=False, name=None)])
+    # Every text is made harmless for spreadsheets.
+    frame = sheet.frame.rename(columns=csv_text).map(lambda of: csv_text(of) if isinstance(of, str) else of)
+    return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def to_rich(sheet: Sheet) -> Printed:
@@ -117,12 +117,3 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     ]
     text.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(text) + "\n"
-
-
-def csv_lines(lines: Iterable[Sequence[Any]]) -> str:
-    """The lines as CSV, every text made harmless for spreadsheets."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    for line in lines:
-        writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in line])
-    return file.getvalue()

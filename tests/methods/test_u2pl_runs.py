@@ -160,11 +160,14 @@ def test_settings_that_make_no_sense_are_refused_by_name(
 
 
 @pytest.mark.parametrize("name", ["u2pl", "u2pl_released", "u2pl_weak"])
-def test_a_warm_up_in_steps_leaves_some_to_the_unlabeled_images(name: str, tiny_config: Config) -> None:
-    sets = ["protocol.steps=6", *(["method.use_ranks=false"] if name == "u2pl" else [])]
-    session.trainer_of(plan(tiny_config(name, *sets, "method.warmup=5")), Display(), Stop())
-    with pytest.raises(ConfigError, match=r"method\.warmup=6 leaves none of the run's 6 steps.* below 6, or"):
-        session.trainer_of(plan(tiny_config(name, *sets, "method.warmup=6")), Display(), Stop())
+def test_a_warm_up_leaves_a_tenth_to_the_unlabeled_images(name: str, tiny_config: Config) -> None:
+    sets = ["protocol.steps=100", *(["method.use_ranks=false"] if name == "u2pl" else [])]
+    for warmup in (90, 0.9):
+        session.trainer_of(plan(tiny_config(name, *sets, f"method.warmup={warmup}")), Display(), Stop())
+    for warmup, left in ((91, 9), (400, 0), (0.95, 5), (0.999, 0)):
+        said = rf"method\.warmup={warmup} leaves {left} of the run's 100 steps .* at most 90 steps, or to a "
+        with pytest.raises(ConfigError, match=said):
+            session.trainer_of(plan(tiny_config(name, *sets, f"method.warmup={warmup}")), Display(), Stop())
 
 
 def test_a_warm_up_in_steps_trains_as_its_share_does(tiny_config: Config) -> None:

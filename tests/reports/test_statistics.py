@@ -16,6 +16,7 @@ from reports.statistics import (
     Summary,
     _resampled,
     chances,
+    equal_to_the_bit,
     halves,
     overall,
     paired_difference,
@@ -184,6 +185,18 @@ def test_runs_without_spread_leave_no_doubt() -> None:
     assert smallest_found(summarise([0.0, 0.0]), 3) == 0
 
 
+def test_only_runs_that_are_all_equal_are_so_to_the_bit() -> None:
+    runs = {(d, s): 0.1 * d + 0.01 * s for d in range(2) for s in range(2)}
+    same, once = paired_difference(runs, runs), paired_difference(of_one_draw(0.4), of_one_draw(0.4))
+    assert same and once and equal_to_the_bit(same) and equal_to_the_bit(once)
+    assert same.interval is None and chances(same) is None and smallest_found(same, 3) is None
+    again = halves(of_one_draw(0.4, 0.5, 0.4, 0.5))
+    assert again and equal_to_the_bit(again) and again.interval is None
+    for other in ({(0, 0): 0.1, (0, 1): -0.1}, {(1, 1): 1e-9}, {(0, 0): 1.0, (0, 1): -1.0, (1, 0): 0}):
+        change = paired_difference({key: value + other.get(key, 0) for key, value in runs.items()}, runs)
+        assert change and not equal_to_the_bit(change)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8))
 def test_chances_add_up_and_turn_with_the_sign(values: list[float]) -> None:
@@ -253,20 +266,24 @@ def test_a_table_of_equal_methods_shows_a_difference_in_one_of_twenty(n: int, un
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.floats(0, 1), min_size=1, max_size=6), min_size=1, max_size=4))
 def test_the_interquartile_mean_is_scipy_s(cells: list[list[float]]) -> None:
-    pairs = [(of_one_draw(*of), of_one_draw(0.5, 0.6)) for of in cells]
-    found = overall(pairs)
-    assert found.iqm == pytest.approx(trim_mean([value for of in cells for value in of], 0.25))
-    assert found.reference == pytest.approx(trim_mean([0.5, 0.6] * len(cells), 0.25))
+    found = overall([(of_one_draw(*of), of_one_draw(*(value**2 for value in of))) for of in cells])
+    values = np.array([value for of in cells for value in of])
+    assert found.iqm == pytest.approx(trim_mean(values, 0.25))
+    assert found.reference == pytest.approx(trim_mean(values**2, 0.25))
 
 
 def test_interquartile_mean_and_improvement_by_hand() -> None:
     # 1 2 3 | 10 20 30 90 100: eight runs, two off at each end: 3 10 20 30 -> 15.75.
-    # Cell 1 against 2 and 2: 1 loses both, 2 is equal to both, 3 wins both: 1/2. Cell 2 against 0: 1.
-    found = overall(
-        [(of_one_draw(1, 2, 3), of_one_draw(2, 2)), (of_one_draw(10, 20, 30, 90, 100), of_one_draw(0))]
-    )
+    # Cell 1 against 2, 2, 2: 1 loses all, 2 is equal to all, 3 wins all: 1/2. Cell 2 against 0: 1.
+    cells = [
+        (of_one_draw(1, 2, 3), of_one_draw(2, 2, 2)),
+        (of_one_draw(10, 20, 30, 90, 100), of_one_draw(0, 0, 0, 0, 0)),
+    ]
+    found = overall(cells)
     assert (found.iqm, found.improvement) == (15.75, 0.75)
-    assert found.iqm_ends is None and found.improvement_ends is None, "a cell of one run"
+    assert found.iqm_ends is None and found.improvement_ends is None, "eight runs"
+    assert overall(cells * 2).iqm_ends
+    assert overall([*cells, *cells, (of_one_draw(1), of_one_draw(2))]).iqm_ends is None, "a cell of one run"
 
 
 def test_fewer_than_ten_runs_have_no_bootstrap() -> None:
@@ -281,9 +298,9 @@ def test_fewer_than_ten_runs_have_no_bootstrap() -> None:
 
 def test_improvement_is_mann_whitney_s() -> None:
     rng = numpy_for(0, "test improvement")
-    ours, theirs = rng.normal(0.5, 1, 12), rng.normal(0, 1, 9)
+    ours, theirs = rng.normal(0.5, 1, 12), rng.normal(0, 1, 12)
     found = overall([(of_one_draw(*ours), of_one_draw(*theirs))])
-    assert found.improvement == pytest.approx(mannwhitneyu(ours, theirs).statistic / 12 / 9)
+    assert found.improvement == pytest.approx(mannwhitneyu(ours, theirs).statistic / 12 / 12)
 
 
 def test_seeds_of_a_draw_are_resampled_together() -> None:
@@ -298,7 +315,7 @@ def test_a_resampled_cell_counts_as_much_as_it_has_runs() -> None:
         of_one_draw(1, 2, 3, 4),
         {(d, s): 0.0 for d in range(3) for s in range(2)},
     ):
-        counts = _resampled(runs, 0, 0)
+        counts = _resampled(runs, 0)
         assert counts.sum(1) == pytest.approx(len(runs)) and counts.std() > 0
 
 

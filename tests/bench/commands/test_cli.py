@@ -588,8 +588,12 @@ def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, o
     at = ("--dataset", "tinyset", "--data-root", own_root)
     bench("data", "splits", *at, "--draw", "1").refused(2, "--draw", "--make")
     bench("data", "splits", *at, "--make", "--draw", "2000").refused(2, "--draw 2000")
+    made = bench("data", "splits", *at, "--make", "--draw", "1").out.splitlines()
+    splits = "1_8, 1_4, 1_2, full, tags, 1_8+tags"
+    assert made[0] == f"made: {splits}, draw 1" and "draws: 0-1" in made
     made = bench("data", "splits", *at, "--make", "--draw", "1-2").out
-    assert "draws: 0-2" in made and "held out: 4 images" in made
+    assert made.startswith(f"made: draw 2\nthere already, and equal: {splits}, draw 1\n")
+    assert "draws: 0-2" in made and "held out: 4 images" in made and "other content" not in made
     unused = "the 4 images of val.txt are held out: nothing learns from them, and only `--scored heldout`"
     assert unused in made
     assert "every image and mask of" in bench("data", "verify", *at).out
@@ -612,6 +616,10 @@ def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, o
     assert "# val.txt lies unused: `" in run(*of).out
     run(*of, "--scored", "heldout").refused(2, "tinyset has no held-out list", "--make")
     assert "held out: none" in bench("data", "splits", *at).out
+    shutil.copy(folder / "labels" / f"{train[0]}.png", folder / "labels" / f"{train[-1]}.png")
+    (folder / "train.txt").write_text("\n".join(train[:11]))
+    made = bench("data", "splits", *at, "--make", "--draw", "1").out
+    assert made.startswith(f"there already with other content, made anew: {splits}, draw 1; the lists, ")
 
 
 def test_what_is_worth_a_look_is_said_before_splits_and_runs(

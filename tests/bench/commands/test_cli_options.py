@@ -96,6 +96,26 @@ def test_a_sweep_takes_a_range(tmp_path: Path) -> None:
 # Protocol files
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "given", "said"),
+    [
+        (
+            "run",
+            "--draw",
+            "0-1",
+            "'0-1' is several numbers, and this command takes one; `sweep` takes",
+        ),
+        ("run", "--seed", "0-4", "'0-4' is several numbers"),
+        ("cam-seeds", "--seed", "0,1", "'0,1' is several numbers"),
+        ("run", "--seed", "1.5", "'1.5' is no whole number."),
+    ],
+)
+def test_a_range_where_one_number_is_needed(command: str, option: str, given: str, said: str) -> None:
+    done = bench(command, option, given)
+    told = " ".join(done.stderr.replace("│", " ").split())
+    assert done.returncode == 2 and f"Invalid value for '{option}': {said}" in told
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """The protocol `shapes`, shorter, as a file of a user's."""

@@ -1,4 +1,5 @@
-"""Runs of other code or data in a sweep: started again by `--overwrite`, and refused by a dry run."""
+"""Runs of other code or data in a sweep: started again by `--overwrite`, and refused by a dry run, which also
+says what would be made first."""
 
 from __future__ import annotations
 
@@ -11,9 +12,9 @@ from typing import Any
 import pytest
 
 from bench import pipeline
-from bench.commands.sweep import _errors
+from bench.commands.sweep import _tried
 from bench.display import Display
-from bench.errors import ConfigError, DataError
+from bench.errors import BenchError, ConfigError, DataError
 from bench.plan import plan
 from bench.settings.schema import RunConfig
 from bench.sweeps.grid import Cell
@@ -34,6 +35,10 @@ def cell(tiny_config: Config, root: Path) -> Callable[..., Cell]:
         return Cell(f"{method}, seed {config.seed}", plan(config))
 
     return made
+
+
+def refused(*cells: Cell, overwrite: bool = False) -> dict[str, BenchError]:
+    return _tried(cells, 1, overwrite)[0]
 
 
 def mended(root: Path, name: str) -> None:
@@ -72,18 +77,16 @@ def test_runs_on_outdated_seeds_are_outdated(cell: Callable[..., Cell], root: Pa
     assert not weak.outdated
     shutil.copy(*(root / "tinyset" / "images" / f"train_0{n}.png" for n in (6, 3)))
     assert weak.outdated, "of its seeds"
-    assert set(_errors([weak], overwrite=False)) == {weak.label} and not _errors([weak], overwrite=True)
+    assert set(refused(weak)) == {weak.label} and not refused(weak, overwrite=True)
 
 
 def test_a_dry_run_of_a_sweep_refuses_what_its_runs_refuse(
     cell: Callable[..., Cell], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cells = [cell("supervised", seed=seed) for seed in (0, 1)] + [cell("u2pl", "method.rank_low=19")]
-    assert {label: type(error) for label, error in _errors(cells, False).items()} == {
-        "u2pl, seed 0": ConfigError
-    }
+    assert {label: type(error) for label, error in refused(*cells).items()} == {"u2pl, seed 0": ConfigError}
     (root / "tinyset" / "labels" / "train_00.png").unlink()
-    found = _errors(cells, False)
+    found = refused(*cells)
     assert {type(error) for error in found.values()} == {DataError} and len(found) == 3
     assert not cells[0].folder.path.exists(), "a dry run leaves no folder"
 
@@ -91,8 +94,27 @@ def test_a_dry_run_of_a_sweep_refuses_what_its_runs_refuse(
 def test_a_finished_run_that_changed_is_refused_by_a_dry_run(cell: Callable[..., Cell], root: Path) -> None:
     one = cell("supervised")
     pipeline.run(one.plan, Display())
-    assert _errors([one], overwrite=False) == {}
+    assert refused(one) == {}
     result = json.loads(one.folder.result.read_text())
     one.folder.result.write_text(json.dumps(result | {"steps": 7}))
-    assert "was damaged or edited" in str(_errors([one], overwrite=False)[one.label])
-    assert _errors([one], overwrite=True) == {}
+    assert "was damaged or edited" in str(refused(one)[one.label])
+    assert refused(one, overwrite=True) == {}
+
+
+def test_a_dry_run_says_what_several_runs_need_first(cell: Callable[..., Cell]) -> None:
+    def grid(split: str) -> list[Cell]:
+        sets = ("protocol.steps=4", "method.warmup=2", "cam_seeds.protocol.steps=2")
+        weak = ["u2pl", "u2pl_released", "u2pl_plus"]
+        cells = [cell(method, *sets, split=split, seed=seed) for seed in (0, 1) for method in weak]
+        return [*cells, cell("supervised", split=split)]
+
+    said = "made first, once for all runs that need it: "
+    few = grid("few")
+    assert _tried(few, 1, False) == ({}, [f"{said}2 shared warm-ups"])
+    assert _tried([few[0], few[-1]], 1, False) == ({}, []), "nothing is shared"
+    assert _tried(grid("tags"), 1, False)[1] == [
+        f"{said}3 tag classifiers, 3 CAM seed sets, 2 shared warm-ups"
+    ], "those of supervised are others"
+    pipeline.run(few[0].plan, Display())
+    assert _tried(few, 1, False)[1] == [f"{said}1 shared warm-up"], "that of seed 0 is there"
+    assert _tried(few, 3, False)[1] == [f"{said}1 shared warm-up"], "as many threads, whatever --jobs says"

@@ -229,6 +229,21 @@ def test_one_of_other_code_is_trained_again_with_a_sentence(
     assert run(config, overwrite=True).shared_seconds and len(left_in(config)) == 1
 
 
+def test_one_of_another_machine_is_not_its_own(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library chooses its loops by the model of the CPU, so sums are rounded otherwise on another."""
+    run(tiny_config("u2pl", *USUAL))
+    for of_machine, other in (
+        ("bench.records.provenance.cpu_model", lambda: "another model"),
+        ("torch.backends.cpu.get_cpu_capability", lambda: "another kind"),
+        ("torch.get_num_threads", lambda: 77),
+    ):
+        with monkeypatch.context() as elsewhere:
+            elsewhere.setattr(of_machine, other)
+            assert run(tiny_config("u2pl_released", *USUAL), overwrite=True).shared_seconds is None
+    assert len(left_in(tiny_config("u2pl", *USUAL))) == 4
+    assert run(tiny_config("u2pl_released", *USUAL), overwrite=True).shared_seconds
+
+
 def test_one_of_other_masks_is_trained_again(tiny_config: Config, tiny_root: Path, tmp_path: Path) -> None:
     root = tmp_path / "data"
     shutil.copytree(tiny_root, root)

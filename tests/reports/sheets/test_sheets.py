@@ -178,7 +178,7 @@ def test_differences_are_paired_and_hold_at_once(make: Any) -> None:
     assert second == ("fixmatch", "full (367)", "missing", "", "", "", "", "")
     assert again[:4] == ("supervised, A/A", "1_8 (46)", "missing", "fewer than two a side")
     # Two methods with two runs: 1 - 0.05 / 4 = 0.9875, where Cauchy's quantile is 25.452.
-    more = [make(m, seed=s, method="cutmix") for s, m in enumerate([0.40, 0.44])]
+    more = [make(m, seed=s, method="cutmix") for s, m in enumerate([0.41, 0.44])]
     more.append(make(0.5, method="once"))  # which has no interval, so that none need hold with it
     sheet = differences(grouped([*pair(make), *more]), "supervised")
     assert by_row(sheet)["fixmatch", "1_8 (46)"]["95 %, all at once"] == "-21.5 to +29.5"
@@ -245,7 +245,17 @@ def test_a_method_that_repeats_the_reference_is_equal(make: Any) -> None:
         make(m, seed=s, method=name) for name in ("supervised", "x") for s, m in enumerate([0.4, 0.5, 0.7])
     ]
     sheet = differences(grouped(runs), "supervised")
-    assert sheet.lines[1][2:] == ("+0.0", "+0.0 to +0.0", "3", "0.00", "1.00", "0.00")
+    assert sheet.lines[1][2:] == ("+0.0", "equal to the bit", "3", "", "", "")
+    assert sheet.frame.loc[0, ["low_percent", "better", "smallest_percent"]].isna().all()
+    others = [make(m, seed=s, method="y") for s, m in enumerate([0.5, 0.7, 0.6])]
+    sheet = differences(grouped([*runs, *others]), "supervised")
+    assert set(sheet.frame["family"]) == {1}, "what is no comparison need not hold with the others"
+    over = overall_sheet([grouped(runs)], "supervised")
+    assert over is not None and over.lines[1][-2:] == ("equal to the bit", "")
+    once = differences(grouped([make(0.4), make(0.4, method="x")]), "supervised")
+    assert once.lines[1][3] == "equal to the bit"
+    short = in_short(grouped(runs))
+    assert short is not None and [line[1] for line in short.lines[1:]] == ["equal to the bit: x", "", ""]
 
 
 def test_published_views_say_what_a_gain_may_be(make: Any) -> None:
@@ -273,8 +283,27 @@ def test_all_cells_together_are_those_of_both(make: Any) -> None:
     # fixmatch has runs on 1_8 alone with the reference: 45 47 90 against 40 44.
     sheet = overall_sheet([grouped(pair(make))], "supervised")
     assert sheet is not None
-    assert sheet.lines[1] == ("fixmatch", "1", "3", "60.7", "", "42.0", "1.00", "")
+    assert sheet.lines[1] == ("fixmatch", "1", "2 of 3", "46.0", "", "42.0", "1.00", "")
     assert overall_sheet([grouped([make(0.4), make(0.5, method="b", split="full")])], "supervised") is None
+
+
+def test_cells_together_are_matched_within_their_data_set(make: Any) -> None:
+    """Draw 1 of one data set is not that of another, and no run stands against one of another seed."""
+    groups = [
+        grouped(
+            [
+                *(make(0.3, draw=d, seed=s, dataset=dataset) for d, s in ours),
+                *(make(0.5, draw=d, seed=s, dataset=dataset, method="x") for d, s in theirs),
+            ]
+        )
+        for dataset, ours, theirs in (
+            ("a", [(0, 0), (0, 1), (1, 0)], [(0, 0), (0, 2), (1, 0)]),
+            ("b", [(1, 1)], [(1, 1), (1, 0)]),
+            ("c", [(0, 0)], [(1, 0)]),
+        )
+    ]
+    sheet = overall_sheet(groups, "supervised")
+    assert sheet is not None and sheet.lines[1][:3] == ("x", "2", "3 of 5")
 
 
 def test_data_sets_together_add_their_cells(make: Any) -> None:
@@ -310,6 +339,17 @@ def test_three_lines_name_the_best_method_that_stands_clear(make: Any) -> None:
     assert sheet.notes == ("supervised has 40.4 ± 0.3 (10) on 1_8; one draw of the labeled images.",)
 
 
+def test_a_method_that_stands_clear_is_named_before_a_higher_one_that_does_not(make: Any) -> None:
+    runs = [*ten(make, "supervised", 0.40), *ten(make, "cutmix", 0.55)]
+    runs += [make(0.45 + s / 1000 + s % 2 / 100, seed=s, method="fixmatch") for s in range(10)]
+    runs += [make(m, seed=s, method="lucky") for s, m in enumerate([0.2, 0.98, 0.9])]
+    sheet = in_short(grouped(runs))
+    assert sheet is not None
+    _, best, gain, _ = sheet.lines
+    assert best[1].startswith("cutmix, 55.5 ± 0.3 (10); higher, not clear: lucky, 69.3 ± ")
+    assert gain[1].startswith("+15.0 (+15.0 to")
+
+
 def test_three_lines_say_that_none_stands_clear_or_that_runs_are_too_few(make: Any) -> None:
     sheet = in_short(grouped(pair(make)))
     assert sheet is not None and [line[1] for line in sheet.lines[1:]] == [
@@ -326,8 +366,8 @@ def test_equal_views_speak_for_a_data_set_then_the_newest_that_compares(make: An
     def runs(hash: str, method: str, count: int, views: str = "published", **fields: Any) -> list[Result]:
         config = {"method": {}, "protocol": {"views": views}}
         return [
-            make(0.4 + s / 100, seed=s, method=name, protocol_hash=hash, config=config, **fields)
-            for name in ("supervised", method)
+            make(at + s / 100, seed=s, method=name, protocol_hash=hash, config=config, **fields)
+            for name, at in (("supervised", 0.4), (method, 0.5))
             for s in range(count)
         ]
 
