@@ -346,6 +346,8 @@ class Dataset(ABC):
     heldout: str | None = None  # a list that is neither learned from nor scored, to choose settings on
     palette: np.ndarray | None = None  # C 3 uint8 colours for pictures
     mask_colours: np.ndarray | None = None  # C 3 uint8: the class of each colour in the palettes of its masks
+    by_colour: bool = False  # its masks mean what the eye sees, whatever the order of their palettes
+    mask_rule: str = ""  # what decides a mask beside its file, such as a table of numbers; part of its digest
     # Seconds it takes to label one image by a mask ("pixel") and by its classes ("tags"); for reports alone.
     label_seconds: Mapping[str, float] = LABEL_SECONDS
 

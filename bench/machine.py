@@ -152,12 +152,16 @@ def threads_for(threads: int | None, workers: int, jobs: int = 1) -> int:
     return max(1, cores() // jobs - workers)
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(largest: int = 1 << 30) -> None:
     """Let the C library keep what a step frees for the next one, not give it back to the system: a step of
-    the CPU would pay for thousands of page faults. Nothing happens where that library is not glibc."""
+    the CPU would pay for thousands of page faults. Nothing happens where that library is not glibc.
+
+    Args:
+        largest: Bytes of a tensor; a larger one is given back, and so takes up no room beside the next.
+    """
     try:
         library = ctypes.CDLL("libc.so.6")
-        library.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD: no block of its own for a tensor below 1 GiB
+        library.mallopt(-3, largest)  # M_MMAP_THRESHOLD: no block of its own for a tensor below that
         library.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD: the heap does not shrink
     except (OSError, AttributeError):
         pass

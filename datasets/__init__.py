@@ -9,7 +9,10 @@ What lives here:
         folder datasets/splits/, which holds data and no code.
     What people write: `classes` (lists of classes), `list_lines` (lists of images), `tags`; `lookup` finds
         the file of an id, or says what lies there instead.
-    From file to batch: `decode` (images and masks), `views` (crops, flips, colours), `loaders`.
+    What masks mean: `meaning` (dataset.yaml), `encodings` (palettes), `advice` (which lines would help).
+        `convert` writes a clean folder, also from `coco` and `labelme`.
+    From file to batch: `decode` (images and masks), `image_forms`, `views` (crops, flips, colours),
+        `loaders`.
     `verify` checks and counts the files of a data set.
 
 What may not: this package never imports a method, `bench.ops` or training code. `splits` imports neither

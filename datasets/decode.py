@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
-from bench.contract import IGNORE
 from bench.errors import DataError
 from datasets.encodings import ids_of_palette
+from datasets.image_forms import FORMATS, eight_bits, is_deep, raw_mode, stores_white_as_zero
+from datasets.meaning import ABOUT_FILE, Meaning, Unread, codes_of, counted
 from datasets.pictures import opened
 
-FORMATS = ("JPEG", "PNG")  # of images
+MASK_FORMATS = ("PNG", "BMP", "TIFF")  # without loss
 LARGEST = 1_000_000_000  # pixels of an image that is predicted in parts
 TURNS = {  # by the EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -27,19 +28,21 @@ TURNS = {  # by the EXIF orientation
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+ACROSS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))  # height and width change places
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Read a JPEG or PNG as RGB, H W 3 uint8. Grey, palette and CMYK are converted, alpha is dropped.
+    """Read an image of one of `FORMATS` as RGB, H W 3 uint8.
 
-    The image is turned as its EXIF tag says, for people draw masks on what they see.
+    Grey, palette and CMYK are converted, alpha is dropped, and of 16 bits a channel the upper 8 are read. The
+    image is turned as its EXIF tag says, for people draw masks on what they see.
 
-    Raises DataError for a file that is missing, cannot be decoded, fails its check sums, is too large or has
-    more than 8 bits a channel.
+    Raises DataError for a file that is missing, cannot be decoded, fails its check sums, is too large, holds
+    several pictures, channels that are no colours, or numbers of 32 bits.
     """
     with opened(path, FORMATS) as picture:
-        _refuse_deep(path, picture)
-        return np.array(_upright(picture).convert("RGB"))
+        turn = _turn(picture)
+        return np.array(_turned(eight_bits(path, picture), turn).convert("RGB"))
 
 
 class Picture:
@@ -51,11 +54,10 @@ class Picture:
 
     def __init__(self, path: Path) -> None:
         with opened(path, FORMATS, LARGEST) as picture:
-            _refuse_deep(path, picture)
-            self._turn = TURNS.get(_orientation(picture))
-            picture.load()
-        self._stored: Image.Image = picture
-        self.size = _size(picture)
+            self.size = _size(picture)
+            self._turn = _turn(picture)
+            self._stored = eight_bits(path, picture)
+            self._stored.load()
 
     def part(self, rows: slice, columns: slice) -> np.ndarray:
         """Some rows and columns of the image as it is shown, h w 3 uint8."""
@@ -63,20 +65,20 @@ class Picture:
         part = self._stored.crop(_stored_box(box, self.size, self._turn)).convert("RGB")
         return np.array(part if self._turn is None else part.transpose(self._turn))
 
-    def reduced(self, side: int) -> np.ndarray:
-        """The image with `side` pixels for its longer side, or as it is where it is smaller."""
-        factor = min(side / max(self.size), 1)
-        height, width = (max(round(length * factor), 1) for length in self._stored.size[::-1])
+    def reduced(self, side: int) -> Image.Image:
+        """The image made smaller by the whole number that leaves at most `side` pixels for its longer side.
+        A number that is not whole would take as much memory as half of the image."""
+        factor = -(-max(self.size) // side)
         small = self._stored
-        if factor < 1:
+        if factor > 1:
             small = small.convert("RGB") if small.mode in ("1", "P") else small
-            small = small.resize((width, height), Image.Resampling.BOX)
-        small = small.convert("RGB")
-        return np.asarray(small if self._turn is None else small.transpose(self._turn))
+            small = small.reduce(factor)
+        small = small.convert("RGB")  # a copy, also of what is RGB
+        return small if self._turn is None else small.transpose(self._turn)
 
 
 def image_size(path: Path, most: int | None = None) -> tuple[int, int]:
-    """Read height and width of a JPEG or PNG as `read_image` gives it, e.g. (375, 500), without decoding it.
+    """Read height and width of an image as `read_image` gives it, e.g. (375, 500), without decoding it.
 
     Raises DataError as `read_image` does.
     """
@@ -85,7 +87,7 @@ def image_size(path: Path, most: int | None = None) -> tuple[int, int]:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether an EXIF tag says that a JPEG or PNG is to be shown turned or mirrored."""
+    """Whether an EXIF tag says that a picture is to be shown turned or mirrored."""
     with opened(path, FORMATS) as picture:
         return _orientation(picture) > 1
 
@@ -97,11 +99,13 @@ def read_mask(
     mapping: np.ndarray | None = None,
     palette: np.ndarray | None = None,
     most: int | None = None,
+    meaning: Meaning | None = None,
 ) -> np.ndarray:
-    """Read the class ids of a PNG mask, H W uint8, each below `classes` or 255 (no label).
+    """Read the class ids of a mask, H W uint8, each below `classes` or 255 (no label).
 
     A mask of greys gives their values. A palette mask gives its indices where the palette allows it, see
-    `datasets.encodings.ids_of_palette`. It is turned where it has an EXIF tag of its own.
+    `datasets.encodings.ids_of_palette`. `meaning` says what these numbers mean, or that colours count. The
+    mask is turned where it has an EXIF tag of its own.
 
     Args:
         size: Height and width of the image; None where the caller compares the two.
@@ -109,38 +113,106 @@ def read_mask(
         palette: C 3 uint8, the colours that the data set defines for its classes.
         most: Pixels of a mask that is decoded.
 
-    Raises DataError for a file that is missing, cannot be decoded or fails its check sums, a colour mask,
-    a palette whose indices are no ids, another size, an unknown id.
+    Raises DataError for a file that is missing, cannot be decoded or fails its check sums, another size;
+    Unread for a colour mask, a palette whose indices are no ids, an unknown id.
     """
-    with opened(path, ("PNG",), most) as picture:
-        if picture.mode not in ("1", "L", "P", "I", "I;16"):
-            raise DataError(
-                f"{path} is a colour mask (mode {picture.mode}); a mask is a PNG of one channel whose values "
-                "are class ids: translate the colours to ids first."
-            )
+    by_colour = meaning is not None and meaning.colours is not None
+    with opened(path, MASK_FORMATS, most) as picture:
+        _refuse_lossy(path, picture)
+        if not by_colour:
+            _refuse_no_numbers(path, picture, meaning)
         # Pillow stretches 2 and 4 bit grey to 0..255, which turns id 1 into 85 or 17.
-        stretch = {"L;2": 85, "L;4": 17}.get(_raw_mode(picture), 1)
+        stretch = {"L;2": 85, "L;4": 17}.get(raw_mode(picture), 1)
         entries = picture.getpalette("RGB") if picture.mode == "P" else None
-        upright = _upright(picture)
+        shown = _colours_of(path, picture) if by_colour else picture
+        upright = _turned(shown, _turn(picture))
         if size is not None and (upright.height, upright.width) != size:
             raise DataError(_of_another_size(path, (upright.height, upright.width), size))
+        if by_colour and meaning is not None:
+            return meaning.bordered(meaning.of_colours(path, np.asarray(upright)))
         ids: np.ndarray = np.array(upright, np.int32 if picture.mode.startswith("I") else np.uint8)
     if stretch > 1:
         ids //= stretch
+    plain = meaning or Meaning(None, classes)
     if entries is not None:
-        shown = np.array(entries, np.uint8).reshape(-1, 3)
-        if (meant := ids_of_palette(path, shown, ids, classes, palette)) is not None:
+        table = np.array(entries, np.uint8).reshape(-1, 3)
+        if (meant := ids_of_palette(path, table, ids, classes, palette, plain.known)) is not None:
             ids = meant[ids]
     if mapping is not None and ids.min() >= 0 and ids.max() < len(mapping):
         ids = mapping[ids]
-    unknown = np.unique(ids[((ids < 0) | (ids >= classes)) & (ids != IGNORE)])
-    if len(unknown):
-        found = ", ".join(map(str, unknown[:10])) + (", ..." if len(unknown) > 10 else "")
+    return plain.bordered(plain.of_numbers(path, ids))
+
+
+def colours_in(path: Path) -> dict[int, int]:
+    """The colours that a mask shows, as `datasets.meaning.codes_of` has them, and their pixels. Raises
+    DataError as `read_mask` does."""
+    with opened(path, MASK_FORMATS) as picture:
+        _refuse_lossy(path, picture)
+        return counted(codes_of(np.asarray(_colours_of(path, picture))))
+
+
+def _refuse_lossy(path: Path, mask: ImageFile.ImageFile) -> None:
+    if mask.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
         raise DataError(
-            f"{path} holds the ids {found}, but there are {classes} classes (0..{classes - 1}, and {IGNORE} "
-            "for no label); correct the mask or the list of classes."
+            f"{path} is compressed with loss, which changes class ids; write the mask as .png from the "
+            f"tool that "
+            "made it."
         )
-    return ids.astype(np.uint8)
+
+
+def _refuse_no_numbers(path: Path, mask: ImageFile.ImageFile, meaning: Meaning | None) -> None:
+    """Raise DataError unless the stored numbers of a mask can be its class ids."""
+    if mask.mode in ("F", "LAB", "CMYK", "YCbCr"):
+        raise DataError(
+            f"{path} holds pixels of the kind {mask.mode}, which are no class ids; save it as grey PNG."
+        )
+    if mask.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+        instead = "translate the colours to ids first."
+        if meaning is not None:
+            instead = (
+                f"say in {ABOUT_FILE} which class each colour means, under colours (`data verify` gives "
+                f"the lines)."
+            )
+        raise Unread(
+            f"{path} is a colour mask (mode {mask.mode}); a mask is a picture of one channel whose values "
+            f"are class "
+            f"ids: {instead}",
+            "colours",
+        )
+    whole = raw_mode(mask).partition(";")[2] in (
+        "",
+        "16",
+        "16B",
+        "16L",
+        "16N",
+        "16S",
+        "32",
+        "32S",
+        "32N",
+        "32B",
+    )
+    if mask.format != "PNG" and (mask.mode in ("1", "P") or not whole or stores_white_as_zero(mask)):
+        raise Unread(
+            f"{path} stores its numbers as {raw_mode(mask)}, which may be shades, colours or class ids; "
+            f"save it as "
+            f"8-bit grey PNG, or translate its colours.",
+            "palette",
+        )
+
+
+def _colours_of(path: Path, mask: ImageFile.ImageFile) -> Image.Image:
+    """A mask as the eye sees it, in RGB. Raises DataError where colours are cut or hidden."""
+    if is_deep(mask):
+        raise DataError(f"{path} has 16 bits a channel, and colours of masks have 8; save it with 8.")
+    shown = eight_bits(path, mask)
+    if shown.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        hidden = sum(shown.getchannel(shown.getbands()[-1]).histogram()[:255])
+        if hidden:
+            raise DataError(
+                f"{path} is transparent in {hidden:,} pixels, whose colour nobody sees; save it without "
+                f"transparency."
+            )
+    return shown.convert("RGB")
 
 
 def _of_another_size(path: Path, mask: tuple[int, int], image: tuple[int, int]) -> str:
@@ -153,15 +225,9 @@ def _of_another_size(path: Path, mask: tuple[int, int], image: tuple[int, int]) 
     return f"{said}a mask must have its image's size."
 
 
-def _refuse_deep(path: Path, picture: ImageFile.ImageFile) -> None:
-    # Pillow cuts colours of 16 bits to 8 without a word; only the raw mode tells.
-    if picture.mode.startswith(("I", "F")) or ";16" in _raw_mode(picture):
-        raise DataError(f"{path} has more than 8 bits a channel; convert the image to 8 bits.")
-
-
 def _size(picture: ImageFile.ImageFile) -> tuple[int, int]:
     """Height and width as it is shown."""
-    turned = _orientation(picture) >= 5
+    turned = (_turn(picture) or 0) in ACROSS
     return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
@@ -184,15 +250,9 @@ def _stored_box(
         left, right = width - right, width - left
     if turn in (Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE):
         top, bottom = height - bottom, height - top
-    across = (Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE)
-    if turn in (*across, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270):
+    if turn in ACROSS:
         return top, left, bottom, right
     return left, top, right, bottom
-
-
-def _raw_mode(picture: ImageFile.ImageFile) -> str:
-    """How the pixels are stored, for example "RGB;16B" or "L;2"."""
-    return str(picture.tile[0][3]) if picture.tile else ""
 
 
 def _orientation(picture: ImageFile.ImageFile) -> int:
@@ -211,7 +271,11 @@ def _tag_is_behind(picture: ImageFile.ImageFile) -> bool:
     return isinstance(file, BytesIO) and b"eXIf" in file.getvalue() and "exif" not in picture.info
 
 
-def _upright(picture: ImageFile.ImageFile) -> Image.Image:
+def _turn(picture: ImageFile.ImageFile) -> Image.Transpose | None:
+    """What is done to the decoded picture to show it upright. Pillow turns a TIFF itself as it decodes it."""
     # Not by ImageOps.exif_transpose, which writes the tags anew and fails on odd ones.
-    turn = TURNS.get(_orientation(picture))
+    return None if picture.format == "TIFF" else TURNS.get(_orientation(picture))
+
+
+def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)

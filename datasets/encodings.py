@@ -19,8 +19,10 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
+from datasets.meaning import Unread
 from datasets.pictures import opened
 
+OTHERS = (".bmp", ".tif", ".tiff")  # endings of masks that are no PNG
 GREY, PALETTE = 0, 3  # colour types of PNG
 MOST_DECODED = 500  # files, two seconds
 GREYS = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
@@ -39,7 +41,12 @@ def colours(classes: int) -> np.ndarray:
 
 
 def ids_of_palette(
-    path: Path, shown: np.ndarray, indices: np.ndarray, classes: int, table: np.ndarray | None
+    path: Path,
+    shown: np.ndarray,
+    indices: np.ndarray,
+    classes: int,
+    table: np.ndarray | None,
+    known: np.ndarray | None = None,
 ) -> np.ndarray | None:
     """What each index of a palette mask means, 256 uint8; None where the index is the class id.
 
@@ -55,8 +62,9 @@ def ids_of_palette(
         indices: H W uint8, the pixels.
         classes: How many there are.
         table: C 3 uint8, the colours that the data set defines, or None.
+        known: 256 bool or more, the numbers that have a meaning; None: those of the classes, and 255.
 
-    Raises DataError where the palette says that the indices are no ids, and not what the ids are.
+    Raises Unread where the palette says that the indices are no ids, and not what the ids are.
     """
     used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
     used = used[used < len(shown)]
@@ -64,7 +72,9 @@ def ids_of_palette(
     if len(shown) > 1 and (shown == shown[0]).all():
         return None  # a palette of one colour says nothing
     if (shown == shown[:, :1]).all():
-        return _ids_of_greys(path, used, shown[:, 0], classes)
+        if known is None:
+            known = (np.arange(256) < classes) | (np.arange(256) == IGNORE)
+        return _ids_of_greys(path, used, shown[:, 0], known)
     voc = _numbered(table if table is not None else colours(classes))
     places = np.array([voc.get(tuple(colour), -1) for colour in seen.tolist()])
     moved = (places >= 0) & (places != used) & ~_is_fill(shown, places, seen)
@@ -76,9 +86,10 @@ def ids_of_palette(
     stored = [tuple(c) for k, c in enumerate(shown[:classes].tolist()) if k == 0 or any(c)]
     if table is not None or ((places >= 0).all() and all(colour in voc for colour in stored)):
         index = int(used[moved][0])
-        raise DataError(
+        raise Unread(
             f"{path} shows the colour of class {places[moved][0]} at index {index} of its palette, so its "
-            f"indices are no class ids; {SAVE_AS_GREY}."
+            f"indices are no class ids; {SAVE_AS_GREY}.",
+            "palette",
         )
     return None
 
@@ -89,21 +100,21 @@ def _is_fill(shown: np.ndarray, places: np.ndarray, seen: np.ndarray) -> np.ndar
     return inside & (shown[np.where(inside, places, 0)] == seen).all(-1)
 
 
-def _ids_of_greys(path: Path, used: np.ndarray, greys: np.ndarray, classes: int) -> np.ndarray | None:
+def _ids_of_greys(path: Path, used: np.ndarray, greys: np.ndarray, known: np.ndarray) -> np.ndarray | None:
     """What the indices `used` of a palette of greys mean; None where they are the same numbers."""
     values = greys[used]
     values = np.where(_is_fill(greys[:, None], values.astype(int), values[:, None]), used, values)
     if (values == used).all():
         return None
-    known = (values < classes) | (values == IGNORE)
-    # Black and white alone may be classes 0 and 1, or class 0 and no label.
-    told = ((values != 0) & (values != IGNORE)).any() or not values.any()
-    if known.all() and told and len(set(values.tolist())) == len(values):
+    # Black and white alone may be classes 0 and 1, or class 0 and no label; unless 1 has no meaning.
+    told = ((values != 0) & (values != IGNORE)).any() or not values.any() or not known[used].all()
+    if known[values].all() and told and len(set(values.tolist())) == len(values):
         return _translated(used, values)
     k = int(np.flatnonzero(used != values)[0])
-    raise DataError(
+    raise Unread(
         f"{path} has a palette of greys that are out of order (index {used[k]} shows grey {values[k]}), "
-        f"so nobody can tell which of the two is the class id; {SAVE_AS_GREY}."
+        f"so nobody can tell which of the two is the class id; {SAVE_AS_GREY}.",
+        "palette",
     )
 
 
@@ -157,10 +168,13 @@ class Encoding:
 
 
 def encoding(path: Path) -> Encoding | None:
-    """Read the header of a PNG; None for what is none, which reading it says better."""
+    """Read the header of a PNG; None for what is none, which reading it says better. Other files are read as
+    masks where they are grey of 8 bits or more."""
     try:
         if not path.is_file():
             return None
+        if path.suffix.lower() in OTHERS:
+            return Encoding(path, GREY, 8, b"")
         with path.open("rb") as file:
             head = file.read(33)
             if len(head) < 33 or head[12:16] != b"IHDR":
@@ -183,8 +197,11 @@ def disagreement(dataset: Dataset, ids: Iterable[str]) -> str | None:
     """A sentence on two masks of one data set that cannot both be read by their stored numbers, or None.
 
     Reads the headers of the masks of `ids`. Decodes only files that look as if they disagreed, and
-    `MOST_DECODED` of them at most. What is missing or no PNG is passed over: reading it says so better.
+    `MOST_DECODED` of them at most. What is missing or no PNG is passed over: reading it says so better. Masks
+    that are read by their colours cannot disagree.
     """
+    if dataset.by_colour:
+        return None
     found = [known for path in _masks(dataset, ids) if (known := encoding(path)) is not None]
     return _depths(found) or _palettes(found, dataset.mask_colours)
 

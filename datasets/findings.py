@@ -24,6 +24,7 @@ from datasets.tags import NoEntry
 THIN = 0.1  # a pole of four pixels has half its pixels inside, a seam of one or two has none
 FEWEST_THIN = 3  # masks with a class before it may be called thin everywhere
 MUCH_IGNORED = 0.5
+BLACK_AND_WHITE = "label_map: {0: 0, 255: 1}"
 MOST_LOOKED_AT = 100  # masks of a list that a run looks at before it starts: a second or two
 
 BACKGROUND = {"background", "backgr", "bg", "bkg", "bgr", "hintergrund", "fond", "fondo", "sfondo"}
@@ -208,7 +209,7 @@ def of_masks(dataset: Dataset, looked: Looked, tagged: bool = False) -> Iterator
         return
     if said := meaningless(looked.called, len(facts), looked.ids, dataset, tagged):
         yield said
-    yield from _drawn_as_255(looked)
+    yield from _drawn_as_255(looked, dataset)
     absent = [f"{c} {name!r}" for c, name in enumerate(dataset.classes) if not pixels[c]]
     if absent and looked.whole:
         yield (
@@ -227,7 +228,7 @@ def of_masks(dataset: Dataset, looked: Looked, tagged: bool = False) -> Iterator
             )
 
 
-def _drawn_as_255(looked: Looked) -> Iterator[str]:
+def _drawn_as_255(looked: Looked, dataset: Dataset) -> Iterator[str]:
     """Masks of 0 and 255 alone, the usual form of black and white."""
     plain = [id for id, one in looked.facts.items() if one.ids == {0} and one.pixels[IGNORE]]
     rest = [
@@ -235,6 +236,12 @@ def _drawn_as_255(looked: Looked) -> Iterator[str]:
     ]
     shown = "if 255 is drawn for a class, write the id of the class in its place, since 255 is no label."
     if plain and looked.ids == {0}:
+        if len(dataset.classes) == 2 and not dataset.mask_rule:
+            shown = (
+                f"if 255 is drawn for {dataset.classes[1]!r}, write `{BLACK_AND_WHITE}` into dataset.yaml, "
+                f"since "
+                "255 is no label otherwise."
+            )
         yield f"{looked.called} hold nothing but 0 and 255, as black-and-white pictures do; {shown}"
     elif len(rest) * 10 >= len(looked.facts):
         yield (
@@ -312,7 +319,7 @@ def of_names(dataset: Dataset) -> Iterator[str]:
         if word in UNLABELED:
             yield (
                 f"{c} {name!r} is a class like any other: it is learned and scored. Pixels without a label "
-                f"are {IGNORE}."
+                f"are {IGNORE}{_left_out(dataset, c)}."
             )
         elif c != dataset.background and (
             word in BACKGROUND or (word in REST and dataset.background is None)
@@ -321,6 +328,15 @@ def of_names(dataset: Dataset) -> Iterator[str]:
                 f"{c} {name!r} looks like background and is not taken for it: {background_said(dataset)}. "
                 f"Say which class it is in dataset.yaml: `background: {name}`."
             )
+
+
+def _left_out(dataset: Dataset, c: int) -> str:
+    """How a class becomes no label."""
+    if dataset.mask_rule or len(dataset.classes) < 2:
+        return ""
+    removed = "remove its line from classes.txt and " if c in (0, len(dataset.classes) - 1) else ""
+    line = "label_map: from_1" if c == 0 else f"ignore: [{c}]"
+    return f"; to make it so, {removed}write `{line}` into dataset.yaml"
 
 
 def background_said(dataset: Dataset) -> str:

@@ -7,26 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contract import Dataset, Knobs
-from bench.errors import ConfigError, DataError, did_you_mean
-from bench.settings.plain_yaml import read_yaml
-from bench.settings.reading import validate
+from bench.contract import IGNORE, Dataset
+from bench.errors import DataError
 from datasets.classes import read_classes
 from datasets.decode import image_size, read_image, read_mask
-from datasets.encodings import colours
+from datasets.encodings import OTHERS, colours
 from datasets.ids import check_id, read_json, read_list
+from datasets.image_forms import ENDINGS
 from datasets.lookup import Shelf, near_files
-from datasets.pictures import refuse_no_file
+from datasets.meaning import ABOUT_FILE, Meaning, background_of, meaning_of, read_about, rgb
 from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
 LAYOUT = (
-    "a data set is a folder with images/<id>.jpg (or .jpeg, .png), labels/<id>.png, classes.txt (one class a "
+    "a data set is a folder with images/<id>.jpg (or .png, .tif ...), labels/<id>.png, classes.txt (one "
+    "class a "
     "line) and lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with "
     "--data-root or $BENCH_DATA"
 )
 
-ABOUT_FILE = "dataset.yaml"
+TABLES = ("label_map", "colours", "ignore", "void_border")  # of dataset.yaml
+MASK_ENDINGS = (".png", *OTHERS)
 LABEL_SECONDS_FILE = "label_seconds.json"
 MOST_SECONDS = 1e6  # eleven days for one image
 
@@ -36,7 +37,8 @@ class Folder(Dataset):
 
     The line number in classes.txt, from 0, is the class id; `datasets.classes` says which other forms are
     read. Endings in capitals (.JPG) are read too. A first class called "background" is the background,
-    unless dataset.yaml names another (`background: sky`) or `background` gives its id. tags.json is optional
+    unless dataset.yaml names another (`background: sky`) or `background` gives its id. dataset.yaml may also
+    say what the numbers or colours of the masks mean, see `datasets.meaning`. tags.json is optional
     and gives the classes of an image by id or name, {"a": [1, "cat"]}. label_seconds.json is optional too
     and says how many seconds it takes to label one image, {"pixel": 600, "tags": 20}. test.txt is scored
     where there is one, else val.txt. Ids may lie in sub folders ("city/frame_1").
@@ -64,14 +66,20 @@ class Folder(Dataset):
             raise DataError(
                 f"{root / classes_file} has {len(self.classes)} classes, so none with id {background}."
             )
-        self.background = _background(root, self.classes) if background is None else background
+        file = root / ABOUT_FILE
+        about = read_about(file)
+        self.background = background_of(about, file, self.classes) if background is None else background
+        self.meaning = meaning_of(about, file, self.classes)
+        tables = [key for key in TABLES if about is not None and getattr(about, key)]
+        self._mask_notes = (f"{file}: masks are read by its {' and '.join(tables)}.",) if tables else ()
+        self.by_colour, self.mask_rule = self.meaning.colours is not None, self.meaning.rule
         self.scored = "test" if (root / "test.txt").is_file() else "val"
         others = (name for name in ("heldout", "val") if name != self.scored)
         self.heldout = next((name for name in others if (root / f"{name}.txt").is_file()), None)
-        self.palette = colours(len(self.classes))
+        self.palette = _palette(self.meaning)
         self._tags_path = root / tags_file
-        self._images = Shelf(root / "images", (".jpg", ".jpeg", ".png"))
-        self._masks = Shelf(root / labels, (".png",))
+        self._images = Shelf(root / "images", ENDINGS)
+        self._masks = Shelf(root / labels, MASK_ENDINGS)
         # Read at once: a run that has trained for days shall not end here.
         self.label_seconds = {**Dataset.label_seconds, **_read_label_seconds(root / LABEL_SECONDS_FILE)}
 
@@ -88,7 +96,7 @@ class Folder(Dataset):
 
     def mask(self, id: str) -> np.ndarray:
         size = image_size(self._images.path(id))
-        return read_mask(self._masks.path(id), size, len(self.classes))
+        return read_mask(self._masks.path(id), size, len(self.classes), meaning=self.meaning)
 
     def files(self, id: str, what: str) -> tuple[Path, ...]:
         return ((self._images if what == "image" else self._masks).path(id),)
@@ -99,7 +107,7 @@ class Folder(Dataset):
     @property
     def notes(self) -> tuple[str, ...]:
         read = self.__dict__.get("_tags")  # looking must not open a file that nobody has asked for
-        return (*self._class_notes, *(read.notes if read else ()))
+        return (*self._class_notes, *self._mask_notes, *(read.notes if read else ()))
 
     @cached_property
     def _tags(self) -> TagRecord | None:
@@ -107,27 +115,15 @@ class Folder(Dataset):
         return read_record(path, self.classes) if path.exists() else None
 
 
-class About(Knobs):
-    """What dataset.yaml may say."""
-
-    background: str | None = None  # the name of a class
-
-
-def _background(root: Path, classes: tuple[str, ...]) -> int | None:
-    """The id of the background class, as dataset.yaml names it, else a first class called "background"."""
-    path = root / ABOUT_FILE
-    if not path.exists():
-        return 0 if classes[0] == "background" else None
-    refuse_no_file(path)
-    try:
-        name = validate(About, read_yaml(path), file=path).background
-    except ConfigError as error:
-        raise DataError(str(error)) from error
-    if name is None:
-        return None
-    if name not in classes:
-        raise DataError(f"{path} names the unknown background {name!r}{did_you_mean(name, classes)}")
-    return classes.index(name)
+def _palette(meaning: Meaning) -> np.ndarray:
+    """C 3 uint8 colours for pictures: those of the masks, where the folder names them for all classes."""
+    table = colours(meaning.classes)
+    if meaning.colours is None or meaning.ids is None:
+        return table
+    own = {int(id): rgb(code) for code, id in zip(meaning.colours, meaning.ids, strict=True) if id != IGNORE}
+    return (
+        np.array([own[c] for c in range(meaning.classes)], np.uint8) if len(own) == meaning.classes else table
+    )
 
 
 def _read_label_seconds(path: Path) -> dict[str, float]:

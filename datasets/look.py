@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +17,11 @@ from datasets.decode import is_turned
 from datasets.encodings import GREY, PALETTE, encoding
 from datasets.findings import Looked, spread
 from datasets.ids import some
+from datasets.image_forms import RULE_16, form_of, is_dark, is_transparent
 from datasets.splits import Split
 from datasets.tags import recorded
 
+MOST_DECODED = 20
 COLOURS = {GREY: "grey", PALETTE: "palette", 2: "colour", 4: "grey with alpha", 6: "colour with alpha"}
 
 
@@ -57,6 +60,7 @@ def worth_a_look(
         *findings.of_tags(dataset, scored),
         *_turned(dataset, "image", [*spread(train, most), *spread(test, most)]),
         *_turned(dataset, "mask", [*learned.facts, *scored.facts]),
+        *_forms(dataset, [*spread(train, most), *spread(test, most)], most),
         *_mixed(dataset, [*learned.facts, *scored.facts]),
         *_twins(dataset, train, test),
     ]
@@ -104,8 +108,44 @@ def _turned(dataset: Dataset, what: Literal["image", "mask"], ids: Sequence[str]
         )
 
 
+def _forms(dataset: Dataset, ids: Sequence[str], most: int | None) -> Iterator[str]:
+    """Images that are not stored as 8 bits of grey or RGB. Of a run, `MOST_DECODED` of each kind are
+    decoded."""
+    found: dict[str, list[str]] = defaultdict(list)
+    paths = {id: path for id in ids for path in _files(dataset, id, "image")[:1]}
+    for id, path in paths.items():
+        with suppress(DataError):  # reading says so
+            form = form_of(path)
+            for kind in ("deep", "cmyk", "alpha"):
+                if getattr(form, kind):
+                    found[kind].append(id)
+    few = None if most is None else MOST_DECODED
+    for kind, test in (("deep", is_dark), ("alpha", is_transparent)):
+        for id in spread(found.get(kind, []), few):
+            with suppress(DataError):
+                if test(paths[id]):
+                    found[test.__name__].append(id)
+    for kind, said in SAID.items():
+        if of := found.get(kind):
+            yield f"{len(of)} of {len(paths)} images {said.format(ids=some(of))}"
+
+
+SAID = {
+    "deep": "have 16 bits a channel ({ids}); " + RULE_16 + ".",
+    "is_dark": "of 16 bits are nearly black as they are read ({ids}), as 12 bits stored in 16 are; scale "
+    "them so "
+    "that white is 65535.",
+    "cmyk": "are CMYK ({ids}) and become RGB by a plain rule, without their colour profile; convert them "
+    "yourself "
+    "where colours matter.",
+    "is_transparent": "are partly transparent ({ids}); alpha is left out, so that what it hides is seen.",
+}
+
+
 def _mixed(dataset: Dataset, ids: Sequence[str]) -> Iterator[str]:
     """Masks of several modes or depths."""
+    if dataset.by_colour:
+        return
     kinds: dict[str, list[str]] = defaultdict(list)
     for id in ids:
         for path in _files(dataset, id, "mask"):

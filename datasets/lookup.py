@@ -28,6 +28,7 @@ PICTURES = (
     ".jp2",
     ".jfif",
 )
+FOREIGN = (".npy", ".npz", ".heic", ".heif", ".avif", ".jxl", ".dcm")  # that people bring as well
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".jp2")
 
 
@@ -176,10 +177,10 @@ def _same_stem(name: str, listing: _Listing, endings: tuple[str, ...]) -> _Found
                 "put the file itself there",
                 "no file",
             )
-        if ending in PICTURES and endings == (".png",) and ending in LOSSY:
+        if ending in LOSSY and ".jpg" not in endings:
             mend = "write the mask as .png from the tool that made it, since such a file changes class ids"
             return f"{other} is there", mend, "lossy"
-        if ending in PICTURES:
+        if ending in (*PICTURES, *FOREIGN):
             return f"{other} is there", f"convert it to .png (what is read: {', '.join(endings)})", "ending"
     return None
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
-from datasets import findings
+from datasets import advice, findings
 from datasets.encodings import disagreement, refuse_disagreement
 from datasets.look import worth_a_look
 from datasets.lookup import Missing, summary
+from datasets.meaning import Unread
 from datasets.splits import LISTS, Split
 
+MOST_ALIKE = 3  # sentences on masks that lack the same
 OnItem = Callable[[int, int], None]
 
 
@@ -44,10 +46,12 @@ class Stats:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with a data set, and what is worth a look: a sentence each."""
+    """What is wrong with a data set, and what is worth a look: a sentence each. And what to write into
+    dataset.yaml, where that may mend it: a sentence and lines of YAML."""
 
     problems: list[str]
     look: list[str]
+    advice: list[str] = field(default_factory=list)
 
 
 def verify(
@@ -64,9 +68,10 @@ def verify(
     # A dict for its order: an unreadable image also fails the size check of its mask, with the same sentence.
     problems: dict[str, None] = {}
     facts: dict[str, findings.MaskFacts] = {}
-    if said := disagreement(dataset, sorted(masked)):
-        problems[said] = None
+    if disagree := disagreement(dataset, sorted(masked)):
+        problems[disagree] = None
     missing: dict[str, Missing] = {}
+    unread: dict[str, Unread] = {}
     for done, id in enumerate(ids, 1):
         for what in ("image", "mask") if id in masked else ("image",):
             try:
@@ -76,17 +81,34 @@ def verify(
                     dataset.image(id)
             except Missing as error:
                 missing.setdefault(id, error)
+            except Unread as error:
+                unread[id] = error
             except DataError as error:
                 problems[str(error)] = None
         if on_item:
             on_item(done, len(ids))
     if missing:  # by their reason: a folder that is not there is one problem, not one for each image
         problems[summary(list(missing.values()), len(ids), "images of the splits")] = None
+    problems |= dict.fromkeys(_some_unread(list(unread.values())))
     learned = _looked(findings.learned_name(dataset), {id for split in splits for id in split.pixel}, facts)
     scored = _looked(findings.scored_name(dataset), {id for split in splits for id in split.eval}, facts)
     problems |= dict.fromkeys(_meaningless(dataset, splits, learned, scored))
     look = worth_a_look(dataset, learned, scored, splits)
-    return Verdict(list(problems), [sentence for sentence in look if sentence not in problems])
+    look = [sentence for sentence in look if sentence not in problems]
+    read = (one.ids for one in facts.values())
+    lines = advice.lines(dataset, unread, read, sorted(masked) if disagree else ())
+    return Verdict(list(problems), look, lines)
+
+
+def _some_unread(errors: Sequence[Unread]) -> list[str]:
+    """A sentence for each of the first masks without a meaning, and one for the others."""
+    said: list[str] = []
+    for kind in dict.fromkeys(error.kind for error in errors):
+        alike = [str(error) for error in errors if error.kind == kind]
+        said += alike[:MOST_ALIKE]
+        if alike[MOST_ALIKE:]:
+            said.append(f"so it is with {len(alike) - MOST_ALIKE} more masks.")
+    return said
 
 
 def _looked(name: str, ids: Collection[str], facts: Mapping[str, findings.MaskFacts]) -> findings.Looked:

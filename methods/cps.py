@@ -50,7 +50,6 @@ class CPS(Method):
         self.note("agreement", share(own == others, valid))
         self.audit("accuracy_own", lambda truth: accuracy(own, mix(truth, box), valid))
         return {
-            "labeled": supervised[0],
-            "labeled_other": supervised[1],
+            "labeled": supervised[0] + supervised[1],
             "cross": self.hp.cross_weight * (cross[0] + cross[1]),
         }

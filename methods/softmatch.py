@@ -25,7 +25,7 @@ class SoftMatch(Adaptive):
             2.0,
             ge=0.01,
             le=100,
-            description="a pixel one standard deviation below the mean weighs exp(-width^2 / 2) (USB, n_sigma)",
+            description="one standard deviation below the mean, a pixel weighs exp(-width^2 / 2) (USB)",
         )
         align: bool = Field(True, description="align the predictions with the labeled pixels (USB: uniform)")
 

@@ -147,21 +147,20 @@ class Shared(Knobs):
         return min(self.rank_low, max(classes - 1, 1)) if is_default else self.rank_low
 
     def said(self, classes: int) -> list[str]:
-        low = self.lowest_rank(classes)
-        few = (
+        if (low := self.lowest_rank(classes)) == self.rank_low:
+            return []
+        return [
             f"rank_low is {low} in place of {self.rank_low}, since there are only {classes} classes: an "
             "unreliable pixel is a negative key of its least likely class alone; the log counts these keys "
             "as negatives_unlabeled"
-        )
-        return [few] if low != self.rank_low else []
+        ]
 
     def check_warmup(self, steps: int) -> None:
         left = steps - self.warmup_steps(steps)
         if 10 * left < steps:
             raise ValueError(
                 f"warmup={self.warmup:g} leaves {max(left, 0)} of the run's {steps} steps to the unlabeled "
-                f"images, fewer than a tenth; set it to at most {9 * steps // 10} steps, or to a share of at "
-                "most 0.9"
+                f"images, fewer than a tenth; set it to at most {9 * steps // 10} steps, or a share of 0.9"
             )
 
     def warmup_steps(self, steps: int) -> int:

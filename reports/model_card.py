@@ -10,6 +10,7 @@ from bench.records.folders import RunFolder
 from bench.records.index import find_results
 from bench.records.schema import Result
 from reports.groups import comparable
+from reports.sheets.text import markdown_text
 from reports.statistics import Summary, summarise
 
 CODE_LICENCE = "Apache-2.0"
@@ -50,8 +51,9 @@ def model_card(exported: Exported, folder: RunFolder | None, result: Result | No
 
 
 def _what(exported: Exported, result: Result | None) -> str:
-    of = "" if result is None else f", trained by `{result.method}` on `{result.dataset}`"
-    names = ", ".join(f"{id} {name}" for id, name in enumerate(exported.classes))
+    by = "" if result is None else f"{markdown_text(result.method)} on {markdown_text(result.dataset)}"
+    of = f", trained by {by}" if by else ""
+    names = ", ".join(f"{id} {markdown_text(name)}" for id, name in enumerate(exported.classes))
     return (
         f"Semantic segmentation into {len(exported.classes)} classes{of}. ONNX, opset {exported.opset}. "
         f"Input `{exported.image}`: 1 3 H W float, RGB in 0..1, any height and width; normalising is inside. "
@@ -79,13 +81,15 @@ def _trained_on(result: Result) -> str:
         if counts.get(kind)
     ]
     opened = counts.get("opened")
+    held_out = "; they are the held-out list, not the one that tables score" * (result.scored == "heldout")
     lines = [
-        f"- data set `{result.dataset}`, split `{result.split}`: images {', '.join(given)}",
+        f"- data set {markdown_text(result.dataset)}, split {markdown_text(result.split)}, "
+        f"draw {result.draw}: images {', '.join(given)}",
         *([f"- masks that were opened to choose thresholds: {opened}"] if opened else []),
-        f"- scored on {counts.get('eval', 0)} images, whose masks nothing learned from",
-        f"- method `{result.method}` (version {result.method_version}), seed {result.seed}",
-        f"- protocol `{result.protocol}` ({result.protocol_hash}): {result.steps} steps, crops of "
-        f"{protocol['crop'][0]}x{protocol['crop'][1]}, {protocol.get('views', 'published')} views",
+        f"- scored on {counts.get('eval', 0)} images, whose masks nothing learned from{held_out}",
+        f"- method {markdown_text(result.method)} (version {result.method_version}), seed {result.seed}",
+        f"- protocol {markdown_text(result.protocol)} ({result.protocol_hash}): {result.steps} steps, "
+        f"crops of {protocol['crop'][0]}x{protocol['crop'][1]}, {protocol.get('views', 'published')} views",
         f"- network: {network.get('encoder')} with {network.get('decoder')}, encoder weights "
         f"`{network.get('weights', 'none')}`",
     ]
@@ -95,7 +99,7 @@ def _trained_on(result: Result) -> str:
 
 
 def _siblings(folder: RunFolder, result: Result) -> list[Result]:
-    """The runs of the same row of the table, by seed: the other seeds lie beside this run."""
+    """The runs of the same row of the table, by draw and seed: the others lie beside this run."""
     here = folder.path.resolve()
     groups = comparable(find_results(here.parent))
     for group in groups:
@@ -107,12 +111,12 @@ def _siblings(folder: RunFolder, result: Result) -> list[Result]:
 
 
 def _scores(result: Result, siblings: Sequence[Result]) -> str:
-    seeds = ", ".join(str(one.seed) for one in siblings)
+    runs = ", ".join(f"seed {one.seed}" + f" of draw {one.draw}" * bool(one.draw) for one in siblings)
     lines = [
-        f"IoU in percent: of this model, and mean ± spread (standard deviation) over the seeds {seeds} "
-        f"(n = {len(siblings)}) of the same settings.",
+        f"IoU in percent: of this model, and mean ± spread (standard deviation) over all runs of the same "
+        f"settings (n = {len(siblings)}): {runs}.",
         "",
-        "| class | this model | over seeds |",
+        "| class | this model | over runs |",
         "|---|---|---|",
     ]
     for k, name in enumerate(result.classes):
@@ -120,8 +124,9 @@ def _scores(result: Result, siblings: Sequence[Result]) -> str:
         known = [value for value in values if value is not None]
         own = result.predictor.iou[k]
         shown = "missing" if own is None else f"{100 * own:.1f}"
-        safe = name.replace("|", "\\|")
-        lines.append(f"| {safe} | {shown} | {_shown(summarise(known)) if known else 'missing'} |")
+        lines.append(
+            f"| {markdown_text(name)} | {shown} | {_shown(summarise(known)) if known else 'missing'} |"
+        )
     miou = summarise([one.predictor.miou for one in siblings])
     lines.append(f"| **mIoU** | **{100 * result.predictor.miou:.1f}** | **{_shown(miou)}** |")
     lines += ["", "`missing`: no scored mask holds the class. The last weights are scored, not the best."]

@@ -1,6 +1,7 @@
-"""`data`: look at data sets and their splits, make and import splits."""
+"""`data`: look at data sets and their splits, make and import splits, write clean folders."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from bench.errors import ConfigError, DataError, check_name
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
+    from datasets.convert import Source
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at data sets and their splits.")
 
@@ -22,16 +24,17 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     """Open every image and mask of every split, say what is wrong with them and what is worth a look."""
     from bench.display import Display
     from bench.settings import registry
-    from datasets.findings import background_said
-    from datasets.splits import command, find_split, heldout_ids, known_splits
+    from datasets.findings import background_said, there
+    from datasets.splits import Split, command, find_split, heldout_ids, known_splits
     from datasets.verify import verify as find_problems
 
     display = Display()
     data = registry.load_dataset(dataset, data_root)
     splits = [find_split(dataset, name, data_root) for name in known_splits(dataset, data_root)]
-    if not splits:
-        make = command(dataset, data_root, "--make")
-        raise DataError(f"{dataset} has no splits to verify; make them with `{make}`.")
+    made = len(splits)
+    if not made:  # they are made once the masks can be read: look at the lists
+        train = data.ids("train")
+        splits = [Split(dataset, "full", tuple(there(data, train)) or train, (), (), data.ids(data.scored))]
 
     def on_item(done: int, total: int) -> None:
         if done <= 1:
@@ -44,6 +47,8 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
         display.stop()
     for problem in found.problems:
         say(problem)
+    for line in found.advice:
+        say(line)
     _print_look(found.look)
     say(f"{dataset}: {background_said(data)}")
     _say_notes(data)
@@ -51,7 +56,12 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
         count = len(found.problems)
         problems = f"{count} problem{'s' if count > 1 else ''} in {dataset}"
         raise DataError(f"{problems}; mend or leave out the files named above.")
-    out.print(f"{dataset}: every image and mask of {len(splits)} splits is sound", highlight=False)
+    if not made:
+        make = command(dataset, data_root, "--make")
+        raise DataError(
+            f"{dataset} has no splits to verify, and its lists can be read; make them with `{make}`."
+        )
+    out.print(f"{dataset}: every image and mask of {made} splits is sound", highlight=False)
 
 
 @app.command(epilog="Example: python -m bench data stats --dataset shapes --list train")
@@ -169,6 +179,70 @@ def splits(
         if held_out
         else "held out: none"
     )
+
+
+@app.command(
+    epilog="Example: python -m bench data convert --dataset mine --data-root DIR --to DIR/mine_clean"
+)
+def convert(
+    dataset: DatasetName,
+    to: Annotated[Path, typer.Option(help="The new folder, which must not be there yet.")],
+    data_root: DataRoot = None,
+    coco: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Masks from COCO's JSON; may be given several times."),
+    ] = None,
+    labelme: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Masks from the JSON files of LabelMe in a folder.")
+    ] = None,
+) -> None:
+    """Write a clean folder: images as they are, masks as 8-bit grey class ids, lists and tags."""
+    from bench.display import Display
+    from datasets.convert import convert as write
+
+    if coco and labelme:
+        raise ConfigError("give --coco or --labelme: a mask is drawn from one of them.")
+    source = _source(dataset, data_root, coco or [], labelme)
+    display = Display()
+
+    def on_item(done: int, total: int) -> None:
+        if done <= 1:
+            display.start(f"convert {dataset}", total)
+        display.update(done)
+
+    try:
+        made = write(source, to, on_item)
+    finally:
+        display.stop()
+    for note in made.notes:
+        say(note)
+    place = to.resolve()
+    say(f"{to}: {made.images} images, {made.masks} masks of {len(source.classes)} classes")
+    at = f"--dataset {place.name} --data-root {shlex.quote(str(place.parent))}"
+    say(f"look at it with `python -m bench data verify {at}`")
+
+
+def _source(dataset: str, data_root: Path | None, coco: list[Path], labelme: Path | None) -> "Source":
+    """What is converted: a data set as it can be read, or images with JSON beside them."""
+    if not coco and labelme is None:
+        from bench.settings import registry
+        from datasets.convert import OfDataset
+
+        data = registry.load_dataset(dataset, data_root)
+        _say_notes(data)
+        return OfDataset(data)
+    check_name(dataset, "a data set")
+    if data_root is None or not (data_root / dataset).is_dir():
+        raise DataError(
+            f"{data_root or 'DIR'}/{dataset} is no folder; give with --data-root the one that holds it."
+        )
+    if labelme is not None:
+        from datasets.labelme import LabelMe
+
+        return LabelMe(data_root / dataset, dataset, labelme)
+    from datasets.coco import Coco
+
+    return Coco(data_root / dataset, dataset, coco)
 
 
 def _say_notes(data: "Dataset") -> None:

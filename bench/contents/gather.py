@@ -138,9 +138,12 @@ class _Reader:
                 paths[name] = read
         whole = self.cached.of(path for read in paths.values() for path in read)
         for name, read in paths.items():
-            parts = [whole[path] for path in read]
+            rule = self.dataset.mask_rule if name.startswith("mask ") else ""
+            parts = [*(whole[path] for path in read), *([rule] if rule else [])]
             found[name] = parts[0] if len(parts) == 1 else _of_text(*parts)
             self.places[name] = _inside(read[0], self.root) if read else name
+            if rule:
+                self.places[name] += " as dataset.yaml reads it"
         return dict(sorted(found.items()))
 
 

@@ -16,6 +16,7 @@ from bench.settings.base import Knobs
 from bench.settings.reading import validate
 from bench.settings.schema import Evaluation, Network, Side
 
+MEND = "run it again with --overwrite, or remove its folder"
 UNUSED = ("classification_head.", "representation_head.", "projection.")  # by a prediction
 
 
@@ -55,21 +56,22 @@ def refuse_other(path: Path, digest: str | None) -> None:
         )
 
 
-def about(path: Path) -> About:
-    """What weights.safetensors says of its network. Raises DataError where it is damaged or of another
-    make."""
-    return _opened(path)[0]
+def about(path: Path, mend: str = MEND) -> About:
+    """What weights.safetensors says of its network. Raises DataError, which ends in what to do, where it is
+    damaged or another file."""
+    return _opened(path, mend)[0]
 
 
-def read(path: Path, digest: str | None = None) -> Segmenter:
+def read(path: Path, digest: str | None = None, mend: str = MEND) -> Segmenter:
     """Give the network of weights.safetensors.
 
     Args:
         digest: The file's SHA-256 as the run recorded it; None for a run of before it did.
+        mend: What to do where it cannot be read.
 
     Raises DataError where the file is damaged, another than the run wrote, or of another make.
     """
-    said, state = _opened(path, digest, tensors=True)
+    said, state = _opened(path, mend, digest, tensors=True)
     net = Segmenter(said.network, len(said.classes))
     own = net.state_dict()
     needed = {name for name in own if not name.startswith(UNUSED)}  # older files lack some of the others
@@ -79,21 +81,25 @@ def read(path: Path, digest: str | None = None) -> Segmenter:
     if wrong:
         raise DataError(
             f"{path} does not fit the network of this version: {len(wrong)} tensors are missing or others, "
-            f"the first is {wrong[0]}; run it again with --overwrite, or remove its folder."
+            f"the first is {wrong[0]}; {mend}."
         )
     net.load_state_dict(state, strict=False)
     return net
 
 
-def _opened(path: Path, digest: str | None = None, tensors: bool = False) -> tuple[About, dict[str, Tensor]]:
+def _opened(
+    path: Path, mend: str, digest: str | None = None, tensors: bool = False
+) -> tuple[About, dict[str, Tensor]]:
     try:
         refuse_other(path, digest)
         with safe_open(path, "pt") as file:
-            said = validate(About, json.loads(file.metadata()["frugalseg"]))
+            stored = (file.metadata() or {}).get("frugalseg")
+            if stored is None:
+                raise ValueError("it does not say what network it is of")
+            said = validate(About, json.loads(stored))
             names = file.keys() if tensors else ()
             return said, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:
         raise DataError(
-            f"{path} is damaged or not of this version ({error}); run it again with --overwrite, or remove "
-            "its folder."
+            f"{path} is damaged, or no weights.safetensors of this version ({error}); {mend}."
         ) from error

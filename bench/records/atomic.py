@@ -43,8 +43,13 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(error.errno, error.strerror or str(error), str(path.absolute())) from error
 
 
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """The file appears whole or not at all, and survives a power cut once this returns. Raises WriteError."""
+def write_atomic(path: Path, data: bytes | memoryview, synced: bool = True) -> None:
+    """The file appears whole or not at all, and survives a power cut once this returns. Raises WriteError.
+
+    Args:
+        synced: False for one of many files that a ledger knows by their digests, and that are made again
+            where a power cut took them.
+    """
     # Told apart by chance, not by process: two containers that share a disk may have the same numbers. Short,
     # or a name that is as long as names may be would have none.
     temporary = path.with_name(f".{path.name[:50]}.{os.urandom(8).hex()}.tmp")
@@ -54,11 +59,14 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                if synced:
+                    os.fsync(file.fileno())
             os.replace(temporary, path)
         finally:
             with suppress(OSError):  # the error before this one tells more
                 temporary.unlink(missing_ok=True)
+        if not synced:
+            return
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

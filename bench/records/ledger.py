@@ -22,7 +22,7 @@ class Ledger:
         self.path = path
         self._lines: dict[str, tuple[str, str]] = {}
         self._seconds: dict[str, float] = {}
-        data = path.read_bytes() if path.exists() else b""
+        data = path.read_bytes() if path.is_file() else b""
         for line in data.split(b"\n"):
             try:
                 entry = json.loads(line)
@@ -42,12 +42,23 @@ class Ledger:
         self._lines[id] = (digest, of)
         self._seconds[id] = seconds or 0.0
         took = {} if seconds is None else {"seconds": seconds}
+        self._write([{"id": id, "sha256": digest, "of": of, **took}])
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Files were removed: what comes to lie there later is not known. Raises WriteError."""
+        gone = [{"id": id, "sha256": "", "of": ""} for id in ids if self.knows(id)]
+        for line in gone:
+            self._lines[line["id"]] = ("", "")
+        if gone:
+            self._write(gone)
+
+    def _write(self, lines: Iterable[Mapping[str, object]]) -> None:
         # The first byte ends a line that a kill has torn.
-        line = f"\n{json.dumps({'id': id, 'sha256': digest, 'of': of, **took})}".encode()
+        data = "".join(f"\n{json.dumps(line)}" for line in lines).encode()
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab") as file:
-                file.write(line)
+                file.write(data)
 
     def seconds(self, ids: Iterable[str]) -> float:
         """What these files took together, in whichever start they were made; as far as it is known."""
@@ -55,7 +66,12 @@ class Ledger:
 
     def knows(self, id: str) -> bool:
         """Whether a file of that name was made, sound or not."""
-        return id in self._lines
+        return self._lines.get(id, ("", ""))[0] != ""
+
+    @property
+    def ids(self) -> list[str]:
+        """The names of all files that were made and not forgotten."""
+        return [id for id in self._lines if self.knows(id)]
 
     def sound(self, files: Mapping[str, Path], of: Mapping[str, str] | None = None) -> dict[str, str]:
         """The digests of those of the files that are sound, by id.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from bench.labels import IGNORE
 from bench.records.schema import Score
 from bench.scoring.inference import confusion, score
 from datasets.classes import read_classes
-from datasets.decode import LARGEST, read_mask
+from datasets.decode import LARGEST, image_size, read_mask
+from datasets.folder import MASK_ENDINGS
 from datasets.lookup import Missing, Shelf
+from datasets.meaning import ABOUT_FILE, Meaning, meaning_of, read_about
 
 ROWS = 2**24  # pixels counted at once
 CLASSES_FILE = "classes.txt"
@@ -26,33 +29,59 @@ class Labels:
     """Masks below a folder, and what their ids mean to a model."""
 
     shelf: Shelf
-    mapping: np.ndarray | None  # 256 uint8, from their ids to the model's; None: they are the model's
+    meaning: Meaning  # of their numbers or colours
+    mapping: np.ndarray  # 256 uint8, from their ids to the model's
     notes: tuple[str, ...]
 
+    def read(self, id: str, size: tuple[int, int] | None) -> np.ndarray:
+        """The mask of an image of a height and width, in the model's ids. Raises DataError."""
+        stored = read_mask(
+            self.shelf.path(id), size, self.meaning.classes, most=LARGEST, meaning=self.meaning
+        )
+        return self.mapping[stored]
 
-def open_labels(folder: Path, classes: Sequence[str], ids: Sequence[str]) -> Labels:
-    """Find the masks of some images, folder/<id>.png, and the names of their classes.
+
+def open_labels(folder: Path, classes: Sequence[str], images: Mapping[str, Path]) -> Labels:
+    """Find the masks of some images, folder/<id>.png, and the names of their classes. Each mask is read, for
+    that takes a hundredth of predicting, and nobody wants to hear of a wrong one after it.
 
     The names stand in classes.txt, in the folder or the one above. Without it, the ids are taken for the
-    model's.
+    model's. A dataset.yaml there says what the masks' numbers or colours mean.
 
     Args:
         classes: Of the model.
-        ids: Of the images.
+        images: By id.
 
-    Raises DataError where there is no folder, no mask of these images, or no class that the model has.
+    Raises DataError where there is no folder, no mask of these images, no class that the model has, or a mask
+    that cannot be read, has another size than its image, or an id that is no class.
     """
     if not folder.is_dir():
         raise DataError(f"no folder {folder}; give the folder that holds the masks.")
-    shelf = Shelf(folder, (".png",))
-    if not any(_there(shelf, id) for id in ids):
+    shelf = Shelf(folder, MASK_ENDINGS)
+    masked = [id for id in images if _there(shelf, id)]
+    if not masked:
+        first = next(iter(images))
         raise DataError(
-            f"{folder} holds no mask of these images; one of {ids[0]} would be {folder / ids[0]}.png."
+            f"{folder} holds no mask of these images; one of {first} would be {folder / first}.png."
         )
-    file = next((at / CLASSES_FILE for at in (folder, folder.parent) if (at / CLASSES_FILE).is_file()), None)
+    labels = _by_name(folder, shelf, classes)
+    for id in masked:
+        size = None
+        with suppress(DataError):  # an image that cannot be read is said when it is predicted
+            size = image_size(images[id], LARGEST)
+        labels.read(id, size)
+    return labels
+
+
+def _by_name(folder: Path, shelf: Shelf, classes: Sequence[str]) -> Labels:
+    file, about = (_beside(folder, name) for name in (CLASSES_FILE, ABOUT_FILE))
+
+    def meaning(names: Sequence[str]) -> Meaning:
+        return meaning_of(read_about(about) if about else None, about or folder / ABOUT_FILE, names)
+
     if file is None:
         said = f"no {CLASSES_FILE} beside the masks of {folder}: their ids are taken for those of the model"
-        return Labels(shelf, None, (said,))
+        return Labels(shelf, meaning(classes), np.arange(256, dtype=np.uint8), (said,))
     names, notes = read_classes(file)
     common = [name for name in names if name in classes]
     if not common:
@@ -64,11 +93,15 @@ def open_labels(folder: Path, classes: Sequence[str], ids: Sequence[str]) -> Lab
     for id, name in enumerate(names):
         if name in classes:
             mapping[id] = classes.index(name)
-    mapping[len(names) : IGNORE] = np.arange(len(names), IGNORE)  # no class of theirs: refused as unknown
     others = [name for name in names if name not in classes]
     if others:
         notes = (*notes, f"not scored, since the model has no such class: {', '.join(others)}")
-    return Labels(shelf, mapping, notes)
+    return Labels(shelf, meaning(names), mapping, notes)
+
+
+def _beside(folder: Path, name: str) -> Path | None:
+    """The file of that name in a folder of masks or the one above, where there is one."""
+    return next((at / name for at in (folder, folder.parent) if (at / name).is_file()), None)
 
 
 def _there(shelf: Shelf, id: str) -> bool:
@@ -78,29 +111,23 @@ def _there(shelf: Shelf, id: str) -> bool:
         return False
 
 
-def score_against(labels: Labels, masks: Mapping[str, Path], classes: int) -> tuple[Score, int, list[str]]:
-    """The score of predicted masks by id, the number of masks that were scored, and a sentence for each that
-    cannot be read. Images without a label are left out.
+def score_against(labels: Labels, masks: Mapping[str, Path], classes: int) -> tuple[Score, int]:
+    """The score of predicted masks by id, and the number of masks that were scored. Images without a label
+    are left out.
 
-    Raises DataError where nothing can be scored.
+    Raises DataError where one cannot be read, or nothing can be scored.
     """
-    counts, scored, wrong = np.zeros((classes, classes), np.int64), 0, []
+    counts, scored = np.zeros((classes, classes), np.int64), 0
     for id, path in masks.items():
         if not _there(labels.shelf, id):
             continue
-        try:
-            predicted = read_mask(path, None, classes, most=LARGEST)
-            size = predicted.shape[0], predicted.shape[1]
-            label = read_mask(labels.shelf.path(id), size, classes, labels.mapping, most=LARGEST)
-        except DataError as error:
-            wrong.append(str(error))
-            continue
+        predicted = read_mask(path, None, classes, most=LARGEST)
+        size = predicted.shape[0], predicted.shape[1]
+        label = labels.read(id, size)
         rows = max(ROWS // size[1], 1)
         for top in range(0, size[0], rows):
             part = slice(top, top + rows)
             one = confusion(torch.from_numpy(predicted[part]), torch.from_numpy(label[part]), classes)
             counts += one.numpy()
         scored += 1
-    if not scored and wrong:
-        raise DataError("\n".join(wrong[:3]))
-    return score(counts), scored, wrong
+    return score(counts), scored

@@ -84,7 +84,7 @@ class Inference:
         # Half the time of all probabilities, of which one a pixel would be kept.
         logits = module(image)
         highest, ids = logits.max(1)
-        return ids, (logits - highest[:, None]).exp_().sum(1).reciprocal_()
+        return ids, logits.sub_(highest[:, None]).exp_().sum(1).reciprocal_()
 
     @property
     def _is_one_pass(self) -> bool:

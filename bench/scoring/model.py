@@ -23,8 +23,12 @@ from bench.settings.reading import validate
 from bench.settings.schema import Evaluation, Protocol
 from datasets.decode import read_image
 from datasets.encodings import colours
+from datasets.image_forms import is_deep
 
 UNUSED_CROP = (512, 512)  # of a file that does not say how it was scored: whole images have no windows
+A_RUN = (
+    "the folder of a finished run, such as runs/shapes/1_16/u2pl/0-1a2b3c4d, or the weights.safetensors in it"
+)
 
 
 class Predicted(NamedTuple):
@@ -69,6 +73,8 @@ def as_tensor(image: Any) -> Tensor:
     if isinstance(image, str | Path):
         return to_tensor(read_image(Path(image)))
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")) or is_deep(image):
+            raise ConfigError("the PIL image has more than 8 bits a channel; convert it to 8 bits.")
         return to_tensor(np.array(image.convert("RGB")))
     if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
         return to_tensor(np.ascontiguousarray(image))
@@ -97,9 +103,10 @@ def load(run: Path, device: str = "auto") -> Model:
     weights = run if folder is None else folder.weights
     if not weights.is_file():
         raise DataError(f"no {weights}; put it back, or give the folder of another run.")
-    about = exported.about(weights)
+    mend = f"give {A_RUN}" if folder is None else exported.MEND
+    about = exported.about(weights, mend)
     _refuse_more_than_network(run, about, result)
-    net = exported.read(weights, result.weights_file_digest if result else None)
+    net = exported.read(weights, result.weights_file_digest if result else None, mend)
     device = choose_device(device)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = about.classes
@@ -112,7 +119,7 @@ def load(run: Path, device: str = "auto") -> Model:
 def _found(run: Path) -> tuple[RunFolder | None, Result | None]:
     if not run.is_dir():
         if not run.exists():
-            raise DataError(f"{run} does not exist; give the folder of a finished run, or its weights file.")
+            raise DataError(f"{run} does not exist; give {A_RUN}.")
         return None, None
     folder = RunFolder(run)
     result = folder.read_result()

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +21,27 @@ import torch
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
 from bench.labels import IGNORE
-from bench.machine import Stop, cores, stoppable
+from bench.machine import Stop, cores, keep_freed_memory, stoppable
 from bench.ops import crf
 from bench.pool import Pool
 from bench.scoring.inference import Inference, to_tensor
+from bench.scoring.memory import Memory
 from bench.scoring.model import Model
 from bench.scoring.multi_scale_crf import check_crf, likely
-from bench.scoring.predictions import Folder, Summary, as_npz, as_overlay, as_png, images_below
-from bench.scoring.tiles import GIB, PROCESS_BYTES, STORED_BYTES, Tile, pixels_at_once, tiles
+from bench.scoring.predictions import (
+    Folder,
+    Summary,
+    as_npz,
+    as_overlay,
+    as_png,
+    images_below,
+    said_of_gone,
+)
+from bench.scoring.tiles import Tile, tiles
 from bench.settings.reading import suggest
 from datasets.decode import LARGEST, Picture, image_size
 
-MEMORY = 2.0  # GiB of the process, on the CPU
+KEPT = 2**25  # bytes: with 64 MiB, 6 megapixels take 0.1 GiB more than --memory
 LARGE = 2**24  # pixels: a larger image is neither read ahead nor held until it is written
 AHEAD = 2  # images read ahead, and images that wait to be written
 MOST_AT_ONCE = 16  # windows in a batch, on a GPU
@@ -46,7 +56,7 @@ class Settings:
     crf: str | None = None  # a name of bench.ops.crf.PUBLISHED
     confidence: float | None = None  # below it, a pixel of the confident mask is 255
     probabilities: bool = False
-    memory: float | None = None  # GiB; None: `MEMORY`, of a GPU half of what is free
+    memory: float | None = None  # GiB; None: see `bench.scoring.memory`
 
     def __post_init__(self) -> None:
         if self.scales is not None and not (self.scales and all(0.05 <= scale <= 8 for scale in self.scales)):
@@ -131,7 +141,7 @@ def predict(
     Args:
         to: Folder that is written to, see `bench.scoring.predictions`.
         jobs: Processes of the CRF, the cores by default.
-        overwrite: Make predictions by other weights or settings again.
+        overwrite: Remove predictions by other weights or settings, and those of images that are gone.
 
     Raises:
         ConfigError: A folder, or a setting, that cannot be; nothing is written then.
@@ -143,7 +153,8 @@ def predict(
     folder = Folder(to, settings.kinds, model.classes, model.palette)
     made_by = {"weights": model.digest, "settings": _recorded(model, settings)}
     folder.check(images, made_by, list(found), overwrite)
-    folder.begin(made_by)
+    if gone := folder.begin(made_by, list(found), overwrite):
+        display.say(said_of_gone(gone))
     known = folder.done(found)
     if known:
         display.say(f"{len(known)} of {len(found)} images are predicted already")
@@ -172,7 +183,7 @@ def _recorded(model: Model, settings: Settings) -> dict[str, object]:
         "crop": list(inference.crop),
         "crf": settings.crf,
         "confidence": settings.confidence,
-        "kinds": settings.kinds,
+        "probabilities": settings.probabilities,
     }
 
 
@@ -189,6 +200,9 @@ class _Run:
 
     def __post_init__(self) -> None:
         self._inference = self.settings.inference(self.model.inference)
+        self._memory = Memory(self.model, self.settings.memory, max(self._inference.settings.scales))
+        if self.model.device == "cpu":
+            keep_freed_memory(KEPT)
         self._reader, self._writer = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self._refiner = Pool(self.jobs, crf.likeliest)  # starts no process before the first image
         self._writing: deque[Future[None]] = deque()
@@ -292,36 +306,19 @@ class _Run:
         return 1 if self.model.device == "cpu" else min(max(fit, 1), MOST_AT_ONCE)
 
     def _most(self, work: Work) -> int:
-        """Pixels that the network may see at once."""
-        classes, scale = len(self.model.classes), max(self._inference.settings.scales)
-        if self.model.device != "cpu":
-            free = torch.cuda.mem_get_info(self.model.device)[0]
-            memory = self.settings.memory * GIB if self.settings.memory else free / 2
-            return pixels_at_once(memory, 0, classes, scale)
-        memory = (self.settings.memory or MEMORY) * GIB
-        return pixels_at_once(memory, self._held(work), classes, scale)
-
-    def _held(self, work: Work) -> int:
-        """Bytes that are held beside the network's pass. Reckoned, not measured: the same image gets the same
-        windows every time."""
-        height, width = work.picture.size
         made = (work.ids, work.confident, work.probability)
         arrays = sum(array.nbytes for array in made if array is not None)
-        weights = sum(tensor.nbytes for tensor in self.model.net.state_dict().values())
-        return PROCESS_BYTES + 2 * weights + STORED_BYTES * height * width + arrays
+        return self._memory.pixels(work.picture.size, arrays)
 
     def _say_windows(self, work: Work, found: Sequence[Tile]) -> None:
         if self._said_of_windows:
             return
         self._said_of_windows = True
         (height, width), (rows, columns) = work.picture.size, found[0].size
-        bound = f"{self.settings.memory or MEMORY:.3g} GiB"
-        if self.model.device != "cpu" and not self.settings.memory:
-            bound = "half of the GPU's free memory"
         self.display.say(
-            f"{work.path.name}, {width}x{height} pixels, does not fit into {bound}: it is predicted in "
-            f"{len(found)} overlapping windows of {columns}x{rows}, and so are others like it; --memory "
-            "changes the bound"
+            f"{work.path.name}, {width}x{height} pixels, does not fit into {self._memory.said}: it is "
+            f"predicted in {len(found)} overlapping windows of {columns}x{rows}, and so are others like it; "
+            "--memory changes the bound"
         )
 
     # Predicting ---------------------------------------------------------------------------------------------
@@ -371,11 +368,14 @@ class _Run:
 
     def _written(self, work: Work) -> None:
         palette = self.folder.palette
-        files = {"masks": as_png(work.ids, palette), "overlays": as_overlay(work.picture, work.ids, palette)}
+        files = {
+            "masks": partial(as_png, work.ids, palette),
+            "overlays": partial(as_overlay, work.picture, work.ids, palette),
+        }
         if work.confident is not None:
-            files["confident"] = as_png(work.confident, palette)
+            files["confident"] = partial(as_png, work.confident, palette)
         if work.probability is not None:
-            files["probabilities"] = as_npz(work.probability)
+            files["probabilities"] = partial(as_npz, work.probability)
         shares = tuple((work.counts / work.ids.size).tolist())
         row = Summary(work.id, *work.picture.size, shares, work.sure / work.ids.size)
         self.folder.add(work.path, files, row)

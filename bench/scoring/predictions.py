@@ -6,7 +6,8 @@ DIR/confident/<id>.png      the mask with 255 where the network is not sure enou
 DIR/probabilities/<id>.npz  C H W float16; on request
 DIR/predictions.csv         share of each class and mean confidence, a line an image
 DIR/classes.txt             names of the classes: line number, from 0, is the id
-DIR/made.json, made.jsonl   what they were made by, and the digest of each file
+DIR/made.json               what they were made by: digest of the weights, settings
+DIR/made.jsonl              the digest of each file, a line each: what is not in it is not ours
 
 <id> is the path of an image below its folder, without its ending.
 """
@@ -17,7 +18,8 @@ import csv
 import io
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -35,6 +37,7 @@ from datasets.encodings import BORDER, colours, ids_of_palette
 from datasets.lookup import PICTURES
 
 ENDINGS = {"masks": ".png", "overlays": ".jpg", "confident": ".png", "probabilities": ".npz"}
+BESIDE = ("made.json", "predictions.csv", "classes.txt")
 OVERLAY_SIDE = 4096  # pixels: a larger overlay is made smaller, for nobody could look at it
 OVERLAY_SHARE = 0.5  # of the colours over the image
 
@@ -59,7 +62,9 @@ def images_below(folder: Path) -> dict[str, Path]:
                 )
             found[inside.with_suffix("").as_posix()].append(path)
     if not found:
-        raise DataError(f"{folder} holds no images; give a folder with JPEG or PNG files, at any depth.")
+        raise DataError(
+            f"{folder} holds no images; give a folder with JPEG, PNG, TIFF, WebP or BMP files, at any depth."
+        )
     for id, paths in found.items():
         if len(paths) > 1:
             names = " and ".join(path.name for path in paths)
@@ -90,10 +95,10 @@ class Folder:
     def __init__(self, path: Path, kinds: Sequence[str], classes: Sequence[str], palette: np.ndarray) -> None:
         self.path, self.kinds, self.classes = path, tuple(kinds), tuple(classes)
         self.palette = palette_of(palette)
-        self._about, self._table = path / "made.json", path / "predictions.csv"
+        self._about, self._table, self._names = (path / name for name in BESIDE)
         self._ledger = Ledger(path / "made.jsonl")
         self._rows: dict[str, Summary] = {}
-        self._made = ""
+        self._key = ""
 
     def files(self, id: str) -> dict[str, Path]:
         """The files of an image by what a ledger calls them."""
@@ -112,6 +117,8 @@ class Folder:
             DataError: A file is there that was not written by `predict`.
         """
         place, source = self.path.resolve(), images.resolve()
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"--to {self.path} is a file; give a folder, which is made where need be.")
         if place.is_relative_to(source):
             raise ConfigError(
                 f"--to {self.path} lies inside the image folder {images}, so predictions would be taken for "
@@ -123,29 +130,76 @@ class Folder:
                     f"the images lie in {images}, where --to {self.path} would write its {kind}; give "
                     "another --to."
                 )
+        self._refuse_files_of_others(ids)
         before = self._made_by()
-        differ = sorted(key for key in {*before, *made_by} if before.get(key) != made_by.get(key))
-        if before and differ and not overwrite:
+        if self._made() and before != made_by and not overwrite:
             raise ConfigError(
-                f"{self.path} holds predictions by other {' and '.join(differ)}; give another --to, or "
-                "--overwrite to make them again."
+                f"{self.path} holds predictions by other {_difference(before, made_by)}; give another --to, "
+                "or --overwrite to make them again."
             )
-        for id in ids:
-            for name, path in self.files(id).items():
-                if path.exists() and not self._ledger.knows(name):
-                    raise DataError(
-                        f"{path} is there and was not written by `predict`; give another --to, or move it."
-                    )
 
-    def begin(self, made_by: Mapping[str, Any]) -> None:
-        """Write what the predictions are made by, and forget the numbers of others."""
-        self._made = sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
-        if self._made_by() != made_by:
+    def _refuse_files_of_others(self, ids: Sequence[str]) -> None:
+        files = {path.name: path for path in (self._about, self._table, self._names)}
+        for id in ids:
+            files |= self.files(id)
+        there = [path for name, path in files.items() if _is_there(path) and not self._ledger.knows(name)]
+        ledger = self._ledger.path
+        if _is_there(ledger) and not self._ledger.ids and (not ledger.is_file() or ledger.stat().st_size):
+            there.append(ledger)
+        if there:
+            more = f", and so for {len(there) - 1} more" if len(there) > 1 else ""
+            raise DataError(
+                f"{there[0]} is there and was not written by `predict`{more}; give another --to, or move it."
+            )
+
+    def begin(self, made_by: Mapping[str, Any], ids: Sequence[str], overwrite: bool) -> list[str]:
+        """Write what the predictions are made by; the files and numbers of others are removed.
+
+        Args:
+            ids: Of the images that are there.
+            overwrite: Remove the files of images that are not there any more, too.
+
+        Returns:
+            The ids of such images whose files are left.
+
+        Raises WriteError.
+        """
+        self._key = sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()[:16]
+        made, of_others = self._made(), self._made_by() != made_by
+        current = set() if of_others else {name for id in ids for name in self.files(id)}
+        gone = {name: path for name, path in made.items() if name not in current}
+        if of_others or overwrite:
+            self._remove(gone)
+            gone = {}
+        if of_others:
             with writing(self._table):
                 self._table.unlink(missing_ok=True)
-            write_atomic(self._about, f"{json.dumps(made_by, indent=1)}\n".encode())
-            write_atomic(self.path / "classes.txt", "".join(f"{name}\n" for name in self.classes).encode())
+            self._write(self._about, f"{json.dumps(made_by, indent=1)}\n".encode())
+            self._write(self._names, "".join(f"{name}\n" for name in self.classes).encode())
         self._rows = {row.image: row for row in self._read_table()}
+        return sorted({name.partition("/")[2] for name, path in gone.items() if _is_there(path)})
+
+    def _made(self) -> dict[str, Path]:
+        """The files of images that were made, by what the ledger calls them."""
+        found = {}
+        for name in self._ledger.ids:
+            kind, _, id = name.partition("/")
+            # What a ledger names may be removed, so a damaged one must not lead out of the folder.
+            if kind in ENDINGS and not {"", ".", ".."} & set(id.split("/")):
+                found[name] = self.path / kind / f"{id}{ENDINGS[kind]}"
+        return found
+
+    def _remove(self, files: Mapping[str, Path]) -> None:
+        """Remove files, and the folders that are empty then."""
+        for path in files.values():
+            with writing(path):
+                path.unlink(missing_ok=True)
+            for folder in path.parents:
+                if folder == self.path:
+                    break
+                with suppress(OSError):  # it holds other files
+                    folder.rmdir()
+        self._ledger.forget(files)
 
     def done(self, images: Mapping[str, Path]) -> set[str]:
         """The ids whose files are all there, sound, and of the image as it is now."""
@@ -158,27 +212,34 @@ class Folder:
                 found.add(id)
         return found
 
-    def add(self, image: Path, files: Mapping[str, bytes], row: Summary) -> None:
-        """Write what was made of an image, by kind; its line of the table last. Raises WriteError."""
+    def add(self, image: Path, files: Mapping[str, Callable[[], bytes]], row: Summary) -> None:
+        """Make and write the files of an image, by kind, one after the other, for they may be large; its line
+        of the table last. Raises WriteError."""
         for name, path in self.files(row.image).items():
-            data = files[name.partition("/")[0]]
+            data = files[name.partition("/")[0]]()
             # First, so that a file is known for ours however this ends; until it is whole it is not sound.
             self._ledger.add(name, sha256(data).hexdigest(), self._of(image))
-            write_atomic(path, data)
+            write_atomic(path, data, synced=False)
         self._rows[row.image] = row
-        new = not self._table.exists()
+        if not self._table.exists():
+            self._write(self._table, self._as_csv([], head=True).encode())
         with writing(self._table), open(self._table, "a", newline="") as file:
-            file.write(self._as_csv([row], head=new))
+            file.write(self._as_csv([row], head=False))
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """One of the files beside those of images."""
+        self._ledger.add(path.name, sha256(data).hexdigest(), self._key)
+        write_atomic(path, data)
 
     def _of(self, image: Path) -> str:
         """What the files of an image are made of: weights, settings, and the image by size and time."""
         seen = image.stat()
-        return f"{self._made}-{seen.st_size}-{seen.st_mtime_ns}"
+        return f"{self._key}-{seen.st_size}-{seen.st_mtime_ns}"
 
     def close(self, ids: Sequence[str]) -> Path:
         """Write the table once more, by image; answers where it is."""
         rows = [self._rows[id] for id in ids if id in self._rows]
-        write_atomic(self._table, self._as_csv(rows, head=True).encode())
+        self._write(self._table, self._as_csv(rows, head=True).encode())
         return self._table
 
     def _made_by(self) -> dict[str, Any]:
@@ -221,6 +282,29 @@ class Folder:
         return found
 
 
+def said_of_gone(ids: Sequence[str]) -> str:
+    """The sentence on masks whose images are not there any more."""
+    masks = "1 mask is of an image that is" if len(ids) == 1 else f"{len(ids)} masks are of images that are"
+    named = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+    return f"{masks} not there any more: {named}; --overwrite removes what was made of them"
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two contents of made.json: `settings (scales: [1.0] then, [0.5, 1.0] now)`."""
+    if not before:
+        return "weights or settings (its made.json is gone or damaged)"
+    old, new = before.get("settings"), now["settings"]
+    old = old if isinstance(old, dict) else {}
+    differ = [key for key in {**new, **old} if old.get(key) != new.get(key)]
+    said = [f"{key}: {json.dumps(old.get(key))} then, {json.dumps(new.get(key))} now" for key in differ]
+    found = ["weights"] if before.get("weights") != now["weights"] else []
+    return " and ".join([*found, *([f"settings ({'; '.join(said)})"] if said else [])])
+
+
 # Pictures ---------------------------------------------------------------------------------------------------
 
 
@@ -257,16 +341,17 @@ def _picture(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
 def as_overlay(picture: Picture, ids: np.ndarray, palette: np.ndarray) -> bytes:
     """A JPEG of the image with the colours of its classes on top."""
     small = picture.reduced(OVERLAY_SIDE)
-    height, width = small.shape[:2]
+    width, height = small.size
     if (height, width) != ids.shape:
         rows, columns = (
             ((np.arange(new) + 0.5) * old / new).astype(int)
             for new, old in zip((height, width), ids.shape, strict=True)
         )
         ids = ids[rows[:, None], columns]
-    blended = Image.blend(Image.fromarray(small), _picture(ids, palette).convert("RGB"), OVERLAY_SHARE)
+    share = Image.new("L", small.size, round(255 * OVERLAY_SHARE))
+    small.paste(_picture(ids, palette).convert("RGB"), mask=share)  # in place, for it may be large
     file = io.BytesIO()
-    blended.save(file, "JPEG", quality=90)
+    small.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 

@@ -40,6 +40,8 @@ class _Loader(yaml.SafeLoader):
     """YAML that reads 1e-3 as a number and 1_16 as a name, and refuses a key given twice (plain YAML reads
     text, 116, and lets the last win)."""
 
+    number_keys = False  # whether whole numbers may be keys, which are then their digits
+
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.values = self.depth = 0
@@ -65,10 +67,11 @@ class _Loader(yaml.SafeLoader):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in node.value:
-        if key.tag != TEXT:
+        number = loader.number_keys and key.tag == INTEGER
+        if key.tag != TEXT and not number:
             shown = f"key {key.value!r}" if isinstance(key, yaml.ScalarNode) else "a list or mapping as a key"
             raise Refused(f"{shown} is not text; put the key in quotes", key)
-        name = _text(loader, key)
+        name = str(_integer(loader, key)) if number else _text(loader, key)
         if name in found:
             raise Refused(f"key {name} stands twice; remove one", key)
         found[name] = loader.construct_object(value, deep=True)
@@ -118,15 +121,24 @@ for _digit in "0123456789":  # before plain YAML's own rule for numbers
     _Loader.yaml_implicit_resolvers[_digit].insert(0, (TEXT, re.compile(r"^\d+_\d+$")))
 
 
-def parse(text: str) -> Any:
+class _TableLoader(_Loader):
+    """YAML of tables, such as {7: road, 255: none}."""
+
+    number_keys = True
+
+
+def parse(text: str, number_keys: bool = False) -> Any:
     """Read one YAML document.
+
+    Args:
+        number_keys: Read the whole number 7 as the key "7", which is refused otherwise.
 
     Raises ValueError for what is no settings. Its text says why, and the line where there are several.
     """
     if len(text) > MOST_BYTES:
         raise ValueError(f"it is longer than {MOST_BYTES} characters; settings are shorter")
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_TableLoader if number_keys else _Loader)  # noqa: S506 (a SafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = str(error.problem or error.context)[:200]
@@ -135,10 +147,11 @@ def parse(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a file of keys and values. Raises ConfigError, with the file's name, for anything else."""
+def read_yaml(path: Path, number_keys: bool = False) -> dict[str, Any]:
+    """Read a file of keys and values; `number_keys` as `parse` has it. Raises ConfigError, with the file's
+    name, for anything else."""
     try:
-        data = parse(_read(path).decode("utf-8-sig"))
+        data = parse(_read(path).decode("utf-8-sig"), number_keys)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -67,10 +67,10 @@ def typed(words: list[str]) -> None:
 # What lies there --------------------------------------------------------------------------------------------
 
 INSTEAD = {
-    "t0.tif": ("t0.tif is there", "convert it to .png"),
-    "t0.TIFF": ("t0.TIFF is there", "convert it to .png"),
-    "t0.webp": ("t0.webp is there", "convert it to .png"),
-    "t0.bmp": ("t0.bmp is there", "convert it to .png"),
+    "t0.gif": ("t0.gif is there", "convert it to .png"),
+    "t0.JP2": ("t0.JP2 is there", "convert it to .png"),
+    "t0.npy": ("t0.npy is there", "convert it to .png"),
+    "t0.heic": ("t0.heic is there", "convert it to .png"),
     "T0.png": ("T0.png is there, with other capitals", "rename the file or write 'T0' in the lists"),
     "t0_image.png": ("t0_image.png does", "rename it to t0.png"),
     "t0_leftImgbit.png": ("t0_leftImgbit.png does", "rename it to t0.png"),
@@ -83,7 +83,9 @@ def test_an_image_of_another_name(name: str, tmp_path: Path) -> None:
     root = make(tmp_path / "mine")
     (root / "images" / "t0.png").rename(root / "images" / name)
     message = said(lambda: Folder(root, "mine").image("t0"))
-    assert message.startswith(f"{root / 'images' / 't0.jpg'} (or .jpeg, .png) does not exist, but ")
+    assert message.startswith(
+        f"{root / 'images' / 't0.jpg'} (or .jpeg, .png, .webp, .bmp, .tif, .tiff) does not exist, but "
+    )
     assert all(part in message for part in INSTEAD[name])
 
 
@@ -96,7 +98,8 @@ def test_an_image_of_another_name(name: str, tmp_path: Path) -> None:
         ("t0_L.png", ("t0_L.png does",)),
         ("t0_gtFine_labelIds.png", ("t0_gtFine_labelIds.png does",)),
         ("t0.jpg", ("t0.jpg is there", "changes class ids")),
-        ("t0.tif", ("t0.tif is there", "convert it to .png")),
+        ("t0.webp", ("t0.webp is there", "changes class ids")),
+        ("t0.gif", ("t0.gif is there", "convert it to .png")),
         ("T0.PNG", ("other capitals",)),
     ],
 )
@@ -104,7 +107,7 @@ def test_a_mask_of_another_name(name: str, parts: tuple[str, ...], tmp_path: Pat
     root = make(tmp_path / "mine")
     (root / "labels" / "t0.png").rename(root / "labels" / name)
     message = said(lambda: Folder(root, "mine").mask("t0"))
-    assert message.startswith(f"{root / 'labels' / 't0.png'} does not exist, but ")
+    assert message.startswith(f"{root / 'labels' / 't0.png'} (or .bmp, .tif, .tiff) does not exist, but ")
     assert all(part in message for part in parts)
 
 
@@ -116,11 +119,22 @@ def test_another_image_is_no_hint(tmp_path: Path) -> None:
     assert "restore the file" in said(lambda: Folder(root, "mine").image("t1"))
 
 
-@pytest.mark.parametrize("end", ["JPG", "JPEG", "PNG", "Jpg", "jPeG"])
+FORMS = {
+    "png": "PNG",
+    "jpg": "JPEG",
+    "jpeg": "JPEG",
+    "tif": "TIFF",
+    "tiff": "TIFF",
+    "webp": "WEBP",
+    "bmp": "BMP",
+}
+
+
+@pytest.mark.parametrize("end", ["JPG", "JPEG", "PNG", "Jpg", "jPeG", "tif", "TIFF", "WebP", "BMP"])
 def test_endings_in_capitals_are_read(end: str, tmp_path: Path) -> None:
     root = make(tmp_path / "mine")
     Image.open(root / "images" / "t0.png").convert("RGB").save(
-        root / "images" / f"t0.{end}", "PNG" if end == "PNG" else "JPEG"
+        root / "images" / f"t0.{end}", FORMS[end.lower()]
     )
     (root / "labels" / "t0.png").rename(root / "labels" / "t0.PNG")
     two = said(lambda: Folder(root, "mine").image("t0"))
@@ -172,13 +186,13 @@ def test_a_folder_is_looked_at_again_when_it_changed(tmp_path: Path) -> None:
 
 def test_missing_files_are_counted_by_their_reason(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", train=18)
-    for number, name in enumerate(("t0.JPG", "t1.tif", "t2.webp", "t3.bmp")):
+    for number, name in enumerate(("t0.JPG", "t1.gif", "t2.npy", "t3.jp2")):
         (root / "images" / f"t{number}.png").rename(root / "images" / name)
     (root / "labels" / "t4.png").rename(root / "labels" / "t4_mask.png")
     (root / "labels" / "t5.png").rename(root / "labels" / "t5.jpg")
     message = said(lambda: regenerate(Folder(root, "mine"), root / "splits"))
     assert message.startswith("5 of the 20 images of mine's lists lack a file.\n3 like this: ")
-    assert "t1.tif" in message and "t4_mask.png" in message and "t5.jpg" in message
+    assert "t1.gif" in message and "t4_mask.png" in message and "t5.jpg" in message
     assert not (root / "splits").exists()
 
 

@@ -165,7 +165,7 @@ def test_a_warm_up_leaves_a_tenth_to_the_unlabeled_images(name: str, tiny_config
     for warmup in (90, 0.9):
         session.trainer_of(plan(tiny_config(name, *sets, f"method.warmup={warmup}")), Display(), Stop())
     for warmup, left in ((91, 9), (400, 0), (0.95, 5), (0.999, 0)):
-        said = rf"method\.warmup={warmup} leaves {left} of the run's 100 steps .* at most 90 steps, or to a "
+        said = rf"method\.warmup={warmup} leaves {left} of the run's 100 steps .* at most 90 steps, or a "
         with pytest.raises(ConfigError, match=said):
             session.trainer_of(plan(tiny_config(name, *sets, f"method.warmup={warmup}")), Display(), Stop())
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench import cli
 from bench.display import Display
 from bench.networks import onnx as onnx_room
+from bench.networks.segmenter import Segmenter
 from bench.pipeline import run as run_plan
 from bench.plan import plan
 from bench.records.folders import RunFolder
@@ -94,7 +96,7 @@ def test_the_best_run_is_said(
     code, said = typed(
         "predict", "--best", "tinyset/few", "--runs", shelf, "--images", photos, "--to", tmp_path / "out"
     )
-    assert code == 0 and "best of tinyset/few" in said and "over the seeds 0, 1; takes seed" in said
+    assert code == 0 and "best of tinyset/few" in said and "over seeds 0, 1; takes seed" in said
 
 
 def test_a_broken_image_ends_with_exit_code_1(
@@ -115,7 +117,9 @@ def test_a_broken_image_ends_with_exit_code_1(
         (("{run}", "--scales", "a,b"), 2, "give factors with commas between"),
         (("{run}", "--to", "{photos}/out"), 2, "lies inside the image folder"),
         (("{run}", "--labels", "{photos}/nowhere"), 3, "no folder"),
+        (("{run}", "--labels", "{labels}"), 3, "test_01.png holds the ids 7, but there are 3 classes"),
         (("{photos}",), 3, "holds no finished run"),
+        (("{photos}/test_00.png",), 3, "damaged, or no weights.safetensors of this version"),
     ],
 )
 def test_what_cannot_be_is_a_sentence_and_an_exit_code(
@@ -127,7 +131,11 @@ def test_what_cannot_be_is_a_sentence_and_an_exit_code(
     code: int,
     sentence: str,
 ) -> None:
-    given = [word.format(run=runs[0].path, photos=photos) for word in words]
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for name, id in (("test_00", 2), ("test_01", 7)):
+        Image.fromarray(np.full((40, 40), id, np.uint8)).save(labels / f"{name}.png")
+    given = [word.format(run=runs[0].path, photos=photos, labels=labels) for word in words]
     to = [] if "--to" in given else ["--to", tmp_path / "out"]
     found, said = typed("predict", *given, "--images", photos, *to)
     assert found == code and sentence in said and "Traceback" not in said
@@ -164,11 +172,11 @@ def test_a_card_says_what_the_model_is(
     mious = [100 * one.predictor.miou for one in results if one]
     mean, spread = np.mean(mious), np.std(mious, ddof=1)
     for sentence in (
-        "data set `tinyset`, split `few`: images 4 with masks, 12 with nothing",
+        "data set tinyset, split few, draw 0: images 4 with masks, 12 with nothing",
         "scored on 4 images",
-        "method `supervised` (version 1), seed 1",
-        f"protocol `{results[1].protocol}` ({results[1].protocol_hash}): 6 steps",
-        "over the seeds 0, 1 (n = 2)",
+        "method supervised (version 1), seed 1",
+        f"protocol {results[1].protocol} ({results[1].protocol_hash}): 6 steps",
+        "over all runs of the same settings (n = 2): seed 0, seed 1.",
         f"| **mIoU** | **{mious[1]:.1f}** | **{mean:.1f} ± {spread:.1f}** |",
         "| stripe |",
         "code: Apache-2.0",
@@ -216,6 +224,38 @@ def test_what_fails_its_check_is_not_written(
     monkeypatch.setattr(onnx_room, "_exported", lacks)
     code, said = typed("export", runs[0].path, "--to", tmp_path / "net.onnx")
     assert code == 2 and "aten.foo" in said and not list(tmp_path.iterdir())
+
+
+def test_an_operator_that_the_exporter_lacks_is_a_sentence_and_nothing_is_written(
+    typed: Type, runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    monkeypatch.setattr(Segmenter, "forward", lambda self, image: torch.special.bessel_j0(image))
+    code, said = typed("export", runs[0].path, "--to", tmp_path / "net.onnx")
+    assert code == 2 and "cannot be exported to ONNX opset 18: " in said and "bessel_j0" in said
+    assert len(said.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_logits_that_are_off_by_a_thousandth_are_not_written(
+    typed: Type, runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    exported = onnx_room._exported
+
+    def shifted(network: Segmenter, classes: tuple[str, ...]) -> bytes:
+        assert network.segmentation_head.bias is not None
+        network.segmentation_head.bias.data.add_(1e-3)
+        return exported(network, classes)
+
+    monkeypatch.setattr(onnx_room, "_exported", shifted)
+    if overwrite:
+        (tmp_path / "net.onnx").write_text("old")
+    words = ("--overwrite",) if overwrite else ()
+    code, said = typed("export", runs[0].path, "--to", tmp_path / "net.onnx", *words)
+    assert code == 1 and "gives other logits than torch" in said and "Traceback" not in said
+    assert [path.read_text() for path in tmp_path.iterdir()] == (["old"] if overwrite else [])
 
 
 @pytest.mark.slow

@@ -175,10 +175,34 @@ def test_what_a_run_does_not_open_is_not_compared_and_not_opened(
         again(config("fixmatch"))
 
 
+def test_another_dataset_yaml_is_other_content(config: Config, root: Path) -> None:
+    pipeline.run(plan(config()), Quiet())
+    before = of_run(plan(config()))
+    label = root / "tinyset" / "labels" / "test_01.png"
+    assert before.files["scored"]["mask test_01"] == sha256(label)  # as before there was a dataset.yaml
+    file = root / "tinyset" / "dataset.yaml"
+    file.write_text("ignore: [250]\n")
+    with pytest.raises(
+        ConfigError, match=r"the masks of \d+ images, for example .* as dataset.yaml reads it"
+    ):
+        again(config())
+    digests = [before.contents.masks]
+    for text in ("ignore: [250]", "ignore: [250]\nvoid_border: 1", "label_map: {0: 0, 1: 2, 2: 1, 250: 255}"):
+        file.write_text(text)
+        now = of_run(plan(config()))
+        assert now.contents.masks not in digests and now.contents.scored != before.contents.scored
+        assert now.contents.images == before.contents.images
+        digests.append(now.contents.masks)
+    file.write_text("# the same in other words\nignore: [250]\n")
+    assert of_run(plan(config())).contents.masks == digests[1]
+    file.write_text("background: background\n")
+    assert of_run(plan(config())).contents.masks == digests[0]
+
+
 def test_a_file_that_is_gone_is_named(config: Config, root: Path) -> None:
     pipeline.run(plan(config()), Quiet())
     (root / "tinyset" / "labels" / "test_01.png").unlink()
-    with pytest.raises(DataError, match=r"is done, but .*test_01\.png does not exist"):
+    with pytest.raises(DataError, match=r"is done, but .*test_01\.png .*does not exist"):
         again(config())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,35 @@ class Unknown(nn.Module):
 def test_an_operator_that_the_exporter_lacks_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot be exported to ONNX opset 18: .*bessel_j0"):
         room._exported(Unknown(), ("a",))
+
+
+class OneLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 3, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layer(image)
+
+
+@pytest.mark.parametrize("fault", [0.0, 1e-3])
+def test_a_conversion_that_is_off_by_a_thousandth_is_refused(
+    monkeypatch: pytest.MonkeyPatch, fault: float
+) -> None:
+    exported = room._exported
+
+    def shifted(network: Any, classes: tuple[str, ...]) -> bytes:
+        network.layer.bias.data.add_(fault)
+        return exported(network, classes)
+
+    monkeypatch.setattr(room, "_exported", shifted)
+    with torch_seeded(0, "onnx test"):
+        net: Any = OneLayer()
+    if not fault:
+        assert to_onnx(net, ("a", "b", "c"))
+        return
+    with pytest.raises(BenchError, match="gives other logits than torch .*, so nothing is written"):
+        to_onnx(net, ("a", "b", "c"))
 
 
 def test_a_file_that_gives_other_logits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,38 @@ def test_every_form_of_an_image_gives_the_same(finished: RunFolder, tiny_set: Fo
         assert np.allclose(found.probabilities, expected.probabilities, atol=1e-6)
 
 
+def write_rgb16(path: Path) -> None:
+    """A PNG of 1x1 pixels, with 16 bits for each of red, green and blue, which Pillow cannot write."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(bytes(7)))]
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in [*chunks, (b"IEND", b"")]:
+        data += struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    path.write_bytes(data)
+
+
+def test_an_image_that_is_not_there_is_on_no_list(finished: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"photo\.jpg does not exist; restore the file or leave it out\.$"):
+        bench.load(finished.path, device="cpu").predict(tmp_path / "photo.jpg")
+
+
+@pytest.mark.parametrize("colours", [False, True])
+def test_a_file_of_16_bits_is_read_by_the_rule_and_a_pil_image_refused(
+    finished: RunFolder, tmp_path: Path, colours: bool
+) -> None:
+    """The file as in training; of a PIL image nobody knows what has become of its bits."""
+    path = tmp_path / "deep.png"
+    if colours:
+        write_rgb16(path)
+    else:
+        Image.fromarray(np.full((4, 5), 40_000, np.uint16)).save(path)
+    model = bench.load(finished.path, device="cpu")
+    level = 0 if colours else 40_000 >> 8
+    same = np.full((1, 1, 3) if colours else (4, 5, 3), level, np.uint8)
+    assert np.array_equal(model.predict(path).probabilities, model.predict(same).probabilities)
+    with Image.open(path) as picture, pytest.raises(ConfigError, match="PIL image has more than 8 bits"):
+        model.predict(picture)
+
+
 @pytest.mark.parametrize(
     "image",
     [
@@ -143,16 +177,20 @@ def test_what_the_file_says_of_the_classifier_is_true(tiny_config: Callable[...,
 def test_what_cannot_be_loaded_is_a_sentence(finished: RunFolder, shelf: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"folder of several runs; give .* bench\.results\("):
         bench.load(shelf)
-    with pytest.raises(DataError, match="does not exist; give the folder of a finished run"):
+    told = "give the folder of a finished run, such as runs/.*, or the weights.safetensors in it"
+    with pytest.raises(DataError, match=f"nowhere does not exist; {told}"):
         bench.load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="holds no finished run"):
         bench.load(tmp_path)
-    (tmp_path / "other.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(DataError, match=r"other\.safetensors is damaged or not of this version"):
-        bench.load(tmp_path / "other.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(DataError, match=r"other\.safetensors is damaged or not of this version"):
-        bench.load(tmp_path / "other.safetensors")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    (tmp_path / "notes.txt").write_text("no weights, but some text")
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "net.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch" * 9)
+    for name in ("other.safetensors", "other.pt", "notes.txt", "empty", "net.onnx"):
+        with pytest.raises(DataError, match=rf"{name} is damaged, or no weights\.saf.*\); {told}") as caught:
+            bench.load(tmp_path / name)
+        assert "NoneType" not in str(caught.value) and "\n" not in str(caught.value)
     copy = RunFolder(shutil.copytree(finished.path, tmp_path / "copy"))
     copy.weights.unlink()
     with pytest.raises(DataError, match=r"no .*weights\.safetensors; put it back"):

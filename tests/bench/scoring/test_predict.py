@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +28,24 @@ from bench.pipeline import run as run_plan
 from bench.plan import plan
 from bench.randomness import torch_seeded
 from bench.scoring import predict as room
+from bench.scoring import predictions
 from bench.scoring.against import open_labels, score_against
 from bench.scoring.alone import SMALLEST
 from bench.scoring.inference import to_tensor
+from bench.scoring.memory import Memory
 from bench.scoring.model import Model, load
 from bench.scoring.multi_scale_crf import likely
 from bench.scoring.predict import Done, Settings, predict
 from bench.scoring.predictions import as_png, images_below, palette_of
 from bench.settings.schema import Evaluation, RunConfig
 from datasets.cityscapes import CLASSES as CITYSCAPES
-from datasets.decode import read_image, read_mask
+from datasets.decode import Picture, read_image, read_mask
 from datasets.encodings import BORDER, colours
 from datasets.folder import Folder
 from datasets.splits import Split
 from datasets.splits_make import write_split
 
+CHECKOUT = Path(__file__).resolve().parents[3]
 GREY, BRIGHT, DARK = 110, 230, 20
 CLASSES = ("background", "square", "stripe")
 PLAIN = Settings()
@@ -146,6 +150,16 @@ def test_masks_overlays_and_the_table_are_right(model: Model, photos: Path, tmp_
     assert (tmp_path / "out" / "classes.txt").read_text() == "background\nsquare\nstripe\n"
 
 
+def test_the_manuals_name_every_file_that_is_written(model: Model, photos: Path, tmp_path: Path) -> None:
+    made(model, photos, tmp_path / "out", Settings(confidence=0.9, probabilities=True))
+    names = {path.partition("/")[0] for path in contents(tmp_path / "out")}
+    assert len(names) == 8
+    for manual in ("README.md", "bench/README.md"):
+        text = (CHECKOUT / manual).read_text()
+        lines = [line.strip("|` ") for line in text.splitlines()]
+        assert all(any(line.startswith(name) for line in lines) for name in names), manual
+
+
 def test_probabilities_and_unsure_pixels_on_request(model: Model, photos: Path, tmp_path: Path) -> None:
     made(model, photos, tmp_path / "out", Settings(confidence=0.9, probabilities=True))
     ids, probabilities = model.predict(photos / "one.png")
@@ -170,7 +184,7 @@ def test_windows_and_batches_change_nothing_of_a_network_that_sees_one_pixel(
         size = (100, 170) if number != 2 else (20, 30)
         Image.fromarray(scene(size)[0]).save(folder / f"{number}.png")
     whole, _ = made(model, folder, tmp_path / "whole", settings)
-    monkeypatch.setattr(room, "pixels_at_once", lambda *_: 64 * 64)
+    monkeypatch.setattr(Memory, "pixels", lambda *_: 64 * 64)
     monkeypatch.setattr(room._Run, "_at_once", lambda *_: at_once)
     parts, said = made(model, folder, tmp_path / "parts", settings)
     assert (whole.made, parts.made) == (5, 5)
@@ -209,6 +223,25 @@ def test_the_crf_refines_masks_and_leaves_probabilities(model: Model, photos: Pa
     (row,) = [row for row in table(tmp_path / "crf" / "predictions.csv") if row["image"] == "one"]
     of_the_mask = np.take_along_axis(probability, found[None].astype(int), 0)
     assert float(row["mean_confidence"]) == pytest.approx(of_the_mask.mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "P", "L"])
+def test_the_overlay_of_a_large_image_is_made_smaller(tmp_path: Path, mode: str) -> None:
+    image = Image.fromarray(scene((100, 240))[0]).convert(mode)
+    image.save(tmp_path / "large.png")
+    picture = Picture(tmp_path / "large.png")
+    assert picture.reduced(240).size == (240, 100) and picture.reduced(100).size == (80, 34)
+    before = picture.part(slice(0, 100), slice(0, 240))
+    grey = np.asarray(picture.reduced(100)).astype(int).mean()
+    assert grey == pytest.approx(before.mean(), abs=2)
+    ids = np.ones((100, 240), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictions, "OVERLAY_SIDE", 100)
+        overlay = predictions.as_overlay(picture, ids, palette_of(colours(3)))
+    small = np.asarray(Image.open(BytesIO(overlay))).astype(int)
+    assert small.shape == (34, 80, 3)
+    assert abs(small - (np.asarray(picture.reduced(100)).astype(int) + colours(3)[1]) / 2).mean() < 6
+    assert np.array_equal(picture.part(slice(0, 100), slice(0, 240)), before)
 
 
 # A mask is read back as it is -------------------------------------------------------------------------------
@@ -281,16 +314,68 @@ def test_other_weights_or_settings_are_said_and_made_again_on_request(
     made(model, photos, tmp_path / "out")
     before = contents(tmp_path / "out")
     other = replace(model, digest="0" * 64)
-    with pytest.raises(
-        ConfigError, match="holds predictions by other weights; give another --to, or --overwr"
-    ):
+    told = "; give another --to, or --overwrite to make them again"
+    with pytest.raises(ConfigError, match=f"holds predictions by other weights{told}"):
         made(other, photos, tmp_path / "out")
-    with pytest.raises(ConfigError, match="by other settings;"):
-        made(model, photos, tmp_path / "out", Settings(flip=True))
+    scales = r"settings \(scales: \[1\.0\] then, \[0\.5, 1\.0\] now"
+    with pytest.raises(ConfigError, match=rf"by other {scales}\){told}"):
+        made(model, photos, tmp_path / "out", Settings(scales=(0.5, 1.0)))
+    with pytest.raises(ConfigError, match=rf"other weights and {scales}; confidence: null then, 0\.9 now\)"):
+        made(other, photos, tmp_path / "out", Settings(scales=(0.5, 1.0), confidence=0.9))
     assert contents(tmp_path / "out") == before
     done, _ = made(other, photos, tmp_path / "out", overwrite=True)
     assert (done.made, done.known) == (3, 0)
     assert made(other, photos, tmp_path / "out")[0].known == 3
+    (tmp_path / "out" / "made.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"made\.json is gone or damaged\); give another --to, or --overw"):
+        made(other, photos, tmp_path / "out")
+
+
+def test_overwrite_leaves_no_file_of_other_settings(model: Model, photos: Path, tmp_path: Path) -> None:
+    """Nor of an image that is gone; files of the user's beside them stay."""
+    out = tmp_path / "out"
+    made(model, photos, out, Settings(confidence=0.9, probabilities=True))
+    (out / "confident" / "mine.txt").write_text("mine")
+    shutil.rmtree(photos / "a b")
+    made(model, photos, out, overwrite=True)
+    beside = {"predictions.csv", "classes.txt", "made.json", "made.jsonl", "confident/mine.txt"}
+    assert set(contents(out)) == {*beside, "masks/one.png", "overlays/one.jpg"}
+    assert not (out / "probabilities").exists() and not (out / "masks" / "a b").exists()
+    # What was removed is not ours any more.
+    (out / "masks" / "a b").mkdir()
+    (out / "masks" / "a b" / "two.x.png").write_text("mine")
+    shutil.copytree(photos, photos / "a b")
+    (photos / "a b" / "one.png").rename(photos / "a b" / "two.x.png")
+    with pytest.raises(DataError, match=r"two\.x\.png is there and was not written"):
+        made(model, photos, out, overwrite=True)
+
+
+def test_masks_of_images_that_are_gone_are_said_and_removed_on_request(
+    model: Model, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    made(model, photos, out)
+    shutil.rmtree(photos / "a b")
+    (line,) = (line for line in made(model, photos, out)[1] if "any more" in line)
+    assert line.startswith(
+        "2 masks are of images that are not there any more: a b/two.x, a b/ü/drei; --overw"
+    )
+    assert (out / "masks" / "a b" / "two.x.png").is_file()
+    done, said = made(model, photos, out, overwrite=True)
+    assert (done.made, done.known) == (0, 1) and not any("any more" in line for line in said)
+    assert set(contents(out / "masks")) == {"one.png"}
+    assert not any("any more" in line for line in made(model, photos, out)[1])
+
+
+@pytest.mark.parametrize("name", ["../photos/one", "/one", "a//one", "./one"])
+def test_a_ledger_does_not_lead_out_of_its_folder(
+    model: Model, photos: Path, tmp_path: Path, name: str
+) -> None:
+    made(model, photos, tmp_path / "out")
+    with open(tmp_path / "out" / "made.jsonl", "a") as file:
+        file.write(f'\n{{"id": "masks/{name}", "sha256": "1", "of": "2"}}')
+    assert not any("any more" in line for line in made(model, photos, tmp_path / "out", overwrite=True)[1])
+    assert (photos / "one.png").is_file()
 
 
 def test_a_stop_leaves_what_is_whole_and_goes_on(
@@ -315,10 +400,17 @@ def test_a_stop_leaves_what_is_whole_and_goes_on(
 def test_a_broken_image_is_named_and_the_others_are_made(model: Model, photos: Path, tmp_path: Path) -> None:
     (photos / "broken.jpg").write_bytes(b"no image")
     (photos / "other.tif").write_bytes(b"II*\0")
+    (photos / "empty.png").write_bytes(b"")
+    Image.fromarray(np.full((4, 5), 40_000, np.uint16)).save(photos / "deep.png")
     done, said = made(model, photos, tmp_path / "out")
-    assert done.made == 3 and set(done.failed) == {"broken", "other"}
-    assert any("broken.jpg cannot be decoded" in line for line in said)
-    assert len(table(done.table)) == 3
+    assert done.made == 4 and set(done.failed) == {"broken", "empty", "other"}
+    assert all("\n" not in line for line in said)
+    for sentence in (
+        "broken.jpg cannot be decoded",
+        "empty.png cannot be decoded as JPEG, PNG, WEBP, BMP or TIFF (empty or of another format); ",
+    ):
+        assert any(sentence in line for line in said)
+    assert len(table(done.table)) == 4
 
 
 # What is refused, before anything is written ----------------------------------------------------------------
@@ -331,6 +423,22 @@ def clash(photos: Path, out: Path) -> tuple[Path, Path]:
 
 def own_masks(photos: Path, out: Path) -> tuple[Path, Path]:
     shutil.copytree(photos, out / "masks")
+    return photos, out
+
+
+def own_file(name: str) -> Callable[[Path, Path], tuple[Path, Path]]:
+    """A file of the user's where one would be written."""
+
+    def arrange(photos: Path, out: Path) -> tuple[Path, Path]:
+        out.mkdir()
+        (out / name).write_text('{"weights": 1}')
+        return photos, out
+
+    return arrange
+
+
+def a_file(photos: Path, out: Path) -> tuple[Path, Path]:
+    out.write_text("mine")
     return photos, out
 
 
@@ -352,6 +460,11 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], tuple[Path, Path]], type[BenchEr
         r"holds one\.jpg and one\.png, whose predictions would be one",
     ),
     "masks of others": (own_masks, DataError, r"drei\.png is there and was not written by `predict`"),
+    **{
+        name: (own_file(name), DataError, rf"{name} is there and was not written by `predict`; give another")
+        for name in ("predictions.csv", "classes.txt", "made.json", "made.jsonl")
+    },
+    "to is a file": (a_file, ConfigError, "out is a file; give a folder"),
     "no folder": (lambda photos, out: (photos / "nowhere", out), DataError, "no folder .*nowhere"),
     "no image": (lambda photos, out: (photos / "empty", out), DataError, "holds no images"),
 }
@@ -407,27 +520,69 @@ def test_masks_are_scored_by_the_names_of_classes(
 ) -> None:
     made(model, photos, tmp_path / "out")
     masks = {id: tmp_path / "out" / "masks" / f"{id}.png" for id in images_below(photos)}
-    labels = open_labels(truth, CLASSES, list(masks))
+    labels = open_labels(truth, CLASSES, images_below(photos))
     assert "no classes.txt" in labels.notes[0]
-    score, images, wrong = score_against(labels, masks, 3)
-    assert (score.miou, images, wrong) == (1.0, 2, [])
+    score, images = score_against(labels, masks, 3)
+    assert (score.miou, images) == (1.0, 2)
     # The same masks with other numbers, and a class that the model has not.
     (truth / "classes.txt").write_text("stripe\nbackground\nhouse\nsquare\n")
     other = np.array([1, 3, 0], np.uint8)[scene()[1]]
     other[0, :10] = 2
     Image.fromarray(other).save(truth / "one.png")
     (truth / "a b" / "two.x.png").unlink()
-    labels = open_labels(truth, CLASSES, list(masks))
+    labels = open_labels(truth, CLASSES, images_below(photos))
     assert labels.notes == ("not scored, since the model has no such class: house",)
-    score, images, _ = score_against(labels, masks, 3)
+    score, images = score_against(labels, masks, 3)
     assert (score.miou, images) == (1.0, 1)
     Image.fromarray(np.full((24, 40), 4, np.uint8)).save(truth / "one.png")
     with pytest.raises(DataError, match="holds the ids 4"):
         score_against(labels, masks, 3)
 
 
+def test_labels_mean_what_their_dataset_yaml_says(
+    photos: Path, truth: Path, tmp_path: Path, model: Model
+) -> None:
+    """As in training: 255 may be a class, and colours may stand for classes."""
+    made(model, photos, tmp_path / "out")
+    masks = {id: tmp_path / "out" / "masks" / f"{id}.png" for id in images_below(photos)}
+    about = truth.parent / "dataset.yaml"
+    about.write_text("label_map: {10: 0, 20: 1, 255: 2}\n")
+    numbers = np.array([10, 20, 255], np.uint8)[scene()[1]]
+    for name in ("one", "a b/two.x"):
+        Image.fromarray(numbers).save(truth / f"{name}.png")
+    score, images = score_against(open_labels(truth, CLASSES, images_below(photos)), masks, 3)
+    assert (score.miou, score.classes_averaged, images) == (1.0, 3, 2)
+    about.write_text("colours: {0: [0, 0, 0], 1: [9, 9, 9], 2: [200, 0, 0]}\n")
+    shown = np.array([[0, 0, 0], [9, 9, 9], [200, 0, 0]], np.uint8)[scene()[1]]
+    for name in ("one", "a b/two.x"):
+        Image.fromarray(shown).save(truth / f"{name}.png")
+    score, images = score_against(open_labels(truth, CLASSES, images_below(photos)), masks, 3)
+    assert (score.miou, score.classes_averaged, images) == (1.0, 3, 2)
+
+
+@pytest.mark.parametrize("names", ["", "stripe\nbackground\n"])
+def test_a_label_that_is_no_class_is_refused(photos: Path, truth: Path, names: str) -> None:
+    """By the masks' own list of classes, which may be shorter than the model's."""
+    if names:
+        (truth / "classes.txt").write_text(names)
+    label = np.zeros((24, 40), np.uint8)
+    label[0, 0], label[1, 0] = 255, 2 if names else 7
+    Image.fromarray(label).save(truth / "one.png")
+    Image.fromarray(label % 2).save(truth / "a b" / "two.x.png")
+    said = (
+        r"one\.png holds the ids 2, but there are 2"
+        if names
+        else r"one\.png holds the ids 7, but there are 3"
+    )
+    with pytest.raises(DataError, match=said):
+        open_labels(truth, CLASSES, images_below(photos))
+
+
 def test_labels_that_cannot_be_scored_are_refused(photos: Path, truth: Path, tmp_path: Path) -> None:
-    ids = list(images_below(photos))
+    ids = images_below(photos)
+    Image.fromarray(scene()[1][1:]).save(truth / "one.png")
+    with pytest.raises(DataError, match=r"one\.png is 40x23 but its image is 40x24 pixels"):
+        open_labels(truth, CLASSES, ids)
     with pytest.raises(DataError, match="no folder"):
         open_labels(tmp_path / "nowhere", CLASSES, ids)
     (tmp_path / "bare").mkdir()

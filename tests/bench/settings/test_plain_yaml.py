@@ -152,3 +152,12 @@ def test_what_settings_need_is_read() -> None:
         "a": {"b": [1, -2, 0.5, 1e-3, True, None], "c d": "text", "e": "1"},
         "f": "two\nlines\n",
     }
+
+
+def test_whole_numbers_are_keys_where_tables_are_read() -> None:
+    assert parse("{7: a, '8': b, c: {255: 1}}", number_keys=True) == {"7": "a", "8": "b", "c": {"255": 1}}
+    for text in ("{010: a}", "{1.5: a}", "{true: a}", "{1: a, '1': b}"):
+        with pytest.raises(ValueError, match="line|key|number|twice"):
+            parse(text, number_keys=True)
+    with pytest.raises(ValueError, match="key '7' is not text"):
+        parse("{7: a}")
