@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from scipy import ndimage
 
 from bench.contract import IGNORE, Knobs
 from bench.errors import ConfigError, DataError, did_you_mean
@@ -167,6 +166,8 @@ class Meaning:
         itself is no class and has no border."""
         if not self.void_border:
             return mask
+        from scipy import ndimage  # 25 MB, and a quarter of a second, that others need not pay
+
         window = 2 * self.void_border + 1
         least = ndimage.minimum_filter(mask, window, mode="nearest")
         most = ndimage.maximum_filter(np.where(mask == IGNORE, np.uint8(0), mask), window, mode="nearest")

@@ -29,11 +29,11 @@ class UniMatchV2(Method):
         threshold: float = Field(
             0.95, ge=0, le=1, description="confidence from which a pixel trains (UniMatch V2, configs)"
         )
-        unlabeled_weight: float = Field(0.5, ge=0, le=1e6, description="of both views (unimatch_v2.py)")
-        labeled_weight: float = Field(0.5, gt=0, le=1e6, description="of the labeled term (unimatch_v2.py)")
         ema_decay: float = Field(
             0.996, ge=0, lt=1, description="how much of the teacher stays in a step (UniMatch V2)"
         )
+        unlabeled_weight: float = Field(0.5, ge=0, le=1e6, description="of both views (unimatch_v2.py)")
+        labeled_weight: float = Field(0.5, gt=0, le=1e6, description="of the labeled term (unimatch_v2.py)")
 
     def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
         super().__init__(net, task, hparams)
@@ -41,13 +41,12 @@ class UniMatchV2(Method):
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
-        n = len(labeled.image)
         confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
         sure = (confidence >= self.hp.threshold) & unlabeled.valid
 
         views = list(zip(unlabeled.strong, unlabeled.boxes, strict=True))
         images = cat([labeled.image, *(mix(view, box) for view, box in views)])
-        features = self.net.encode(images)
+        features, n = self.net.encode(images), len(labeled.image)
         strong = features[n:]
         dropped = complementary_dropout(strong.maps, at.generator("complementary dropout"))
         logits = self.net.decode(features[:n].join(replace(strong, maps=dropped)), images)

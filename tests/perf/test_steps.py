@@ -195,7 +195,7 @@ def test_a_u2pl_step_is_its_passes(
     weak = channels_last(torch.cat([batch.labeled.image, batch.unlabeled.image]))
     both = channels_last(torch.cat([batch.labeled.image, batch.unlabeled.image]))
     label = batch.labeled.label
-    at = Progress(step=250, total=300, seed=0)
+    at = Progress(step=1050, total=1600, seed=0)
     assert "contrast" in trainer.train_step(batch, at)[1]
 
     def bare() -> None:
@@ -221,7 +221,7 @@ def test_a_u2pl_step_is_little_more_than_a_fixmatch_step(
     batch = ready_batch(size)
     u2pl = trainer_of("u2pl", tmp_path / "u2pl", monkeypatch, size)
     fixmatch = trainer_of("fixmatch", tmp_path / "fixmatch", monkeypatch, size)
-    at = Progress(step=250, total=300, seed=0)
+    at = Progress(step=1050, total=1600, seed=0)
     assert "contrast" in u2pl.train_step(batch, at)[1]
 
     def step(trainer: Trainer) -> None:
