@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -89,6 +90,7 @@ PARENTS = {
 
         batches = iter(loader(Batches(), 0, 2))
         next(batches)
+        time.sleep(2)  # the workers load ahead; one killed while torch names a tensor leaves its file
     """,
 }
 
@@ -111,9 +113,10 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def in_memory() -> set[str]:
-    """What we and torch may leave: semaphores of multiprocessing and shared tensors."""
-    return {path.name for path in Path("/dev/shm").glob("*") if path.name.startswith(("sem.mp-", "torch_"))}
+def in_memory(pids: Sequence[int] = ()) -> set[str]:
+    """What we and torch may leave: semaphores of multiprocessing, and shared tensors of these processes."""
+    prefixes = ("sem.mp-", *(f"torch_{pid}_" for pid in pids))
+    return {path.name for path in Path("/dev/shm").glob("*") if path.name.startswith(prefixes)}
 
 
 @pytest.mark.slow
@@ -145,6 +148,7 @@ def test_nothing_outlives_a_parent_that_is_killed(kind: str, whole_group: bool, 
     process.wait()
     process.stdout.close()
     deadline = time.monotonic() + 4.5
-    while left := [*filter(alive, pids), *sorted(in_memory() - before)]:  # of others too, for a moment
+    of_ours = [process.pid, *pids]
+    while left := [*filter(alive, pids), *sorted(in_memory(of_ours) - before)]:  # of others too, for a moment
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
