@@ -22,9 +22,11 @@ from bench.outlook import outlook
 from bench.plan import Plan, SeedPlan, data_root
 from bench.records.atomic import WriteError, write_atomic
 from bench.records.logs import read_metrics
+from bench.records.samples import write_samples
 from bench.records.schema import Contents, Point, Result, SeedCost, SeedReport
 from bench.scoring.alone import network_is_all
 from bench.scoring.inference import score
+from bench.scoring.samples import Kept, pictures
 from bench.settings import registry
 from bench.training import checkpoint, session
 from bench.training.metrics_log import mean_shares
@@ -241,7 +243,8 @@ def _score_and_record(trainer: Trainer) -> Result:
     modules = {"predictor": trainer.headline(), "student": method.net}
     if trainer.teacher is not None:
         modules["own"] = method.predictor()
-    counts: dict[str, np.ndarray] = {}
+    samples = Kept(plan.split.eval, plan.config.machine.samples)
+    counts = {"predictor": trainer.counts(modules["predictor"], "predictor", samples)}
     for name, module in modules.items():
         same = [other for other in counts if modules[other] is module]
         counts[name] = counts[same[0]] if same else trainer.counts(module, name)
@@ -251,6 +254,7 @@ def _score_and_record(trainer: Trainer) -> Result:
     contents = session.contents_at_end(trainer).model_copy(update={"weights": sha256(weights).hexdigest()})
     plan.folder.write_counts(plan.split.eval, counts)
     write_atomic(plan.folder.weights, weights)
+    write_samples(plan.folder, pictures(trainer.dataset, samples.predictions))
     result = plan.folder.write_result(_result(trainer, counts, eval_seconds, contents))
     checkpoint.remove(plan.folder.checkpoint)  # result and weights hold all that is needed from here on
     return result

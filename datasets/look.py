@@ -32,7 +32,7 @@ def before_a_run(dataset: Dataset, split: Split) -> list[str]:
     Raises DataError where the run could only end in a score that means nothing.
     """
     findings.refuse_unfit(dataset, split)
-    if _is_generated(dataset, split.eval[0]):
+    if is_generated(dataset, split.eval[0]):
         return []
     most = findings.MOST_LOOKED_AT
     learned = findings.look_at(dataset, findings.granted_name(split), split.pixel, most)
@@ -86,7 +86,8 @@ def _files(dataset: Dataset, id: str, what: Literal["image", "mask"]) -> tuple[P
         return ()
 
 
-def _is_generated(dataset: Dataset, id: str) -> bool:
+def is_generated(dataset: Dataset, id: str) -> bool:
+    """Whether an image of the data set is made by the suite, and not read from files."""
     try:
         return dataset.files(id, "mask") == ()
     except DataError:  # there should be a file

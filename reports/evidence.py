@@ -16,6 +16,7 @@ from bench.records.folders import RunFolder
 from bench.records.index import find_unfinished
 from bench.records.logs import metrics_torn, read_counts, read_metrics
 from bench.records.provenance import without_folders
+from bench.records.samples import Samples, read_samples
 from bench.records.schema import Result, Scores, SeedQuality, SeedReport
 from bench.records.shared_folders import SeedFolder
 
@@ -226,6 +227,7 @@ class Evidence:
     seeds: Mapping[Path, Seeds]
     origins: Mapping[Path, Origin]
     photos: Mapping[Path, bytes]  # picture sheets of `show`, JPEG
+    samples: Mapping[Path, Samples]
 
 
 def gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evidence, list[str]]:
@@ -243,6 +245,7 @@ def gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evide
     seeds, unclear = cam_seeds(folders, roots)
     said += unclear
     photos = read("picture sheets that cannot be read", _photo)
+    samples = read("samples that are damaged", lambda run, _: read_samples(run))
     made = origins(folders)
-    evidence = Evidence(counts, lines, scores, seeds, made, photos)
+    evidence = Evidence(counts, lines, scores, seeds, made, photos, samples)
     return evidence, [*said, *folder_warnings(folders, made, roots)]

@@ -15,6 +15,7 @@ from bench.errors import ConfigError, DataError, Regression
 from bench.records.atomic import folder_claimed, write_atomic
 from bench.records.folders import RunFolder
 from bench.records.index import find_results, read_records, record_folder, records_file, write_records
+from bench.records.samples import Pictures, handed_on, read_samples, write_samples
 from bench.records.schema import Result, Scores
 from bench.sweeps.ablations import sweeps_of
 from reports.evidence import counts_of, listed, log_of, origins, seed_folders, shown_path
@@ -30,6 +31,8 @@ from reports.sheets.text import to_markdown
 
 PUBLISHED = "published"  # the folder of the records that make the tables of methods
 ABLATIONS = "ablations"  # the one beside it, of runs with other knobs than the methods' own
+SHOWN = (0, 0)  # draw and seed of the runs whose samples are kept: a page shows one run a row
+SAMPLES = 6  # of such a run
 RECORDS = "Records"  # in a picture's metadata: the digest of what it was made of
 
 
@@ -191,8 +194,8 @@ def publish(
 ) -> Addition:
     """Add the finished runs below `roots` to a folder of records; with several processes, one at a time.
 
-    A run that has a record, here or in the folder beside, keeps it; its scores of other settings and the
-    reports on its CAM seeds are added where they are new.
+    A run that has a record, here or in the folder beside, keeps it; its scores of other settings, its samples
+    and the reports on its CAM seeds are added where they are new.
 
     Args:
         records: The folder, called `published` or `ablations`.
@@ -217,6 +220,7 @@ def publish(
             log_of(RunFolder(path), result)
             counts_of(RunFolder(path), result)
         scores = {entry.path: _merged(entry) for entry in entries}
+        samples = {entry.path: _samples(entry) for entry in entries}
         seeds = seed_folders(found)
         if readmes:
             published, others = (read_records(root) | (fresh if root == records else {}) for root in both)
@@ -231,6 +235,9 @@ def publish(
             more = [made.copy_reports(entry.target) for copy in entry.copies for made in seeds[copy]]
             if entry.fresh:
                 RunFolder(entry.path).copy_record(entry.target)
+            if pictures := samples[entry.path]:
+                write_samples(entry.target, pictures)
+                more.append(True)
             if scores[entry.path] != entry.target.read_scores():
                 entry.target.write_scores(scores[entry.path])
                 more.append(True)
@@ -298,6 +305,14 @@ def _check_origins(found: Mapping[Path, Result], roots: Sequence[Path], allow_di
             f"made with changes that were not committed, or from an unknown commit: {listed(dirty)}. Commit "
             "and run them again, or publish them all the same with --allow-dirty."
         )
+
+
+def _samples(entry: Entry) -> Pictures | None:
+    """The samples of a run that is to be seen; None where its record has them already."""
+    if (entry.result.draw, entry.result.seed) != SHOWN or read_samples(entry.target):
+        return None
+    found = (handed_on(RunFolder(path), SAMPLES) for path in entry.copies)
+    return next((pictures for pictures in found if pictures), None)
 
 
 def _merged(entry: Entry) -> Scores:

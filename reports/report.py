@@ -17,6 +17,7 @@ from reports.groups import BASELINE, Group, comparable, told_apart
 from reports.page import document, html
 from reports.page.document import Listing, Part, Photo, Section
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
+from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
 from reports.sheets.ablation import ablation_tables
 from reports.sheets.classes import class_sheets
@@ -212,7 +213,7 @@ def _group_section(
         "Learning curves": tuple(curves.learning(group, evidence.lines)),
         "Health": _health(group, evidence),
         "CAM seeds": tuple(cam_seeds.quality(group, qualities)),
-        "Predictions": tuple(_photos(group, evidence)),
+        "Predictions": (*galleries(group, evidence.samples), *_photos(group, evidence)),
         "Protocol": (basis.protocol(group),),
     }
     section = Section(title, sections=tuple(Section(name, of) for name, of in parts.items() if of))

@@ -43,6 +43,12 @@ def score(
     boundary: Annotated[
         bool, typer.Option("--boundary", help="... and boundary IoU, for which it predicts again.")
     ] = False,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", min=1, max=1000, help="Only draw so many scored images again, for the report."
+        ),
+    ] = None,
     json_: Annotated[bool, json_option("with --measures, runs (folder, classes and the measures)")] = False,
 ) -> None:
     """Score finished runs again, without tags: multi-scale + flip, and the dense CRF on top.
@@ -56,6 +62,13 @@ def score(
         from bench.commands.measures import print_measures
 
         print_measures(runs, data_root, device, boundary, json_)
+        return
+    if samples is not None:
+        from bench.scoring.samples import make_samples
+
+        for path in dict.fromkeys(runs):
+            make_samples(path, data_root, samples, device)
+            say(f"wrote the pictures of its samples beside {path}")
         return
     if boundary or json_:
         raise ConfigError(f"{'--boundary' if boundary else '--json'} goes with --measures; give both.")

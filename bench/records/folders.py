@@ -14,6 +14,10 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/, and draw<K>-<seed>-<id>/ for anoth
     sweep.log            what the run said on stderr, where a sweep started it
     failure.txt          why the last start by a sweep failed; the next start removes it
     sheet.png            a picture sheet, where one was asked for
+    samples.json         which scored images are samples, and the digests of their pictures
+    samples/<id>.png     what the run predicts of them
+
+runs/<dataset>/samples/<digest>.jpg, .png    photographs and truths of samples, once for all runs
 
 runs/<dataset>/<split>/warm_up/<seed>-<id>/
     state.pt             all that a run needs to go on behind its warm-up
@@ -27,8 +31,8 @@ runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
 A folder of records holds what is kept of finished runs:
 
 <records>/<dataset>.jsonl    one result a line, by split, method, seed and run id
-<records>/<dataset>/...      as under runs/: the log, counts, provenance and scores of each run, and what is
-                             said of its CAM seeds; no result.json
+<records>/<dataset>/...      as under runs/: the log, counts, provenance, scores and samples of each run, and
+                             what is said of its CAM seeds; no result.json
 """
 
 from __future__ import annotations
@@ -84,6 +88,8 @@ class RunFolder:
         self.sweep_log = path / "sweep.log"
         self.failure = path / "failure.txt"  # why the last start by a sweep failed
         self.sheet = path / "sheet.png"
+        self.samples = path / "samples.json"
+        self.sample_pictures = path / "samples"
         self._lock = path / ".lock"
         self._start = path / ".start"
 
@@ -102,6 +108,11 @@ class RunFolder:
     def root(self) -> Path:
         """The folder of all runs that holds this one: what `of` was given."""
         return self.path.resolve().parents[3]
+
+    @property
+    def shared_samples(self) -> Path:
+        """The folder of the photographs and truths of the data set's samples."""
+        return self.path.resolve().parents[2] / "samples"
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -185,13 +196,15 @@ class RunFolder:
             self.counts,
             self.weights,
             self.sheet,
+            self.samples,
             self.failure,
         )
         for path in made:
             path.unlink(missing_ok=True)
         for path in self.path.glob(f"{self.checkpoint.name}*"):
             path.unlink()
-        shutil.rmtree(self.tensorboard, ignore_errors=True)
+        for folder in (self.tensorboard, self.sample_pictures):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def read_result(self) -> Result | None:
         return read_result(self.result) if self.result.exists() else None

@@ -168,9 +168,15 @@ def evaluate(
     inference: Inference,
     device: str,
     on_image: Callable[[int], None] = lambda done: None,
+    on_prediction: Callable[[str, Tensor], None] = lambda id, prediction: None,
 ) -> np.ndarray:
     """Confusion counts of each image: N C C int64, truth in rows. The module's mode is put back
-    afterwards."""
+    afterwards.
+
+    Args:
+        on_image: Called after each image with the number of those that are done.
+        on_prediction: Called with each id and its predicted class ids, H W int64.
+    """
     classes = len(dataset.classes)
     training = module.training
     module.eval()
@@ -179,7 +185,9 @@ def evaluate(
         for done, id in enumerate(ids, 1):
             image = to_tensor(dataset.image(id)).to(device, memory_format=torch.channels_last)
             label = torch.from_numpy(dataset.mask(id)).to(device)
-            counts.append(confusion(inference(module, image)[0], label, classes))
+            prediction = inference(module, image)[0]
+            counts.append(confusion(prediction, label, classes))
+            on_prediction(id, prediction)
             on_image(done)
     finally:
         module.train(training)

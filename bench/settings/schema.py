@@ -309,6 +309,7 @@ class Machine(Knobs):
     checkpoint_every: Steps = 100  # steps between checkpoints
     tensorboard: bool = True
     audit: bool = False  # open withheld masks, for health figures only: no loss depends on them
+    samples: int = Field(8, ge=0, le=1000)  # scored images whose pictures are kept, for the report
     share_warmup: bool = True  # take the warm-up that another run of the seed has trained alike
 
     @property

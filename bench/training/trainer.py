@@ -300,7 +300,13 @@ class Trainer:
         method names as its predictor."""
         return self.method.predictor() if self.teacher is None else self.teacher
 
-    def counts(self, module: nn.Module, name: str) -> np.ndarray:
+    def counts(
+        self,
+        module: nn.Module,
+        name: str,
+        on_prediction: Callable[[str, Tensor], None] = lambda id, prediction: None,
+    ) -> np.ndarray:
+        """As `evaluate` gives them, of the scored images."""
         ids = self.plan.split.eval
         self.display.start(f"score {name}", len(ids))
 
@@ -309,7 +315,7 @@ class Trainer:
             self.stop.check()
 
         inference = Inference(self.protocol.evaluation, self.protocol.crop)
-        return evaluate(module, self.dataset, ids, inference, self.device, on_image)
+        return evaluate(module, self.dataset, ids, inference, self.device, on_image, on_prediction)
 
     def _curve_is_due(self) -> bool:
         every = self.protocol.evaluation.every

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from bench.records.atomic import write_atomic
 from reports.plots import figure
+from reports.plots.gallery import Gallery, sheet
 from reports.plots.picture import Picture
 from reports.sheets import text
 from reports.sheets.sheet import Sheet
@@ -33,7 +34,7 @@ class Photo:
     data: bytes  # JPEG
 
 
-Part = str | Listing | Sheet | Picture | Photo  # a text is one paragraph
+Part = str | Listing | Sheet | Picture | Photo | Gallery  # a text is one paragraph
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ def file(document: Section[Part]) -> Section[Filed]:
             return Filed(part, _unique(part.name, taken), figure.render(drawn), size)
         if isinstance(part, Photo):
             return Filed(part, _unique(part.name, taken), {"jpg": part.data})
+        if isinstance(part, Gallery):
+            return Filed(part, _unique(part.name, taken), {"png": sheet(part)})
         return Filed(part)
 
     def walk(section: Section[Part]) -> Section[Filed]:
@@ -136,5 +139,8 @@ def _markdown(filed: Filed) -> str:
         files = [f"{filed.stem}.{ending}" for ending in filed.files]
         links = ", ".join(f"[{markdown_text(file)}]({file})" for file in files)
         return f"{markdown_text(part.title)}:\n\n{text.to_markdown(part)}\nFiles: {links}\n"
+    if isinstance(part, Gallery):
+        title, note = markdown_text(part.title), markdown_text(part.note)
+        return f"{title}:\n\n![{title}]({filed.stem}.png)\n\n{note}\n"
     shown = next(ending for ending in ("png", "jpg") if ending in filed.files)
     return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n"

@@ -11,16 +11,23 @@ import jinja2
 
 from bench.errors import plain
 from reports.page.document import Filed, Listing, Photo, Section
+from reports.plots.gallery import Gallery
 from reports.plots.picture import Picture
 from reports.sheets.sheet import MISSING, Sheet
 
-TYPES = {"csv": "text/csv", "tex": "text/plain", "svg": "image/svg+xml", "jpg": "image/jpeg"}
+TYPES = {
+    "csv": "text/csv",
+    "tex": "text/plain",
+    "svg": "image/svg+xml",
+    "jpg": "image/jpeg",
+    "png": "image/png",
+}
 
 
 def to_html(document: Section[Filed]) -> str:
     """The page. Every name in it is text: the template escapes all that it is given, and the browser is told
     to run and to load nothing but what the page itself was made with."""
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = (_asset(f"page.{ending}") + _asset(f"gallery.{ending}") for ending in ("css", "js"))
     return (
         _environment()
         .get_template("page.html.jinja")
@@ -44,7 +51,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "kind": _kind, "data_uri": _data_uri}
+    environment.filters |= {"plain": plain, "kind": _kind, "data_uri": _data_uri, "uri": _uri}
     return environment
 
 
@@ -58,9 +65,14 @@ def _digest(text: str) -> str:
 
 
 def _data_uri(filed: Filed, ending: str) -> str:
-    return f"data:{TYPES[ending]};base64,{base64.b64encode(filed.files[ending]).decode()}"
+    return _uri(filed.files[ending], ending)
+
+
+def _uri(data: bytes, ending: str) -> str:
+    return f"data:{TYPES[ending]};base64,{base64.b64encode(data).decode()}"
 
 
 def _kind(filed: Filed) -> str:
     kinds = {str: "text", Listing: "listing", Sheet: "sheet", Picture: "picture", Photo: "photo"}
+    kinds[Gallery] = "gallery"
     return kinds[type(filed.part)]

@@ -19,10 +19,11 @@ from bench.errors import ConfigError, DataError, Regression
 from bench.records.atomic import folder_claimed
 from bench.records.folders import RunFolder
 from bench.records.index import find_results, find_unfinished, read_results, records_file
+from bench.records.samples import Pictures, read_samples, write_samples
 from bench.records.schema import Rescored, Result, Score, Scores, SeedQuality, SeedReport
 from bench.records.shared_folders import SeedFolder
 from reports.evidence import cam_seeds
-from reports.publish import publish, refresh, tables
+from reports.publish import SAMPLES, publish, refresh, tables
 from reports.readme import END, blocks, rewritten
 
 Make = Callable[..., Result]
@@ -186,6 +187,41 @@ def test_two_copies_of_a_run_are_one_record_unless_they_differ(
     with pytest.raises(DataError, match="other scores"):
         publish([runs, tmp_path / "other"], records)
     assert copy.result.exists() and len(read_results(records)) == 1
+
+
+@pytest.mark.parametrize("generated", [True, False])
+def test_samples_go_with_a_run_and_photographs_only_where_they_are_ours(
+    make: Make, runs: Path, records: Path, generated: bool
+) -> None:
+    run = store(runs, make(0.4))
+    publish([runs], records)
+    of = {"prediction": PNG, "image": b"a photograph", "truth": b"a mask"}
+    write_samples(run, Pictures(generated, dict.fromkeys("abcdefgh", of)))  # type: ignore[arg-type]
+    assert publish([runs], records).completed == (run.path.relative_to(runs).as_posix(),)
+    kept = RunFolder(records / run.path.relative_to(runs))
+    found = read_samples(kept)
+    assert found is not None and len(found.samples) == SAMPLES < 8
+    assert {path.suffix for path in kept.sample_pictures.iterdir()} == {".png"}
+    assert kept.shared_samples.exists() == generated
+    assert all((sample.image is not None) == generated for sample in found.samples)
+    assert publish([runs], records).known, "the second time there is nothing to add"
+
+
+def test_samples_of_one_run_a_row_are_enough(make: Make, runs: Path, records: Path) -> None:
+    for seed in (0, 1):
+        run = store(runs, make(0.4, seed=seed))
+        write_samples(run, Pictures(True, {"a": {"prediction": PNG}}))
+    publish([runs], records)
+    assert [path.parent.name[0] for path in records.rglob("samples.json")] == ["0"]
+
+
+def test_damaged_samples_are_refused_and_nothing_is_written(make: Make, runs: Path, records: Path) -> None:
+    run = store(runs, make(0.4))
+    write_samples(run, Pictures(True, {"a": {"prediction": PNG}}))
+    (run.sample_pictures / "a.png").write_bytes(b"other")
+    with pytest.raises(DataError, match=r"a\.png is not as its run has written it"):
+        publish([runs], records)
+    assert not list(records.rglob("*.*"))
 
 
 def test_scores_of_a_second_copy_are_kept(make: Make, runs: Path, records: Path, tmp_path: Path) -> None:

@@ -1,0 +1,303 @@
+"""Pictures of predictions: a row for each sampled image, beside each other what the methods say of it.
+
+H W is the size of a sample's picture, C the number of classes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from bench.errors import DataError
+from bench.labels import IGNORE
+from bench.records.folders import RunFolder
+from bench.records.samples import Kind, Sample, Samples, read_picture
+from reports.groups import Group, Run, Split
+from reports.plots.class_colours import VOID, class_colours
+
+SHOWN = 4  # images of a gallery
+MOST_SIDE = 2048  # pixels of a sample's picture; the suite writes 512
+RIGHT = 254  # in a picture of errors; no class, for ids are below 254 where there are such pictures
+TILE, GAP, TEXT = 160, 8, 14  # pixels of the sheet
+
+HOW_CHOSEN = (
+    "The sampled images are the scored ones whose ids have the lowest SHA-256, the same for all methods. Of "
+    "these are shown the one that the methods disagree on most, the best and the worst predicted one by the "
+    "mean of the methods' mIoU, and the next in the order of the choice."
+)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one method says of an image."""
+
+    method: str
+    said: str  # beside its name, such as "54.3 %"; "" where nothing is known
+    prediction: bytes  # PNG
+    errors: bytes | None  # PNG: the predicted class where it is wrong, else nothing; None without a truth
+
+
+@dataclass(frozen=True)
+class Strip:
+    """An image and all that is said of it."""
+
+    title: str
+    photograph: bytes | None  # JPEG
+    truth: bytes | None  # PNG
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    name: str  # of its file, without the ending
+    title: str
+    note: str
+    key: tuple[tuple[str, str], ...]  # name and colour, "#0000ff", of each class that is seen
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The decoded pictures of one sample: H W uint8 class ids by method, and of the truth."""
+
+    id: str
+    photograph: bytes | None
+    truth: np.ndarray | None
+    predictions: dict[str, np.ndarray]
+
+    @property
+    def disputed(self) -> float:
+        """Share of the pixels on which not all methods agree."""
+        first, *others = self.predictions.values()
+        return float(np.any([first != other for other in others], axis=0).mean()) if others else 0.0
+
+    def miou(self, method: str, classes: int) -> float | None:
+        """Of this image alone, over the classes that its truth holds; None without one."""
+        if self.truth is None:
+            return None
+        known = self.truth != IGNORE
+        pairs = self.truth[known].astype(np.int64) * classes + self.predictions[method][known]
+        counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        hit, true = np.diag(counts), counts.sum(1) > 0
+        return (
+            float((hit / np.maximum(counts.sum(0) + counts.sum(1) - hit, 1))[true].mean())
+            if true.any()
+            else None
+        )
+
+
+def galleries(group: Group, samples: Mapping[Path, Samples]) -> list[Gallery | str]:
+    """One for each split whose runs have samples, and a sentence on those that are damaged.
+
+    Args:
+        samples: Of runs, by folder.
+    """
+    found: list[Gallery | str] = []
+    for split in group.splits:
+        seen, broken, run = _read(group, split, samples)
+        if seen and run:
+            found.append(_gallery(group, split, seen, run))
+        if broken:
+            found.append(
+                f"Samples that are damaged, left out: {', '.join(group.labels[path] for path in broken)}."
+            )
+    return found
+
+
+def _read(
+    group: Group, split: Split, samples: Mapping[Path, Samples]
+) -> tuple[list[_Seen], list[Path], Run | None]:
+    """The samples that the rows of a split have in common, of runs of one draw and seed; the folders of
+    damaged ones; and one of the runs."""
+    with_any = {
+        row.label: {key: run for key, run in row.runs.get(split, {}).items() if run.folder in samples}
+        for row in group.rows
+    }
+    often = Counter(key for runs in with_any.values() for key in runs)
+    if not often:
+        return [], [], None
+    key = min(often, key=lambda key: (-often[key], key))
+    runs = {label: runs[key] for label, runs in with_any.items() if key in runs}
+    predictions: dict[str, dict[str, np.ndarray]] = defaultdict(dict)  # by sample and method
+    kept: dict[str, list[tuple[Run, Sample]]] = defaultdict(list)
+    broken = []
+    for label, run in runs.items():
+        try:
+            found = {
+                sample: _ids(run, sample, "prediction", len(group.classes))
+                for sample in samples[run.folder].samples
+            }
+        except DataError:
+            broken.append(run.folder)
+            continue
+        for sample, ids in found.items():
+            if ids is not None:
+                predictions[sample.id][label] = ids
+                kept[sample.id].append((run, sample))
+    seen = []
+    for id, of in predictions.items():
+        shapes = {ids.shape for ids in of.values()}
+        if len(of) == len(runs) - len(broken) and len(shapes) == 1:
+            photograph, truth = _beside(kept[id], len(group.classes))
+            fits = truth is not None and truth.shape in shapes
+            seen.append(_Seen(id, photograph, truth if fits else None, of))
+    return seen, broken, next(iter(runs.values()))
+
+
+def _beside(kept: Sequence[tuple[Run, Sample]], classes: int) -> tuple[bytes | None, np.ndarray | None]:
+    """Photograph and truth of a sample, from whichever run has them."""
+    photograph, truth = None, None
+    for run, sample in kept:
+        try:
+            photograph = photograph or _jpeg(read_picture(RunFolder(run.folder), sample, "image"))
+            truth = _ids(run, sample, "truth", classes) if truth is None else truth
+        except DataError:
+            continue
+    return photograph, truth
+
+
+def _ids(run: Run, sample: Sample, kind: Kind, classes: int) -> np.ndarray | None:
+    """The class ids of a picture, H W uint8; None without it. Raises DataError where it holds others."""
+    data = read_picture(RunFolder(run.folder), sample, kind)
+    if data is None:
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+            if picture.mode not in ("P", "L") or max(picture.size) > MOST_SIDE:
+                raise ValueError("another kind of picture")
+            ids = np.array(picture)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{run.folder}: no sample's picture ({error})") from error
+    if (ids[ids != IGNORE] >= classes).any() or (kind == "prediction" and (ids == IGNORE).any()):
+        raise DataError(f"{run.folder}: a sample's picture has other classes")
+    return ids
+
+
+def _jpeg(data: bytes | None) -> bytes | None:
+    if data is None:
+        return None
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+            picture.verify()
+            return data if max(picture.size) <= MOST_SIDE else None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+
+
+# What is shown ----------------------------------------------------------------------------------------------
+
+
+def _chosen(seen: Sequence[_Seen], classes: int) -> list[tuple[str, _Seen]]:
+    """Why an image is shown, and the image; see `HOW_CHOSEN`."""
+
+    def mean(one: _Seen) -> float:
+        return float(np.mean([one.miou(method, classes) for method in one.predictions]))
+
+    wanted: list[tuple[str, _Seen]] = []
+    if any(one.disputed for one in seen):
+        wanted.append(("most disputed", max(seen, key=lambda one: one.disputed)))
+    scored = [one for one in seen if one.miou(next(iter(one.predictions)), classes) is not None]
+    if scored:
+        wanted += [("best", max(scored, key=mean)), ("worst", min(scored, key=mean))]
+    wanted += [("by digest", one) for one in seen]
+    reasons: dict[str, list[str]] = {}
+    for why, one in wanted:
+        reasons.setdefault(one.id, []).append(why)
+    by_id = {one.id: one for one in seen}
+    found = [(", ".join(why[:-1] if len(why) > 1 else why), by_id[id]) for id, why in reasons.items()]
+    return found[:SHOWN]
+
+
+def _gallery(group: Group, split: Split, seen: Sequence[_Seen], run: Run) -> Gallery:
+    classes = len(group.classes)
+    colours = np.array(class_colours(classes), np.uint8)
+    chosen = _chosen(seen, classes)
+    maps = [ids for _, one in chosen for ids in (*one.predictions.values(), one.truth) if ids is not None]
+    used = sorted({int(id) for ids in maps for id in np.unique(ids)})
+    key = [
+        ("not labeled", _hex(VOID)) if id == IGNORE else (group.classes[id], _hex(colours[id])) for id in used
+    ]
+    return Gallery(
+        name=f"predictions-{group.dataset}-{split.label}",
+        title=f"Predictions on {split.heading}, draw {run.result.draw}, seed {run.result.seed}",
+        note=HOW_CHOSEN,
+        key=tuple(key),
+        strips=tuple(_strip(why, one, colours) for why, one in chosen),
+    )
+
+
+def _hex(colour: Iterable[int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _strip(why: str, one: _Seen, colours: np.ndarray) -> Strip:
+    differ = (
+        f"; the methods differ on {100 * one.disputed:.0f} % of its pixels"
+        if len(one.predictions) > 1
+        else ""
+    )
+    tiles = []
+    for method, ids in one.predictions.items():
+        share = one.miou(method, len(colours))
+        errors = None
+        if one.truth is not None and len(colours) < RIGHT:
+            wrong = (ids != one.truth) & (one.truth != IGNORE)
+            errors = _png(np.where(one.truth == IGNORE, IGNORE, np.where(wrong, ids, RIGHT)), colours)
+        tiles.append(
+            Tile(method, "" if share is None else f"{100 * share:.1f} %", _png(ids, colours), errors)
+        )
+    truth = None if one.truth is None else _png(one.truth, colours)
+    return Strip(f"{one.id} ({why}){differ}", one.photograph, truth, tuple(tiles))
+
+
+def _picture(ids: np.ndarray, colours: np.ndarray) -> Image.Image:
+    palette = np.full((256, 3), 255, np.uint8)
+    palette[: len(colours)] = colours
+    palette[IGNORE] = VOID
+    picture = Image.fromarray(ids.astype(np.uint8), "P")
+    picture.putpalette(palette.tobytes())
+    return picture
+
+
+def _png(ids: np.ndarray, colours: np.ndarray) -> bytes:
+    """Class ids H W in the page's colours; `RIGHT` is transparent."""
+    transparency = {"transparency": RIGHT} if len(colours) < RIGHT else {}
+    _picture(ids, colours).save(file := io.BytesIO(), "PNG", optimize=True, **transparency)
+    return file.getvalue()
+
+
+def sheet(gallery: Gallery) -> bytes:
+    """The whole gallery as one PNG, for documents that hold no page."""
+    columns = 2 + max(len(strip.tiles) for strip in gallery.strips)
+    width = columns * (TILE + GAP) + GAP
+    row = TILE + 2 * TEXT + GAP
+    whole = Image.new("RGB", (width, len(gallery.strips) * row + 2 * TEXT + GAP), "white")
+    draw = ImageDraw.Draw(whole)
+    for number, strip in enumerate(gallery.strips):
+        top = number * row + GAP
+        draw.text((GAP, top - 4), strip.title, fill="black")
+        cells = [("image", strip.photograph), ("truth", strip.truth)]
+        cells += [(f"{tile.method} {tile.said}", tile.prediction) for tile in strip.tiles]
+        for column, (name, data) in enumerate(cells):
+            left = GAP + column * (TILE + GAP)
+            draw.text((left, top + TEXT - 4), name[:26], fill="black")
+            if data is not None:
+                with Image.open(io.BytesIO(data)) as picture:
+                    of_size = picture.convert("RGB")
+                scale = TILE / max(of_size.size)
+                size = (max(round(of_size.width * scale), 1), max(round(of_size.height * scale), 1))
+                how = Image.Resampling.NEAREST if column else Image.Resampling.BILINEAR
+                whole.paste(of_size.resize(size, how), (left, top + 2 * TEXT))
+    left = GAP
+    for name, colour in gallery.key:
+        draw.rectangle((left, whole.height - 18, left + 12, whole.height - 6), fill=colour)
+        draw.text((left + 16, whole.height - 18), name[:30], fill="black")
+        left += 24 + int(draw.textlength(name[:30]))
+    whole.save(file := io.BytesIO(), "PNG", optimize=True)
+    return file.getvalue()
