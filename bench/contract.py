@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from bench.labels import IGNORE, LABEL_SECONDS
 from bench.randomness import generator_for
 from bench.settings.base import Knobs
+from bench.views import EQUAL_BOXES, BoxRule, Passes, Views
 
 __all__ = [
+    "EQUAL_BOXES",
     "IGNORE",
     "Batch",
     "BoxRule",
@@ -31,6 +33,7 @@ __all__ = [
     "Knobs",
     "Method",
     "Net",
+    "Passes",
     "Progress",
     "Stream",
     "Supervision",
@@ -47,45 +50,6 @@ class Supervision(StrEnum):
     PIXEL = "pixel"
     TAGS = "tags"
     NONE = "none"
-
-
-@dataclass(frozen=True)
-class BoxRule:
-    """How CutMix boxes are drawn: with `probability` an image gets one box, whose area is a share of the crop
-    drawn uniformly from `area` and whose height / width is drawn from `ratio` (uniformly, or
-    log-uniformly)."""
-
-    probability: float
-    area: tuple[float, float]
-    ratio: tuple[float, float]
-    log_ratio: bool = False
-
-
-# Of equal views, from UniMatch as the strong view is (dataset/transform.py): a box with probability one half.
-EQUAL_BOXES = BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3))
-
-
-@dataclass(frozen=True)
-class Views:
-    """What the loader prepares beside the weak view, where the protocol says `views: published`.
-
-    `strong` and `boxes` are of the unlabeled images, `colours` is of the labeled ones.
-    """
-
-    strong: int = 0  # independently coloured copies of the weak view
-    boxes: BoxRule | None = None  # one box mask per strong view, or one for the weak view where there is none
-    # Labeled images are coloured as strong views are. None: as the protocol says, the same in every method.
-    colours: bool | None = None
-    # The method mixes images by a rule that is what it is named for, so it gets no boxes under equal views.
-    mixes: bool = False
-
-    def equal(self) -> Views:
-        """What the loader prepares instead where the protocol says `views: equal`: of the unlabeled images
-        the one strong view and the boxes that all methods get (more strong views only where the method asks
-        for them, no boxes where it mixes by its own rule), and coloured labeled images unless the method is
-        named for the opposite."""
-        colours = True if self.colours is None else self.colours
-        return Views(max(self.strong, 1), None if self.mixes else EQUAL_BOXES, colours, self.mixes)
 
 
 @dataclass(frozen=True)
@@ -263,6 +227,8 @@ class Method(nn.Module, ABC):
     # The streams it must receive: PIXEL labeled, TAGS tagged, NONE unlabeled.
     needs: ClassVar[frozenset[Supervision]] = frozenset({Supervision.PIXEL})
     views: ClassVar[Views] = Views()
+    # What the formula of a step sends through networks; None: not said, and reports leave it out.
+    passes: ClassVar[Passes | None] = None
     version: ClassVar[int] = 1  # raise it when the same knobs would give another result
     # False: `predictor()` does more than its network, so the exported weights alone cannot be scored again.
     scored_by_network: ClassVar[bool] = True

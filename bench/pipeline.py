@@ -311,6 +311,7 @@ def _result(
         label_seconds=dict(dataset.label_seconds),
         seed_cost=_seed_cost(plan),
         health=mean_shares(read_metrics(plan.folder.metrics), trainer.warmup) or None,
+        passes=_passes(plan),
         contents=contents,
         files=plan.folder.file_digests(),
     )
@@ -328,6 +329,12 @@ def _seed_cost(plan: Plan) -> SeedCost | None:
         map_peak_memory_mib=report.map_peak_memory_mib,
         refine_core_seconds=report.refine_core_seconds,
     )
+
+
+def _passes(plan: Plan) -> dict[str, int] | None:
+    """Images that a step sends through networks, as the method says."""
+    said, batch = plan.method.cls.passes, plan.config.protocol.batch
+    return said.images(batch.labeled, batch.unlabeled) if said else None
 
 
 def _opened(plan: Plan) -> dict[str, int]:

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
+from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task
 from bench.ops.cam import pooled
 
 
 class Classifier(Method):
     needs = frozenset({Supervision.TAGS})
+    passes = Passes(trained=(1, 0), through="activation")
     scored_by_network = False  # but by its activation maps
 
     def __init__(self, net: Net, task: Task, hparams: Knobs) -> None:

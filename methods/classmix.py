@@ -12,7 +12,7 @@ them, are of the two images and not of the mixed one.
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.health import accuracy, share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import half_of_the_classes, mix
@@ -21,6 +21,7 @@ from bench.ops.teacher import Teacher
 
 class ClassMix(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(0, 1))
     views = Views(mixes=True)
 
     class HParams(Knobs):

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, cat
 
-from bench.contract import Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import Batch, BoxRule, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.health import accuracy, share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
@@ -21,6 +21,7 @@ from bench.ops.mixing import mix
 
 class CPS(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(2, 2), read=(0, 2))
     # A quarter to a half of the crop (config.py:75-80).
     views = Views(boxes=BoxRule(probability=1.0, area=(0.25, 0.5), ratio=(0.5, 2.0), log_ratio=True))
 

@@ -8,7 +8,7 @@ pixels that the teacher is sure of. Under equal views box and student's view are
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import Batch, BoxRule, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.losses import squared_difference
 from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
@@ -16,6 +16,7 @@ from bench.ops.teacher import Teacher
 
 class CutMix(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(0, 1))
     # One box of half the area in every image; sides 50 to 100 % of the crop, log-uniform (CutMix-Seg,
     # mask_gen.py).
     views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))

@@ -10,7 +10,7 @@ Equal views give it the strong view and the boxes that every method gets. Then i
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
+from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task
 from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
@@ -19,6 +19,7 @@ from bench.ops.teacher import Teacher
 
 class FixedThreshold(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(0, 1))
 
     class HParams(Knobs):
         # As in fixmatch, so that the two differ in the views alone.

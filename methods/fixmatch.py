@@ -8,7 +8,7 @@ term grows with the share of confident pixels.
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import Batch, BoxRule, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
@@ -17,6 +17,7 @@ from bench.ops.teacher import Teacher
 
 class FixMatch(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(0, 1))
     # One box with probability one half (UniMatch, dataset/transform.py).
     views = Views(strong=1, boxes=BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)))
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, cat
 
-from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
@@ -34,6 +34,7 @@ class Adaptive(Method):
     """What all methods of this family have: the student's own labels, and a weight for each pixel."""
 
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(0, 1))
     views = Views(strong=1)
 
     @abstractmethod

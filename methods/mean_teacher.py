@@ -13,7 +13,7 @@ import math
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
+from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task
 from bench.ops.losses import squared_difference
 from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
@@ -22,6 +22,7 @@ from bench.ops.teacher import Teacher
 class MeanTeacher(Method):
     version = 2  # 1 had no ramp
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(0, 1))
 
     class HParams(Knobs):
         consistency_weight: float = Field(

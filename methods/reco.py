@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, arange, cat, nn
 
-from bench.contract import IGNORE, Batch, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import IGNORE, Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.contrast import group_count, pixels
 from bench.ops.health import share
 from bench.ops.mixing import half_of_the_classes, mix
@@ -24,6 +24,7 @@ from bench.ops.teacher import Teacher
 
 class ReCo(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(0, 1), through="representation")
     views = Views(mixes=True)
 
     class HParams(Knobs):

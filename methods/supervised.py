@@ -7,10 +7,12 @@ under any protocol.
 
 from torch import Tensor
 
-from bench.contract import Batch, Method, Progress
+from bench.contract import Batch, Method, Passes, Progress
 
 
 class Supervised(Method):
+    passes = Passes(trained=(1, 0))
+
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         logits = self.net(batch.labeled.image)  # B C H W
         return {"labeled": self.task.labeled_loss(logits, batch.labeled.label)}

@@ -44,6 +44,7 @@ from bench.contract import (
     Knobs,
     Method,
     Net,
+    Passes,
     Progress,
     Stream,
     Supervision,
@@ -190,9 +191,9 @@ class Family(Method):
     """What all methods of this family have: the teacher, a warm-up on labels alone, the student's box."""
 
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 1), read=(1, 1), through="representation")
     version = 2  # groups of anchors share their negatives
-    # The boxes of `cutmix`, the baseline: half the area, sides log-uniform (the code draws the width
-    # uniformly).
+    # The boxes of `cutmix`: half the area, sides log-uniform (the code draws the width uniformly).
     views = Views(boxes=BoxRule(probability=1.0, area=(0.5, 0.5), ratio=(0.5, 2.0), log_ratio=True))
 
     def __init__(self, net: Net, task: Task, hparams: Shared) -> None:
@@ -372,11 +373,8 @@ class U2PL(Family):
     def log(
         self, batch: Batch, said: Targets, split: Partition, keys: Negatives, figures: dict[str, Tensor]
     ) -> None:
-        """Note the health of a step, and audit it against the truth. No loss depends on it.
-
-        Args:
-            figures: Those of the contrast.
-        """
+        """Note the health of a step, with the contrast's `figures`, and audit it against the truth. No loss
+        depends on it."""
         add_labels(self.labeled_pixels, batch.labeled.label)
         figures |= origin_shares(figures)
         figures |= partition_figures(split, said.valid, said.label, self.labeled_pixels)

@@ -36,7 +36,7 @@ from pydantic import Field
 from torch import Tensor, cat
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bench.contract import IGNORE, Batch, Progress
+from bench.contract import IGNORE, Batch, Passes, Progress
 from bench.ops.contrast import class_means, draw, group_count, info_nce, pixels
 from bench.ops.entropy import partition, pixel_entropy, surest
 from bench.ops.health import share
@@ -49,6 +49,7 @@ from methods.u2pl import Family, Shared
 
 
 class U2PLReleased(Family):
+    passes = Passes(trained=(1, 1), read=(1, 2), through="representation")
     version = 2  # 1 gave no class to pixels of the first image that are 255 in another one
 
     class HParams(Shared):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pydantic import Field
 from torch import Tensor, cat
 
-from bench.contract import Batch, BoxRule, Knobs, Method, Progress, Supervision, Views
+from bench.contract import Batch, BoxRule, Knobs, Method, Passes, Progress, Supervision, Views
 from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
@@ -23,6 +23,7 @@ from bench.ops.perturb import drop_channels
 
 class UniMatch(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 3), decoded=1)  # the weak view, and two strong ones
     views = Views(strong=2, boxes=BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)))
 
     class HParams(Knobs):

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, BoxRule, Knobs, Method, Net, Progress, Supervision, Task, Views
+from bench.contract import Batch, BoxRule, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
@@ -23,6 +23,7 @@ from bench.ops.teacher import Teacher
 
 class UniMatchV2(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
+    passes = Passes(trained=(1, 2), read=(0, 1))
     views = Views(strong=2, boxes=BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3)))
 
     class HParams(Knobs):

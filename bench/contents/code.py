@@ -25,6 +25,7 @@ ROOMS = (
     "bench.ops",
     "bench.cam_seeds",
     "bench.contract",
+    "bench.views",
     "bench.randomness",
     "bench.labels",
     "datasets",

@@ -120,7 +120,7 @@ class Result(Sealed):
     """result.json: one finished run."""
 
     NEW: ClassVar[frozenset[str]] = Sealed.NEW | {
-        *("contents", "own", "files", "draw", "scored", "shared_seconds", "seed_cost", "health")
+        *("contents", "own", "files", "draw", "scored", "shared_seconds", "seed_cost", "health", "passes")
     }
 
     schema_version: Literal[1] = 1
@@ -162,6 +162,9 @@ class Result(Sealed):
     # Means behind the warm-up: "gradient_share/contrast", of a term on encoder and decoder,
     # "share_unlabeled", of a step's new negative keys. None where there are none.
     health: dict[str, Share] | None = None
+    # Images that a step sends through networks, as the method says: "trained" with a gradient, "read" without
+    # one. None where it does not say, and in records from before this field.
+    passes: dict[Literal["trained", "read"], Count] | None = None
     # SHA-256 of the files beside it as they were when the run was done, by name, as `file_digest` gives it.
     # None in records from before this field.
     files: dict[str, str] | None = None

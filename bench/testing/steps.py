@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -216,6 +217,38 @@ def a_step_waits_for_nothing(case: Case) -> None:
     assert not waits, "a step waits for the device: " + "; ".join(dict.fromkeys(waits))
 
 
+def its_passes_are_as_many_as_it_says(case: Case) -> None:
+    """Count the images that go through encoders and decoders, with a gradient and without one."""
+    said = case.info.cls.passes
+    if said is None:
+        return
+    method, batch = case.method(), case.batches()[0]
+    seen: Counter[tuple[str, bool]] = Counter()
+
+    def count(part: str, module: nn.Module, given: Any, answer: Any) -> None:
+        found = answer if isinstance(answer, Tensor) else answer[-1]
+        seen[part, torch.is_grad_enabled()] += len(found)
+
+    for module in method.modules():
+        if isinstance(module, Net):
+            for part in ("encoder", "decoder", "representation_head"):
+                module.get_submodule(part).register_forward_hook(partial(count, part))
+    losses(method, batch)
+    counts = [
+        len(stream.image) if stream else 0 for stream in (batch.labeled or batch.tagged, batch.unlabeled)
+    ]
+    stated = said.images(*counts)
+    through = {"encoder": seen["encoder", True], "encoder without a gradient": seen["encoder", False]}
+    expected = {"encoder": stated["trained"], "encoder without a gradient": stated["read"]}
+    if said.through != "activation":
+        through["decoder"] = seen["decoder", True]
+        expected["decoder"] = stated["trained"] + said.decoded * counts[1]
+    assert through == expected, f"images through {through}, but by its `passes` {expected}"
+    used = "representation" if seen["representation_head", True] else "logits"
+    used = used if seen["decoder", True] else "activation"
+    assert used == said.through, f"its trained passes give {used!r}, but `passes` says {said.through!r}"
+
+
 # State ----------------------------------------------------------------------------------------------------
 
 
@@ -336,6 +369,7 @@ CHECKS = [
     ignored_and_padded_pixels_have_no_gradient,
     same_seed_same_bits,
     a_step_waits_for_nothing,
+    its_passes_are_as_many_as_it_says,
     state_dict_is_all_there_is,
     teachers_start_as_a_student_and_trail_it,
     teachers_stay_in_eval_mode,

@@ -7,11 +7,14 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.records.schema import Result, Scores
-from reports.groups import Group
+from reports.groups import BASELINE, Group, Split
 from reports.sheets import sheet as s
 
 FIGURES = {  # their headings, and how their numbers are written
     "seconds_per_step": ("s per step", ".3g"),
+    "times_supervised": ("x supervised", ".2f"),
+    "trained_images": ("trained/step", ".0f"),
+    "read_images": ("read/step", ".0f"),
     "images_per_second": ("images/s", ".3g"),
     "train_seconds": ("training s", ".3g"),
     "classifier_seconds": ("classifier s", ".3g"),
@@ -27,6 +30,8 @@ NOTES = (
     "seconds and hours: means over the runs that have them, whose number is in brackets where it is smaller.",
     "images/s: steps times the protocol's batch, labeled and unlabeled, by training seconds. The unlabeled "
     "part counts for every method on a split that has any, looked at or not.",
+    "x supervised: s per step over those of supervised on the same split. trained/step and read/step: images "
+    "that a step sends through networks with a gradient and without one, as the method's formula has it.",
     "classifier s and maps s: of the CAM seeds that a run learned from, all of it in each row, though the "
     "runs of a seed share them. A warm-up that another run of the seed has trained counts as a run's own.",
     "scoring s: of the passes of the command score. CRF core-hours: refinement of the CAM seeds, once for "
@@ -44,6 +49,7 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
     """
     records = []
     weak = any(run.result.seed_cost for run in group.runs)
+    base = _seconds_of(group, BASELINE)
     for row, split, _ in group.cells():
         if not (here := row.on(split)):
             continue
@@ -52,9 +58,13 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
         parts = _parts(runs) if weak else {name: [] for name in PARTS}
         parts["scoring_seconds"] = [_seconds(of) for of in found if of.entries]
         parts["crf_core_hours"] = [refined[run.folder] / 3600 for run in here if run.folder in refined]
+        seconds, passes = _seconds_per_step(runs), _passes(runs)
+        plain = base.get(split) if row.label != BASELINE else None
         figures = {
-            "seconds_per_step": sum(run.train_seconds for run in runs)
-            / max(sum(run.steps for run in runs), 1),
+            "seconds_per_step": seconds,
+            "times_supervised": seconds / plain if plain else None,
+            "trained_images": passes.get("trained"),
+            "read_images": passes.get("read"),
             "images_per_second": images_per_second(runs),
             "peak_memory_mib": max(run.whole_peak_mib for run in runs),
             **{name: fmean(values) if values else None for name, values in parts.items()},
@@ -70,6 +80,26 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
     shown = {"method": "method", "split": "heading", "runs": "runs"} | {heading: heading for heading in known}
     columns = ("method", *s.SPLIT_COLUMNS, "runs", *FIGURES)
     return s.sheet_of(group, "cost", "cost", columns, records, shown, names=2, notes=NOTES)
+
+
+def _seconds_of(group: Group, name: str) -> dict[Split, float]:
+    """Seconds a step on each split, of the row of that name; nothing where there is none, or several."""
+    if group.rows_named(name) != [name]:
+        return {}
+    row = group.row(name)
+    return {split: _seconds_per_step([run.result for run in row.on(split)]) for split in row.runs}
+
+
+def _seconds_per_step(runs: Sequence[Result]) -> float:
+    return sum(run.train_seconds for run in runs) / max(sum(run.steps for run in runs), 1)
+
+
+def _passes(runs: Sequence[Result]) -> dict[str, int]:
+    """Images a step of these runs, where all of them say the same; else nothing."""
+    first = runs[0].passes
+    if first is None or any(run.passes != first for run in runs):
+        return {}
+    return {str(kind): images for kind, images in first.items()}
 
 
 def _parts(runs: Sequence[Result]) -> dict[str, list[float]]:

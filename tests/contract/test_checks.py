@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, cat, nn
 
-from bench.contract import Batch, Knobs, Method, Net, Progress, Supervision, Task
+from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task
 from bench.ops.mixing import mix
 from bench.ops.teacher import Teacher
 from bench.testing import method_checks
@@ -152,6 +152,18 @@ class LabelsAlone(FixMatch):
         return {"labeled": self.task.labeled_loss(self.net(batch.labeled.image), batch.labeled.label)}
 
 
+class Understated(FixMatch):
+    passes = Passes(trained=(1, 1))
+
+
+class Undecoded(FixMatch):
+    passes = Passes(trained=(1, 1), read=(0, 1), decoded=1)
+
+
+class Represented(FixMatch):
+    passes = Passes(trained=(1, 1), read=(0, 1), through="representation")
+
+
 class OwnLabeledLoss(Method):
     """Its labels have a loss of its own, which no setting of the protocol reaches."""
 
@@ -191,6 +203,13 @@ VIEWS = "the views of the protocol move the network under equal views"
         (Unmixed, VIEWS, "unlabeled.box changes nothing"),
         (LearnsPadding, "ignored and padded pixels have no gradient under equal views", "255 or padding"),
         (OwnLabeledLoss, "its labeled loss is that of the task", "self.task.labeled_loss alone"),
+        (
+            Understated,
+            "its passes are as many as it says",
+            "'encoder without a gradient': 2, 'decoder': 4}, but",
+        ),
+        (Undecoded, "its passes are as many as it says", "'decoder': 6"),
+        (Represented, "its passes are as many as it says", "give 'logits'"),
         (Undescribed, "it and its knobs are described", "'width' needs Field"),
         (Unbounded, "knobs out of range are refused", "'width' has no bounds"),
     ],

@@ -8,47 +8,20 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
-from torch import Tensor
+from stepping import BATCH, bare_parts, channels_last, ready_batch, trainer_of, void
 from torch.nn import functional as F
 
-from bench.contract import Batch, Dataset, Progress, Stream
-from bench.display import Display
-from bench.machine import Stop
+from bench.contract import Batch, Progress
 from bench.ops.mixing import mix
-from bench.plan import Plan
-from bench.records.folders import RunFolder
 from bench.settings.reading import read_protocol
-from bench.settings.registry import describe_method
-from bench.settings.resolve import resolve
-from bench.settings.schema import RunConfig
-from bench.training import session
 from bench.training.trainer import Trainer
-from datasets.splits import Split
 
 pytestmark = pytest.mark.perf
 
-CLASSES, BATCH, CROP = 11, 4, 96
 ROUNDS, WARMUP = 21, 3
-
-
-class Blank(Dataset):
-    """Looked at before the first step, and no more: the batches are made here."""
-
-    name = "blank"
-    classes = tuple(f"class {i}" for i in range(CLASSES))
-
-    def ids(self, listing: str) -> tuple[str, ...]:
-        raise NotImplementedError
-
-    def image(self, id: str) -> np.ndarray:
-        return np.zeros((CROP, CROP, 3), np.uint8)
-
-    def mask(self, id: str) -> np.ndarray:
-        return np.repeat(np.arange(CROP, dtype=np.uint8)[:, None] % CLASSES, CROP, axis=1)
 
 
 @pytest.fixture(autouse=True)
@@ -57,62 +30,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)  # several threads wait for each other, which is noise here
     yield
     torch.set_num_threads(threads)
-
-
-def trainer_of(
-    method: str,
-    out: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    crop: int = CROP,
-    protocol: str = "camvid",
-    batch_size: int = BATCH,
-) -> Trainer:
-    """Of a protocol; its clipping is left out, since the bare step has none."""
-    sets = [
-        "protocol.network.weights=none",
-        f"protocol.crop=[{crop}, {crop}]",
-        f"protocol.batch={{labeled: {batch_size}, unlabeled: {batch_size}}}",
-        "protocol.clip=null",
-        "machine.threads=1",
-        "machine.device=cpu",
-    ]
-    config: RunConfig = resolve({"dataset": protocol, "split": "1_8", "method": {"name": method}}, None, sets)
-    monkeypatch.setattr("bench.settings.registry.load_dataset", lambda name, root: Blank())
-    ids = tuple(f"{i}" for i in range(2 * batch_size))
-    split = Split("blank", "1_8", pixel=ids, tags=(), none=ids, eval=ids)
-    plan = Plan(config, describe_method(method), split, split.digests, "0" * 8, RunFolder(out))
-    return session.trainer_of(plan, Display(), Stop())
-
-
-def ready_batch(crop: int = CROP, size: int = BATCH) -> Batch:
-    generator = torch.Generator().manual_seed(0)
-
-    def stream(labeled: bool) -> Stream:
-        image, strong = torch.rand(2, size, 3, crop, crop, generator=generator)
-        label = torch.randint(CLASSES, (size, crop, crop), generator=generator)
-        valid = torch.ones(size, crop, crop, dtype=torch.bool)
-        box = torch.zeros_like(valid)
-        box[:, : crop // 2, : crop // 2] = True
-        ids = tuple(map(str, range(size)))
-        if labeled:
-            return Stream(ids, image, valid, label=label)
-        return Stream(ids, image, valid, strong=(strong,), boxes=(box,))
-
-    return Batch(labeled=stream(True), unlabeled=stream(False))
-
-
-def bare_parts(trainer: Trainer) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-    """A copy of the network and an optimizer of the same kind, as one would set them up by hand."""
-    net = copy.deepcopy(trainer.method.net)
-    group = trainer.optimizer.param_groups[0]
-    optimizer = torch.optim.AdamW(
-        net.parameters(), lr=group["lr"], weight_decay=group["weight_decay"], fused=True
-    )
-    return net, optimizer
-
-
-def channels_last(image: Tensor) -> Tensor:
-    return image.contiguous(memory_format=torch.channels_last)
 
 
 def ratio_of(ours: Callable[[], None], bare: Callable[[], None], benchmark: BenchmarkFixture) -> float:
@@ -230,7 +147,3 @@ def test_a_u2pl_step_is_little_more_than_a_fixmatch_step(
 
     # Measured: 1.19 to 1.28; the passes alone, counted, are 1.14.
     assert ratio_of(lambda: step(u2pl), lambda: step(fixmatch), benchmark) <= 1.4
-
-
-def void(value: object) -> None:
-    """Drop the answer, and the graph with it."""

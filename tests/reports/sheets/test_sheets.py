@@ -447,6 +447,28 @@ def test_costs(make: Any) -> None:
     assert [line[-1] for line in whole.lines[1:]] == ["1", "1"]
 
 
+def test_cost_of_a_step_against_that_of_supervised(make: Any) -> None:
+    """10 s and 25 s of 100 steps; a method whose runs do not agree on their passes has none."""
+    passes = {"trained": 8, "read": 4}
+    runs = [
+        make(0.4, train_seconds=10.0, passes={"trained": 4, "read": 0}),
+        make(0.4, method="fixmatch", train_seconds=25.0, passes=passes),
+        make(0.4, method="u2pl", train_seconds=5.0, passes=passes),
+        make(0.4, method="u2pl", seed=1, train_seconds=5.0),
+    ]
+    lines = costs(grouped(runs), {}, {}).lines
+    assert lines[0] == (
+        *("method", "split", "runs", "s per step", "x supervised", "trained/step", "read/step"),
+        "peak MiB",
+    )
+    assert {line[0]: line[4:7] for line in lines[1:]} == {
+        "supervised": ("", "4", "0"),
+        "fixmatch": ("2.50", "8", "4"),
+        "u2pl": ("0.50", "", ""),
+    }
+    assert "x supervised" not in costs(grouped(runs[1:]), {}, {}).lines[0]
+
+
 def test_the_classifier_and_its_maps_are_part_of_the_cost(make: Any) -> None:
     cost = SeedCost(
         classifier_seconds=200.0,
@@ -465,14 +487,14 @@ def test_the_classifier_and_its_maps_are_part_of_the_cost(make: Any) -> None:
     def cells(*runs: Result) -> list[tuple[str, ...]]:
         return [line[3:] for line in costs(grouped(list(runs)), {}, {}).lines]
 
-    heading = ("s per step", "training s", "classifier s", "maps s", "all three s", "peak MiB")
+    heading = ("s per step", "x supervised", "training s", "classifier s", "maps s", "all three s")
     assert cells(weak, pixel) == [
-        heading,
-        ("0.5", "50", "", "", "50", "512"),
-        ("0.5", "50", "200", "30", "280", "900"),
+        (*heading, "peak MiB"),
+        ("0.5", "", "50", "", "", "50", "512"),
+        ("0.5", "1.00", "50", "200", "30", "280", "900"),
     ]
     assert cells(weak, older)[1] == ("0.5", "50", "200 (1)", "30 (1)", "280 (1)", "900")
-    assert cells(pixel, older)[0] == ("s per step", "peak MiB"), "nothing is recorded of it"
+    assert cells(pixel, older)[0] == ("s per step", "x supervised", "peak MiB"), "nothing is recorded of it"
 
 
 def test_the_methods_own_predictor_stands_beside_the_protocols_teacher(make: Any) -> None:
