@@ -1,7 +1,7 @@
 """What a method and a data set see of the harness, and all they need to see.
 
 Shapes: B images of a batch, C classes, H W crop size, D representation channels, h w decoder resolution.
-Images are float in 0..1, RGB, not normalised: normalisation belongs to the network's weights (see
+Images are float in 0..1, not normalised, RGB where the protocol's network has three channels, as here: normalisation belongs to the network's weights (see
 bench.networks.weights). Labels are int64 class ids, 255 where there is none.
 """
 
@@ -314,6 +314,7 @@ class Dataset(ABC):
     mask_colours: np.ndarray | None = None  # C 3 uint8: the class of each colour in the palettes of its masks
     by_colour: bool = False  # its masks mean what the eye sees, whatever the order of their palettes
     mask_rule: str = ""  # what decides a mask beside its file, such as a table of numbers; part of its digest
+    channels: int | None = None  # that its images must have; None: as their files have them
     # Seconds it takes to label one image by a mask ("pixel") and by its classes ("tags"); for reports alone.
     label_seconds: Mapping[str, float] = LABEL_SECONDS
 
@@ -323,7 +324,10 @@ class Dataset(ABC):
 
     @abstractmethod
     def image(self, id: str) -> np.ndarray:
-        """H W 3 uint8, RGB."""
+        """H W C uint8, RGB where C is 3. What a network is to learn from, or predict, has `channels`.
+
+        Raises DataError for a file that has others.
+        """
 
     @abstractmethod
     def mask(self, id: str) -> np.ndarray:

@@ -6,9 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.errors import DataError
-from bench.plan import Plan, SeedPlan, data_root
+from bench.plan import Plan, SeedPlan, data_root, dataset_of
 from bench.records.schema import Result, read_result
-from bench.settings import registry
 from datasets.splits import HELDOUT, held_out_said
 
 MOST_SAID = 6  # sentences on the data
@@ -36,7 +35,7 @@ def before(plan: Plan) -> list[str]:
 
     Raises DataError as `data_outlook` does.
     """
-    dataset = registry.load_dataset(plan.config.dataset, data_root(plan.config))
+    dataset = dataset_of(plan.config)
     held_out = [] if plan.config.scored == HELDOUT else held_out_said(dataset, data_root(plan.config))
     return [
         *data_outlook(plan),
@@ -53,7 +52,7 @@ def data_outlook(plan: Plan) -> list[str]:
     """
     from datasets.look import before_a_run
 
-    found = before_a_run(registry.load_dataset(plan.config.dataset, data_root(plan.config)), plan.split)
+    found = before_a_run(dataset_of(plan.config), plan.split)
     said = [f"worth a look: {sentence}" for sentence in found[:MOST_SAID]]
     more = len(found) - MOST_SAID
     return [*said, f"... and {more} more: `data verify` says all"] if more > 0 else said

@@ -19,7 +19,7 @@ from bench.errors import DataError
 from bench.machine import choose_device, memory_errors, stoppable
 from bench.networks import exported
 from bench.outlook import outlook
-from bench.plan import Plan, SeedPlan, data_root
+from bench.plan import Plan, SeedPlan, dataset_of
 from bench.records.atomic import WriteError, write_atomic
 from bench.records.logs import read_metrics
 from bench.records.samples import write_samples
@@ -27,7 +27,6 @@ from bench.records.schema import Contents, Point, Result, SeedCost, SeedReport
 from bench.scoring.alone import network_is_all
 from bench.scoring.inference import score
 from bench.scoring.samples import Kept, pictures
-from bench.settings import registry
 from bench.training import checkpoint, session
 from bench.training.metrics_log import mean_shares
 from bench.training.shared import shared_warm_up
@@ -199,7 +198,7 @@ def make_seeds(
         return marked
 
     config = plan.classifier.config
-    dataset = registry.load_dataset(config.dataset, data_root(config))
+    dataset = dataset_of(config)
     try:
         with memory_errors(lambda: "for the CAM seeds", "lower cam_seeds.scales, or give fewer --jobs."):
             report = make(plan, dataset, display, classifier, jobs, overwrite, anyway)

@@ -14,7 +14,7 @@ from bench.errors import ConfigError, DataError
 from bench.randomness import numpy_for
 from bench.records.folders import RunFolder
 from bench.records.shared_folders import SeedFolder
-from bench.settings import registry
+from bench.settings import normalisation, registry
 from bench.settings.base import Knobs, expanded
 from bench.settings.reading import merge, validate
 from bench.settings.registry import MethodInfo
@@ -72,6 +72,13 @@ def data_root(config: RunConfig) -> Path | None:
     return expanded(place) if place else None
 
 
+def dataset_of(config: RunConfig) -> Dataset:
+    """Load the data set of a configuration, whose images are to have the channels of its network."""
+    dataset = registry.load_dataset(config.dataset, data_root(config))
+    dataset.channels = config.protocol.network.channels
+    return dataset
+
+
 def plan(config: RunConfig, split: Split | None = None) -> Plan:
     """Settle all of a run that can be known before any data is read, and refuse what cannot run.
 
@@ -105,7 +112,7 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
         protocol.batch.unlabeled,
         least=protocol.network.least_batch(protocol.crop),
     )
-    inputs = {**split.digests, **_weights_digest(config)}
+    inputs = {**split.digests, **_weights_digest(config), **_measured_digest(config)}
     seeds = seed_plan(config, split) if split.tags and "pixel" in method.needs else None
     if seeds is None:
         config = config.model_copy(update={"cam_seeds": None})
@@ -197,9 +204,15 @@ def _weights_digest(config: RunConfig) -> dict[str, str]:
     with open(path, "rb") as file:
         digests = {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
     beside = config.protocol.network.normalisation_file
-    if beside is not None and beside.is_file():  # it decides the result as the weights do
-        digests["normalisation"] = hashlib.sha256(beside.read_bytes()).hexdigest()
+    if beside is not None and beside.is_file():
+        digests["normalisation"] = normalisation.digest(beside)
     return digests
+
+
+def _measured_digest(config: RunConfig) -> dict[str, str]:
+    """Digest what was measured on the images of a data set, where a run takes its mean and std from there."""
+    path = normalisation.measured(config.protocol.network, data_root(config), config.dataset)
+    return {} if path is None else {"measured": normalisation.digest(path)}
 
 
 def granted_tags(plan: Plan, dataset: Dataset) -> TagTable:

@@ -16,7 +16,9 @@ from datasets.encodings import ids_of_palette
 from datasets.image_forms import FORMATS, eight_bits, is_deep, raw_mode, stores_white_as_zero
 from datasets.meaning import ABOUT_FILE, Meaning, Unread, codes_of, counted
 from datasets.pictures import opened
+from datasets.rasters import COLOUR, Raster, WrongChannels, header_of, is_raster, read_raster
 
+OWN = {"1": 1, "L": 1, "I": 1, "I;16": 1, "I;16B": 1, "LA": 2, "RGB": 3, "RGBA": 4}  # channels, by mode
 MASK_FORMATS = ("PNG", "BMP", "TIFF")  # without loss
 LARGEST = 1_000_000_000  # pixels of an image that is predicted in parts
 TURNS = {  # by the EXIF orientation
@@ -31,18 +33,56 @@ TURNS = {  # by the EXIF orientation
 ACROSS = tuple(TURNS[orientation] for orientation in (5, 6, 7, 8))  # height and width change places
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image of one of `FORMATS` as RGB, H W 3 uint8.
+def read_image(path: Path, channels: int | None = None) -> np.ndarray:
+    """Read an image of one of `FORMATS` or a raster, H W C uint8; a picture as RGB, H W 3.
 
     Grey, palette and CMYK are converted, alpha is dropped, and of 16 bits a channel the upper 8 are read. The
-    image is turned as its EXIF tag says, for people draw masks on what they see.
+    image is turned as its EXIF tag says, for people draw masks on what they see. What `datasets.rasters`
+    reads has channels of its own.
+
+    Args:
+        channels: That it must have; None: as the file has them. Grey, grey with alpha and RGB with alpha are
+            read as 1, 2 and 4 channels where these are asked for.
 
     Raises DataError for a file that is missing, cannot be decoded, fails its check sums, is too large, holds
-    several pictures, channels that are no colours, or numbers of 32 bits.
+    several pictures, other numbers of channels than asked for, or numbers of 32 bits.
     """
+    if is_raster(path, channels):
+        image = read_raster(path)
+        if channels not in (None, image.shape[2]):
+            raise WrongChannels(path, image.shape[2], channels)
+        return image
     with opened(path, FORMATS) as picture:
         turn = _turn(picture)
-        return np.array(_turned(eight_bits(path, picture), turn).convert("RGB"))
+        return bands(path, _turned(eight_bits(path, picture), turn), channels)
+
+
+def refuse_channels(path: Path, channels: int) -> None:
+    """Raise WrongChannels for an image of another number of channels than asked for, by its header alone;
+    nothing for what cannot be read, which reading says."""
+    if is_raster(path, channels):
+        if (found := header_of(path).channels) != channels:
+            raise WrongChannels(path, found, channels)
+    elif channels != COLOUR:
+        with opened(path, FORMATS) as picture:
+            _refuse_bands(path, picture, channels)
+
+
+def _refuse_bands(what: Path | str, picture: Image.Image, channels: int | None) -> None:
+    if channels not in (None, COLOUR) and OWN.get(picture.mode) != channels:
+        raise WrongChannels(what, OWN.get(picture.mode, COLOUR), channels or COLOUR)
+
+
+def bands(what: Path | str, picture: Image.Image, channels: int | None) -> np.ndarray:
+    """The channels of a picture of 8 bits, H W C uint8; RGB where three are asked for, or none.
+
+    Raises WrongChannels, which begins with `what`.
+    """
+    _refuse_bands(what, picture, channels)
+    if channels in (None, COLOUR):
+        return np.array(picture.convert("RGB"))
+    found = np.array(picture.convert("L") if picture.mode == "1" else picture)
+    return found.reshape(*found.shape[:2], -1)
 
 
 class Picture:
@@ -52,18 +92,20 @@ class Picture:
     Raises DataError as `read_image` does, but for images of up to `LARGEST` pixels.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, channels: int | None = None) -> None:
         with opened(path, FORMATS, LARGEST) as picture:
             self.size = _size(picture)
+            self.channels = channels or COLOUR
             self._turn = _turn(picture)
-            self._stored = eight_bits(path, picture)
+            self._stored, self._path = eight_bits(path, picture), path
             self._stored.load()
+        _refuse_bands(path, self._stored, channels)
 
     def part(self, rows: slice, columns: slice) -> np.ndarray:
-        """Some rows and columns of the image as it is shown, h w 3 uint8."""
+        """Some rows and columns of the image as it is shown, h w C uint8."""
         box = columns.start, rows.start, columns.stop, rows.stop
-        part = self._stored.crop(_stored_box(box, self.size, self._turn)).convert("RGB")
-        return np.array(part if self._turn is None else part.transpose(self._turn))
+        part = self._stored.crop(_stored_box(box, self.size, self._turn))
+        return bands(self._path, part if self._turn is None else part.transpose(self._turn), self.channels)
 
     def reduced(self, side: int) -> Image.Image:
         """The image made smaller by the whole number that leaves at most `side` pixels for its longer side.
@@ -77,17 +119,32 @@ class Picture:
         return small if self._turn is None else small.transpose(self._turn)
 
 
+def open_image(path: Path, channels: int) -> Picture | Raster:
+    """Decode an image of up to `LARGEST` pixels, to be handed out in parts. Raises as `read_image` does."""
+    if not is_raster(path, channels):
+        return Picture(path, channels)
+    raster = Raster(path, LARGEST)
+    if raster.channels != channels:
+        raise WrongChannels(path, raster.channels, channels)
+    return raster
+
+
 def image_size(path: Path, most: int | None = None) -> tuple[int, int]:
     """Read height and width of an image as `read_image` gives it, e.g. (375, 500), without decoding it.
 
     Raises DataError as `read_image` does.
     """
+    if is_raster(path):
+        header = header_of(path, most)
+        return header.height, header.width
     with opened(path, FORMATS, most) as picture:
         return _size(picture)
 
 
 def is_turned(path: Path) -> bool:
     """Whether an EXIF tag says that a picture is to be shown turned or mirrored."""
+    if is_raster(path):
+        return header_of(path).orientation > 1
     with opened(path, FORMATS) as picture:
         return _orientation(picture) > 1
 

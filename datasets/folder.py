@@ -20,7 +20,7 @@ from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
 LAYOUT = (
-    "a data set is a folder with images/<id>.jpg (or .png, .tif ...), labels/<id>.png, classes.txt (one "
+    "a data set is a folder with images/<id>.jpg (or .png, .tif, .npy ...), labels/<id>.png, classes.txt (one "
     "class a "
     "line) and lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with "
     "--data-root or $BENCH_DATA"
@@ -92,7 +92,7 @@ class Folder(Dataset):
         return read_list(path)
 
     def image(self, id: str) -> np.ndarray:
-        return read_image(self._images.path(id))
+        return read_image(self._images.path(id), self.channels)
 
     def mask(self, id: str) -> np.ndarray:
         size = image_size(self._images.path(id))

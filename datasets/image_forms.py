@@ -10,9 +10,10 @@ from PIL import Image, ImageFile, TiffImagePlugin
 
 from bench.errors import DataError
 from datasets.pictures import of_channels, opened
+from datasets.rasters import header_of, is_raster, read_raster
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".npy")
 # Of 8 bits, in Pillow's words.
 MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr"}
 WHITE_IS_ZERO = 0  # TIFF's PhotometricInterpretation
@@ -27,10 +28,14 @@ class Form:
     deep: bool  # 16 bits a channel
     cmyk: bool
     alpha: bool  # it has a channel or an entry of transparency
+    floats: bool = False
 
 
 def form_of(path: Path) -> Form:
     """Read the form of an image from its header. Raises DataError as `datasets.decode.read_image` does."""
+    if is_raster(path):
+        numbers = header_of(path).numbers
+        return Form(numbers.kind == "u" and numbers.itemsize == 2, False, False, numbers.kind == "f")
     with opened(path, FORMATS) as picture:
         alpha = "a" in picture.mode.lower() or "transparency" in picture.info
         return Form(is_deep(picture), picture.mode == "CMYK", alpha)
@@ -46,6 +51,8 @@ def is_transparent(path: Path) -> bool:
 
 def is_dark(path: Path) -> bool:
     """Whether the brightest value of an image, as it is read, is below `DARK`. Decodes it."""
+    if is_raster(path):
+        return bool(read_raster(path).max() < DARK)
     with opened(path, FORMATS) as picture:
         return bool(np.asarray(eight_bits(path, picture).convert("RGB")).max() < DARK)
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from torch.utils import data
 
@@ -25,6 +24,7 @@ from bench.randomness import generator_for, numpy_for
 from datasets.splits import MASKS, SEEDS, TAGS, UNLABELED, Split, batch_sources
 from datasets.views import (
     Geometry,
+    View,
     draw_box,
     draw_geometry,
     strong_view,
@@ -127,7 +127,7 @@ class StepBatches(data.Dataset[Batch]):
         generator = numpy_for(self.seed, "weak", source, step, index)
         return draw_geometry(generator, (image.shape[0], image.shape[1]), self.crop, self.resize)
 
-    def _strong(self, view: Image, source: str, step: int, index: int, number: int = 0) -> Image:
+    def _strong(self, view: View, source: str, step: int, index: int, number: int = 0) -> View:
         return strong_view(view, numpy_for(self.seed, "strong", source, step, index, number))
 
     def _labeled(self, step: int) -> Stream:

@@ -117,7 +117,7 @@ def _forms(dataset: Dataset, ids: Sequence[str], most: int | None) -> Iterator[s
     for id, path in paths.items():
         with suppress(DataError):  # reading says so
             form = form_of(path)
-            for kind in ("deep", "cmyk", "alpha"):
+            for kind in ("deep", "floats", "cmyk", "alpha"):
                 if getattr(form, kind):
                     found[kind].append(id)
     few = None if most is None else MOST_DECODED
@@ -133,6 +133,7 @@ def _forms(dataset: Dataset, ids: Sequence[str], most: int | None) -> Iterator[s
 
 SAID = {
     "deep": "have 16 bits a channel ({ids}); " + RULE_16 + ".",
+    "floats": "are floats ({ids}); 0 to 1 become 0 to 255, in whole numbers.",
     "is_dark": "of 16 bits are nearly black as they are read ({ids}), as 12 bits stored in 16 are; scale "
     "them so "
     "that white is 65535.",

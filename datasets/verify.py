@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
-from datasets import advice, findings
+from datasets import advice, channels, findings
 from datasets.encodings import disagreement, refuse_disagreement
 from datasets.look import worth_a_look
 from datasets.lookup import Missing, summary
@@ -72,13 +72,14 @@ def verify(
         problems[disagree] = None
     missing: dict[str, Missing] = {}
     unread: dict[str, Unread] = {}
+    of_channels: dict[int, list[str]] = defaultdict(list)
     for done, id in enumerate(ids, 1):
         for what in ("image", "mask") if id in masked else ("image",):
             try:
                 if what == "mask":
                     facts[id] = findings.facts_of(dataset.mask(id))
                 else:
-                    dataset.image(id)
+                    of_channels[dataset.image(id).shape[2]].append(id)
             except Missing as error:
                 missing.setdefault(id, error)
             except Unread as error:
@@ -90,10 +91,12 @@ def verify(
     if missing:  # by their reason: a folder that is not there is one problem, not one for each image
         problems[summary(list(missing.values()), len(ids), "images of the splits")] = None
     problems |= dict.fromkeys(_some_unread(list(unread.values())))
+    if several := channels.disagreement(dataset, of_channels):
+        problems[several] = None
     learned = _looked(findings.learned_name(dataset), {id for split in splits for id in split.pixel}, facts)
     scored = _looked(findings.scored_name(dataset), {id for split in splits for id in split.eval}, facts)
     problems |= dict.fromkeys(_meaningless(dataset, splits, learned, scored))
-    look = worth_a_look(dataset, learned, scored, splits)
+    look = [*channels.said(dataset, of_channels), *worth_a_look(dataset, learned, scored, splits)]
     look = [sentence for sentence in look if sentence not in problems]
     read = (one.ids for one in facts.values())
     lines = advice.lines(dataset, unread, read, sorted(masked) if disagree else ())

@@ -3,11 +3,14 @@
 Everything random is drawn from the NumPy generator that is passed in, so a view depends on nothing else.
 The weak view is drawn first as a `Geometry` and then applied to the image, its label and its `valid` map
 separately: the three cannot disagree, and a stream without labels has no reason to open a mask.
+
+Three channels are a picture of colours to Pillow; of any other number, each is one of grey.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +39,9 @@ HUE = 0.25  # shift uniform in [-x, x] turns of the colour circle
 GRAYSCALE_PROBABILITY = 0.2
 BLUR_PROBABILITY = 0.5
 BLUR_SIGMA = (0.1, 2.0)
+
+COLOUR = 3  # channels of an image that has colours
+View = Image.Image | tuple[Image.Image, ...]  # RGB, or a picture of grey for each channel
 
 BOX_TRIES = 10_000  # the published rules need fewer than a hundred; more means that no box can fit
 
@@ -77,8 +83,8 @@ def draw_geometry(
     return Geometry(size, resized, (top, left), crop, flip=bool(generator.random() < 0.5))
 
 
-def weak_image(image: np.ndarray, geometry: Geometry) -> Image.Image:
-    """The weak view of `image` (H W 3 uint8): bilinear, padded with the mean colour of the whole image.
+def weak_image(image: np.ndarray, geometry: Geometry) -> View:
+    """The weak view of `image` (H W C uint8): bilinear, padded with the mean colour of the whole image.
 
     Only the source pixels under the crop are resampled. PIL's filters read beyond `box` as far as there are
     pixels, so the result is that of resizing the whole image and cropping it, up to two levels of 255: PIL
@@ -87,13 +93,22 @@ def weak_image(image: np.ndarray, geometry: Geometry) -> Image.Image:
     inside = geometry.inside
     spans = [_span(geometry, axis) for axis in (0, 1)]
     (top, bottom, first_row, last_row), (left, right, first_column, last_column) = spans
-    source = Image.fromarray(image[first_row:last_row, first_column:last_column])
-    view = source.resize(inside[::-1], Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-    if inside != geometry.crop:
-        canvas = Image.new("RGB", geometry.crop[::-1], _mean_colour(image))
-        canvas.paste(view, (0, 0))
-        view = canvas
-    return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.flip else view
+    part = image[first_row:last_row, first_column:last_column]
+    fill = _mean_colour(image) if inside != geometry.crop else None
+
+    def weak(source: Image.Image, fill: tuple[int, ...] | int | None) -> Image.Image:
+        view = source.resize(inside[::-1], Image.Resampling.BILINEAR, box=(left, top, right, bottom))
+        if fill is not None:
+            canvas = Image.new(source.mode, geometry.crop[::-1], fill)
+            canvas.paste(view, (0, 0))
+            view = canvas
+        return view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if geometry.flip else view
+
+    channels = image.shape[2]
+    if channels == COLOUR:
+        return weak(Image.fromarray(part), fill)
+    greys = (Image.fromarray(np.ascontiguousarray(part[..., channel])) for channel in range(channels))
+    return tuple(weak(grey, fill[k] if fill else None) for k, grey in enumerate(greys))
 
 
 def _span(geometry: Geometry, axis: int) -> tuple[float, float, int, int]:
@@ -135,10 +150,11 @@ def weak_valid(geometry: Geometry) -> np.ndarray:
     return np.ascontiguousarray(view[:, ::-1]) if geometry.flip else view
 
 
-def strong_view(view: Image.Image, generator: np.random.Generator) -> Image.Image:
-    """Colour jitter, grayscale and blur of an RGB weak view, with the constants above; the geometry stays.
+def strong_view(view: View, generator: np.random.Generator) -> View:
+    """Colour jitter, grayscale and blur of a weak view, with the constants above; the geometry stays.
 
-    The operations are torchvision's on PIL images, bit for bit; the blur is PIL's, as in UniMatch.
+    The operations are torchvision's on PIL images, bit for bit; the blur is PIL's, as in UniMatch. Where an
+    image is no RGB, its channels get brightness, contrast (each about its own mean) and blur, all alike.
     """
     # All numbers are drawn whether they are used or not, so that one decision does not shift the next.
     jitter, gray, blur = generator.random(3) < (JITTER_PROBABILITY, GRAYSCALE_PROBABILITY, BLUR_PROBABILITY)
@@ -152,16 +168,22 @@ def strong_view(view: Image.Image, generator: np.random.Generator) -> Image.Imag
     if jitter:
         for operation in order:
             if operation == 0:
-                view = ImageEnhance.Brightness(view).enhance(brightness)
+                view = _each(view, lambda one: ImageEnhance.Brightness(one).enhance(brightness))
             elif operation == 1:
-                view = ImageEnhance.Contrast(view).enhance(contrast)
+                view = _each(view, lambda one: ImageEnhance.Contrast(one).enhance(contrast))
+            elif isinstance(view, tuple):
+                continue
             elif operation == 2:
                 view = ImageEnhance.Color(view).enhance(saturation)
             else:
                 view = _shift_hue(view, hue)
-    if gray:
+    if gray and not isinstance(view, tuple):
         view = view.convert("L").convert("RGB")
-    return view.filter(ImageFilter.GaussianBlur(sigma)) if blur else view
+    return _each(view, lambda one: one.filter(ImageFilter.GaussianBlur(sigma))) if blur else view
+
+
+def _each(view: View, change: Callable[[Image.Image], Image.Image]) -> View:
+    return tuple(map(change, view)) if isinstance(view, tuple) else change(view)
 
 
 def _shift_hue(view: Image.Image, turns: float) -> Image.Image:
@@ -202,7 +224,9 @@ def draw_box(generator: np.random.Generator, crop: tuple[int, int], rule: BoxRul
     )
 
 
-def to_tensor(view: Image.Image) -> Tensor:
-    """3 H W float32 in 0..1, contiguous."""
+def to_tensor(view: View) -> Tensor:
+    """C H W float32 in 0..1, contiguous."""
+    if isinstance(view, tuple):
+        return torch.from_numpy(np.stack([np.asarray(one) for one in view])).float().div_(255)
     pixels = torch.from_numpy(np.array(view))
     return pixels.permute(2, 0, 1).contiguous().float().div_(255)

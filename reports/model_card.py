@@ -14,6 +14,7 @@ from reports.sheets.text import markdown_text
 from reports.statistics import Summary, summarise
 
 CODE_LICENCE = "Apache-2.0"
+COLOUR = 3  # channels of RGB
 UNKNOWN = "not recorded: the file was exported without the folder of its run."
 
 
@@ -29,6 +30,7 @@ class Exported:
     logits: str  # name of the output
     classes: tuple[str, ...]
     encoder_licence: str  # a sentence
+    channels: int = COLOUR  # of the images
 
 
 def model_card(exported: Exported, folder: RunFolder | None, result: Result | None) -> str:
@@ -56,18 +58,25 @@ def _what(exported: Exported, result: Result | None) -> str:
     names = ", ".join(f"{id} {markdown_text(name)}" for id, name in enumerate(exported.classes))
     return (
         f"Semantic segmentation into {len(exported.classes)} classes{of}. ONNX, opset {exported.opset}. "
-        f"Input `{exported.image}`: 1 3 H W float, RGB in 0..1, any height and width; normalising is inside. "
+        f"Input `{exported.image}`: 1 {exported.channels} H W float, {_kind(exported)} in 0..1, any height "
+        "and width; normalising is inside. "
         f"Output `{exported.logits}`: 1 C H W.\n\nClasses by id: {names}."
     )
 
 
+def _kind(exported: Exported) -> str:
+    return "RGB" if exported.channels == COLOUR else "the channels of the training images"
+
+
 def _load(exported: Exported) -> str:
+    library, pixels = "\nfrom PIL import Image", 'Image.open("photo.jpg").convert("RGB")'
+    if exported.channels != COLOUR:
+        library, pixels = f"  # image.npy: H W {exported.channels} uint8", 'np.load("image.npy")'
     return f"""```python
-import numpy as np, onnxruntime
-from PIL import Image
+import numpy as np, onnxruntime{library}
 
 session = onnxruntime.InferenceSession("{exported.name}")
-image = np.asarray(Image.open("photo.jpg").convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+image = np.asarray({pixels}, np.float32).transpose(2, 0, 1)[None] / 255
 ids = session.run(None, {{"{exported.image}": image}})[0][0].argmax(0)  # H W, the class of each pixel
 ```"""
 

@@ -19,11 +19,10 @@ from bench.contract import IGNORE, Dataset
 from bench.display import Display
 from bench.errors import DataError
 from bench.ops import cam
-from bench.plan import SeedPlan, data_root, granted_tags
+from bench.plan import SeedPlan, data_root, dataset_of, granted_tags
 from bench.records.atomic import write_atomic
 from bench.records.ledger import Ledger
 from bench.records.schema import CurvePoint, SeedQuality, SeedReport
-from bench.settings.registry import load_dataset
 from datasets.decode import read_mask
 
 
@@ -37,7 +36,7 @@ def kept_quality(plan: SeedPlan, display: Display) -> SeedQuality:
     if report is None or before is None:
         return measure(plan, display)
     config = plan.classifier.config
-    dataset = load_dataset(config.dataset, data_root(config))
+    dataset = dataset_of(config)
     if before.of is None:
         display.say(
             f"{plan.folder.quality} is from before digests, so nobody can tell whether it is of these masks; "
@@ -61,7 +60,7 @@ def measure(plan: SeedPlan, display: Display) -> SeedQuality:
         raise DataError(f"{folder.path} holds no finished CAM seeds; make them with `cam-seeds`.")
     _refuse_lost_maps(plan, report)
     config = plan.classifier.config
-    dataset = load_dataset(config.dataset, data_root(config))
+    dataset = dataset_of(config)
     tags = granted_tags(plan.classifier, dataset)
     count = len(dataset.classes)
     seeds = torch.zeros(count, count + 1, dtype=torch.int64)

@@ -31,6 +31,7 @@ from bench.records.logs import read_maps
 from bench.records.shared_folders import SeedFolder
 from bench.scoring.inference import to_tensor
 from bench.settings.schema import CamSeeds
+from datasets import rasters
 from datasets.decode import read_mask
 
 
@@ -69,7 +70,7 @@ def seed_of(
     image without tags is background, or undecided where there is none.
 
     Args:
-        image: H W 3 uint8.
+        image: H W C uint8, of which refinement sees what is shown of it, three channels.
         maps: K h w, 0 or more.
         classes: The K tags.
     """
@@ -78,6 +79,7 @@ def seed_of(
         return np.full(size, IGNORE if background is None else background, np.uint8)
     cams = cam.at_image_size(maps, size, settings.normalise)  # 1 K H W
     tags = torch.ones(1, len(classes), dtype=torch.bool)
+    image = rasters.shown(image)
     if background is None:
         seed = _without_background(image, cams, tags, classes, settings)
     else:

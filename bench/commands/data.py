@@ -70,13 +70,23 @@ def stats(
     listing: Annotated[
         str | None, typer.Option("--list", help="train, val, test; default: the scored list.")
     ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(min=1, max=16, help="That images have.", show_default="as their files have them"),
+    ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Pixel share and number of images of each class."""
+    """Pixel share and number of images of each class.
+
+    Of images with another number of channels than three: mean and standard deviation of each channel, over
+    the images of the train list. A run of such a network reads them from DIR/DATASET/normalisation.json,
+    which is written.
+    """
     from bench.settings import registry
     from datasets.verify import stats as count
 
     data = registry.load_dataset(dataset, data_root)
+    data.channels = channels
     found = count(data, listing or data.scored)
     _say_notes(data)
     table = Table("id", "class", "pixels %", "images", title=escape(f"{dataset} {found.listing}"))
@@ -87,6 +97,35 @@ def stats(
         f"{count} of {width}x{height}" for (height, width), count in sorted(found.sizes.items())
     )
     out.print(f"{found.images} images: {sizes}", highlight=False)
+    _measure(data, data_root)
+
+
+def _measure(data: "Dataset", data_root: Path | None) -> None:
+    """Measure the channels of images that are no RGB, and write what a run reads of them."""
+    from bench.display import Display
+    from bench.records.atomic import write_atomic
+    from bench.settings.normalisation import COLOUR, Normalisation, file_of
+    from datasets.channels import measure
+
+    train = data.ids("train")
+    if data_root is None or not train or data.image(train[0]).shape[2] == COLOUR:
+        return
+    display = Display()
+    display.start(f"channels of {data.name}", len(train))
+    try:
+        found = measure(data, train, lambda done, total: display.update(done))
+    finally:
+        display.stop()
+    table = Table("channel", "mean", "std", title="channels of train.txt")
+    for number, (mean, std) in enumerate(zip(found.mean, found.std, strict=True), 1):
+        table.add_row(str(number), f"{mean:.4f}", f"{std:.4f}")
+    out.print(table)
+    for number in found.constant:
+        say(f"channel {number} has one value in all images, so nothing can be learned from it")
+    path = file_of(data_root, data.name)
+    content = Normalisation(mean=found.mean, std=found.std).model_dump_json(indent=1)
+    write_atomic(path, f"{content}\n".encode())
+    say(f"wrote {path}, for runs with --set protocol.network.channels={len(found.mean)}")
 
 
 @app.command(epilog="Example: python -m bench data voc --data-root DIR --sbd SBD/dataset")

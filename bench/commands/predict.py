@@ -34,7 +34,7 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of all runs, for --be
     epilog="Example: python -m bench predict runs/camvid/1_8/fixmatch/0-1234abcd --images photos --to out"
 )
 def predict(
-    images: Annotated[Path, typer.Option(help="Folder of JPEG and PNG images, at any depth.")],
+    images: Annotated[Path, typer.Option(help="Folder of images as they are trained on, at any depth.")],
     to: Annotated[Path, typer.Option(help="Folder to write to, outside the images.")],
     run: Run = None,
     best: Best = None,
@@ -179,8 +179,8 @@ def export(
 ) -> None:
     """Write a trained network as ONNX, and a card of what it is.
 
-    Opset 18. The input `image` is 1 3 H W, RGB in 0..1, of any height and width; normalising is inside. The
-    output `logits` is 1 C H W. The file is written once onnxruntime gives torch's logits to 1e-4 on images of
+    Opset 18. The input `image` is 1 3 H W, RGB in 0..1, of any height and width; normalising is inside. A
+    network of other channels takes as many in place of 3. The output `logits` is 1 C H W. The file is written once onnxruntime gives torch's logits to 1e-4 on images of
     three sizes. MODEL.md says from the records what the network was trained on and how good it is. It needs
     the extra `onnx`: uv sync --extra onnx.
     """
@@ -212,6 +212,7 @@ def export(
         logits=LOGITS,
         classes=model.classes,
         encoder_licence=licence(network.weights, network.encoder),
+        channels=network.channels,
     )
     card = model_card(facts, folder, result)
     write_atomic(to, data)

@@ -15,9 +15,8 @@ from bench.contents.code import by_room, code_files
 from bench.contents.files import FileDigests, combined
 from bench.contract import Dataset
 from bench.networks.weights import weights_file
-from bench.plan import Plan, SeedPlan, data_root, granted_tags
+from bench.plan import Plan, SeedPlan, data_root, dataset_of, granted_tags
 from bench.records.schema import Contents, Listing
-from bench.settings import registry
 from datasets.splits import MASKS, TAGS, batch_sources
 
 SHORT = 16  # hex digits that are kept of a file's digest: enough to tell which one changed
@@ -78,7 +77,7 @@ def _scored(ids: Iterable[str]) -> set[str]:
 
 def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
     config = plan.config
-    dataset = registry.load_dataset(config.dataset, data_root(config))
+    dataset = dataset_of(config)
     reader = _Reader(dataset, data_root(config))
     images, masks = _learned(plan)
     methods = [plan.method.cls]

@@ -1,7 +1,7 @@
 """A network as an ONNX file, for programs that have no torch.
 
-Its input `image` is 1 3 H W, RGB in 0..1, of any height and width: normalising and padding are inside. Its
-output `logits` is 1 C H W.
+Its input `image` is 1 3 H W, RGB in 0..1, of any height and width: normalising and padding are inside. A
+network of other channels takes as many. Its output `logits` is 1 C H W.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import nn
 from bench.errors import BenchError, ConfigError
 from bench.networks.segmenter import Segmenter
 from bench.randomness import torch_seeded
+from bench.settings.schema import COLOUR
 
 OPSET = 18
 IMAGE, LOGITS = "image", "logits"
@@ -47,8 +48,8 @@ def to_onnx(network: Segmenter, classes: Sequence[str]) -> bytes:
     require_packages()
     traced = copy.deepcopy(network).eval()
     _with_fixed_padding(traced)
-    data = _exported(traced, classes)
-    _check(copy.deepcopy(network).eval(), data)
+    data = _exported(traced, classes, network.channels)
+    _check(copy.deepcopy(network).eval(), data, network.channels)
     return data
 
 
@@ -62,10 +63,10 @@ def require_packages() -> None:
         )
 
 
-def _exported(network: nn.Module, classes: Sequence[str]) -> bytes:
+def _exported(network: nn.Module, classes: Sequence[str], channels: int = COLOUR) -> bytes:
     dynamic = torch.export.Dim.DYNAMIC
     with torch_seeded(0, "onnx"):
-        image = torch.rand(1, 3, *TRACED)
+        image = torch.rand(1, channels, *TRACED)
     try:
         with _silent():
             program: Any = torch.onnx.export(
@@ -138,13 +139,13 @@ def _with_fixed_padding(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def _check(network: nn.Module, data: bytes) -> None:
+def _check(network: nn.Module, data: bytes, channels: int) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     for size in CHECKED:
         with torch_seeded(0, "onnx", *size):
-            image = torch.rand(1, 3, *size)
+            image = torch.rand(1, channels, *size)
         ours = network(image).numpy()
         (theirs,) = session.run([LOGITS], {IMAGE: image.numpy()})
         bound = TOLERANCE * max(np.abs(ours).max(), 1)

@@ -6,6 +6,7 @@ B images, C classes, H W input size, h w decoder resolution, D representation ch
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.timm_universal import TimmUniversalEncoder
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from bench.contract import Features, Net
@@ -24,7 +26,8 @@ from bench.errors import ConfigError, DataError
 from bench.networks.plain_deeplab import PlainDeepLab
 from bench.networks.tiny_encoder import TinyEncoder
 from bench.networks.weights import Weights, normalisation
-from bench.settings.schema import Network
+from bench.settings.normalisation import Normalisation
+from bench.settings.schema import COLOUR, MOST_CHANNELS, Network
 
 
 class Segmenter(Net):
@@ -37,8 +40,19 @@ class Segmenter(Net):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: Network, classes: int, weights: Weights | None = None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        classes: int,
+        weights: Weights | None = None,
+        images: Normalisation | None = None,
+    ) -> None:
+        """Args:
+        weights: Of the encoder; None: from scratch, or those of a file that is read into it.
+        images: Mean and std of the data set's images, for other channels than three.
+        """
         super().__init__()
+        self.channels = network.channels
         self.encoder = build_encoder(network)
         self.decoder, channels = build_decoder(network, self.encoder)
         self.stride = _input_multiple(network, self.encoder)
@@ -52,14 +66,14 @@ class Segmenter(Net):
         )
         self.projection = nn.Linear(network.representation_channels, network.representation_channels)
         self.classification_head = nn.Conv2d(encoder_channels(self.encoder), classes, 1, bias=False)
-        mean, std = normalisation(network.encoder, weights)
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+        mean, std = normalisation(network.encoder, weights, network.channels, images)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         if weights is not None:
             load_encoder(self.encoder, weights)
 
     def forward(self, image: Tensor) -> Tensor:
-        """image B 3 H W in 0..1 -> logits B C H W."""
+        """image B channels H W in 0..1 -> logits B C H W."""
         return self.upsample(self.segmentation_head(self.features(image)), image)
 
     def compile(self, *args: Any, **options: Any) -> None:
@@ -91,14 +105,14 @@ class Segmenter(Net):
         return self.classification_head(deepest)
 
     def features(self, image: Tensor) -> Tensor:
-        """image B 3 H W -> decoder features B . h w, of the image padded right and bottom to the stride."""
+        """image B channels H W -> decoder features B . h w, of the image padded right and bottom to the stride."""
         return self._decoded(self.encode(image), image)
 
     def _decoded(self, features: Features, image: Tensor) -> Tensor:
         if isinstance(self.encoder, TimmViTEncoder):
             return self.decoder(list(features.maps), list(features.tokens) or [None] * len(features.maps))
         # Decoders skip the first map, or ask it for its size alone.
-        return self.decoder([image.new_empty(0, 3, *self._padded(image)), *features.maps])
+        return self.decoder([image.new_empty(0, self.channels, *self._padded(image)), *features.maps])
 
     def _padded(self, image: Tensor) -> tuple[int, int]:
         """Height and width with the padding to the stride."""
@@ -146,14 +160,15 @@ def build_encoder(network: Network) -> nn.Module:
 
 def _build_encoder(network: Network) -> nn.Module:
     if network.encoder == "tiny":
-        return TinyEncoder()
+        return TinyEncoder(in_channels=network.channels)
+    channels: Any = {"in_channels": network.channels}
     if network.encoder.startswith("mit_"):  # smp's own; timm has none
-        return get_encoder(network.encoder, weights=None)
+        return get_encoder(network.encoder, weights=None, **channels)
     if network.decoder == "dpt":
-        return TimmViTEncoder(network.encoder, pretrained=False, dynamic_img_size=True)
+        return TimmViTEncoder(network.encoder, pretrained=False, dynamic_img_size=True, **channels)
     # Segformer's transformers have a stride of their own; only dilated convolutional encoders take another.
     stride = network.output_stride if network.decoder.startswith("deeplabv3plus") else 32
-    return TimmUniversalEncoder(network.encoder, pretrained=False, output_stride=stride)
+    return TimmUniversalEncoder(network.encoder, pretrained=False, output_stride=stride, **channels)
 
 
 def _spread(encoder: Any, grid: tuple[int, int, int]) -> None:
@@ -223,7 +238,8 @@ def load_encoder(encoder: Any, weights: Weights) -> None:
     """Copy weights into the encoder (its timm model, where it wraps one); every tensor of the encoder must be
     there with its shape.
 
-    A vision transformer's position embedding is laid out anew for another image size.
+    A vision transformer's position embedding is laid out anew for another image size, and a first layer for
+    three channels is re-formed for those of the encoder (`timm.models.adapt_input_conv`).
     """
     model: Any = getattr(encoder, "model", encoder)
     state = dict(weights.state)
@@ -240,6 +256,9 @@ def load_encoder(encoder: Any, weights: Weights) -> None:
         embedding = resample_abs_pos_embed(state["pos_embed"], [grid, grid], num_prefix_tokens=prefix)
         state["pos_embed"] = embedding
     own = model.state_dict()
+    for name, value in own.items():
+        if name in state and _is_of_other_channels(state[name].shape, value.shape):
+            state[name] = adapt_input_conv(value.shape[1], state[name])
     wrong = [name for name, value in own.items() if name not in state or state[name].shape != value.shape]
     if wrong:
         raise DataError(
@@ -247,6 +266,16 @@ def load_encoder(encoder: Any, weights: Weights) -> None:
             f"another shape, the first is {wrong[0]}. Give weights made for this timm model."
         )
     model.load_state_dict({name: state[name] for name in own})
+
+
+def _is_of_other_channels(given: Sequence[int], own: Sequence[int]) -> bool:
+    """Whether a convolution's weights are of three input channels where the encoder's are of others: so is
+    the first layer alone, since features have eight channels or more."""
+    return (
+        len(given) == len(own) == 4
+        and given[1] == COLOUR != own[1] <= MOST_CHANNELS
+        and (given[0], *given[2:]) == (own[0], *own[2:])
+    )
 
 
 def _dpt_channels(channels: int) -> tuple[int, int, int, int]:

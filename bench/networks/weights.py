@@ -11,18 +11,17 @@ import hashlib
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field, ValidationError
 from torch import Tensor
 
 from bench.errors import ConfigError, DataError
-from bench.settings.base import Knobs, expanded
-from bench.settings.schema import normalisation_beside
+from bench.settings.base import expanded
+from bench.settings.normalisation import Normalisation, read
+from bench.settings.schema import COLOUR, normalisation_beside
 
 HUB_FILE = "model.safetensors"
-Positive = Annotated[float, Field(gt=0)]
 
 
 @dataclass(frozen=True)
@@ -31,13 +30,6 @@ class Weights:
     digest: str  # SHA-256 of the file
     own: Normalisation | None = None  # what a file of the user's says of its images
     said: str = ""  # what the user should know of them
-
-
-class Normalisation(Knobs):
-    """NAME.normalisation.json beside a weights file, {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}."""
-
-    mean: tuple[float, float, float]
-    std: tuple[Positive, Positive, Positive]
 
 
 def load_weights(source: str, encoder: str, fetch: bool = True) -> Weights | None:
@@ -99,12 +91,31 @@ def licence(source: str, encoder: str) -> str:
     return "a file of the user's, whose licence is not known here."
 
 
-def normalisation(encoder: str, weights: Weights | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std that the weights were trained with: of a file, those of the NAME.normalisation.json beside
-    it, else timm's record of the encoder; centred for a net from scratch."""
+def normalisation(
+    encoder: str, weights: Weights | None, channels: int = COLOUR, images: Normalisation | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of each channel.
+
+    Of three channels, those that the weights were trained with: of a file, those of the
+    NAME.normalisation.json beside it, else timm's record of the encoder; centred for a net from scratch. Of
+    others, no published weights have any: those beside a file, where they are as many, else those of the
+    images; centred without.
+
+    Raises DataError for a file of three channels whose numbers are not three.
+    """
+    own = weights.own if weights else None
+    if own and len(own.mean) == channels:
+        return own.mean, own.std
+    if channels != COLOUR:
+        return (images.mean, images.std) if images else ((0.5,) * channels, (0.5,) * channels)
+    if own:
+        raise DataError(
+            f"the normalisation.json of the weights has {len(own.mean)} numbers, and the network expects "
+            f"{COLOUR} channels; give the numbers of {COLOUR}."
+        )
     if weights is None:
         return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
-    record = weights.own or _record(encoder)
+    record = _record(encoder)
     return record.mean, record.std
 
 
@@ -192,13 +203,7 @@ def _of_the_user(path: Path, encoder: str) -> Weights:
             said=f"{path} is taken to be trained with timm's mean and std for {encoder}; if it was not, say "
             f'{{"mean": [...], "std": [...]}} in {beside}.',
         )
-    try:
-        own = Normalisation.model_validate_json(beside.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise DataError(
-            f'{beside} must hold {{"mean": [three numbers], "std": [three positive numbers]}}: {error}'
-        ) from error
-    return replace(weights, own=own)
+    return replace(weights, own=read(beside))
 
 
 def _from_file(path: Path) -> Weights:

@@ -22,16 +22,16 @@ from bench.networks.segmenter import Segmenter
 from bench.ops import cam
 from bench.ops.entropy import partition, pixel_entropy
 from bench.ops.tags import restrict
-from bench.plan import Plan, data_root, granted_tags, plan
+from bench.plan import Plan, dataset_of, granted_tags, plan
 from bench.randomness import numpy_for
 from bench.records.folders import RunFolder
 from bench.records.logs import read_maps
 from bench.records.schema import Result
 from bench.scoring.inference import Inference, to_tensor
-from bench.settings import registry
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import validate
 from bench.settings.schema import RunConfig
+from datasets import rasters
 from datasets.decode import read_mask
 from datasets.encodings import colours
 from datasets.splits import Split
@@ -135,7 +135,7 @@ def _planned(folder: RunFolder, data_root: Path | None, result: Result) -> Plan:
 
 
 def _dataset(planned: Plan, result: Result) -> Dataset:
-    dataset = registry.load_dataset(result.dataset, data_root(planned.config))
+    dataset = dataset_of(planned.config)
     if list(dataset.classes) != result.classes:
         raise DataError(
             f"the classes of {result.dataset!r} are not those of the run ({', '.join(result.classes)}); "
@@ -182,7 +182,7 @@ def _look(
     looked = Looked(
         id=id,
         tags=tags,
-        image=fitted(image),
+        image=fitted(rasters.shown(image)),
         truth=None if truth is None else fitted(truth),
         heat=None if heat is None else fitted(heat),
         seed=None if seed is None else fitted(seed),

@@ -6,6 +6,7 @@ import torch
 
 from bench.scoring.model import Model
 from bench.scoring.tiles import GIB, PROCESS_BYTES, STORED_BYTES, pixels_at_once
+from bench.settings.schema import COLOUR
 
 MEMORY = 2.0  # GiB of the process, on the CPU
 
@@ -32,17 +33,19 @@ class Memory:
             self._bytes = torch.cuda.mem_get_info(model.device)[0] / 2
             self.said = "half of the GPU's free memory"
 
-    def pixels(self, size: tuple[int, int], arrays: int) -> int:
+    def pixels(self, size: tuple[int, int], arrays: int, channels: int = COLOUR) -> int:
         """Pixels of an image that the network may see at once. Reckoned, not measured: the same image gets
         the same windows every time.
 
         Args:
             size: Height and width of the image.
             arrays: Bytes of what is made of it.
+            channels: Of the image.
 
         Raises ConfigError where it is too large.
         """
         height, width = size
         # Images lie in the memory of the CPU, which is no part of a GPU's bound.
-        held = self._held + STORED_BYTES * height * width + arrays if self._held else 0
+        stored = max(STORED_BYTES, channels) * height * width
+        held = self._held + stored + arrays if self._held else 0
         return pixels_at_once(self._bytes, held, self._classes, self._scale)

@@ -20,8 +20,8 @@ from bench.records.folders import RunFolder
 from bench.records.schema import Result
 from bench.scoring.inference import Inference, to_tensor
 from bench.settings.reading import validate
-from bench.settings.schema import Evaluation, Protocol
-from datasets.decode import read_image
+from bench.settings.schema import COLOUR, Evaluation, Protocol
+from datasets.decode import bands, read_image
 from datasets.encodings import colours
 from datasets.image_forms import is_deep
 
@@ -51,34 +51,42 @@ class Model:
     inference: Inference = field(repr=False)  # as its run was scored
     run: tuple[RunFolder | None, Result | None] = field(default=(None, None), repr=False)  # where known
 
+    @property
+    def channels(self) -> int:
+        """How many an image must have."""
+        return self.net.channels
+
     @torch.no_grad()
     def predict(self, image: Path | str | Image.Image | np.ndarray | Tensor) -> Predicted:
         """Say the class of each pixel of an image of any size, and how likely each class is there.
 
         Args:
-            image: The path of a JPEG or PNG, a PIL image, an array H W 3 uint8 RGB, or a tensor 3 H W, RGB in
-                0..1 or uint8.
+            image: The path of an image file, a PIL image, an array H W C uint8, or a tensor C H W, uint8 or
+                in 0..1. C is `channels`; three are RGB.
 
         Raises:
             ConfigError: The image has another form.
-            DataError: The file is missing or damaged.
+            DataError: The file is missing or damaged, or the image has other channels than the network.
         """
-        tensor = as_tensor(image).to(self.device, memory_format=torch.channels_last)
+        tensor = as_tensor(image, self.channels).to(self.device, memory_format=torch.channels_last)
         probability = self.inference.probability(self.net, tensor)[0].cpu()
         return Predicted(probability.argmax(0).to(torch.uint8).numpy(), probability.contiguous().numpy())
 
 
-def as_tensor(image: Any) -> Tensor:
-    """Any form that `Model.predict` takes -> 1 3 H W float in 0..1."""
+def as_tensor(image: Any, channels: int = COLOUR) -> Tensor:
+    """Any form that `Model.predict` takes -> 1 C H W float in 0..1."""
     if isinstance(image, str | Path):
-        return to_tensor(read_image(Path(image)))
+        return to_tensor(read_image(Path(image), channels))
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")) or is_deep(image):
             raise ConfigError("the PIL image has more than 8 bits a channel; convert it to 8 bits.")
-        return to_tensor(np.array(image.convert("RGB")))
-    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        return to_tensor(bands("the PIL image", image, channels))
+    if isinstance(image, np.ndarray) and image.ndim == 2 and channels == 1:
+        image = image[..., None]
+    is_array = isinstance(image, np.ndarray) and image.ndim == 3 and image.dtype == np.uint8
+    if is_array and image.shape[2] == channels:
         return to_tensor(np.ascontiguousarray(image))
-    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == 3:
+    if isinstance(image, Tensor) and image.ndim == 3 and image.shape[0] == channels:
         if image.dtype == torch.uint8:
             return image[None].float() / 255
         if image.is_floating_point() and float(image.min()) >= 0 and float(image.max()) <= 1:
@@ -87,8 +95,8 @@ def as_tensor(image: Any) -> Tensor:
     if isinstance(image, np.ndarray | Tensor):
         form = f"{form} of {tuple(image.shape)}, {image.dtype}"
     raise ConfigError(
-        f"an image is a path, a PIL image, an array H W 3 of uint8, or a tensor 3 H W of uint8 or of floats "
-        f"in 0..1, not a {form}; convert it."
+        f"an image is a path, a PIL image, an array H W {channels} of uint8, or a tensor {channels} H W of "
+        f"uint8 or of floats in 0..1, not a {form}; convert it."
     )
 
 

@@ -41,6 +41,7 @@ from bench.settings import registry
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import suggest, validate
 from bench.settings.schema import Protocol, RunConfig
+from datasets import rasters
 from datasets.splits import find_split
 
 # DeepLab's range; beyond it predictions of single scales are too poor to help a mean.
@@ -175,6 +176,7 @@ def open_run(path: Path, data_root: Path | None) -> Run:
         given = read_yaml(folder.config) if folder.config.exists() else {}
         data_root = root_of(validate(RunConfig, given, file=folder.config))
     dataset = registry.load_dataset(result.dataset, data_root)
+    dataset.channels = protocol.network.channels
     split = find_split(result.dataset, result.split, data_root, result.draw, result.scored)
     if list(dataset.classes) != result.classes or split.eval_digest != result.split_digests.get("eval"):
         raise DataError(
@@ -317,9 +319,9 @@ def count(
             done += 1
             on_image(done)
             continue
-        shown, share = likely(probability.numpy())
+        present, share = likely(probability.numpy())
         how = refinement.parameters, refinement.half_size
-        pending.append((refinement.pool.submit(image, share, shown, *how), label))
+        pending.append((refinement.pool.submit(rasters.shown(image), share, present, *how), label))
         collect(PENDING * refinement.jobs)
     collect(0)
     return plain.numpy(), None if refinement is None else refined.numpy()

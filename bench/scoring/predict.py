@@ -39,7 +39,8 @@ from bench.scoring.predictions import (
 )
 from bench.scoring.tiles import Tile, tiles
 from bench.settings.reading import suggest
-from datasets.decode import LARGEST, Picture, image_size
+from datasets.decode import LARGEST, Picture, image_size, open_image
+from datasets.rasters import COLOUR, Raster, said_of_shown, shown
 
 KEPT = 2**25  # bytes: with 64 MiB, 6 megapixels take 0.1 GiB more than --memory
 LARGE = 2**24  # pixels: a larger image is neither read ahead nor held until it is written
@@ -95,7 +96,7 @@ class Work:
 
     id: str
     path: Path
-    picture: Picture
+    picture: Picture | Raster
     open_tiles: int
     ids: np.ndarray  # H W uint8
     confident: np.ndarray | None
@@ -159,6 +160,8 @@ def predict(
     if known:
         display.say(f"{len(known)} of {len(found)} images are predicted already")
     open_ = {id: path for id, path in found.items() if id not in known}
+    if model.channels != COLOUR:
+        display.say(f"overlays{' and the CRF' * bool(settings.crf)} show {said_of_shown(model.channels)}")
     run = _Run(model, settings, folder, display, jobs or cores())
     try:
         with stoppable() as stop:
@@ -268,13 +271,13 @@ class _Run:
     def _works(self, images: Mapping[str, Path]) -> Iterator[Work]:
         """The images in order, read ahead. What cannot be read is kept in `failed`."""
         waiting = deque(images.items())
-        reading: deque[tuple[str, Path, Future[Picture]]] = deque()
+        reading: deque[tuple[str, Path, Future[Picture | Raster]]] = deque()
         while waiting or reading:
             while waiting and len(reading) < AHEAD:
                 if reading and _pixels(waiting[0][1]) > LARGE:
                     break
                 id, path = waiting.popleft()
-                reading.append((id, path, self._reader.submit(Picture, path)))
+                reading.append((id, path, self._reader.submit(open_image, path, self.model.channels)))
             id, path, future = reading.popleft()
             try:
                 picture = future.result()
@@ -287,7 +290,7 @@ class _Run:
             yield work
             del work
 
-    def _work(self, id: str, path: Path, picture: Picture) -> Work:
+    def _work(self, id: str, path: Path, picture: Picture | Raster) -> Work:
         size, settings, classes = picture.size, self.settings, len(self.model.classes)
         return Work(
             id,
@@ -308,7 +311,7 @@ class _Run:
     def _most(self, work: Work) -> int:
         made = (work.ids, work.confident, work.probability)
         arrays = sum(array.nbytes for array in made if array is not None)
-        return self._memory.pixels(work.picture.size, arrays)
+        return self._memory.pixels(work.picture.size, arrays, work.picture.channels)
 
     def _say_windows(self, work: Work, found: Sequence[Tile]) -> None:
         if self._said_of_windows:
@@ -327,8 +330,8 @@ class _Run:
     def _predicted(
         self, batch: Sequence[tuple[Work, Tile]]
     ) -> Iterator[tuple[Work, Tile, Future[np.ndarray] | np.ndarray, np.ndarray]]:
-        shown = [work.picture.part(tile.rows, tile.columns) for work, tile in batch]
-        image = torch.cat([to_tensor(one) for one in shown])
+        seen = [work.picture.part(tile.rows, tile.columns) for work, tile in batch]
+        image = torch.cat([to_tensor(one) for one in seen])
         image = image.to(self.model.device, memory_format=torch.channels_last)
         if self.settings.crf is None and not self.settings.probabilities:
             ids, highest = self._inference.likeliest(self.model.net, image)  # C times less to move
@@ -336,13 +339,13 @@ class _Run:
                 yield work, tile, one.numpy(), sure.numpy()
             return
         probability = self._inference.probability(self.model.net, image)
-        for (work, tile), rgb, one in zip(batch, shown, probability.cpu().numpy(), strict=True):
+        for (work, tile), part, one in zip(batch, seen, probability.cpu().numpy(), strict=True):
             if self.settings.crf is None:
                 yield work, tile, one.argmax(0), one
                 continue
             classes, share = likely(one)
             parameters = crf.PUBLISHED[self.settings.crf]
-            yield work, tile, self._refiner.submit(rgb, share, classes, parameters, False), one
+            yield work, tile, self._refiner.submit(shown(part), share, classes, parameters, False), one
 
     # Writing ------------------------------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from bench.records.ledger import Ledger
 from datasets.decode import Picture
 from datasets.encodings import BORDER, colours, ids_of_palette
 from datasets.lookup import PICTURES
+from datasets.rasters import Raster
 
 ENDINGS = {"masks": ".png", "overlays": ".jpg", "confident": ".png", "probabilities": ".npz"}
 BESIDE = ("made.json", "predictions.csv", "classes.txt")
@@ -55,7 +56,7 @@ def images_below(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)
-        if path.suffix.lower() in PICTURES and not hidden and not path.is_dir():
+        if path.suffix.lower() in (*PICTURES, ".npy") and not hidden and not path.is_dir():
             if plain(inside.as_posix()) != inside.as_posix():
                 raise ConfigError(
                     f"{plain(str(path))}: the name holds characters that cannot be printed; rename the file."
@@ -63,7 +64,7 @@ def images_below(folder: Path) -> dict[str, Path]:
             found[inside.with_suffix("").as_posix()].append(path)
     if not found:
         raise DataError(
-            f"{folder} holds no images; give a folder with JPEG, PNG, TIFF, WebP or BMP files, at any depth."
+            f"{folder} holds no images; give a folder with JPEG, PNG, TIFF, WebP, BMP or .npy files, at any depth."
         )
     for id, paths in found.items():
         if len(paths) > 1:
@@ -338,7 +339,7 @@ def _picture(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
     return picture
 
 
-def as_overlay(picture: Picture, ids: np.ndarray, palette: np.ndarray) -> bytes:
+def as_overlay(picture: Picture | Raster, ids: np.ndarray, palette: np.ndarray) -> bytes:
     """A JPEG of the image with the colours of its classes on top."""
     small = picture.reduced(OVERLAY_SIDE)
     width, height = small.size

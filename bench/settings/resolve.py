@@ -79,6 +79,9 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
     if given.get("cam_seeds", {}) is not None:
         # It learns from tags alone and is scored by its maps: neither views nor a teacher are its own.
         classifier = {"protocol": {**base, **BEFORE, "name": f"{base['name']}_tags"}}
+        channels = _section(given["protocol"], "network").get("channels")
+        if channels is not None:  # of the images, so of every network that sees them
+            classifier = merge(classifier, {"protocol": {"network": {"channels": channels}}})
         given["cam_seeds"] = _refined(merge(merge(classifier, seeds), given.get("cam_seeds", {})))
 
     method = registry.describe_method(name)

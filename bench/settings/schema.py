@@ -42,6 +42,7 @@ Name = Annotated[str, Field(min_length=1, max_length=100)]
 Place = Annotated[str, Field(min_length=1, max_length=1000)]  # a path
 
 MAP_KNOBS = {"scales", "flip"}  # of CamSeeds; the others work on the maps
+COLOUR, MOST_CHANNELS = 3, 16  # channels of an image
 SEED_VERSION = 1  # raise it when the same knobs would give other seeds
 PROTOCOL_VERSION = 1  # raise it when the same protocol would give other numbers: training, loading, scoring
 
@@ -63,6 +64,7 @@ NETWORK_BEFORE: Mapping[str, Any] = {
     "aspp_rates": None,
     "aspp_kernel": 1,
     "dropout": 0.0,
+    "channels": COLOUR,
 }
 
 
@@ -96,6 +98,8 @@ class Network(Knobs):
     aspp_rates: tuple[Rate, Rate, Rate] | None = None  # None: 6, 12, 18, and twice that at output stride 8
     aspp_kernel: Literal[1, 3] = 1  # of the convolution that joins the branches
     dropout: float = Field(0.0, ge=0, lt=1)  # of channels, behind that convolution and the two that fuse
+    # Of the images. The first layer of given weights is re-formed for others than three, as timm does it.
+    channels: int = Field(COLOUR, ge=1, le=MOST_CHANNELS)
 
     @model_validator(mode="after")
     def _agree(self) -> Network:

@@ -27,14 +27,14 @@ from bench.machine import (
 )
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
-from bench.plan import Plan, data_root, granted_tags
+from bench.plan import Plan, data_root, dataset_of, granted_tags
 from bench.randomness import torch_seeded
 from bench.records import provenance
 from bench.records.atomic import write_atomic
 from bench.records.schema import Contents, SeedReport
 from bench.records.shared_folders import SeedFolder
 from bench.scoring.inference import Inference, evaluate
-from bench.settings import registry
+from bench.settings import normalisation
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import validate
 from bench.settings.resolve import command
@@ -43,10 +43,11 @@ from bench.training import checkpoint
 from bench.training.balance import Balance, balance, labeled_loss
 from bench.training.metrics_log import kept_lines
 from bench.training.trainer import Parts, Trainer, refuse_other
-from datasets.decode import read_mask
+from datasets.decode import read_mask, refuse_channels
 from datasets.findings import refuse_unfit
 from datasets.loaders import StepBatches
 from datasets.lookup import all_missing, summary
+from datasets.rasters import WrongChannels
 
 MOST_PASSES = 2000  # of the network for one scored image; a photograph in windows at six scales takes 200
 
@@ -193,8 +194,9 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
     if device == "cpu":
         keep_freed_memory()
     torch.use_deterministic_algorithms(machine.deterministic)
-    dataset = registry.load_dataset(config.dataset, data_root(config))
+    dataset = dataset_of(config)
     _refuse_missing(plan, dataset)
+    _refuse_channels(plan, dataset)
     refuse_unfit(dataset, plan.split)
     weights = load_weights(protocol.network.weights, protocol.network.encoder, fetch)
     balanced = balance(plan, dataset)
@@ -225,7 +227,10 @@ def _rehearse_scoring(plan: Plan, parts: Parts) -> None:
     protocol, id = plan.config.protocol, plan.split.eval[0]
     inference = Inference(protocol.evaluation, protocol.crop)
     try:
-        passes = inference.passes(parts.dataset.image(id).shape)
+        image = parts.dataset.image(id)
+        if image.shape[2] != protocol.network.channels:
+            raise WrongChannels(f"{plan.config.dataset}: {id}", image.shape[2], protocol.network.channels)
+        passes = inference.passes(image.shape)
         if passes > MOST_PASSES:
             raise ValueError(f"it takes {passes} passes; raise window or stride_share, or lower scales")
         evaluate(parts.method.predictor(), parts.dataset, [id], inference, parts.device)
@@ -240,19 +245,42 @@ def _rehearse_scoring(plan: Plan, parts: Parts) -> None:
 def _refuse_missing(plan: Plan, dataset: Dataset) -> None:
     """Raise DataError, with all of them counted, for images and masks that the run will open and that are not
     there: not after days of training."""
-    split, needs = plan.split, plan.method.needs
-    images = (*split.pixel, *split.tags, *(split.none if "none" in needs else ()))
-    masks = (*(split.pixel if "pixel" in needs else ()), *split.eval)
+    split, (images, masks) = plan.split, _opened(plan)
     missing = all_missing(dataset, images, masks)
     if missing:
         count = len({*images, *masks})
         raise DataError(summary(missing, count, f"images of the split {split.name!r} of {split.dataset}"))
 
 
+def _opened(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The ids whose images a run opens, and those whose masks; scored images are among the second alone."""
+    split, needs = plan.split, plan.method.needs
+    images = (*split.pixel, *split.tags, *(split.none if "none" in needs else ()))
+    return images, (*(split.pixel if "pixel" in needs else ()), *split.eval)
+
+
+def _refuse_channels(plan: Plan, dataset: Dataset) -> None:
+    """Raise DataError for images of another number of channels than the network has, by their headers."""
+    channels = plan.config.protocol.network.channels
+    images, masks = _opened(plan)
+    wrong = []
+    for id in dict.fromkeys((*images, *masks)):
+        for path in dataset.files(id, "image") or ():
+            try:
+                refuse_channels(path, channels)
+            except WrongChannels as error:
+                wrong.append(error)
+    if wrong:
+        more = f" So it is with {len(wrong) - 1} more." if len(wrong) > 1 else ""
+        raise DataError(f"{wrong[0]}{more}")
+
+
 def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str, balanced: Balance) -> Method:
     config = plan.config
     cls, network, classes = plan.method.cls, config.protocol.network, tuple(dataset.classes)
-    new_net = another_net(config.seed, lambda: Segmenter(network, len(classes), weights))
+    measured = normalisation.measured(network, data_root(config), config.dataset)
+    images = None if measured is None else normalisation.read(measured)
+    new_net = another_net(config.seed, lambda: Segmenter(network, len(classes), weights, images))
     equal = config.protocol.views == "equal"
     loss = labeled_loss(config.protocol, balanced.weights, device)
     task = Task(classes, loss, dataset.background, new_net, equal, balanced.weights)
@@ -262,7 +290,7 @@ def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str, 
     except ValueError as error:
         raise ConfigError(f"method.{error}.") from error
     with torch_seeded(config.seed, "init"):
-        net = Segmenter(network, len(classes), weights)
+        net = Segmenter(network, len(classes), weights, images)
         method = cls(net, task, plan.hparams)
     method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     return method

@@ -16,6 +16,7 @@ from bench import cli, pipeline
 from bench.errors import BenchError, ConfigError, DataError, Interrupted, InUse, MachineError
 from bench.machine import choose_device, memory_errors
 from bench.plan import plan
+from bench.settings import registry
 from bench.settings.schema import RunConfig
 from bench.testing.runs import Quiet
 from bench.training import session
@@ -68,7 +69,7 @@ def test_a_dry_run_needs_the_images(
     tiny_config: Config, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planned = plan(tiny_config("supervised"))
-    monkeypatch.setattr(session.registry, "load_dataset", _no_images(session.registry.load_dataset))
+    monkeypatch.setattr(registry, "load_dataset", _no_images(registry.load_dataset))
     with pytest.raises(DataError, match="no image"):
         pipeline.check(planned)
 

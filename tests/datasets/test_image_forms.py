@@ -214,21 +214,26 @@ def test_the_preview_of_a_photograph_is_no_second_picture(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("channels", [2, 4, 5, 7, 16])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_channels_that_are_no_colours_are_refused(tmp_path: Path, channels: int, bits: int) -> None:
-    array = np.zeros((4, 6, channels), np.uint8 if bits == 8 else np.uint16)
+def test_channels_that_are_no_colours_are_no_rgb(tmp_path: Path, channels: int, bits: int) -> None:
+    """They are read as the channels that they are, and refused where three are expected."""
+    array = np.arange(24 * channels).reshape(4, 6, channels)
+    array = (array % 256).astype(np.uint8) if bits == 8 else (array * 256).astype(np.uint16)
     more = channels - (3 if channels > 3 else 1)
-    path = tiff(tmp_path / "a.tif", array, bits, {338: ("H", (0,) * more)})
-    refused(path, f"has {channels} channels", "save three of them as an RGB image")
+    named = tiff(tmp_path / "a.tif", array, bits, {338: ("H", (0,) * more)})
     bare = tiff(tmp_path / "b.tif", array, bits, {262: ("H", (1,))})
-    if channels != 4:
-        refused(bare, f"has {channels} channels")
-    else:
-        refused(bare, "TIFF of 4 channels", "which is not read")
+    for path in (named, bare):
+        np.testing.assert_array_equal(read_image(path), array if bits == 8 else array >> 8)
+        refused(
+            path,
+            f"has {channels} channels, and the network expects 3",
+            f"--set protocol.network.channels={channels}",
+            read=lambda path: read_image(path, 3),
+        )
 
 
 @pytest.mark.parametrize(
     ("dtype", "form"),
-    [(np.float32, 3), (np.float64, 3), (np.int32, 2), (np.uint32, 1), (np.int16, 2), (np.uint64, 1)],
+    [(np.int32, 2), (np.uint32, 1), (np.int16, 2), (np.uint64, 1)],
 )
 def test_numbers_without_black_and_white_are_refused(tmp_path: Path, dtype: type, form: int) -> None:
     array = np.zeros((3, 5), dtype)

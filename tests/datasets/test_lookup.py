@@ -69,7 +69,6 @@ def typed(words: list[str]) -> None:
 INSTEAD = {
     "t0.gif": ("t0.gif is there", "convert it to .png"),
     "t0.JP2": ("t0.JP2 is there", "convert it to .png"),
-    "t0.npy": ("t0.npy is there", "convert it to .png"),
     "t0.heic": ("t0.heic is there", "convert it to .png"),
     "T0.png": ("T0.png is there, with other capitals", "rename the file or write 'T0' in the lists"),
     "t0_image.png": ("t0_image.png does", "rename it to t0.png"),
@@ -84,7 +83,7 @@ def test_an_image_of_another_name(name: str, tmp_path: Path) -> None:
     (root / "images" / "t0.png").rename(root / "images" / name)
     message = said(lambda: Folder(root, "mine").image("t0"))
     assert message.startswith(
-        f"{root / 'images' / 't0.jpg'} (or .jpeg, .png, .webp, .bmp, .tif, .tiff) does not exist, but "
+        f"{root / 'images' / 't0.jpg'} (or .jpeg, .png, .webp, .bmp, .tif, .tiff, .npy) does not exist, but "
     )
     assert all(part in message for part in INSTEAD[name])
 
@@ -186,7 +185,7 @@ def test_a_folder_is_looked_at_again_when_it_changed(tmp_path: Path) -> None:
 
 def test_missing_files_are_counted_by_their_reason(tmp_path: Path) -> None:
     root = make(tmp_path / "mine", train=18)
-    for number, name in enumerate(("t0.JPG", "t1.gif", "t2.npy", "t3.jp2")):
+    for number, name in enumerate(("t0.JPG", "t1.gif", "t2.heic", "t3.jp2")):
         (root / "images" / f"t{number}.png").rename(root / "images" / name)
     (root / "labels" / "t4.png").rename(root / "labels" / "t4_mask.png")
     (root / "labels" / "t5.png").rename(root / "labels" / "t5.jpg")
