@@ -23,14 +23,14 @@ from reports.contents import (
     truth_of,
     warnings_on_classes,
 )
-from reports.knobs import labels_of, unique
+from reports.knobs import labels_of
+from reports.splits import Split, columns, granted
 from reports.statistics import Key, Summary, summarise
 
 # Last weights of what all methods are scored by; the best evaluation on the way; last weights of the student,
 # and of the module that the method names.
 Column = Literal["last", "oracle", "student", "own"]
 COLUMNS: tuple[Column, ...] = get_args(Column)
-LISTS = ("pixel", "tags", "none")
 BASELINE = "supervised"  # the row that all others are read against
 COLOURED = "supervised_colours"  # where views are each method's own; under equal views the baseline is it
 
@@ -41,27 +41,6 @@ class Run:
 
     folder: Path
     result: Result
-
-
-@dataclass(frozen=True)
-class Split:
-    """One column: a split with all its draws, told apart by digest where lists of different content go by one
-    name."""
-
-    label: str
-    pixel: int
-    tags: int
-    none: int = 0
-    digests: tuple[str, ...] = ("", "", "")  # of `LISTS`, in its first draw
-    name: str = ""  # which several may share
-
-    @property
-    def heading(self) -> str:
-        if not self.tags:
-            return f"{self.label} ({self.pixel})"
-        if not self.pixel:
-            return f"{self.label} ({self.tags} tags)"
-        return f"{self.label} ({self.pixel} + {self.tags} tags)"
 
 
 @dataclass(frozen=True)
@@ -87,9 +66,14 @@ class Group:
     and weights. What all have in common is an attribute; rows and splits are those of the headline table.
     """
 
-    def __init__(self, runs: Iterable[Run]) -> None:
-        """Raises DataError for runs that may not be compared; `comparable` sorts them into groups."""
+    def __init__(self, runs: Iterable[Run], whole: Group | None = None) -> None:
+        """Raises DataError for runs that may not be compared; `comparable` sorts them into groups.
+
+        Args:
+            whole: The group that these runs are a part of, which keep their rows and columns.
+        """
         self.runs = tuple(runs)
+        self.whole = whole
         if (found := len({_basis(run.result) for run in self.runs})) != 1:
             raise DataError(
                 "a table needs runs of one data set, protocol (name and hash), scored list, class list "
@@ -158,8 +142,8 @@ class Group:
         return (*classes, *notes_on_code(rows))
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What must stand above the tables: states of the data, and classes that no scored mask holds."""
+    def mixed(self) -> tuple[str, ...]:
+        """Where rows or cells are of several states of the data."""
         found = [
             f"the runs of {row.label.partition(' [data')[0]} are of several states of the data and stand in "
             f"rows of their own: {row.label}"
@@ -172,6 +156,14 @@ class Group:
                 of_draws[run.result.draw].append(run.result)
             if any(several_masks(results) for results in of_draws.values()):
                 found.append(f"the rows on {split.label} learned from several states of its masks")
+        return tuple(found)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What must be known of the tables: states of the data, draws that differ, and classes that no
+        scored mask holds."""
+        found = [*self.mixed]
+        for split in self.splits:
             if odd := [f"{row.label} ({of})" for row in self.rows if (of := self.other_draws(row, split))]:
                 found.append(
                     f"not all rows on {split.label} are of the same draws: {', '.join(odd)}; their means are "
@@ -190,6 +182,8 @@ class Group:
     @cached_property
     def labels(self) -> dict[Path, str]:
         """The label of its row, for the folder of each run."""
+        if self.whole:
+            return self.whole.labels
         results = [run.result for run in self.runs]
         labels = told_apart_by_data(labels_of(results), [granted(result) for result in results], results)
         return {run.folder: label for run, label in zip(self.runs, labels, strict=True)}
@@ -197,13 +191,26 @@ class Group:
     @cached_property
     def split_of(self) -> dict[Path, Split]:
         """The column, for the folder of each run."""
-        splits = _splits([run.result for run in self.runs])
-        return {run.folder: splits[run.result.draw, granted(run.result)] for run in self.runs}
+        if self.whole:
+            return self.whole.split_of
+        found = columns([run.result for run in self.runs])
+        return {run.folder: found[run.result.draw, granted(run.result)] for run in self.runs}
 
     @cached_property
     def splits(self) -> tuple[Split, ...]:
         """The columns, fewest labeled images first."""
-        return tuple(dict.fromkeys(_splits([run.result for run in self.runs]).values()))
+        here = {self.split_of[run.folder] for run in self.runs}
+        order = self.whole.splits if self.whole else columns([run.result for run in self.runs]).values()
+        return tuple(split for split in dict.fromkeys(order) if split in here)
+
+    @cached_property
+    def kinds(self) -> tuple[Group, ...]:
+        """The part of each kind of supervision: what tables compare. One kind is the group itself."""
+        kinds = dict.fromkeys(split.kind for split in self.splits)
+        if len(kinds) == 1:
+            return (self,)
+        of_kind = [[run for run in self.runs if self.split_of[run.folder].kind == kind] for kind in kinds]
+        return tuple(Group(runs, self) for runs in of_kind)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
@@ -332,43 +339,3 @@ def _where(result: Result) -> str:
 def _place(row: Row) -> tuple[Any, ...]:
     means = [(cell is None, -cell.mean if cell else 0.0) for cell in row.cells]
     return row.method != BASELINE, not row.method.startswith(f"{BASELINE}_"), means, row.label
-
-
-# Columns ----------------------------------------------------------------------------------------------------
-
-
-Granted = tuple[tuple[int, int, int], str, tuple[str, ...]]  # counts of `LISTS`, name of the split, digests
-
-
-def granted(result: Result) -> Granted:
-    """What a split grants; the name alone does not say, since many published lists share one."""
-    pixel, tags, none = (result.images.get(name, 0) for name in LISTS)
-    digests = tuple(result.split_digests.get(name, "") for name in LISTS)
-    return (pixel, tags, none), result.split, digests
-
-
-def _splits(results: Sequence[Result]) -> dict[tuple[int, Granted], Split]:
-    """The columns by draw and what it grants, fewest labeled images first.
-
-    Draws of one split label other images, so their digests differ: they are one column, unless two lists of
-    one draw differ, which then are columns of their own.
-    """
-    keys = sorted({(result.draw, granted(result)) for result in results}, key=lambda key: (key[1][:2], key))
-    by_name: dict[tuple[Any, ...], list[tuple[int, Granted]]] = defaultdict(list)
-    for draw, (counts, name, digests) in keys:
-        by_name[counts, name].append((draw, (counts, name, digests)))
-    columns: dict[tuple[int, Granted], Granted] = {}
-    for same in by_name.values():
-        one = len({draw for draw, _ in same}) == len(same)
-        columns |= {key: same[0][1] if one else key[1] for key in same}
-    kept = sorted(set(columns.values()))
-    names = []
-    for _, name, digests in kept:
-        namesakes = [others for _, other, others in kept if other == name]
-        differing = [i for i in range(len(LISTS)) if len({others[i] for others in namesakes}) > 1]
-        names.append(" ".join([name, *(f"[{LISTS[i]} {digests[i][:8]}]" for i in differing)]))
-    splits = {
-        (counts, name, digests): Split(label, *counts, digests, name)
-        for label, (counts, name, digests) in zip(unique(names), kept, strict=True)
-    }
-    return {key: splits[column] for key, column in columns.items()}

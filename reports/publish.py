@@ -28,6 +28,7 @@ from reports.sheets.differences import differences
 from reports.sheets.headline import headline
 from reports.sheets.short import in_short, leading
 from reports.sheets.text import to_markdown
+from reports.splits import KINDS
 
 PUBLISHED = "published"  # the folder of the records that make the tables of methods
 ABLATIONS = "ablations"  # the one beside it, of runs with other knobs than the methods' own
@@ -55,15 +56,17 @@ def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | Non
     protocol changes.
 
     Args:
-        published: Runs by folder that make the tables of methods, one for each comparable group, and their
-            differences to the baseline.
+        published: Runs by folder that make the tables of methods, one for each comparable group and kind of
+            supervision, and their differences to the baseline.
         others: Runs that, with the published ones, make the tables of those ablations that have all variants.
     """
     groups = comparable(published)
-    found = [("", group, "", headline(group)) for group in groups]
-    for group in groups:
+    found = []
+    for group in (part for whole in groups for part in whole.kinds):
+        kind = f" / {KINDS[group.splits[0].kind]}" if group.whole else ""
+        found.append(("", group, kind, headline(group)))
         if group.rows_named(BASELINE) == [BASELINE] and len(group.rows) > 1:
-            found.append(("", group, " / differences", differences(group, BASELINE)))
+            found.append(("", group, f"{kind} / differences", differences(group, BASELINE)))
     results = {**published, **(others or {})}
     for sweep in sweeps_of({result.method for result in results.values()}):
         for whole in comparable(results):

@@ -15,20 +15,24 @@ from reports.contents import before_digests
 from reports.evidence import Evidence, gather, listed
 from reports.groups import BASELINE, Group, comparable, told_apart
 from reports.page import document, html
-from reports.page.document import Listing, Part, Photo, Section
+from reports.page.document import Facts, Listing, Part, Photo, Section
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
 from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
 from reports.sheets.ablation import ablation_tables
+from reports.sheets.answer import Answer, answers
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs
 from reports.sheets.differences import differences
+from reports.sheets.forest import forest, overview
 from reports.sheets.headline import headline, holes, modules, spreads
 from reports.sheets.health import health_sheet, noted
 from reports.sheets.overall import overall_sheet
 from reports.sheets.rescored import rescored_sheets
+from reports.sheets.sentences import facts, sentence
 from reports.sheets.sheet import MISSING, Sheet, counted
-from reports.sheets.short import in_short, leading
+from reports.sheets.short import leading
+from reports.splits import KINDS, Split
 
 HOW_TO_READ = (
     "A cell is mean ± spread (n) of the mIoU in percent over n seeds; spread is the sample standard "
@@ -42,12 +46,11 @@ HOW_TO_READ = (
     "classes are known. Runs of a method with other knobs are rows of their own, named by the knobs in which "
     "they differ from most rows of that method.",
 )
-HOW_SHORT = (
-    "Of each data set the best method, what it gains over the reference, and how likely it is better by more "
-    "than one point, equal within one, or worse. Intervals in brackets hold for all methods at once; a "
-    "method stands clear where its interval is above 0. The best is the one of the largest gain of those "
-    "that stand clear, and of all where none does. Shown are runs of equal views if "
-    "there are any, and of the newest protocol in which methods can be compared."
+HOW_ANSWERED = (
+    "The best method is the one of the largest gain of those that stand clear of the reference, and of all "
+    "where none does. A method stands clear where its interval is above 0; intervals in brackets hold for "
+    "all methods of a kind of supervision at once. Of several protocols of a data set and split the one of "
+    "equal views speaks, then one in which methods can be compared, then the newest.",
 )
 HOW_HEALTHY = (
     "What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split "
@@ -112,14 +115,18 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
         sections.append(section)
         printed += shown
     runs = sum(len(group.runs) for group in groups)
-    short = _in_short(leading(groups, {path: of.time for path, of in evidence.origins.items()}).values())
+    started = {path: of.time for path, of in evidence.origins.items()}
+    said = answers(groups, started, baseline)
     whole = Section(
         title="FrugalSeg: results",
-        parts=(f"{counted(runs, 'run')} in {counted(len(groups), 'comparable group')}.", *HOW_TO_READ),
+        parts=(f"{counted(runs, 'run')} in {counted(len(groups), 'comparable group')}.",),
         sections=(
-            Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
-            *([Section[Part]("In short", short)] if short else []),
+            Section("Answers", sections=tuple(_answer(name, of) for name, of in said)),
+            *_predictions(groups, evidence),
+            Section("All answers", (overview(said), *_together(leading(groups, started).values()))),
             *sections,
+            Section("How to read", (Listing((*HOW_ANSWERED, *HOW_TO_READ)),)),
+            Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
             Section("Runs", (HOW_MADE, basis.runs(groups, evidence.origins))),
         ),
     )
@@ -162,18 +169,42 @@ def _apart(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def _in_short(speaking: Iterable[Group]) -> tuple[Part, ...]:
-    """Every data set in three lines, and together those of the same views and rule of scoring."""
-    by_kind: dict[tuple[str, str], list[Group]] = defaultdict(list)
-    for group in speaking:
-        by_kind[group.views, group.scorer].append(group)
-    found = [short for groups in by_kind.values() for group in groups if (short := in_short(group))]
-    parts: list[Part] = [HOW_SHORT, *found] if found else []
-    for (views, scorer), groups in by_kind.items():
+def _answer(name: str, of: Answer) -> Section[Part]:
+    """The first screen of a data set and split."""
+    bars = forest(of)
+    parts: tuple[Part, ...] = (sentence(of), Facts(facts(of)), *([bars] if bars else []))
+    return Section(name, parts, answer=True, marks=_marks(of.group, of.split))
+
+
+def _marks(group: Group, *splits: Split) -> dict[str, tuple[str, ...]]:
+    return {
+        "data set": (group.dataset,),
+        "split": tuple(dict.fromkeys(split.name for split in splits)),
+        "views": (group.views,),
+        "labels": tuple(dict.fromkeys(KINDS[split.kind] for split in splits)),
+    }
+
+
+def _together(speaking: Iterable[Group]) -> tuple[Part, ...]:
+    """Data sets together, those of the same views, rule of scoring and kind of supervision."""
+    by_kind: dict[tuple[str, str, str], list[Group]] = defaultdict(list)
+    for group in (part for whole in speaking for part in whole.kinds):
+        if group.rows_named(BASELINE) == [BASELINE]:
+            by_kind[group.views, group.scorer, KINDS[group.splits[0].kind]].append(group)
+    parts: list[Part] = []
+    for (views, scorer, kind), groups in by_kind.items():
         if len(groups) > 1 and (together := overall_sheet(groups, BASELINE)):
             names = "; ".join(f"{group.title}, {group.steps} steps" for group in groups)
-            parts += [f"Data sets together, {views} views, scored by {scorer}: {names}.", together]
+            parts += [f"Data sets together, {kind}, {views} views, scored by {scorer}: {names}.", together]
     return tuple(parts)
+
+
+def _predictions(groups: Sequence[Group], evidence: Evidence) -> list[Section[Part]]:
+    """Pictures of predictions, behind the first screen; none where no run has any."""
+    found: list[Part] = []
+    for group in groups:
+        found += [*galleries(group, evidence.samples), *_photos(group, evidence)]
+    return [Section("Predictions", tuple(found))] if found else []
 
 
 # One group --------------------------------------------------------------------------------------------------
@@ -183,22 +214,23 @@ def _group_section(
     group: Group, title: str, baseline: str, sweeps: Sequence[Ablation], evidence: Evidence
 ) -> tuple[Section[Part], list[Sheet]]:
     """All that is said of runs that may be compared, and those of its sheets that a terminal shows."""
-    compared, over = _compared(group, baseline)
+    compared = [_compared(part, baseline) for part in group.kinds]
+    over = [together for *_, together in compared if together]
     scored = rescored_sheets(group, evidence.scores)
     ablations = [found.sheet for sweep in sweeps for found in ablation_tables(group, sweep, fewest=2)]
-    first = headline(group)
+    first = [headline(part) for part in group.kinds]
     refined = {folder: found.report.refine_core_seconds for folder, found in evidence.seeds.items()}
     qualities = {folder: found.quality for folder, found in evidence.seeds.items() if found.quality}
     parts: dict[str, tuple[Part, ...]] = {
         "What was compared": (group.basis, basis.lists(group)),
         "mIoU": (
             f"Last weights of {group.scorer}.",
-            first,
+            *first,
             *labels.labels(group),
             spreads(group),
         ),
-        f"Differences to {baseline}": (compared,),
-        "All splits together": (over,) if over else (),
+        f"Differences to {baseline}": tuple(dict.fromkeys(change for change, _ in compared)),
+        "All splits together": tuple(over),
         "Student, predictor and oracle": (modules(group),),
         "Published numbers": literature.sheets(group),
         "Evaluation": (HOW_SCORED, *scored) if scored else (),
@@ -213,11 +245,12 @@ def _group_section(
         "Learning curves": tuple(curves.learning(group, evidence.lines)),
         "Health": _health(group, evidence),
         "CAM seeds": tuple(cam_seeds.quality(group, qualities)),
-        "Predictions": (*galleries(group, evidence.samples), *_photos(group, evidence)),
         "Protocol": (basis.protocol(group),),
     }
-    section = Section(title, sections=tuple(Section(name, of) for name, of in parts.items() if of))
-    printed = [first, *([compared] if isinstance(compared, Sheet) else []), *scored, *ablations]
+    inner = tuple(Section(name, of) for name, of in parts.items() if of)
+    section = Section(title, sections=inner, marks=_marks(group, *group.splits))
+    changes = [change for change, _ in compared if isinstance(change, Sheet)]
+    printed = [*first, *changes, *scored, *ablations]
     return section, printed
 
 

@@ -25,6 +25,13 @@ class Listing:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """Answers to questions that a reader has, each with its name."""
+
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Photo:
     """A picture that is a file already."""
 
@@ -34,7 +41,7 @@ class Photo:
     data: bytes  # JPEG
 
 
-Part = str | Listing | Sheet | Picture | Photo | Gallery  # a text is one paragraph
+Part = str | Listing | Facts | Sheet | Picture | Photo | Gallery  # a text is one paragraph
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,19 @@ class Section(Generic[P]):
     parts: tuple[P, ...] = ()
     sections: tuple[Section[P], ...] = ()
     anchor: str = ""  # unique in a filed document
+    answer: bool = False  # it stands on the first screen
+    # What the page's filters choose by, such as {"data set": ("shapes",)}; none: shown always.
+    marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def walk(self) -> Iterator[P]:
-        yield from self.parts
+        for section in self.all():
+            yield from section.parts
+
+    def all(self) -> Iterator[Section[P]]:
+        """This section and all within it, in order."""
+        yield self
         for section in self.sections:
-            yield from section.walk()
+            yield from section.all()
 
 
 def file(document: Section[Part]) -> Section[Filed]:
@@ -84,9 +99,8 @@ def file(document: Section[Part]) -> Section[Filed]:
 
     def walk(section: Section[Part]) -> Section[Filed]:
         anchor = _unique(section.title, anchors)
-        return Section(
-            section.title, tuple(map(filed, section.parts)), tuple(map(walk, section.sections)), anchor
-        )
+        parts, inner = tuple(map(filed, section.parts)), tuple(map(walk, section.sections))
+        return Section(section.title, parts, inner, anchor, section.answer, section.marks)
 
     return walk(document)
 
@@ -135,6 +149,8 @@ def _markdown(filed: Filed) -> str:
         return f"{markdown_text(part)}\n"
     if isinstance(part, Listing):
         return "".join(f"- {markdown_text(item)}\n" for item in part.items)
+    if isinstance(part, Facts):
+        return "".join(f"- **{markdown_text(name)}**: {markdown_text(said)}\n" for name, said in part.items)
     if isinstance(part, Sheet):
         files = [f"{filed.stem}.{ending}" for ending in filed.files]
         links = ", ".join(f"[{markdown_text(file)}]({file})" for file in files)

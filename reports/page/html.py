@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
 import jinja2
 
 from bench.errors import plain
-from reports.page.document import Filed, Listing, Photo, Section
+from reports.page.document import Facts, Filed, Listing, Photo, Section
 from reports.plots.gallery import Gallery
 from reports.plots.picture import Picture
 from reports.sheets.sheet import MISSING, Sheet
@@ -37,6 +38,7 @@ def to_html(document: Section[Filed]) -> str:
             script=script,
             style_digest=_digest(style),
             script_digest=_digest(script),
+            anchors={section.title: section.anchor for section in document.all()},
             MISSING=MISSING,
         )
     )
@@ -51,7 +53,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"plain": plain, "kind": _kind, "data_uri": _data_uri, "uri": _uri}
+    environment.filters |= {"plain": plain, "kind": _kind, "data_uri": _data_uri, "axis": _axis, "uri": _uri}
     return environment
 
 
@@ -73,6 +75,38 @@ def _uri(data: bytes, ending: str) -> str:
 
 
 def _kind(filed: Filed) -> str:
-    kinds = {str: "text", Listing: "listing", Sheet: "sheet", Picture: "picture", Photo: "photo"}
-    kinds[Gallery] = "gallery"
+    kinds = {
+        str: "text",
+        Listing: "listing",
+        Facts: "facts",
+        Sheet: "sheet",
+        Picture: "picture",
+        Photo: "photo",
+        Gallery: "gallery",
+    }
     return kinds[type(filed.part)]
+
+
+@dataclass(frozen=True)
+class BarAxis:
+    """The axis of the bars of a table: places across, 0 to 100."""
+
+    low: float
+    high: float
+
+    def place(self, value: float) -> float:
+        """Where a value stands; what lies beyond the axis stands at its end."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(100 * min(max(share, 0.0), 1.0), 2)
+
+
+def _axis(sheet: Sheet) -> BarAxis:
+    """The axis that shows zero and every mean, and of the intervals what lies near: one of two runs would
+    fill any axis."""
+    bars = [bar for bar in sheet.bars if bar]
+    means = [0.0, *(mean for mean, _, _ in bars)]
+    low, high = min(means), max(means)
+    margin = max(2.0, (high - low) / 2)
+    ends = [end for _, *of in bars for end in of]
+    pad = 0.08 * margin
+    return BarAxis(max(min([low, *ends]), low - margin) - pad, min(max([high, *ends]), high + margin) + pad)

@@ -1,6 +1,7 @@
 "use strict";
 // A click on a heading sorts its table: the largest numbers first, names from a to z, and the other way round the next
 // time. What is not there stays last, and so does a word among numbers.
+document.documentElement.classList.add("scripted");
 const numberAtStart = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?/i;
 const words = new Intl.Collator("en", { numeric: true });
 
@@ -34,4 +35,13 @@ function sort(table, heading) {
 for (const button of document.querySelectorAll("thead button")) {
   const heading = button.closest("th");
   button.addEventListener("click", () => sort(heading.closest("table"), heading));
+}
+
+// Without this script all rows are shown.
+for (const button of document.querySelectorAll("button.whole")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const unfolded = button.closest("figure").classList.toggle("unfolded");
+    button.setAttribute("aria-expanded", String(unfolded));
+  });
 }

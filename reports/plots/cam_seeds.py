@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from bench.records.schema import CurvePoint, SeedQuality
-from reports.groups import Group, Split
+from reports.groups import Group
 from reports.plots import picture as p
+from reports.splits import Split
 
 FIGURES = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "decided pixels"}
 LOOKS: dict[str, dict[str, Any]] = {

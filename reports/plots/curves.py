@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.records.schema import Result
-from reports.groups import Group, Split
+from reports.groups import Group
 from reports.plots import picture as p
 from reports.plots import steps
 from reports.sheets.health import EVALUATION, GRADIENT, SCALARS, VECTORS, WARMUP
+from reports.splits import Split
 
 MOST_TERMS = 6  # panels of single terms in one picture
 SCORE = steps.Figure("mIoU", "%", band=True)

@@ -11,8 +11,9 @@ from typing import Any
 
 from bench.labels import LABEL_SECONDS
 from bench.records.schema import Result
-from reports.groups import Group, Run, Split, summary
+from reports.groups import Group, Run, summary
 from reports.plots import picture as p
+from reports.splits import Split, supervision
 from reports.statistics import Summary
 
 # What was granted shows in how a marker is filled; its shape is the method's.
@@ -110,7 +111,7 @@ def _annotated(group: Group, number: int) -> list[Point]:
         # Seeds of one cell may have had more labels than others, by what a policy has opened.
         alike: dict[tuple[float, str], list[Run]] = defaultdict(list)
         for run in row.on(split):
-            kind = p.supervision(masks(run.result), run.result.images.get("tags", 0))
+            kind = supervision(masks(run.result), run.result.images.get("tags", 0))
             alike[label_hours(run.result), kind].append(run)
         for (spent, kind), runs in alike.items():
             cell = summary(runs)

@@ -225,7 +225,7 @@ def _gallery(group: Group, split: Split, seen: Sequence[_Seen], run: Run) -> Gal
     ]
     return Gallery(
         name=f"predictions-{group.dataset}-{split.label}",
-        title=f"Predictions on {split.heading}, draw {run.result.draw}, seed {run.result.seed}",
+        title=f"{group.title}: {split.heading}, draw {run.result.draw}, seed {run.result.seed}",
         note=HOW_CHOSEN,
         key=tuple(key),
         strips=tuple(_strip(why, one, colours) for why, one in chosen),

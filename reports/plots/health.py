@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from reports.groups import Group, Split
+from reports.groups import Group
 from reports.plots import picture as p
 from reports.plots import steps
 from reports.sheets.health import (
@@ -21,6 +21,7 @@ from reports.sheets.health import (
     Noted,
     Values,
 )
+from reports.splits import Split
 
 WIDTH = 11.8  # inches of a picture of two columns
 

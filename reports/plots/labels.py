@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 
-from reports.groups import Group, Split
+from reports.groups import Group
 from reports.plots import picture as p
+from reports.splits import Split
 from reports.statistics import Summary
 
 PANELS = {
@@ -27,7 +28,7 @@ def labels(group: Group) -> list[p.Picture]:
         return []
     kinds: dict[str, list[int]] = defaultdict(list)
     for index, split in enumerate(group.splits):
-        kinds[p.supervision(split.pixel, split.tags)].append(index)
+        kinds[split.kind].append(index)
     title = "mIoU against labels"
     return [
         p.Picture(

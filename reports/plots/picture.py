@@ -130,13 +130,6 @@ def paged(title: str, panels: Sequence[T], size: int) -> list[tuple[str, Sequenc
     return [(name, panels[first:end]) for name, (first, end) in zip(titles, pairwise(ends), strict=True)]
 
 
-def supervision(masks: int, tags: int) -> str:
-    """The kind of labels that so many images with masks and with tags are: pixel, mixed or tags."""
-    if not tags:
-        return "pixel"
-    return "mixed" if masks else "tags"
-
-
 def limits(cells: Sequence[Summary]) -> tuple[float, float]:
     """Ends of an axis of percent that shows every mean, and of the intervals what lies within a third of the
     means' range (at least two points) beside them: an interval of two seeds would fill any axis."""

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from reports.groups import Group, Split
+from reports.groups import Group
 from reports.plots import picture as p
 from reports.sheets.health import LARGEST
+from reports.splits import Split
 
 LogLine = Mapping[str, Any]
 Trace = tuple[p.Values, p.Values]  # T steps, runs T values

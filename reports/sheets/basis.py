@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from reports.evidence import UNKNOWN, Origin
-from reports.groups import LISTS, Group, Run, granted, score_of
+from reports.groups import Group, Run, score_of
 from reports.sheets import sheet as s
+from reports.splits import LISTS, granted
 
 DIGEST_COLUMNS = tuple(f"{name}_digest" for name in LISTS)
 RUN_COLUMNS = (

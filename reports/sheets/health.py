@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reports.groups import Group, Split
+from reports.groups import Group
 from reports.sheets import sheet as s
+from reports.splits import Split
 
 Values = NDArray[np.float64]
 PERCENT = "%"

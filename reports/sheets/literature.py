@@ -12,9 +12,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from reports.groups import Group, Split
+from reports.groups import Group
 from reports.knobs import flat
 from reports.sheets import sheet as s
+from reports.splits import Split
 
 FILE = Path(__file__).with_suffix(".yaml")
 # Of the network: where its weights lie, and a size that only methods with a representation use.

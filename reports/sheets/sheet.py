@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas
 
-from reports.groups import Group, Row, Split
+from reports.groups import Group, Row
+from reports.splits import KINDS, Split
 from reports.statistics import Summary
 
 GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
@@ -24,6 +25,7 @@ EQUAL_TO_THE_BIT = "equal to the bit"
 Record = dict[str, Any]
 Shown = str | Callable[[Record], str]  # what a reader sees of a record: the value of that name, or a text
 Lines = list[list[str]]
+Bar = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,9 @@ class Sheet:
     names: int = 1  # columns at the left that hold names
     words: int = 0  # columns at the right that hold text; those between hold numbers
     notes: Sequence[str] = ()
+    # Of each row what the page draws as a bar: mean and ends of its interval, in the unit of the table.
+    bars: tuple[Bar | None, ...] = ()
+    goes: tuple[str, ...] = ()  # of each row the title of the section that its name leads to
 
     def is_number(self, column: int) -> bool:
         return self.names <= column < len(self.lines[0]) - self.words
@@ -54,16 +59,21 @@ def sheet_of(
     names: int = 1,
     words: int = 0,
     notes: Sequence[str] = (),
+    bars: Sequence[Bar | None] = (),
 ) -> Sheet:
     """A sheet whose frame has `columns` of the records behind what its group is, `GROUP_COLUMNS`.
 
     Args:
         shown: The lines, or what stands under each heading in the line of a record.
     """
+    if group.whole:
+        kind = group.splits[0].kind
+        name, title = f"{name}-{kind}", f"{title}, {KINDS[kind]}"
     frame = frame_of((*GROUP_COLUMNS, *columns), (group_record(group) | record for record in records))
     lines = listed(records, shown) if isinstance(shown, Mapping) else shown
     text = tuple(map(tuple, lines))
-    return Sheet(name, title, f"{group.title}; {group.basis}", frame, text, names, words, notes)
+    of = f"{group.title}; {group.basis}"
+    return Sheet(name, title, of, frame, text, names, words, notes, tuple(bars))
 
 
 def frame_of(columns: Sequence[str], records: Iterable[Record]) -> pandas.DataFrame:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from browsing import chromium
+from playwright.sync_api import Browser
 
 from bench.records.schema import Point, Result, Score
 
@@ -71,3 +73,9 @@ def _make(
 def make() -> Factory:
     """make(miou, method=..., split=..., seed=..., ...) -> Result."""
     return _make
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found

@@ -56,8 +56,10 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
     headings = [line for line in text.splitlines() if line.startswith("#")]
     wanted = [
         "# FrugalSeg: results",
-        "## Warnings",
-        "## In short",
+        "## Answers",
+        "### camvid, 1_8 (46)",
+        "### camvid, full (367)",
+        "## All answers",
         "## camvid, protocol camvid_small, 100 steps",
         "### What was compared",
         "### mIoU",
@@ -68,6 +70,8 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
         "### Cost",
         "### Learning curves",
         "### Protocol",
+        "## How to read",
+        "## Warnings",
         "## Runs",
     ]
     assert headings == wanted

@@ -13,8 +13,8 @@ from bench.records.schema import CurvePoint, Point, Score, SeedQuality
 from reports.plots import cam_seeds as seeds
 from reports.plots import classes as heat
 from reports.plots import curves, effort, figure, health, labels, steps
-from reports.plots import picture as p
 from reports.sheets.health import noted
+from reports.splits import supervision
 
 HOSTILE = [r"$\notacmd$", "_hidden", "<&>", "a\x1bb" * 40]
 
@@ -41,7 +41,7 @@ def test_hours_of_masks_tags_and_both(make: Any) -> None:
     slow = make(0.4, label_seconds={"pixel": 5400.0, "tags": 20.0})
     assert effort.label_hours(slow) == pytest.approx(46 * 1.5)
     assert effort.masks(opened) == 20
-    assert [p.supervision(*of) for of in ((46, 0), (0, 100), (20, 100))] == ["pixel", "tags", "mixed"]
+    assert [supervision(*of) for of in ((46, 0), (0, 100), (20, 100))] == ["pixel", "tags", "mixed"]
 
 
 def test_all_kinds_of_label_are_in_one_picture(make: Any) -> None:
