@@ -21,6 +21,7 @@ from bench.scoring.multi_scale_crf import open_run
 from bench.scoring.predictions import as_png, palette_of
 from datasets.encodings import colours
 from datasets.look import is_generated
+from datasets.rasters import shown
 
 SIDE = 512  # pixels of a sample's longer side, at most
 
@@ -92,7 +93,7 @@ def _small(ids: np.ndarray) -> np.ndarray:
 
 
 def _photograph(image: np.ndarray) -> bytes:
-    small = Image.fromarray(image)
+    small = Image.fromarray(shown(image))
     step = -(-max(image.shape[:2]) // SIDE)
     if step > 1:
         # The pixels in whose middles `_small` looks.

@@ -70,23 +70,29 @@ def test_score_makes_the_samples_of_a_finished_run(
 
 
 class Wide(Dataset):
-    """One image of 1200 x 700: its left half is red and of class 0, the right one blue and of class 1."""
+    """One image of 1200 x 700: its left half is red and of class 0, the right one blue and of class 1. More
+    channels than three are dark."""
 
     name = "wide"
     classes = ("red", "blue")
+
+    def __init__(self, channels: int = 3) -> None:
+        self.channels = channels
 
     def ids(self, listing: str) -> tuple[str, ...]:
         return ("a",)
 
     def image(self, id: str) -> np.ndarray:
-        return np.where(self.mask(id)[..., None] == 0, [255, 0, 0], [0, 0, 255]).astype(np.uint8)
+        colours = np.where(self.mask(id)[..., None] == 0, [255, 0, 0], [0, 0, 255]).astype(np.uint8)
+        return np.pad(colours, ((0, 0), (0, 0), (0, self.channels - 3)))
 
     def mask(self, id: str) -> np.ndarray:
         return np.repeat((np.arange(1200) >= 600).astype(np.uint8)[None], 700, axis=0)
 
 
-def test_large_images_become_small_and_stay_on_their_masks() -> None:
-    dataset = Wide()
+@pytest.mark.parametrize("channels", [3, 5])
+def test_large_images_become_small_and_stay_on_their_masks(channels: int) -> None:
+    dataset = Wide(channels)
     found = pictures(dataset, {"a": dataset.mask("a")})
     assert not found.generated, "the set does not say which files it reads"
     of = {kind: Image.open(io.BytesIO(data)) for kind, data in found.by_id["a"].items()}
