@@ -1,8 +1,9 @@
 """What a method and a data set see of the harness, and all they need to see.
 
 Shapes: B images of a batch, C classes, H W crop size, D representation channels, h w decoder resolution.
-Images are float in 0..1, not normalised, RGB where the protocol's network has three channels, as here: normalisation belongs to the network's weights (see
-bench.networks.weights). Labels are int64 class ids, 255 where there is none.
+Images are float in 0..1, RGB, not normalised: normalisation belongs to the network's weights (see
+bench.networks.weights). Where the protocol's network has other channels than three, images have as many.
+Labels are int64 class ids, 255 where there is none.
 """
 
 from __future__ import annotations

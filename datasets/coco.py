@@ -4,7 +4,7 @@ top."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class Coco(Drawn):
         left = (f"{boxes} annotations have a box and no segmentation; they are left out.",) if boxes else ()
         self.notes = (*left, *notes)
 
-    def drawn(self, id: str) -> Iterator[tuple[np.ndarray, str]] | None:
+    def drawn(self, id: str) -> Iterator[tuple[np.ndarray, str, Hashable]] | None:
         if id not in self._found:
             return None
         size = image_size(self.image(id))
@@ -75,7 +75,7 @@ class Coco(Drawn):
         mask = tools()
         areas = [int(mask.area(rle)) for rle, _ in shapes]
         order = sorted(range(len(shapes)), key=lambda k: -areas[k])  # stable: of one size, the later on top
-        return ((mask.decode(shapes[k][0]).astype(bool), shapes[k][1]) for k in order)
+        return ((mask.decode(shapes[k][0]).astype(bool), shapes[k][1], k) for k in order)
 
 
 def tools() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,7 +25,8 @@ class Drawn(Source):
     """A folder whose masks are drawn from shapes.
 
     Pixels that no shape covers are the background class, or 255 where there is none. Without classes.txt the
-    classes are "background" and the labels. `void_border` of dataset.yaml counts; its tables are of pictures.
+    classes are "background" and the labels. `void_border` of dataset.yaml counts, between two objects of one
+    class as well; its tables are of pictures.
 
     Args:
         images: The images, in a folder beside which classes.txt, dataset.yaml and lists may stand.
@@ -77,14 +78,17 @@ class Drawn(Source):
         if shapes is None:
             return None
         mask = np.full(image_size(self.image(id)), self._rest, np.uint8)
-        for covered, label in shapes:
-            mask[covered] = self.id_of(label)
-        return self._border.bordered(mask)
+        objects, numbers = np.zeros(mask.shape, np.int32), dict[Hashable, int]()
+        for covered, label, one in shapes:
+            mask[covered] = class_id = self.id_of(label)
+            # A shape of the background is no object, and has no border with the rest of it.
+            objects[covered] = 0 if class_id == self._rest else numbers.setdefault(one, len(numbers) + 1)
+        return self._border.bordered(mask, objects)
 
     @abstractmethod
-    def drawn(self, id: str) -> Iterator[tuple[np.ndarray, str]] | None:
-        """The shapes of an image, the lowest first: where each is, H W bool, and its label. None for an image
-        that nobody has labeled."""
+    def drawn(self, id: str) -> Iterator[tuple[np.ndarray, str, Hashable]] | None:
+        """The shapes of an image, the lowest first: where each is, H W bool, its label, and which object it
+        is of. None for an image that nobody has labeled."""
 
 
 def _plain(label: str) -> str:

@@ -20,10 +20,9 @@ from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
 LAYOUT = (
-    "a data set is a folder with images/<id>.jpg (or .png, .tif, .npy ...), labels/<id>.png, classes.txt (one "
-    "class a "
-    "line) and lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets is with "
-    "--data-root or $BENCH_DATA"
+    "a data set is a folder with images/<id>.jpg (or .png, .tif, .npy ...), labels/<id>.png, classes.txt "
+    "(one class a line) and lists of ids (train.txt, test.txt or val.txt); say where the folder of data sets "
+    "is with --data-root or $BENCH_DATA"
 )
 
 TABLES = ("label_map", "colours", "ignore", "void_border")  # of dataset.yaml

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -47,16 +47,14 @@ class LabelMe(Drawn):
         super().__init__(images, name, dict(sorted(labels.items())), f"the JSON files below {folder}")
         self.lists, self.notes = lists_of(root, {LISTS[0]: list(self._files)})
 
-    def drawn(self, id: str) -> Iterator[tuple[np.ndarray, str]] | None:
+    def drawn(self, id: str) -> Iterator[tuple[np.ndarray, str, Hashable]] | None:
         return self._drawn(id) if id in self._shapes else None
 
-    def _drawn(self, id: str) -> Iterator[tuple[np.ndarray, str]]:
+    def _drawn(self, id: str) -> Iterator[tuple[np.ndarray, str, Hashable]]:
         size = image_size(self.image(id))
         for number, shape in enumerate(self._shapes[id], 1):
-            yield (
-                _covered(shape, size, f"{self._files[id]}: shape {number}, {shape['label'][:40]!r},"),
-                shape["label"],
-            )
+            where = f"{self._files[id]}: shape {number}, {shape['label'][:40]!r},"
+            yield _covered(shape, size, where), shape["label"], _object(shape, number)
 
 
 def _shapes(file: Path, id: str, images: Shelf) -> list[dict[str, Any]]:
@@ -84,6 +82,12 @@ def _shapes(file: Path, id: str, images: Shelf) -> list[dict[str, Any]]:
                 f"{', '.join(FEWEST)}: draw it as a polygon, or remove it."
             )
     return shapes
+
+
+def _object(shape: dict[str, Any], number: int) -> Hashable:
+    """Shapes of one label and one group_id are parts of one object; without, each is one."""
+    group = shape.get("group_id")
+    return (shape["label"], group) if type(group) in (int, str) else number
 
 
 def _covered(shape: dict[str, Any], size: tuple[int, int], where: str) -> np.ndarray:

@@ -6,7 +6,8 @@
     label_map: cityscapes_ids                the label ids of Cityscapes, for classes with its names
     colours: {road: [128, 64, 128]}          or the colour of each class, by name or id; or a list of them
     ignore: [0, 254]                         numbers, or with `colours` colours, that are no label
-    void_border: 3                           pixels on both sides of an edge between classes that become 255
+    void_border: 3                           pixels on both sides of an edge between classes that become 255,
+                                             or between objects, where masks are drawn from shapes
 
 A number or colour that is in no table is an error with its count: it is never read as something else.
 """
@@ -161,16 +162,23 @@ class Meaning:
             counted(codes),
         )
 
-    def bordered(self, mask: np.ndarray) -> np.ndarray:
+    def bordered(self, mask: np.ndarray, objects: np.ndarray | None = None) -> np.ndarray:
         """The mask, H W uint8, with 255 where another class is `void_border` pixels away or nearer; 255
-        itself is no class and has no border."""
+        itself is no class and has no border.
+
+        Args:
+            objects: H W int, another number for each object, where they are known: then another object counts
+                as another class does. Numbers of two classes must differ.
+        """
         if not self.void_border:
             return mask
         from scipy import ndimage  # 25 MB, and a quarter of a second, that others need not pay
 
-        window = 2 * self.void_border + 1
-        least = ndimage.minimum_filter(mask, window, mode="nearest")
-        most = ndimage.maximum_filter(np.where(mask == IGNORE, np.uint8(0), mask), window, mode="nearest")
+        parts = mask if objects is None else objects
+        none, window = mask == IGNORE, 2 * self.void_border + 1
+        highest, lowest = np.iinfo(parts.dtype).max, parts.dtype.type(0)
+        least = ndimage.minimum_filter(np.where(none, highest, parts), window, mode="nearest")
+        most = ndimage.maximum_filter(np.where(none, lowest, parts), window, mode="nearest")
         return np.where(least < most, np.uint8(IGNORE), mask)
 
 

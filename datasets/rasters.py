@@ -1,6 +1,6 @@
 """Images of 1 to 16 channels: `.npy`, and TIFF with many samples a pixel, many pages, or floats.
 
-What is read is H W C uint8: of 16 bits the upper 8, as of pictures; floats run from 0 to 1, and become 0..255.
+What is read is H W C uint8: of 16 bits the upper 8, as of pictures; floats run from 0 to 1 and become 0..255.
 """
 
 from __future__ import annotations

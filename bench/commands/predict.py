@@ -180,9 +180,9 @@ def export(
     """Write a trained network as ONNX, and a card of what it is.
 
     Opset 18. The input `image` is 1 3 H W, RGB in 0..1, of any height and width; normalising is inside. A
-    network of other channels takes as many in place of 3. The output `logits` is 1 C H W. The file is written once onnxruntime gives torch's logits to 1e-4 on images of
-    three sizes. MODEL.md says from the records what the network was trained on and how good it is. It needs
-    the extra `onnx`: uv sync --extra onnx.
+    network of other channels takes as many in place of 3. The output `logits` is 1 C H W. The file is written
+    once onnxruntime gives torch's logits to 1e-4 on images of three sizes. MODEL.md says from the records
+    what the network was trained on and how good it is. It needs the extra `onnx`: uv sync --extra onnx.
     """
     from hashlib import sha256
 

@@ -105,7 +105,8 @@ class Segmenter(Net):
         return self.classification_head(deepest)
 
     def features(self, image: Tensor) -> Tensor:
-        """image B channels H W -> decoder features B . h w, of the image padded right and bottom to the stride."""
+        """image B channels H W -> decoder features B . h w, of the image padded right and bottom to the
+        stride."""
         return self._decoded(self.encode(image), image)
 
     def _decoded(self, features: Features, image: Tensor) -> Tensor:

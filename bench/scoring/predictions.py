@@ -64,7 +64,8 @@ def images_below(folder: Path) -> dict[str, Path]:
             found[inside.with_suffix("").as_posix()].append(path)
     if not found:
         raise DataError(
-            f"{folder} holds no images; give a folder with JPEG, PNG, TIFF, WebP, BMP or .npy files, at any depth."
+            f"{folder} holds no images; give a folder with JPEG, PNG, TIFF, WebP, BMP or .npy files, at any "
+            "depth."
         )
     for id, paths in found.items():
         if len(paths) > 1:

@@ -1,4 +1,4 @@
-"""Mean and std of images, by channel: those of a weights file, or those measured on a data set's own images."""
+"""Mean and std of images, by channel: those of a weights file, or those measured on a data set's images."""
 
 from __future__ import annotations
 
@@ -80,5 +80,6 @@ def measured(network: Network, data_root: Path | None, dataset: str) -> Path | N
 
 
 def digest(path: Path) -> str:
-    """SHA-256: it decides the result as the weights do."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of the numbers in a file, which decide a result as the weights do; not of how they are laid
+    out."""
+    return hashlib.sha256(read(path).model_dump_json().encode()).hexdigest()

@@ -99,6 +99,20 @@ def test_a_folder_from_coco_reads_as_its_masks(root: Path, tmp_path: Path) -> No
     assert (mask == 255).any() and mask[2, 2] == 1
 
 
+def test_two_objects_of_one_class_have_a_border_between_them(root: Path) -> None:
+    """Two dogs side by side, and a cat on a dog; parts of one annotation have none between them."""
+
+    def edit(document: dict[str, Any]) -> None:
+        dogs = [[square(0, 0, 4)], [square(4, 0, 4)], [square(0, 8, 4), square(4, 8, 4)]]
+        document["annotations"] = [entry(k, 1, 9, dog) for k, dog in enumerate(dogs)]
+
+    assert np.asarray(coco(root, edit).mask("sub/a"))[0, :9].tolist() == [2] * 8 + [0]
+    (root / "dataset.yaml").write_text("void_border: 1")
+    mask = np.asarray(coco(root, edit).mask("sub/a"))
+    assert mask[0, :10].tolist() == [2, 2, 2, 255, 255, 2, 2, 255, 255, 0]
+    assert mask[10, :10].tolist() == [2, 2, 2, 2, 2, 2, 2, 255, 255, 0]
+
+
 def test_lists_are_those_of_the_files_or_of_the_folder(root: Path) -> None:
     document = copy.deepcopy(DOCUMENT)
     for name, part in (("instances_train2017.json", slice(0, 2)), ("instances_val2017.json", slice(2, 3))):
@@ -301,6 +315,19 @@ def labelme(root: Path, edit: Edit = lambda _: None) -> LabelMe:
     (root / "json" / "sub").mkdir(parents=True, exist_ok=True)
     (root / "json" / "sub" / "a.json").write_text(json.dumps(document))
     return LabelMe(root, "mine", root / "json")
+
+
+def test_shapes_of_a_group_are_one_object(root: Path) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        boxes = [shape("dog", "rectangle", [4 * k, 0], [4 * k + 3, 3]) for k in range(3)]
+        boxes[0]["group_id"] = boxes[1]["group_id"] = 7
+        outside = shape("_background_", "rectangle", [0, 10], [3, 11])
+        document["shapes"] = [*boxes, outside]
+
+    (root / "dataset.yaml").write_text("void_border: 1")
+    mask = np.asarray(labelme(root, edit).mask("sub/a"))
+    assert mask[0, :13].tolist() == [1, 1, 1, 1, 1, 1, 1, 255, 255, 1, 1, 255, 255]
+    assert not mask[8:].any()
 
 
 def test_shapes_by_hand(root: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFilter
+from PIL import Image, ImageEnhance, ImageFilter
 from torchvision.transforms import functional as F
 
 from bench.contract import BoxRule
@@ -87,6 +87,48 @@ def test_to_tensor_by_hand() -> None:
     tensor = to_tensor(Image.fromarray(np.array([[[0, 51, 255], [255, 102, 0]]], np.uint8)))
     assert tensor.shape == (3, 1, 2) and tensor.dtype == torch.float32 and tensor.is_contiguous()
     assert torch.allclose(tensor, torch.tensor([[[0.0, 1.0]], [[0.2, 0.4]], [[1.0, 0.0]]]), rtol=0, atol=1e-7)
+
+
+# ---- other channels than three
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+@pytest.mark.parametrize("crop", [(20, 24), (70, 30)])
+def test_each_channel_is_seen_as_in_a_picture_of_it_alone(channels: int, crop: tuple[int, int]) -> None:
+    """A picture whose three channels are equal is the oracle, padding included."""
+    image = np.random.default_rng(channels).integers(0, 256, (40, 52, channels), np.uint8)
+    geometry = draw_geometry(np.random.default_rng(1), (40, 52), crop, (0.5, 1.0))
+    view = weak_image(image, geometry)
+    assert isinstance(view, tuple) and len(view) == channels
+    tensor = to_tensor(view)
+    assert tensor.shape == (channels, *crop) and tensor.dtype == torch.float32 and tensor.is_contiguous()
+    for channel in range(channels):
+        alone = weak_image(np.ascontiguousarray(image[..., [channel] * 3]), geometry)
+        assert torch.equal(tensor[channel], to_tensor(alone)[0])
+
+
+def test_other_channels_get_brightness_and_contrast_and_blur() -> None:
+    """By the draws of a picture of colours: both shades are those of Pillow on each channel."""
+    image = np.random.default_rng(0).integers(0, 256, (16, 18, 4), np.uint8)
+    view = tuple(Image.fromarray(image[..., channel]) for channel in range(4))
+    seen = set()
+    for seed in range(120):
+        generator = np.random.default_rng(seed)
+        jitter, _, blur = generator.random(3) < (0.8, 0.2, 0.5)
+        factors = generator.uniform([0.5, 0.5, 0.5, -0.25], [1.5, 1.5, 1.5, 0.25])
+        order, sigma = generator.permutation(4), float(generator.uniform(0.1, 2.0))
+        expected = list(view)
+        for channel, one in enumerate(expected):
+            for operation in order if jitter else ():
+                if operation == 0:
+                    one = ImageEnhance.Brightness(one).enhance(factors[0])
+                elif operation == 1:
+                    one = ImageEnhance.Contrast(one).enhance(factors[1])
+            expected[channel] = one.filter(ImageFilter.GaussianBlur(sigma)) if blur else one
+        found = strong_view(view, np.random.default_rng(seed))
+        assert torch.equal(to_tensor(found), to_tensor(tuple(expected)))
+        seen.add((bool(jitter), bool(blur)))
+    assert len(seen) == 4
 
 
 def test_constants_are_those_of_unimatch() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from bench.contents.files import sha256
 from bench.errors import BenchError, ConfigError, DataError
 from bench.networks.segmenter import Segmenter, build_encoder, load_encoder
 from bench.networks.weights import Weights, load_weights, normalisation, weights_file
+from bench.settings.normalisation import Normalisation, measured
 from bench.settings.schema import Network
 
 LITE0 = Network(
@@ -184,6 +186,85 @@ def test_a_users_weights_may_say_their_own_normalisation(tmp_path: Path) -> None
         beside.write_text(wrong)
         with pytest.raises(DataError, match=r"mine.normalisation.json must hold"):
             load_weights(str(file), "resnet50c")
+
+
+# Other channels than three ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 16])
+def test_the_first_layer_of_packaged_weights_is_re_formed_as_timm_does(channels: int) -> None:
+    """By hand: the colours are repeated and scaled by 3 / C, or summed for one channel; the rest stays."""
+    weights = load_weights(LITE0.weights, LITE0.encoder)
+    assert weights is not None
+    network = LITE0.model_copy(update={"channels": channels})
+    own = Segmenter(network, 5, weights).encoder.model.state_dict()  # type: ignore[union-attr, operator]
+    first = weights.state["conv_stem.weight"]
+    if channels == 1:
+        expected = first.sum(1, keepdim=True)
+    else:
+        expected = first[:, [k % 3 for k in range(channels)]] * (3 / channels)
+    assert torch.allclose(own["conv_stem.weight"], expected, rtol=1e-6, atol=0)
+    rest = own.keys() - {"conv_stem.weight"}
+    assert all(torch.equal(own[name], weights.state[name]) for name in rest)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder"), [("tiny", "unet"), ("mit_b0", "segformer"), ("vit_tiny_patch16_224", "dpt")]
+)
+def test_weights_of_a_file_are_re_formed_whatever_the_encoder(
+    encoder: str, decoder: Any, tmp_path: Path
+) -> None:
+    settings = {"decoder": decoder, "decoder_channels": 16, "representation_channels": 8}
+    three, four = (Network(encoder=encoder, channels=channels, **settings) for channels in (3, 4))
+    built: Any = build_encoder(three)
+    save_file(
+        {name: value.contiguous() for name, value in getattr(built, "model", built).state_dict().items()},
+        tmp_path / "mine.safetensors",
+    )
+    (tmp_path / "mine.normalisation.json").write_text('{"mean": [0.1, 0.2, 0.3], "std": [1, 2, 3]}')
+    weights = load_weights(str(tmp_path / "mine.safetensors"), encoder)
+    measured = Normalisation(mean=(0.1, 0.2, 0.3, 0.4), std=(1.0, 1.0, 1.0, 0.5))
+    net = Segmenter(four, 5, weights, measured).eval()
+    assert net.mean.flatten().tolist() == pytest.approx(measured.mean) and net.std.shape == (1, 4, 1, 1)
+    with torch.no_grad():
+        assert net(torch.rand(1, 4, 61, 70)).shape == (1, 5, 61, 70)
+    assert Segmenter(three, 5, weights).mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_weights_for_four_channels_bring_their_own_mean_and_std(tmp_path: Path) -> None:
+    four = TINY.model_copy(update={"channels": 4, "weights": str(tmp_path / "mine.safetensors")})
+    state = build_encoder(four).state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "mine.safetensors")
+    beside = tmp_path / "mine.normalisation.json"
+    beside.write_text('{"mean": [0.1, 0.2, 0.3, 0.4], "std": [1, 2, 3, 4]}')
+    weights = load_weights(str(tmp_path / "mine.safetensors"), "tiny")
+    net = Segmenter(four, 5, weights, Normalisation(mean=(0.5,) * 4, std=(0.5,) * 4))
+    assert net.std.flatten().tolist() == [1, 2, 3, 4]
+    assert torch.equal(net.encoder.state_dict()["stages.0.0.weight"], state["stages.0.0.weight"])
+    assert measured(four, None, "mine") is None, "nothing is measured on the images then"
+    with pytest.raises(DataError, match="4 numbers, and the network expects 3"):
+        Segmenter(TINY, 5, weights)
+
+
+def test_what_was_measured_is_found_or_it_is_said_how_to_measure(tmp_path: Path) -> None:
+    four = TINY.model_copy(update={"channels": 4})
+    assert measured(TINY, tmp_path, "mine") is None
+    said = (
+        r"mine/normalisation.json does not exist.*`python -m bench data stats --dataset mine .*--channels 4`"
+    )
+    with pytest.raises(DataError, match=said):
+        measured(four, tmp_path, "mine")
+    with pytest.raises(DataError, match=r"lies in no folder.*leave protocol.network.channels at 3"):
+        measured(four, None, "shapes")
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "normalisation.json"
+    file.write_text('{"mean": [0.5, 0.5], "std": [0.5, 0.5]}')
+    with pytest.raises(DataError, match=r"is of 2 channels, and the network has 4; .*measures anew"):
+        measured(four, tmp_path, "mine")
+    for wrong in ('{"mean": [0.5], "std": [0.5, 0.5]}', '{"mean": [], "std": []}', "[]", '{"mean": [NaN]}'):
+        file.write_text(wrong)
+        with pytest.raises(DataError, match=r"normalisation.json must hold"):
+            measured(four, tmp_path, "mine")
 
 
 @pytest.mark.parametrize(("registers", "no_embed_class"), [(0, False), (4, False), (4, True)])

@@ -85,6 +85,8 @@ def test_an_operator_that_the_exporter_lacks_is_named() -> None:
 
 
 class OneLayer(nn.Module):
+    channels = 3
+
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.Conv2d(3, 3, 1)
@@ -99,9 +101,9 @@ def test_a_conversion_that_is_off_by_a_thousandth_is_refused(
 ) -> None:
     exported = room._exported
 
-    def shifted(network: Any, classes: tuple[str, ...]) -> bytes:
+    def shifted(network: Any, classes: tuple[str, ...], channels: int) -> bytes:
         network.layer.bias.data.add_(fault)
-        return exported(network, classes)
+        return exported(network, classes, channels)
 
     monkeypatch.setattr(room, "_exported", shifted)
     with torch_seeded(0, "onnx test"):

@@ -266,6 +266,7 @@ PROTOCOL_CHANGES = [
     "network.decoder_channels=64",
     "network.representation_channels=64",
     "network.align_corners=true",
+    "network.channels=4",
     "network.multi_grid=[1, 2, 4]",
     "network.low_level_channels=64",
     "network.aspp_rates=[1, 2, 3]",
