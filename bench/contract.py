@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from bench.labels import IGNORE, LABEL_SECONDS
 from bench.randomness import generator_for
 from bench.settings.base import Knobs
-from bench.views import EQUAL_BOXES, BoxRule, Passes, Views
+from bench.views import EQUAL_BOXES, EQUAL_COLOURS, BoxRule, Operation, Passes, Recipe, Stage, Views
 
 __all__ = [
     "EQUAL_BOXES",
+    "EQUAL_COLOURS",
     "IGNORE",
     "Batch",
     "BoxRule",
@@ -34,8 +35,11 @@ __all__ = [
     "Knobs",
     "Method",
     "Net",
+    "Operation",
     "Passes",
     "Progress",
+    "Recipe",
+    "Stage",
     "Stream",
     "Supervision",
     "Task",

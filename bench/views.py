@@ -1,12 +1,88 @@
-"""What a method says of views and passes: boxes, colours, how often images go through its networks. All data.
+"""What a method says of views and passes: colours, boxes, how often images go through its networks. All data.
 
 Methods and loaders take these names from bench.contract.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+# What an operation's magnitude is, and from where to where it may lie; None: it has none. What each does is
+# in datasets/colours.py.
+LIMITS: Mapping[str, tuple[float, float] | None] = {
+    "identity": None,
+    "grayscale": None,
+    "autocontrast": None,  # the darkest becomes 0 and the brightest 255, in each channel
+    "equalize": None,  # all levels occur alike often, in each channel
+    "brightness": (0.0, 100.0),  # a factor, as of the next three; 1 changes nothing
+    "contrast": (0.0, 100.0),
+    "saturation": (0.0, 100.0),
+    "sharpness": (0.0, 100.0),
+    "hue": (-0.5, 0.5),  # turns of the colour circle
+    "blur": (0.0, 100.0),  # standard deviation of the Gaussian, in pixels of the crop
+    "posterize": (1.0, 9.0),  # bits of a channel that stay; the fraction is cut off
+    "solarize": (0.0, 257.0),  # levels from this one on are inverted; the fraction is cut off
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A change of colours, with a magnitude that is drawn uniformly from `range` (see `LIMITS`).
+
+    Raises ValueError for an unknown name, and for a range that the operation cannot have.
+    """
+
+    name: str
+    range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in LIMITS:
+            raise ValueError(f"there is no operation {self.name!r}; it must be one of {', '.join(LIMITS)}")
+        limits = LIMITS[self.name]
+        if (limits is None) != (self.range is None):
+            raise ValueError(f"the operation {self.name!r} {'has no' if limits is None else 'needs a'} range")
+        if limits and self.range and not limits[0] <= self.range[0] <= self.range[1] <= limits[1]:
+            raise ValueError(f"{self.name} {self.range}: a range must lie in {limits[0]:g}..{limits[1]:g}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a strong view: with `probability`, all operations in random order; or, with `draws`, so many
+    of them as a uniform draw between the two says, each drawn anew, so that one may come twice.
+
+    Raises ValueError for numbers that cannot be.
+    """
+
+    operations: tuple[Operation, ...]
+    probability: float = 1.0
+    draws: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.operations or not 0 <= self.probability <= 1:
+            raise ValueError("a stage needs operations, and a probability in 0..1")
+        if self.draws is not None and not 1 <= self.draws[0] <= self.draws[1]:
+            raise ValueError(f"draws {self.draws}: the fewest operations, 1 or more, and then the most")
+
+
+Recipe = tuple[Stage, ...]
+
+# The strong view of ST++, UniMatch and FixMatch for segmentation (UniMatch, dataset/semi.py, transform.py),
+# and that of equal views.
+EQUAL_COLOURS: Recipe = (
+    Stage(
+        (
+            Operation("brightness", (0.5, 1.5)),
+            Operation("contrast", (0.5, 1.5)),
+            Operation("saturation", (0.5, 1.5)),
+            Operation("hue", (-0.25, 0.25)),
+        ),
+        probability=0.8,
+    ),
+    Stage((Operation("grayscale"),), probability=0.2),
+    Stage((Operation("blur", (0.1, 2.0)),), probability=0.5),
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +114,13 @@ class Views:
     colours: bool | None = None
     # The method mixes images by a rule that is what it is named for, so it gets no boxes under equal views.
     mixes: bool = False
+    recipe: Recipe = EQUAL_COLOURS  # of the strong views, and of labeled images that are coloured
 
     def equal(self) -> Views:
         """What the loader prepares instead where the protocol says `views: equal`: of the unlabeled images
         the one strong view and the boxes that all methods get (more strong views only where the method asks
         for them, no boxes where it mixes by its own rule), and coloured labeled images unless the method is
-        named for the opposite."""
+        named for the opposite. The recipe is the same for all, whatever the method's own is."""
         colours = True if self.colours is None else self.colours
         return Views(max(self.strong, 1), None if self.mixes else EQUAL_BOXES, colours, self.mixes)
 

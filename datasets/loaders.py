@@ -21,13 +21,13 @@ from bench.contract import IGNORE, Batch, Dataset, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
 from bench.pool import end_with_parent
 from bench.randomness import generator_for, numpy_for
+from datasets.colours import strong_view
 from datasets.splits import MASKS, SEEDS, TAGS, UNLABELED, Split, batch_sources
 from datasets.views import (
     Geometry,
     View,
     draw_box,
     draw_geometry,
-    strong_view,
     to_tensor,
     weak_image,
     weak_label,
@@ -128,7 +128,8 @@ class StepBatches(data.Dataset[Batch]):
         return draw_geometry(generator, (image.shape[0], image.shape[1]), self.crop, self.resize)
 
     def _strong(self, view: View, source: str, step: int, index: int, number: int = 0) -> View:
-        return strong_view(view, numpy_for(self.seed, "strong", source, step, index, number))
+        generator = numpy_for(self.seed, "strong", source, step, index, number)
+        return strong_view(view, generator, self.views.recipe)
 
     def _labeled(self, step: int) -> Stream:
         """Make the labeled stream: images with masks, then images with seeds."""

@@ -1,4 +1,4 @@
-"""The views of one image: a weak view (resize, crop, flip), a strong view (colour, blur), and a CutMix box.
+"""The views of one image: a weak view (resize, crop, flip) and a CutMix box. Its colours: see colours.py.
 
 Everything random is drawn from the NumPy generator that is passed in, so a view depends on nothing else.
 The weak view is drawn first as a `Geometry` and then applied to the image, its label and its `valid` map
@@ -10,12 +10,11 @@ Three channels are a picture of colours to Pillow; of any other number, each is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance, ImageFilter
+from PIL import Image
 from torch import Tensor
 
 from bench.contract import IGNORE, BoxRule
@@ -25,20 +24,11 @@ __all__ = [
     "Geometry",
     "draw_box",
     "draw_geometry",
-    "strong_view",
     "to_tensor",
     "weak_image",
     "weak_label",
     "weak_valid",
 ]
-
-# The strong view of ST++, UniMatch and FixMatch for segmentation (UniMatch, dataset/semi.py, transform.py).
-JITTER_PROBABILITY = 0.8
-BRIGHTNESS = CONTRAST = SATURATION = 0.5  # factors uniform in [1 - x, 1 + x]
-HUE = 0.25  # shift uniform in [-x, x] turns of the colour circle
-GRAYSCALE_PROBABILITY = 0.2
-BLUR_PROBABILITY = 0.5
-BLUR_SIGMA = (0.1, 2.0)
 
 COLOUR = 3  # channels of an image that has colours
 View = Image.Image | tuple[Image.Image, ...]  # RGB, or a picture of grey for each channel
@@ -148,48 +138,6 @@ def weak_valid(geometry: Geometry) -> np.ndarray:
     view = np.zeros(geometry.crop, np.bool_)
     view[:height, :width] = True
     return np.ascontiguousarray(view[:, ::-1]) if geometry.flip else view
-
-
-def strong_view(view: View, generator: np.random.Generator) -> View:
-    """Colour jitter, grayscale and blur of a weak view, with the constants above; the geometry stays.
-
-    The operations are torchvision's on PIL images, bit for bit; the blur is PIL's, as in UniMatch. Where an
-    image is no RGB, its channels get brightness, contrast (each about its own mean) and blur, all alike.
-    """
-    # All numbers are drawn whether they are used or not, so that one decision does not shift the next.
-    jitter, gray, blur = generator.random(3) < (JITTER_PROBABILITY, GRAYSCALE_PROBABILITY, BLUR_PROBABILITY)
-    brightness, contrast, saturation, hue = generator.uniform(
-        (1 - BRIGHTNESS, 1 - CONTRAST, 1 - SATURATION, -HUE),
-        (1 + BRIGHTNESS, 1 + CONTRAST, 1 + SATURATION, HUE),
-    ).tolist()
-    order = generator.permutation(4)
-    sigma = float(generator.uniform(*BLUR_SIGMA))
-
-    if jitter:
-        for operation in order:
-            if operation == 0:
-                view = _each(view, lambda one: ImageEnhance.Brightness(one).enhance(brightness))
-            elif operation == 1:
-                view = _each(view, lambda one: ImageEnhance.Contrast(one).enhance(contrast))
-            elif isinstance(view, tuple):
-                continue
-            elif operation == 2:
-                view = ImageEnhance.Color(view).enhance(saturation)
-            else:
-                view = _shift_hue(view, hue)
-    if gray and not isinstance(view, tuple):
-        view = view.convert("L").convert("RGB")
-    return _each(view, lambda one: one.filter(ImageFilter.GaussianBlur(sigma))) if blur else view
-
-
-def _each(view: View, change: Callable[[Image.Image], Image.Image]) -> View:
-    return tuple(map(change, view)) if isinstance(view, tuple) else change(view)
-
-
-def _shift_hue(view: Image.Image, turns: float) -> Image.Image:
-    shift = int(turns * 255)  # PIL's hue has 256 steps to a turn; torchvision shifts by 255 times the factor
-    hue = [(value + shift) % 256 for value in range(256)]
-    return view.convert("HSV").point(hue + 2 * list(range(256))).convert("RGB")
 
 
 def draw_box(generator: np.random.Generator, crop: tuple[int, int], rule: BoxRule) -> np.ndarray:

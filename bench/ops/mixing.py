@@ -39,3 +39,33 @@ def half_of_the_classes(label: Tensor, valid: Tensor, classes: int, generator: t
     draw = torch.rand(present.shape, generator=generator, device=label.device) + ~present
     chosen = draw.argsort(1).argsort(1) < present.sum(1, keepdim=True) // 2  # B C
     return chosen.gather(1, label.flatten(1)).view_as(label)
+
+
+def paste(above: Tensor, below: Tensor, box: Tensor) -> Tensor:
+    """What lies above inside `box` (B H W bool), elsewhere what lies below: B H W or B . H W."""
+    return torch.where(box if above.dim() == box.dim() else box.unsqueeze(1), above, below)
+
+
+def beta(a: int, b: int, generator: torch.Generator) -> Tensor:
+    """A draw of Beta(a, b) of whole numbers, scalar: the a-th smallest of a + b - 1 uniform draws."""
+    draws = torch.rand(a + b - 1, generator=generator, device=generator.device)
+    return draws.kthvalue(a).values
+
+
+def boxes_around(like: Tensor, area: Tensor, generator: torch.Generator) -> Tensor:
+    """A box in each image, cut off at the borders (AugSeg, augs_ALIA.py): B H W bool.
+
+    Args:
+        like: B H W.
+        area: Scalar in 0..1, a box's share of the image before it is cut off: its sides are sqrt(area) of the
+            image's, rounded down to an even number.
+        generator: Draws the centres, on the device of `like`: each side's last seven eighths, uniformly.
+    """
+    inside = []
+    for side in like.shape[1:]:
+        half = (side * area.sqrt()).floor().div(2, rounding_mode="floor")
+        centre = torch.randint(side // 8, side, (len(like), 1), generator=generator, device=like.device)
+        place = torch.arange(side, device=like.device)
+        inside.append((place >= centre - half) & (place < centre + half))  # B side
+    rows, columns = inside
+    return rows.unsqueeze(2) & columns.unsqueeze(1)

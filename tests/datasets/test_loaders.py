@@ -16,14 +16,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data._utils import pin_memory
 
-from bench.contract import Batch, BoxRule, Dataset, Stream, Supervision, Views
+from bench.contract import Batch, BoxRule, Dataset, Operation, Stage, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
 from bench.randomness import numpy_for
 from bench.settings.schema import BatchSizes, Protocol
 from datasets import loaders
+from datasets.colours import strong_view
 from datasets.loaders import StepBatches, iterate, loader, worker_failures
 from datasets.splits import Split
-from datasets.views import strong_view, to_tensor
+from datasets.views import to_tensor
 
 PIXEL, NONE, TAGS = Supervision.PIXEL, Supervision.NONE, Supervision.TAGS
 BOXES = BoxRule(0.5, (0.02, 0.4), (0.3, 1 / 0.3))
@@ -272,6 +273,20 @@ def test_labeled_images_are_coloured_as_the_protocol_or_the_method_says(
             picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
             drawn = strong_view(picture, numpy_for(5, "strong", "pixel", step, index, 0))
             assert torch.equal(view, to_tensor(drawn) if coloured else image)
+
+
+@pytest.mark.parametrize("rule", ["published", "equal"])
+def test_strong_views_are_of_the_methods_recipe_unless_views_are_equal(rule: str) -> None:
+    """Its own inverts each level; equal views colour as they colour for every method."""
+    views = Views(strong=1, colours=True, recipe=(Stage((Operation("solarize", (0, 0)),)),))
+    batches, plain = make(views=views, rule=rule), make(views=Views(strong=1, colours=True), rule=rule)
+    for step in range(3):
+        for stream, usual in ((labeled, False), (unlabeled, True)):
+            ours, theirs = stream(batches[step]), stream(plain[step])
+            weak = stream(make(views=Views())[step]).image
+            seen, other = (of.strong[0] if usual else of.image for of in (ours, theirs))
+            assert torch.equal(seen, other) == (rule == "equal")
+            assert torch.allclose(seen, 1 - weak) == (rule == "published")
 
 
 def test_weak_view_does_not_depend_on_the_strong_ones() -> None:

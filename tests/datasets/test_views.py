@@ -6,17 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageFilter
-from torchvision.transforms import functional as F
 
 from bench.contract import BoxRule
 from bench.errors import ConfigError
 from bench.randomness import numpy_for
-from datasets import views
+from datasets.colours import strong_view
 from datasets.views import (
     Geometry,
     draw_box,
     draw_geometry,
-    strong_view,
     to_tensor,
     weak_image,
     weak_label,
@@ -131,15 +129,6 @@ def test_other_channels_get_brightness_and_contrast_and_blur() -> None:
     assert len(seen) == 4
 
 
-def test_constants_are_those_of_unimatch() -> None:
-    assert views.JITTER_PROBABILITY == 0.8
-    assert views.BRIGHTNESS == views.CONTRAST == views.SATURATION == 0.5
-    assert views.HUE == 0.25
-    assert views.GRAYSCALE_PROBABILITY == 0.2
-    assert views.BLUR_PROBABILITY == 0.5
-    assert views.BLUR_SIGMA == (0.1, 2.0)
-
-
 # ---- the weak view
 
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -233,41 +222,6 @@ def test_views_leave_their_input_alone() -> None:
         strong_view(view, numpy_for(0, "strong", key))
     assert view.tobytes() == pixels
     assert np.array_equal(image, before[0]) and np.array_equal(label, before[1])
-
-
-# ---- the strong view
-
-
-def torchvision_strong(view: Image.Image, generator: np.random.Generator) -> Image.Image:
-    jitter, gray, blur = generator.random(3)
-    low, high = np.array([0.5, 0.5, 0.5, -0.25]), np.array([1.5, 1.5, 1.5, 0.25])
-    factors = generator.uniform(low, high)
-    order, sigma = generator.permutation(4), generator.uniform(0.1, 2.0)
-    operations = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
-    if jitter < 0.8:
-        for k in order:
-            view = operations[k](view, float(factors[k]))
-    if gray < 0.2:
-        view = F.rgb_to_grayscale(view, 3)
-    return view.filter(ImageFilter.GaussianBlur(radius=float(sigma))) if blur < 0.5 else view
-
-
-def test_strong_view_is_torchvisions_bit_for_bit() -> None:
-    view = Image.fromarray(photograph(40, 48))
-    for key in range(200):
-        ours = strong_view(view, numpy_for(3, "strong", key))
-        assert ours.tobytes() == torchvision_strong(view, numpy_for(3, "strong", key)).tobytes()
-
-
-def test_strong_view_is_a_function_of_its_generator() -> None:
-    view = Image.fromarray(photograph(16, 16))
-    twice = [[strong_view(view, numpy_for(0, "s", key)).tobytes() for key in range(50)] for _ in range(2)]
-    assert twice[0] == twice[1]
-    assert len(set(twice[0])) > 40
-    # Neither jittered nor gray nor blurred: .2 x .8 x .5 of the views stay as they are.
-    n = 1000
-    same = np.mean([strong_view(view, numpy_for(1, "s", k)).tobytes() == view.tobytes() for k in range(n)])
-    assert abs(same - 0.08) < 4 * math.sqrt(0.08 * 0.92 / n)
 
 
 # ---- boxes
