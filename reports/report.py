@@ -26,7 +26,7 @@ from reports.sheets.cost import costs
 from reports.sheets.differences import differences
 from reports.sheets.forest import forest, overview
 from reports.sheets.headline import headline, holes, modules, spreads
-from reports.sheets.health import health_sheet, noted
+from reports.sheets.health import health_sheet, normals, noted
 from reports.sheets.overall import overall_sheet
 from reports.sheets.rescored import rescored_sheets
 from reports.sheets.sentences import facts, sentence
@@ -56,6 +56,10 @@ HOW_HEALTHY = (
     "What the methods noted while they trained. The accuracy of pseudo-labels needs the masks that the split "
     "withholds, so it is there only for runs with --audit, which opens them for such figures and nothing "
     "else."
+)
+HOW_LEARNED = (
+    "Normal: the sum of the terms and the labeled term fall fast and then slowly; an unlabeled term begins "
+    "where the warm-up ends and may rise first. A jump that stays, or a term at 0, is not."
 )
 HOW_SCORED = (
     "Finished runs scored again by `python -m bench score`, without tags: raw is the score of the protocol, "
@@ -221,6 +225,7 @@ def _group_section(
     first = [headline(part) for part in group.kinds]
     refined = {folder: found.report.refine_core_seconds for folder, found in evidence.seeds.items()}
     qualities = {folder: found.quality for folder, found in evidence.seeds.items() if found.quality}
+    learned = curves.learning(group, evidence.lines)
     parts: dict[str, tuple[Part, ...]] = {
         "What was compared": (group.basis, basis.lists(group)),
         "mIoU": (
@@ -242,7 +247,7 @@ def _group_section(
             *classes.confusions(group, evidence.counts),
         ),
         "Cost": (costs(group, evidence.scores, refined), *effort.costs(group)),
-        "Learning curves": tuple(curves.learning(group, evidence.lines)),
+        "Learning curves": (HOW_LEARNED, *learned) if learned else (),
         "Health": _health(group, evidence),
         "CAM seeds": tuple(cam_seeds.quality(group, qualities)),
         "Protocol": (basis.protocol(group),),
@@ -289,7 +294,8 @@ def _health(group: Group, evidence: Evidence) -> tuple[Part, ...]:
     cells = noted(group, evidence.lines)
     if not cells:
         return ()
-    parts: list[Part] = [HOW_HEALTHY, *health.overview(group, cells), health_sheet(group, cells)]
+    parts: list[Part] = [HOW_HEALTHY, "What is normal:", Facts(normals(cells))]
+    parts += [*health.overview(group, cells), health_sheet(group, cells)]
     if len(cells) > DETAILED_CELLS:
         parts.append(
             f"{counted(len(cells), 'cell')} have figures of every class, which are drawn for up to "

@@ -38,6 +38,7 @@ def to_html(document: Section[Filed]) -> str:
             script=script,
             style_digest=_digest(style),
             script_digest=_digest(script),
+            filters=_filters(document),
             anchors={section.title: section.anchor for section in document.all()},
             MISSING=MISSING,
         )
@@ -85,6 +86,15 @@ def _kind(filed: Filed) -> str:
         Gallery: "gallery",
     }
     return kinds[type(filed.part)]
+
+
+def _filters(document: Section[Filed]) -> dict[str, list[str]]:
+    """What sections may be chosen by: the values of each mark that has several, in order."""
+    values: dict[str, set[str]] = {}
+    for section in document.all():
+        for name, found in section.marks.items():
+            values.setdefault(name, set()).update(found)
+    return {name: sorted(found) for name, found in values.items() if len(found) > 1}
 
 
 @dataclass(frozen=True)

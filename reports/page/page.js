@@ -45,3 +45,48 @@ for (const button of document.querySelectorAll("button.whole")) {
     button.setAttribute("aria-expanded", String(unfolded));
   });
 }
+
+// A picture is in the page once: it is saved from where it is shown.
+for (const button of document.querySelectorAll("button.save")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = button.closest("figure").querySelector("img").src;
+    link.download = button.dataset.file;
+    link.click();
+  });
+}
+
+// The filters show the sections that have all chosen values. A link to a hidden section shows all again.
+const form = document.querySelector("form.filters");
+const marked = Array.from(document.querySelectorAll("[data-marks]"), (section) => {
+  return { section, marks: JSON.parse(section.dataset.marks), links: linksTo(section) };
+});
+
+function linksTo(section) {
+  const links = [...document.querySelectorAll("a[href]")].filter((a) => a.getAttribute("href") === `#${section.id}`);
+  return links.map((link) => link.closest("tr, li"));
+}
+
+function filter() {
+  const chosen = [...new FormData(form)].filter(([, value]) => value !== "");
+  for (const { section, marks, links } of marked) {
+    const hidden = !chosen.every(([name, value]) => (marks[name] ?? []).includes(value));
+    for (const one of [section, ...links]) one.hidden = hidden;
+  }
+}
+
+function arrive() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!form || !target || !target.closest("[data-marks][hidden]")) return;
+  form.reset();
+  filter();
+  target.scrollIntoView();
+}
+
+if (form) {
+  form.hidden = false;
+  form.addEventListener("change", filter);
+  addEventListener("hashchange", arrive);
+  filter(); // a browser keeps what was chosen when a page is loaded anew
+}

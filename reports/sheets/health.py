@@ -34,6 +34,7 @@ class Figures:
     title: str
     unit: str  # "%" for shares 0..1
     figures: Mapping[str, str]  # what each is, by its name in the log
+    normal: str  # how it runs in a training that goes well
 
 
 SCALAR_FIGURES = (
@@ -45,6 +46,9 @@ SCALAR_FIGURES = (
             "alpha": "alpha (to be unreliable)",
             "mask_ratio": "kept",
         },
+        "of u2pl the reliable share starts at 80 % and rises evenly as alpha falls; the kept share of"
+        " the others rises from near 0, and 100 % from the start means that the network is too sure "
+        "of itself.",
     ),
     Figures(
         "Rare classes",
@@ -54,6 +58,8 @@ SCALAR_FIGURES = (
             "rare_share_unreliable": "of unreliable pixels",
             "rare_share_labeled": "of labeled pixels",
         },
+        "all three near each other; a share of reliable pixels near 0 means that pseudo-labels do not"
+        " teach the rare classes.",
     ),
     Figures(
         "Origin of the step's keys",
@@ -63,6 +69,7 @@ SCALAR_FIGURES = (
             "share_labeled": "labeled pixels",
             "share_unlabeled": "unreliable pixels",
         },
+        "steady parts that add up to 100 %; none at 0 for long.",
     ),
     Figures(
         "Share of the gradient",
@@ -73,10 +80,21 @@ SCALAR_FIGURES = (
             f"{GRADIENT}consistency": "of the consistency",
             f"{GRADIENT}contrast": "of the contrast",
         },
+        "the labeled term leads at first; no other term near 100 % for long.",
     ),
-    Figures("Seeds", PERCENT, {"seed_decided": "decided pixels"}),
-    Figures("Tags", PERCENT, {"tags_found": "found", "tags_invented": "invented"}),
-    Figures("Entropy threshold", "nats", {"threshold": "threshold"}),
+    Figures("Seeds", PERCENT, {"seed_decided": "decided pixels"}, "one level, since seeds are made once."),
+    Figures(
+        "Tags",
+        PERCENT,
+        {"tags_found": "found", "tags_invented": "invented"},
+        "found rises towards 100 %, invented falls towards 0.",
+    ),
+    Figures(
+        "Entropy threshold",
+        "nats",
+        {"threshold": "threshold"},
+        "falls as the network gets surer; a rise that lasts means that it gets less sure.",
+    ),
     Figures(
         "Pseudo-label accuracy",
         PERCENT,
@@ -86,6 +104,7 @@ SCALAR_FIGURES = (
             "accuracy_unreliable": "unreliable",
             "accuracy_kept": "kept",
         },
+        "reliable and kept pixels above all pixels, unreliable ones below; all rise or hold.",
     ),
     Figures(
         "Negatives of their own true class",
@@ -94,12 +113,16 @@ SCALAR_FIGURES = (
             "truth_among_negatives": "of unreliable pixels",
             "truth_among_negatives_chance": "by a random window",
         },
+        "below the line of a random window: a negative of a pixel's true class teaches the wrong thing.",
     ),
 )
 # The maps of one panel share their colours.
 CLASS_FIGURES = (
     Figures(
-        "Queue", PERCENT, {"queue_fill": "fill of the queues", "queue_turnover": "keys new in this step"}
+        "Queue",
+        PERCENT,
+        {"queue_fill": "fill of the queues", "queue_turnover": "keys new in this step"},
+        "the fill is at 100 % soon after the warm-up, of rare classes last; a class at 0 is never a key.",
     ),
     Figures(
         "Negatives",
@@ -109,8 +132,14 @@ CLASS_FIGURES = (
             "negatives_labeled": "negatives, rule of labeled pixels",
             "negatives_unlabeled": "negatives, rule of unlabeled pixels",
         },
+        "every class has some after the warm-up; fewer as fewer pixels are unreliable.",
     ),
-    Figures("Anchors", "pixels per step", {"anchors": "anchor candidates"}),
+    Figures(
+        "Anchors",
+        "pixels per step",
+        {"anchors": "anchor candidates"},
+        "every class has some; a class at 0 is never contrasted.",
+    ),
 )
 SCALARS = tuple(name for of in SCALAR_FIGURES for name in of.figures)
 VECTORS = tuple(name for of in CLASS_FIGURES for name in of.figures)
@@ -192,6 +221,15 @@ def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> lis
         for row, split, _ in group.cells()
     )
     return [(label, split, health) for label, split, health in gathered if health]
+
+
+def normals(noted: Sequence[Noted]) -> tuple[tuple[str, str], ...]:
+    """What is normal for each kind of figure that these cells have, by its title."""
+    seen = {name for _, _, health in noted for name in health.figures}
+    every = (*SCALAR_FIGURES, *CLASS_FIGURES)
+    return tuple(
+        (of.title, f"{of.normal[0].upper()}{of.normal[1:]}") for of in every if seen & of.figures.keys()
+    )
 
 
 def health_sheet(group: Group, noted: Sequence[Noted]) -> s.Sheet:

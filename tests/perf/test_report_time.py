@@ -1,4 +1,4 @@
-"""A report over five hundred runs with curves, counts and health figures: its time and its memory."""
+"""A report over 500 runs with curves, counts and health figures: its time, memory, size and first paint."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import CHROMIUM, chromium
 
 from bench.randomness import numpy_for
 from bench.records.folders import RunFolder
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 METHODS, SPLITS, SEEDS = 10, 10, 5
 IMAGES, CLASSES, LINES, STEPS = 233, 11, 60, 1200
 SECONDS, MIB = 20, 1024
+PAGE_MB, PAINT = 12, 1.0  # of the page: its size, and the seconds until something is seen
 # What YARDSTICK takes where a report may take SECONDS: a slower machine may take longer in proportion.
 REFERENCE = 1.5
 YARDSTICK = """\
@@ -137,3 +139,19 @@ def test_a_report_over_five_hundred_runs(tmp_path: Path) -> None:
     )
     assert "500 runs" in page.read_text()
     assert used["seconds"] < SECONDS * slower and used["mib"] < MIB
+    assert page.stat().st_size < PAGE_MB * 1e6
+    if CHROMIUM is not None:
+        painted = first_paint(page)
+        print(f"first paint after {painted:.2f} s")
+        assert painted < PAINT * slower
+
+
+def first_paint(page: Path) -> float:
+    """Seconds until a browser shows something of a page on the disk; the better of two."""
+    script = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000"
+    with chromium() as browser:
+        tabs = [browser.new_page(viewport={"width": 390, "height": 844}) for _ in range(2)]
+        for tab in tabs:
+            tab.goto(page.as_uri())
+            tab.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length")
+        return float(min(tab.evaluate(script) for tab in tabs))

@@ -15,6 +15,7 @@ from bench.records.logs import read_counts
 from bench.records.schema import Result
 from bench.settings.resolve import resolve
 from reports.publish import refresh
+from reports.report import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "reports" / "published"
@@ -34,6 +35,12 @@ def labelled(root: Path) -> list[object]:
 def test_the_readmes_and_the_picture_show_the_records_and_leave_no_table_out() -> None:
     """Stale? `python -m bench publish` writes them anew."""
     assert refresh([ROOT / file for file in READMES], PUBLISHED, check=True).unplaced == ()
+
+
+@pytest.mark.slow
+def test_the_page_of_the_records_is_small(tmp_path: Path) -> None:
+    write_report([PUBLISHED], tmp_path)
+    assert (tmp_path / "index.html").stat().st_size < 6e6
 
 
 def test_the_records_of_a_data_set_are_one_file_each_and_nothing_lies_about() -> None:

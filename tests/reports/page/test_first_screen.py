@@ -106,3 +106,94 @@ def test_the_first_screen_holds_the_answer(
         more.click()
         assert len(in_view(page, 0)["rows"]) == 40 and more.get_attribute("aria-expanded") == "true"
     page.close()
+
+
+# Filters ----------------------------------------------------------------------------------------------------
+
+
+def several(make: Any) -> list[Result]:
+    """Two data sets, two kinds of labels, two rules of views."""
+    own = {"method": {}, "protocol": {"views": "published"}}
+    more = [
+        make(
+            at + s / 50 * at,
+            seed=s,
+            method=name,
+            split="tags",
+            dataset="birds",
+            protocol_hash="b" * 16,
+            config=own,
+        )
+        for name, at in (("supervised", 0.3), ("u2pl", 0.31))
+        for s in range(3)
+    ]
+    return [*runs(make), *more]
+
+
+def shown(page: Page) -> list[str]:
+    return page.locator(".answer:not([hidden]) h3").all_text_contents()
+
+
+@needs_chromium
+def test_every_answer_can_be_brought_to_the_first_screen(browser: Browser, make: Any, tmp_path: Path) -> None:
+    path = report(several(make), tmp_path)
+    for width, height in SIZES.items():
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto(path.as_uri())
+        assert len(shown(page)) == 4
+        for dataset, split in (("birds", "tags"), ("camvid", "1_8"), ("camvid", "1_4"), ("camvid", "full")):
+            page.get_by_label("show data set").select_option(dataset)
+            page.get_by_label("show split").select_option(split)
+            (name,) = shown(page)
+            assert name.startswith(f"{dataset}, {split} (")
+            found = in_view(page, 0)
+            assert found["scrolled"] == 0 and all(found["text"]) and all(found["bars"])
+        page.close()
+
+
+@needs_chromium
+def test_filters_choose_groups_and_a_link_to_a_hidden_one_shows_all(
+    browser: Browser, make: Any, tmp_path: Path
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(report(several(make), tmp_path).as_uri())
+    groups = page.locator("section.group:not([hidden]) > h2")
+    assert groups.count() == 2
+    page.get_by_label("show labels").select_option("tags")
+    assert groups.all_text_contents() == ["birds, protocol camvid_small, 100 steps"]
+    assert page.locator("#All_answers tbody tr:visible").count() == 1, "nor does a table lead there"
+    page.get_by_label("show labels").select_option("")
+    page.get_by_label("show views").select_option("equal")
+    assert groups.all_text_contents() == ["camvid, protocol camvid_small, 100 steps"]
+    page.evaluate("location.hash = document.querySelector('section.group[hidden]').id")
+    page.wait_for_function("document.querySelectorAll('section.group[hidden]').length === 0")
+    assert page.get_by_label("show views").input_value() == ""
+    page.close()
+
+
+@needs_chromium
+def test_names_stay_on_the_screen_when_a_table_moves(browser: Browser, make: Any, tmp_path: Path) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(report(several(make), tmp_path).as_uri())
+    places = page.evaluate(
+        """() => [...document.querySelectorAll(".scroll")].filter((one) => one.scrollWidth > one.clientWidth)
+            .filter((one) => one.querySelector("tbody th")).map((one) => {
+                one.scrollLeft = one.scrollWidth;
+                const name = one.querySelector("tbody th").getBoundingClientRect();
+                return [one.scrollLeft, name.left, name.right];
+            })"""
+    )
+    assert len(places) > 5
+    assert all(moved > 0 and 0 <= left < right < 390 for moved, left, right in places)
+    page.close()
+
+
+def test_what_is_normal_stands_beside_the_health_figures(make: Any, tmp_path: Path) -> None:
+    store(tmp_path / "runs", make(0.4))
+    line = '{"step": 10, "loss": 1.0, "reliable_share": 0.8, "queue_fill": [0.1, 0.2, 0.3]}'
+    (tmp_path / "runs" / "0" / "metrics.jsonl").write_text(line + "\n")
+    write_report([tmp_path / "runs"], tmp_path / "out")
+    text = (tmp_path / "out" / "report.md").read_text()
+    health = text.split("### Health")[1].split("### ")[0]
+    assert re.findall(r"\*\*(.*?)\*\*: ", health) == ["Shares", "Queue"], "of the figures that are here"
+    assert "Normal: the sum of the terms" in text.split("### Learning curves")[1].split("### ")[0]

@@ -97,7 +97,7 @@ def test_it_says_what_the_markdown_says(written: Path) -> None:
 
 def test_downloads_are_the_files_beside_the_page(written: Path) -> None:
     links = [link for link in Tree(written.read_text()).all("a") if "download" in link]
-    assert {Path(str(link["download"])).suffix for link in links} == {".csv", ".tex", ".svg", ".jpg"}
+    assert {Path(str(link["download"])).suffix for link in links} == {".csv", ".tex"}
     for link in links:
         content = base64.b64decode(str(link["href"]).split(",", 1)[1])
         assert content == written.with_name(str(link["download"])).read_bytes()
@@ -156,7 +156,7 @@ def visit(browser: Browser, written: Path) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert said == []
-    assert {url for url in asked if not url.startswith("data:")} == {written.as_uri()}
+    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {written.as_uri()}
 
 
 def column(page: Page, caption: str, number: int) -> list[str]:
@@ -167,6 +167,21 @@ def column(page: Page, caption: str, number: int) -> list[str]:
 def heading(page: Page, caption: str, name: str) -> Any:
     table = page.locator("figure.sheet", has=page.get_by_text(caption, exact=True)).locator("table")
     return table.locator("thead th").filter(has_text=name)
+
+
+@needs_chromium
+def test_pictures_are_in_the_page_once_and_saved_from_there(
+    visit: Callable[..., Page], written: Path
+) -> None:
+    page, saved = visit(), set()
+    for button in page.locator("button.save").all():
+        with page.expect_download() as waiting:
+            button.click()
+        name, got = waiting.value.suggested_filename, waiting.value.path().read_bytes()
+        assert got == written.with_name(name).read_bytes()
+        assert written.read_text().count(base64.b64encode(got).decode()) == 1
+        saved.add(Path(name).suffix)
+    assert saved == {".svg", ".jpg"} and page.locator("button.save").count() == page.locator("img").count()
 
 
 @needs_chromium
