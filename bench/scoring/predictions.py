@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -329,7 +330,8 @@ def palette_of(table: np.ndarray) -> np.ndarray:
 def as_png(ids: np.ndarray, palette: np.ndarray) -> bytes:
     """A PNG with a palette, 256 3 uint8, of class ids, H W uint8."""
     file = io.BytesIO()
-    _picture(ids, palette).save(file, "PNG", compress_level=3)  # half the time of 6, and a tenth larger
+    # Runs alone are looked for: masks are made of them. Half the time of usual compression, and smaller.
+    _picture(ids, palette).save(file, "PNG", compress_level=3, compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 
@@ -350,10 +352,8 @@ def as_overlay(picture: Picture | Raster, ids: np.ndarray, palette: np.ndarray) 
             for new, old in zip((height, width), ids.shape, strict=True)
         )
         ids = ids[rows[:, None], columns]
-    share = Image.new("L", small.size, round(255 * OVERLAY_SHARE))
-    small.paste(_picture(ids, palette).convert("RGB"), mask=share)  # in place, for it may be large
     file = io.BytesIO()
-    small.save(file, "JPEG", quality=90)
+    Image.blend(small, _picture(ids, palette).convert("RGB"), OVERLAY_SHARE).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 

@@ -94,7 +94,7 @@ def test_predict_is_about_as_fast_as_its_network(tmp_path: Path, benchmark: Benc
     pairs = zip(seconds["bare"][1:], seconds["ours"][1:], strict=True)
     ratio = statistics.median(other / own for other, own in pairs)
     benchmark.extra_info["images per second, of the network's"] = round(ratio, 2)
-    assert ratio >= 0.85  # measured: medians of 0.89 to 0.91, beside other work on both cores
+    assert ratio >= 0.85  # measured: medians of 0.90 to 0.93, beside other work on both cores
 
 
 def peak(tmp_path: Path, weights: Path, size: tuple[int, int], memory: float) -> int:
