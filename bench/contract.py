@@ -154,7 +154,8 @@ class Task:
     labeled_loss: Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
     background: int | None = None  # id of the background class, where there is one
     new_net: Callable[[], Net] = no_second_net
-    # The protocol says `views: equal`: boxes are drawn by its rule, and a method's own coins do not apply.
+    # The protocol says `views: equal` or `plain`: boxes are drawn by its rule, and a method's own coins do
+    # not apply.
     equal_views: bool = False
     # C, of the classes in `labeled_loss`, which has them already; None: all weigh alike.
     class_weights: tuple[float, ...] | None = None

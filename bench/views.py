@@ -114,15 +114,21 @@ class Views:
     colours: bool | None = None
     # The method mixes images by a rule that is what it is named for, so it gets no boxes under equal views.
     mixes: bool = False
-    recipe: Recipe = EQUAL_COLOURS  # of the strong views, and of labeled images that are coloured
+    recipe: Recipe = EQUAL_COLOURS  # of the strong views; labeled images that are coloured have EQUAL_COLOURS
 
-    def equal(self) -> Views:
+    def equal(self, coloured: bool = True) -> Views:
         """What the loader prepares instead where the protocol says `views: equal`: of the unlabeled images
         the one strong view and the boxes that all methods get (more strong views only where the method asks
         for them, no boxes where it mixes by its own rule), and coloured labeled images unless the method is
-        named for the opposite. The recipe is the same for all, whatever the method's own is."""
-        colours = True if self.colours is None else self.colours
-        return Views(max(self.strong, 1), None if self.mixes else EQUAL_BOXES, colours, self.mixes)
+        named for the opposite. The recipe is the same for all, whatever the method's own is.
+
+        Args:
+            coloured: False where the protocol says `views: plain`: the same, but nothing is coloured, unless
+                the method is named for it.
+        """
+        colours = coloured if self.colours is None else self.colours
+        boxes, recipe = None if self.mixes else EQUAL_BOXES, EQUAL_COLOURS if coloured else ()
+        return Views(max(self.strong, 1), boxes, colours, self.mixes, recipe)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from bench.contract import IGNORE, Batch, Dataset, Stream, Supervision, Views
+from bench.contract import EQUAL_COLOURS, IGNORE, Batch, Dataset, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
 from bench.pool import end_with_parent
 from bench.randomness import generator_for, numpy_for
@@ -93,7 +93,7 @@ class StepBatches(data.Dataset[Batch]):
         self.tags, self.seed_of = dict(tags or {}), seed_of
         self.rare_crops, self.rare = protocol.rare_crops, tuple(rare)
         self.crop, self.resize, self.steps = protocol.crop, protocol.resize, protocol.steps
-        self.views = views.equal() if protocol.views == "equal" else views
+        self.views = views if protocol.views == "published" else views.equal(protocol.views == "equal")
         self.seed = seed
         self.audit = audit
         if Supervision.NONE in self.needs and self.views.boxes is not None and unlabeled == 1:
@@ -129,7 +129,7 @@ class StepBatches(data.Dataset[Batch]):
 
     def _strong(self, view: View, source: str, step: int, index: int, number: int = 0) -> View:
         generator = numpy_for(self.seed, "strong", source, step, index, number)
-        return strong_view(view, generator, self.views.recipe)
+        return strong_view(view, generator, EQUAL_COLOURS if source in (MASKS, SEEDS) else self.views.recipe)
 
     def _labeled(self, step: int) -> Stream:
         """Make the labeled stream: images with masks, then images with seeds."""

@@ -31,7 +31,7 @@ from bench.errors import BenchError, ConfigError, Interrupted, InUse
 
 if TYPE_CHECKING:
     from bench.plan import Plan
-    from bench.sweeps.ablations import Ablation
+    from bench.sweeps.ablations import Ablation, Comparison
     from bench.sweeps.grid import Cell, Failure
 
 app = typer.Typer()
@@ -89,7 +89,7 @@ def sweep(
         return
     if json_ and not (status or dry_run):
         raise ConfigError("--json says how the runs of a sweep stand; give it with --status or --dry-run.")
-    ablation = _ablation(name)
+    named = _named(name)
     flags = as_flags(
         scored=scored,
         protocol=protocol,
@@ -108,32 +108,32 @@ def sweep(
         seeds=numbers("--seed", seed, "seeds"),
         draws=numbers("--draw", draw, "draws"),
     )
-    cells, refused = grid(span, ablation, flags, config, sets or [])
+    cells, refused = grid(span, named, flags, config, sets or [])
     if dry_run or status:
         errors, before = ({}, []) if status else _tried(cells, jobs, overwrite)
         failures = [Failure(label, str(error)) for label, error in errors.items()]
-        _print_status(cells, [*refused, *failures], before, ablation, status, json_)
+        _print_status(cells, [*refused, *failures], before, named, status, json_)
         if errors:
             first = next(iter(errors.values()))
             said = f"{counted(len(errors))} of {len(cells)} would be refused, see above"
             raise type(first)(f"{said}: {first}" if len(errors) == 1 else f"{said}.")
     else:
-        _run(cells, refused, ablation, jobs, overwrite)
+        _run(cells, refused, named, jobs, overwrite)
 
 
-def _ablation(name: str | None) -> "Ablation | None":
-    from bench.sweeps.ablations import read_ablation, sweep_file
+def _named(name: str | None) -> "Ablation | Comparison | None":
+    from bench.sweeps.ablations import read_named, sweep_file
 
     if name and name.isdecimal():
         raise ConfigError(f"{name}: numbers of one option stand together, with commas between: --seed 0,1,2.")
-    return read_ablation(sweep_file(name)) if name else None
+    return read_named(sweep_file(name)) if name else None
 
 
 def _print_status(
     cells: "Sequence[Cell]",
     refused: "Sequence[Failure]",
     before: Sequence[str],
-    ablation: "Ablation | None",
+    named: "Ablation | Comparison | None",
     tables: bool,
     json_: bool,
 ) -> None:
@@ -144,7 +144,7 @@ def _print_status(
             "runs": [_cell(cell) for cell in cells],
             "refused": [{"label": failure.label, "reason": failure.reason} for failure in refused],
             "before": before,
-            "tables": [table_json(sheet) for sheet in _tables(cells, ablation)] if tables else [],
+            "tables": [table_json(sheet) for sheet in _tables(cells, named)] if tables else [],
         }
         print_json(document)
         return
@@ -152,13 +152,13 @@ def _print_status(
     for line in (head, *before, *lines):
         say(line)
     if tables:
-        _print_tables(cells, ablation)
+        _print_tables(cells, named)
 
 
 def _run(
     cells: "Sequence[Cell]",
     refused: "Sequence[Failure]",
-    ablation: "Ablation | None",
+    named: "Ablation | Comparison | None",
     jobs: int,
     overwrite: bool,
 ) -> None:
@@ -178,7 +178,7 @@ def _run(
         _list_failures(outcome.failures)
         number = len(cells) - len(left)
         raise Interrupted(f"{number} of {len(cells)} runs are done; the same command goes on.")
-    _print_tables(cells, ablation)
+    _print_tables(cells, named)
     _list_failures(outcome.failures)
     bad = {"failed": len(outcome.failures), "refused": len(refused)}
     if any(bad.values()):
@@ -269,38 +269,40 @@ def _cell(cell: "Cell") -> dict[str, Any]:
     }
 
 
-def _print_tables(cells: "Sequence[Cell]", ablation: "Ablation | None") -> None:
+def _print_tables(cells: "Sequence[Cell]", named: "Ablation | Comparison | None") -> None:
     from reports.sheets import text
 
-    for sheet in _tables(cells, ablation):
+    for sheet in _tables(cells, named):
         out.print(text.to_rich(sheet))
 
 
-def _tables(cells: "Sequence[Cell]", ablation: "Ablation | None") -> list[Any]:
+def _tables(cells: "Sequence[Cell]", named: "Ablation | Comparison | None") -> list[Any]:
     """The tables of those runs of a sweep that are done."""
+    from bench.sweeps.ablations import Ablation
     from reports.groups import comparable
     from reports.sheets.ablation import ablation_tables
     from reports.sheets.headline import headline
 
     groups = comparable({cell.folder.path: cell.result for cell in cells if cell.result})
-    if ablation is None:
-        return [headline(group) for group in groups]
-    return [found.sheet for group in groups for found in ablation_tables(group, ablation)]
+    if isinstance(named, Ablation):
+        return [found.sheet for group in groups for found in ablation_tables(group, named)]
+    return [headline(group) for group in groups]
 
 
 def sweeps_table() -> Table:
-    from bench.sweeps.ablations import read_sweep, sweep_file, sweep_names
-
-    table = Table("sweep", "method", "", title="named sweeps", title_justify="left")
-    for name in sweep_names():
-        file = read_sweep(sweep_file(name))
-        table.add_row(escape(name), escape(file.method), escape(file.title))
+    table = Table("sweep", "methods", "", title="named sweeps", title_justify="left")
+    for of in sweeps_json():
+        table.add_row(escape(of["name"]), escape(of["method"]), escape(of["title"]))
     return table
 
 
 def sweeps_json() -> list[dict[str, str]]:
-    """The named sweeps, for `list --json`."""
-    from bench.sweeps.ablations import read_sweep, sweep_file, sweep_names
+    """The named sweeps, for `list --json`; "method" holds all of one of several methods."""
+    from bench.sweeps.ablations import Ablation, read_named, sweep_file, sweep_names
 
-    files = {name: read_sweep(sweep_file(name)) for name in sweep_names()}
-    return [{"name": name, "method": file.method, "title": file.title} for name, file in files.items()]
+    found = []
+    for name in sweep_names():
+        of = read_named(sweep_file(name))
+        method = of.method if isinstance(of, Ablation) else ", ".join(of.methods)
+        found.append({"name": name, "method": method, "title": of.title})
+    return found

@@ -214,8 +214,9 @@ class Protocol(Knobs):
     evaluation: Evaluation = Evaluation()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     # equal: labeled images are coloured alike in every method, and every student sees the same strong view
-    # and boxes of the unlabeled ones. published: each method has its own.
-    views: Literal["published", "equal"] = "published"
+    # and boxes of the unlabeled ones. plain: the same boxes, and nothing is coloured. published: each method
+    # has its own.
+    views: Literal["published", "equal", "plain"] = "published"
     teacher: TeacherRule | None = None  # None: the headline is what each method names as its predictor
     # Of the classes in the loss on labeled pixels. inverse_sqrt: 1 / sqrt(labeled pixels of the class), with
     # a mean of 1 over the classes that occur; numbers: one a class, in the order of their ids.

@@ -1,11 +1,12 @@
-"""Named sweeps: one method in several variants, each a set of knobs, with the published numbers beside them.
+"""Named sweeps: one method in several variants, each a set of knobs, with the published numbers beside them;
+or several methods, each under several settings of the protocol.
 
 A named sweep is bench/sweeps/<name>.yaml or a user's own file of that form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -58,6 +59,29 @@ class SweepFile(Knobs):
         return self
 
 
+class ComparisonFile(Knobs):
+    title: str
+    methods: tuple[str, ...] = Field(min_length=1)
+    # By name, what all methods get, such as {protocol.views: plain}. Each makes a table of its own.
+    settings: dict[str, dict[str, Any]] = Field(min_length=2)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A named sweep of several methods, each under several settings of the protocol."""
+
+    name: str
+    title: str
+    methods: Sequence[str]
+    settings: Mapping[str, Mapping[str, Any]]  # all give the same keys
+
+    @property
+    def varied(self) -> list[str]:
+        """The keys that the settings give."""
+        return list(next(iter(self.settings.values())))
+
+
 @dataclass(frozen=True)
 class Ablation:
     """A named sweep whose variants are written out: each gives every knob that any of them gives."""
@@ -84,6 +108,11 @@ def sweep_names() -> list[str]:
     return sorted(path.stem for path in SWEEPS.glob("*.yaml"))
 
 
+def ablation_names() -> list[str]:
+    """Those of one method in several variants."""
+    return [name for name in sweep_names() if "methods" not in (read_yaml(sweep_file(name)) or {})]
+
+
 def sweep_file(name: str) -> Path:
     """The file of a named sweep; `name` may be the path of a user's own. Raises ConfigError for an unknown
     one."""
@@ -97,6 +126,23 @@ def sweep_file(name: str) -> Path:
 def read_sweep(path: Path) -> SweepFile:
     """Raises ConfigError, with the file's name, for a key or a row that does not belong there."""
     return validate(SweepFile, read_yaml(path), file=path)
+
+
+def read_named(path: Path) -> Ablation | Comparison:
+    """Raises ConfigError as `read_ablation` does, and for settings that do not all give the same keys."""
+    given = read_yaml(path)
+    if not (isinstance(given, Mapping) and "methods" in given):
+        return read_ablation(path)
+    file = validate(ComparisonFile, given, file=path)
+    for name in file.methods:
+        if name not in registry.method_names():
+            raise ConfigError(f"{path}: {suggest(name, registry.method_names(), 'method')}")
+    keys = {name: sorted(settings) for name, settings in file.settings.items()}
+    first = next(iter(keys))
+    for name in keys:
+        if keys[name] != keys[first]:
+            raise ConfigError(f"{path}: settings.{name} and settings.{first} must give the same keys.")
+    return Comparison(path.stem, file.title, file.methods, file.settings)
 
 
 def read_ablation(path: Path) -> Ablation:
@@ -124,6 +170,5 @@ def read_ablation(path: Path) -> Ablation:
 def sweeps_of(methods: Collection[str]) -> list[Ablation]:
     """The named sweeps of these methods; a method that is not installed here has none."""
     known = set(methods) & set(registry.method_names())
-    return [
-        read_ablation(path) for path in map(sweep_file, sweep_names()) if read_sweep(path).method in known
-    ]
+    files = map(sweep_file, ablation_names())
+    return [read_ablation(path) for path in files if read_sweep(path).method in known]

@@ -20,7 +20,7 @@ from bench.settings import registry
 from bench.settings.reading import merge, parse_assignment
 from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
-from bench.sweeps.ablations import Ablation
+from bench.sweeps.ablations import Ablation, Comparison
 from datasets.splits import Split, find_split
 
 State = Literal["done", "changed", "running", "failed", "interrupted", "unreadable", "to do"]
@@ -156,7 +156,7 @@ class Span:
 
 def grid(
     span: Span,
-    ablation: Ablation | None = None,
+    named: Ablation | Comparison | None = None,
     flags: Mapping[str, Any] | None = None,
     config_file: Path | None = None,
     sets: Sequence[str] = (),
@@ -170,24 +170,19 @@ def grid(
         ConfigError: an unknown name, a setting that does not hold for all runs, or one that the sweep varies.
         DataError: a split whose lists are damaged or missing.
     """
-    _refuse_varied(span, ablation, sets)
-    methods: list[tuple[str, dict[str, Any]]] = [(name, {"name": name}) for name in span.methods]
-    if ablation is not None:
-        methods = [
-            (f"{ablation.method} [{name}]", {**knobs, "name": ablation.method})
-            for name, knobs in ablation.variants.items()
-        ]
+    _refuse_varied(span, named, sets)
+    variants = _variants(span, named)
     configs: list[tuple[str, RunConfig]] = []
     spans = (span.seeds, span.draws, span.datasets, span.splits)
     places = product(*(values or [None] for values in spans))
-    for (seed, draw, dataset, split), (named, method) in product(places, methods or [("", {})]):
-        asked = {"dataset": dataset, "split": split, "seed": seed, "draw": draw, "method": method}
+    for (seed, draw, dataset, split), of in product(places, variants):
+        asked = {"dataset": dataset, "split": split, "seed": seed, "draw": draw, "method": of.method}
         asked = {key: value for key, value in asked.items() if value is not None}
         try:
-            config = resolve(merge(flags or {}, asked), config_file, sets)
+            config = resolve(merge(flags or {}, asked), config_file, [*sets, *of.sets])
         except ConfigError as error:
-            raise ConfigError(f"{named}: {error}" if len(methods) > 1 else str(error)) from error
-        name = named or config.method["name"]
+            raise ConfigError(f"{of.label}: {error}" if len(variants) > 1 else str(error)) from error
+        name = of.label or config.method["name"]
         drawn = f", draw {config.draw}" if config.draw else ""
         configs.append((f"{name} on {config.dataset} {config.split}{drawn}, seed {config.seed}", config))
     first = configs[0][1]
@@ -211,22 +206,49 @@ def grid(
     return list(cells.values()), refused
 
 
-def _refuse_varied(span: Span, ablation: Ablation | None, sets: Iterable[str]) -> None:
+@dataclass(frozen=True)
+class _Variant:
+    label: str
+    method: Mapping[str, Any]  # its name and knobs; empty: that of the configuration
+    sets: Sequence[str] = ()  # more settings, as --set takes them
+
+
+def _variants(span: Span, named: Ablation | Comparison | None) -> list[_Variant]:
+    """What is run at each place of a grid."""
+    if isinstance(named, Ablation):
+        return [
+            _Variant(f"{named.method} [{name}]", {**knobs, "name": named.method})
+            for name, knobs in named.variants.items()
+        ]
+    if named is not None:
+        return [
+            _Variant(f"{method} [{name}]", {"name": method}, [f"{key}={of[key]}" for key in of])
+            for name, of in named.settings.items()
+            for method in named.methods
+        ]
+    return [_Variant(name, {"name": name}) for name in span.methods] or [_Variant("", {})]
+
+
+def _refuse_varied(span: Span, named: Ablation | Comparison | None, sets: Iterable[str]) -> None:
     """Refuse a --set of what the sweep varies: it beats all else and would make all runs one."""
     varied = {
         "dataset": span.datasets,
         "split": span.splits,
         "seed": span.seeds,
         "draw": span.draws,
-        "method.name": [*span.methods, *([ablation.method] if ablation else [])],
-        **{f"method.{knob}": [knob] for knob in (ablation.varied if ablation else ())},
+        "method.name": [*span.methods, *([named.name] if named else [])],
     }
+    if isinstance(named, Ablation):
+        varied |= {f"method.{knob}": [knob] for knob in named.varied}
+    elif named is not None:
+        varied |= {key: [key] for key in named.varied}
     for text in sets:
         key = ".".join(parse_assignment(text)[0])
         if varied.get(key) or (key == "method" and varied["method.name"]):
             raise ConfigError(f"--set {key}: the sweep itself gives {key}; leave one of the two out.")
-    if ablation is not None and span.methods:
-        raise ConfigError(f"--method: the sweep {ablation.name} is of {ablation.method}; leave --method out.")
+    if named is not None and span.methods:
+        of = named.method if isinstance(named, Ablation) else ", ".join(named.methods)
+        raise ConfigError(f"--method: the sweep {named.name} is of {of}; leave --method out.")
 
 
 def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:

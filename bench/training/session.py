@@ -281,7 +281,7 @@ def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str, 
     measured = normalisation.measured(network, data_root(config), config.dataset)
     images = None if measured is None else normalisation.read(measured)
     new_net = another_net(config.seed, lambda: Segmenter(network, len(classes), weights, images))
-    equal = config.protocol.views == "equal"
+    equal = config.protocol.views != "published"
     loss = labeled_loss(config.protocol, balanced.weights, device)
     task = Task(classes, loss, dataset.background, new_net, equal, balanced.weights)
     _check_classes(config.dataset, len(classes))

@@ -89,7 +89,7 @@ def decides_warm_up(plan: Plan, parts: Parts | Trainer) -> dict[str, Any] | None
         "inputs": plan.input_digests,
         "tags": config.tags,
         "labeled": [asdict(batches.sources[name]) for name in (MASKS, SEEDS) if name in batches.sources],
-        "colours": [asdict(stage) for stage in batches.views.recipe] if batches.views.colours else None,
+        "colours": batches.views.colours,
         "log_every": config.machine.log_every,
         "machine": _machine(config.machine, parts.device),
     }

@@ -120,7 +120,7 @@ def _notes(group: Group, found: Found, family: int) -> list[str]:
     ]
     if known:
         notes.append(_power(known, family))
-    if group.views != "equal" and COLOURED not in {row.method for row in group.rows}:
+    if group.views == "published" and COLOURED not in {row.method for row in group.rows}:
         notes.append(
             f"Views are those of each method, and no run is of {COLOURED}: part of a gain may be what "
             "colours on the labels alone would give."

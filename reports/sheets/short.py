@@ -46,7 +46,7 @@ def in_short(group: Group) -> s.Sheet | None:
     if not found:
         return None
     records = [_record(of) for of in found]
-    gain = f"gain over {name}" + (" (coloured alike)" if group.views == "equal" else "")
+    gain = f"gain over {name}" + (" (coloured alike)" if group.views != "published" else "")
     heads = [f"{group.dataset}, {group.steps} steps, {group.views} views", "best method", gain, CHANCE]
     keys = ["heading", "best", "gain", "chances"]
     lines = [[head, *(of[key] for of in records)] for head, key in zip(heads, keys, strict=True)]

@@ -277,16 +277,29 @@ def test_labeled_images_are_coloured_as_the_protocol_or_the_method_says(
 
 @pytest.mark.parametrize("rule", ["published", "equal"])
 def test_strong_views_are_of_the_methods_recipe_unless_views_are_equal(rule: str) -> None:
-    """Its own inverts each level; equal views colour as they colour for every method."""
+    """Its own inverts each level; equal views colour as they colour for every method, and labeled images are
+    coloured as these do."""
     views = Views(strong=1, colours=True, recipe=(Stage((Operation("solarize", (0, 0)),)),))
-    batches, plain = make(views=views, rule=rule), make(views=Views(strong=1, colours=True), rule=rule)
+    batches, usual = make(views=views, rule=rule), make(views=Views(strong=1, colours=True), rule=rule)
     for step in range(3):
-        for stream, usual in ((labeled, False), (unlabeled, True)):
-            ours, theirs = stream(batches[step]), stream(plain[step])
-            weak = stream(make(views=Views())[step]).image
-            seen, other = (of.strong[0] if usual else of.image for of in (ours, theirs))
-            assert torch.equal(seen, other) == (rule == "equal")
-            assert torch.allclose(seen, 1 - weak) == (rule == "published")
+        ours, theirs = unlabeled(batches[step]), unlabeled(usual[step])
+        assert torch.equal(ours.strong[0], theirs.strong[0]) == (rule == "equal")
+        assert torch.allclose(ours.strong[0], 1 - ours.image) == (rule == "published")
+        assert torch.equal(labeled(batches[step]).image, labeled(usual[step]).image)
+
+
+def test_plain_views_have_the_boxes_of_equal_ones_and_no_colours() -> None:
+    for asked in (Views(), Views(strong=2), Views(boxes=BOXES)):
+        plain, equal = make(views=asked, rule="plain"), make(views=asked, rule="equal")
+        weak = make(views=Views())
+        for step in range(3):
+            ours, theirs = unlabeled(plain[step]), unlabeled(equal[step])
+            assert len(ours.boxes) == len(theirs.boxes) == len(ours.strong) == len(theirs.strong)
+            assert all(torch.equal(a, b) for a, b in zip(ours.boxes, theirs.boxes, strict=True))
+            assert all(torch.equal(view, ours.image) for view in ours.strong)
+            assert torch.equal(labeled(plain[step]).image, labeled(weak[step]).image)
+    named, usual = (make(views=Views(colours=True), rule=rule) for rule in ("plain", "equal"))
+    assert torch.equal(labeled(named[0]).image, labeled(usual[0]).image), "supervised_colours keeps its own"
 
 
 def test_weak_view_does_not_depend_on_the_strong_ones() -> None:

@@ -650,7 +650,7 @@ def test_what_the_caller_ignores_stays_ignored() -> None:
 # Named sweeps -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ablations.sweep_names())
+@pytest.mark.parametrize("name", ablations.ablation_names())
 def test_a_shipped_sweep_is_sound(name: str) -> None:
     file = ablations.read_sweep(ablations.sweep_file(name))
     assert file.title and not file.title.endswith(".")
@@ -684,10 +684,55 @@ def test_a_faulty_sweep_is_refused_with_its_file(tmp_path: Path, text: str, word
 
 def test_the_sweeps_of_methods_that_are_not_here_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [ablation.name for ablation in ablations.sweeps_of(["u2pl", "fixmatch"])]
-    assert names == [name for name in ablations.sweep_names() if not name.startswith("u2pl_weak")]
+    assert names == [name for name in ablations.ablation_names() if not name.startswith("u2pl_weak")]
     assert len(names) == 7 and ablations.sweeps_of(["fixmatch"]) == []
     monkeypatch.setattr(registry, "method_names", lambda: ["fixmatch"])
     assert ablations.sweeps_of(["u2pl"]) == []
+
+
+def test_strong_views_are_two_tables_of_four_methods_under_the_same_boxes(tiny_config: Config) -> None:
+    named = ablations.read_named(ablations.sweep_file("strong_views"))
+    config = flags(tiny_config("supervised"))
+    knobs = ["method.rank_low=1"]  # the published rank leaves nothing of three classes
+    with pytest.raises(ConfigError, match="rank_low"):
+        grid.grid(grid.Span(splits=["few"]), named, config, sets=knobs)  # supervised has no such knob
+    cells, refused = grid.grid(grid.Span(splits=["few"]), named, config)
+    assert not refused and [cell.label.split(" on ")[0] for cell in cells] == [
+        f"{method} [{name}]"
+        for name in ("colours", "no colours")
+        for method in ("supervised", "cutmix", "u2pl", "fixmatch")
+    ]
+    assert [cell.plan.config.protocol.views for cell in cells] == ["equal"] * 4 + ["plain"] * 4
+    hashes = [cell.plan.config.protocol.hash for cell in cells]
+    assert len(set(hashes[:4])) == len(set(hashes[4:])) == 1 and hashes[0] != hashes[4]
+    with pytest.raises(ConfigError, match="--set protocol.views: the sweep itself gives protocol.views"):
+        grid.grid(grid.Span(splits=["few"]), named, config, sets=["protocol.views=equal"])
+    with pytest.raises(ConfigError, match="is of supervised, cutmix, u2pl, fixmatch; leave --method out"):
+        grid.grid(grid.Span(methods=["cutmix"], splits=["few"]), named, config)
+
+
+VIEWS = """
+title: Views
+methods: [supervised, fixmatch]
+settings: {equal: {protocol.views: equal}, plain: {protocol.views: plain}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (VIEWS + "colour: red\n", "unknown key 'colour'"),
+        (VIEWS.replace("fixmatch", "fixmach"), "unknown method 'fixmach'"),
+        (VIEWS.replace("{protocol.views: plain}", "{protocol.steps: 3}"), "must give the same keys"),
+        (VIEWS.replace(", plain: {protocol.views: plain}", ""), "settings"),
+    ],
+)
+def test_a_faulty_comparison_is_refused_with_its_file(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        ablations.read_named(file)
+    assert str(file) in str(caught.value)
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
