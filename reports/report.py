@@ -11,11 +11,12 @@ from bench.errors import ConfigError, DataError, did_you_mean
 from bench.records.atomic import write_atomic
 from bench.records.index import find_results
 from bench.sweeps.ablations import Ablation, sweeps_of
+from reports.citations import bibtex
 from reports.contents import before_digests
 from reports.evidence import Evidence, gather, listed
 from reports.groups import BASELINE, Group, comparable, told_apart
 from reports.page import document, html
-from reports.page.document import Facts, Listing, Part, Photo, Section
+from reports.page.document import Facts, Listing, Part, Photo, Section, Source
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
 from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
@@ -66,6 +67,7 @@ HOW_SCORED = (
     "the others average the probabilities over scales and flips, and refine those by the dense CRF. The "
     "three numbers of a row are of the same runs."
 )
+HOW_CITED = "The suite, and the papers of the methods above. Baselines of our own have none."
 HOW_MADE = (
     "One line per run. Digests name the protocol, the lists of images and the encoder weights. Two runs may "
     "be compared where the data set, its classes, the protocol's name and hash, the scored list, the scored "
@@ -80,6 +82,7 @@ class Report:
     """What was written. `sheets` are the tables to print: headline, differences, evaluation, ablations."""
 
     groups: list[Group]
+    answers: Sheet  # a line for each data set and split
     sheets: list[Sheet]
     warnings: list[str]
     paths: list[Path]
@@ -108,7 +111,8 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     _check_baseline(baseline, groups)
     evidence, warnings = gather(folders, roots)
     warnings += [*_apart(groups), *before_digests(list(folders.values()))]
-    sweeps = sweeps_of({result.method for result in folders.values()})
+    methods = {result.method for result in folders.values()}
+    sweeps = sweeps_of(methods)
     titles = told_apart([f"{group.title}, {group.steps} steps" for group in groups], groups)
     printed: list[Sheet] = []
     sections = []
@@ -121,16 +125,18 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     runs = sum(len(group.runs) for group in groups)
     started = {path: of.time for path, of in evidence.origins.items()}
     said = answers(groups, started, baseline)
+    said_short = overview(said)
     whole = Section(
         title="FrugalSeg: results",
         parts=(f"{counted(runs, 'run')} in {counted(len(groups), 'comparable group')}.",),
         sections=(
             Section("Answers", sections=tuple(_answer(name, of) for name, of in said)),
             *_predictions(groups, evidence),
-            Section("All answers", (overview(said), *_together(leading(groups, started).values()))),
+            Section("All answers", (said_short, *_together(leading(groups, started).values()))),
             *sections,
             Section("How to read", (Listing((*HOW_ANSWERED, *HOW_TO_READ)),)),
             Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
+            Section("Citation", (HOW_CITED, Source("citations.bib", bibtex(methods)))),
             Section("Runs", (HOW_MADE, basis.runs(groups, evidence.origins))),
         ),
     )
@@ -139,7 +145,7 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     older = sorted(path.name for path in destination.iterdir() if path.is_file() and path.name not in written)
     if older:
         warnings.append(f"files that lay there before and are not of this report: {listed(older)}")
-    return Report(groups, printed, warnings, paths)
+    return Report(groups, said_short, printed, warnings, paths)
 
 
 def _write(whole: Section[Part], destination: Path) -> list[Path]:

@@ -102,13 +102,27 @@ def report(
         str,
         typer.Option(metavar="NAME", help="Method, or row of the tables, that all others are compared to."),
     ] = "supervised",
-    json_: Annotated[bool, json_option("page, files, warnings, tables (name, title, group, rows)")] = False,
+    diff: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="BASE",
+            help="Only print what changed since the runs of this folder, as Markdown; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    json_: Annotated[
+        bool, json_option("page, files, warnings, answers, tables (name, title, group, rows)")
+    ] = False,
 ) -> None:
     """Print the tables of finished runs, and write them with plots as one HTML page.
 
     index.html holds all it shows and loads nothing: send it, or open it from a disk or on a phone. Beside it
-    lie report.md with the same text, every table as CSV and LaTeX, and every plot as PNG and SVG.
+    lie report.md with the same text, every table as CSV and LaTeX, and every plot as PNG and SVG. With --diff
+    nothing is written: the table is ready for a comment on a pull request.
     """
+    if diff:
+        _print_changes(runs, diff, json_)
+        return
     import gc
 
     from reports.report import write_report
@@ -127,6 +141,7 @@ def report(
                 "page": str(page),
                 "files": list(map(str, others)),
                 "warnings": written.warnings,
+                "answers": table_json(written.answers)["rows"],
                 "tables": list(map(table_json, written.sheets)),
             }
         )
@@ -136,6 +151,17 @@ def report(
     for warning in written.warnings:
         say(f"warning: {warning}")
     out.print(f"wrote {escape(str(page))} and {len(others)} files beside it", highlight=False, soft_wrap=True)
+
+
+def _print_changes(now: list[Path], before: list[Path], json_: bool) -> None:
+    from reports.changes import changes
+    from reports.sheets import text
+
+    sheet = changes(now, before)
+    if json_:
+        print_json(table_json(sheet))
+    else:
+        typer.echo(f"**{sheet.title}**\n\n{text.to_markdown(sheet)}", nl=False)
 
 
 @app.command(epilog="Example: python -m bench publish runs/")

@@ -32,6 +32,14 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A text to copy, which is a file too."""
+
+    name: str  # of its file, with the ending
+    text: str
+
+
+@dataclass(frozen=True)
 class Photo:
     """A picture that is a file already."""
 
@@ -41,7 +49,7 @@ class Photo:
     data: bytes  # JPEG
 
 
-Part = str | Listing | Facts | Sheet | Picture | Photo | Gallery  # a text is one paragraph
+Part = str | Listing | Facts | Source | Sheet | Picture | Photo | Gallery  # a text is one paragraph
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,9 @@ def file(document: Section[Part]) -> Section[Filed]:
             drawn = figure.draw(part)
             size = (drawn.get_figwidth(), drawn.get_figheight())
             return Filed(part, _unique(part.name, taken), figure.render(drawn), size)
+        if isinstance(part, Source):
+            stem, _, ending = part.name.rpartition(".")
+            return Filed(part, _unique(stem, taken), {ending: part.text.encode()})
         if isinstance(part, Photo):
             return Filed(part, _unique(part.name, taken), {"jpg": part.data})
         if isinstance(part, Gallery):
@@ -151,6 +162,8 @@ def _markdown(filed: Filed) -> str:
         return "".join(f"- {markdown_text(item)}\n" for item in part.items)
     if isinstance(part, Facts):
         return "".join(f"- **{markdown_text(name)}**: {markdown_text(said)}\n" for name, said in part.items)
+    if isinstance(part, Source):
+        return f"```\n{part.text}```\n"
     if isinstance(part, Sheet):
         files = [f"{filed.stem}.{ending}" for ending in filed.files]
         links = ", ".join(f"[{markdown_text(file)}]({file})" for file in files)

@@ -11,9 +11,7 @@ from importlib import resources
 import jinja2
 
 from bench.errors import plain
-from reports.page.document import Facts, Filed, Listing, Photo, Section
-from reports.plots.gallery import Gallery
-from reports.plots.picture import Picture
+from reports.page.document import Filed, Section
 from reports.sheets.sheet import MISSING, Sheet
 
 TYPES = {
@@ -76,16 +74,8 @@ def _uri(data: bytes, ending: str) -> str:
 
 
 def _kind(filed: Filed) -> str:
-    kinds = {
-        str: "text",
-        Listing: "listing",
-        Facts: "facts",
-        Sheet: "sheet",
-        Picture: "picture",
-        Photo: "photo",
-        Gallery: "gallery",
-    }
-    return kinds[type(filed.part)]
+    """`text`, `listing`, `facts`, `source`, `sheet`, `picture`, `photo`, `gallery`: what the template shows it as."""
+    return "text" if isinstance(filed.part, str) else type(filed.part).__name__.lower()
 
 
 def _filters(document: Section[Filed]) -> dict[str, list[str]]:

@@ -43,25 +43,35 @@ def to_rich(sheet: Sheet) -> Printed:
 
 
 def to_latex(sheet: Sheet) -> str:
-    """The table as a LaTeX float; the document needs booktabs and graphicx, and UTF-8 as is usual
-    by now."""
+    """The table in LaTeX, which goes on over as many pages as it needs; the document needs booktabs and
+    longtable, and UTF-8 as is usual by now."""
     heading, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in sheet.lines)
-    columns = "".join("r" if sheet.is_number(i) else "l" for i in range(len(sheet.lines[0])))
+    widths = [max(map(len, cells)) for cells in zip(*sheet.lines, strict=True)]
+    # What is wide is set small, and texts that no line can hold are broken.
+    size = next((name for name, most in LATEX_SIZES.items() if sum(widths) <= most), "tiny")
+    kinds = ["r" if sheet.is_number(i) else "l" for i in range(len(widths))]
+    columns = "".join(
+        kind if width <= LATEX_WIDEST else r"p{0.25\linewidth}"
+        for kind, width in zip(kinds, widths, strict=True)
+    )
     return "\n".join(
         [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_text(f'{sheet.title}: {sheet.group}')}}}",
-            # No wider than the page, and never made larger.
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{{columns}}}",
-            *(r"\toprule", heading, r"\midrule", *rows, r"\bottomrule"),
-            r"\end{tabular}}",
+            rf"{{\{size}\setlength{{\tabcolsep}}{{4pt}}",
+            rf"\begin{{longtable}}{{{columns}}}",
+            rf"\caption{{{latex_text(f'{sheet.title}: {sheet.group}')}}} \\",
+            *(r"\toprule", heading, r"\midrule", r"\endfirsthead"),
+            *(r"\toprule", heading, r"\midrule", r"\endhead"),
+            *(r"\bottomrule", r"\endfoot"),
+            *rows,
+            r"\end{longtable}}",
             *(rf"\par{{\footnotesize {latex_text(note)}\par}}" for note in sheet.notes),
-            r"\end{table}",
             "",
         ]
     )
+
+
+LATEX_SIZES = {"small": 80, "footnotesize": 100, "scriptsize": 130}  # most characters of a line
+LATEX_WIDEST = 45  # characters of a column whose texts are not broken
 
 
 LATEX = {

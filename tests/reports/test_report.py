@@ -49,7 +49,7 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
     report = write_report([runs], out)
     assert len(report.groups) == 1
     assert {path.name for path in report.paths} == {path.name for path in out.iterdir()}
-    assert {path.suffix for path in report.paths} == {".html", ".md", ".csv", ".tex", ".png", ".svg"}
+    assert {path.suffix for path in report.paths} == {".html", ".md", ".csv", ".tex", ".bib", ".png", ".svg"}
     assert report.paths[0] == out / "index.html"
 
     text = (out / "report.md").read_text()
@@ -72,6 +72,7 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
         "### Protocol",
         "## How to read",
         "## Warnings",
+        "## Citation",
         "## Runs",
     ]
     assert headings == wanted

@@ -116,7 +116,9 @@ def test_a_sweep_says_how_its_runs_stand(read: Read, settings: Path) -> None:
 def test_a_report_prints_its_tables_and_files(read: Read, settings: Path, tmp_path: Path) -> None:
     read("run", "--config", settings)
     found = read("report", tmp_path / "runs", "--out", tmp_path / "out")
-    assert set(found) == {"page", "files", "warnings", "tables"}
+    assert set(found) == {"page", "files", "warnings", "answers", "tables"}
+    (answer,) = found["answers"]
+    assert answer["answer"] == "unknown" and answer["sentence"].startswith("Not known: ")
     assert Path(found["page"]).name == "index.html" and all(Path(file).exists() for file in found["files"])
     assert any("three seeds" in warning for warning in found["warnings"])
     assert found["tables"][0]["name"] == "miou" and found["tables"][0]["rows"][0]["method"] == "supervised"

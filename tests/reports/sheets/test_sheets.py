@@ -60,20 +60,23 @@ def test_golden_csv() -> None:
 
 def test_golden_latex() -> None:
     assert to_latex(SMALL) == (
-        "\\begin{table}\n"
-        "\\centering\n"
-        "\\caption{mIoU (\\%): a\\_b, 50 \\%}\n"
-        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-        "\\begin{tabular}{lr}\n"
+        "{\\small\\setlength{\\tabcolsep}{4pt}\n"
+        "\\begin{longtable}{lr}\n"
+        "\\caption{mIoU (\\%): a\\_b, 50 \\%} \\\\\n"
         "\\toprule\n"
         "method & 1\\_8 (46) \\\\\n"
         "\\midrule\n"
+        "\\endfirsthead\n"
+        "\\toprule\n"
+        "method & 1\\_8 (46) \\\\\n"
+        "\\midrule\n"
+        "\\endhead\n"
+        "\\bottomrule\n"
+        "\\endfoot\n"
         "u2pl & 44.7 $\\pm$ 2.0 (3) \\\\\n"
         "x\\textbar{}y & missing \\\\\n"
-        "\\bottomrule\n"
-        "\\end{tabular}}\n"
+        "\\end{longtable}}\n"
         "\\par{\\footnotesize a note \\& more\\par}\n"
-        "\\end{table}\n"
     )
 
 
@@ -543,8 +546,8 @@ def test_hostile_names_are_text_in_latex(name: str) -> None:
     assert not re.search(r"[\\{}$&#^_~%\[*\x00-\x1f]", rest)
     sheet = Sheet("s", name, name, pandas.DataFrame(), ((name, name), (name, name)), notes=(name,))
     lines = to_latex(sheet).splitlines()
-    assert len(lines) == 13
-    for line in (lines[6], lines[8]):
+    assert len(lines) == 16
+    for line in (lines[4], lines[8], lines[13]):
         assert line == f"{text} & {text} \\\\"
 
 
