@@ -33,6 +33,7 @@ from reports.sheets.rescored import rescored_sheets
 from reports.sheets.sentences import facts, sentence
 from reports.sheets.sheet import MISSING, Sheet, counted
 from reports.sheets.short import leading
+from reports.sheets.take import take
 from reports.splits import KINDS, Split
 
 HOW_TO_READ = (
@@ -132,6 +133,7 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
         sections=(
             Section("Answers", sections=tuple(_answer(name, of) for name, of in said)),
             *_predictions(groups, evidence),
+            *([Section[Part]("You have, take", (recipe,))] if (recipe := take(said)) else []),
             Section("All answers", (said_short, *_together(leading(groups, started).values()))),
             *sections,
             Section("How to read", (Listing((*HOW_ANSWERED, *HOW_TO_READ)),)),

@@ -1,4 +1,4 @@
-"""The columns of a table: splits, by what they grant, and the kind of supervision that is."""
+"""The columns of a table: splits, by what they grant; the kind of supervision that is, and its hours."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.labels import LABEL_SECONDS
 from bench.records.schema import Result
 from reports.knobs import unique
 
@@ -45,6 +46,21 @@ class Split:
     @property
     def kind(self) -> str:
         return supervision(self.pixel, self.tags)
+
+
+def masks(result: Result) -> int:
+    """Images whose masks a run has seen; those that a policy of CAM seeds has opened are among them."""
+    return result.images.get("pixel", 0) + result.images.get("opened", 0)
+
+
+def label_hours(result: Result) -> float:
+    """Hours to label the images of a run, by what its record says of one image.
+
+    An image whose mask was opened beside its tags counts as both. The scored list and the choice of images
+    are not counted.
+    """
+    seconds = LABEL_SECONDS | result.label_seconds
+    return (masks(result) * seconds["pixel"] + result.images.get("tags", 0) * seconds["tags"]) / 3600
 
 
 Granted = tuple[tuple[int, int, int], str, tuple[str, ...]]  # counts of `LISTS`, name of the split, digests

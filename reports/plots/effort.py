@@ -10,10 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from bench.labels import LABEL_SECONDS
-from bench.records.schema import Result
 from reports.groups import Group, Run, summary
 from reports.plots import picture as p
-from reports.splits import Split, supervision
+from reports.splits import Split, label_hours, masks, supervision
 from reports.statistics import Summary
 
 # What was granted shows in how a marker is filled; its shape is the method's.
@@ -29,21 +28,6 @@ HOW_TRAINED = (
 )
 COST_PANELS = 6  # of one picture
 AREA = (16.0, 90.0)  # square points of a marker: at no memory, and at the largest peak of the group
-
-
-def masks(result: Result) -> int:
-    """Images whose masks a run has seen; those that a policy of CAM seeds has opened are among them."""
-    return result.images.get("pixel", 0) + result.images.get("opened", 0)
-
-
-def label_hours(result: Result) -> float:
-    """Hours to label the images of a run, by what its record says of one image.
-
-    An image whose mask was opened beside its tags counts as both. The scored list and the choice of images
-    are not counted.
-    """
-    seconds = LABEL_SECONDS | result.label_seconds
-    return (masks(result) * seconds["pixel"] + result.images.get("tags", 0) * seconds["tags"]) / 3600
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def test_report_has_tables_pictures_and_one_line_per_run(make: Any, tmp_path: Pa
         "## Answers",
         "### camvid, 1_8 (46)",
         "### camvid, full (367)",
+        "## You have, take",
         "## All answers",
         "## camvid, protocol camvid_small, 100 steps",
         "### What was compared",

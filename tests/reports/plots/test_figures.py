@@ -14,7 +14,7 @@ from reports.plots import cam_seeds as seeds
 from reports.plots import classes as heat
 from reports.plots import curves, effort, figure, health, labels, steps
 from reports.sheets.health import noted
-from reports.splits import supervision
+from reports.splits import label_hours, masks, supervision
 
 HOSTILE = [r"$\notacmd$", "_hidden", "<&>", "a\x1bb" * 40]
 
@@ -33,14 +33,14 @@ def shown(ax: Any) -> dict[str, list[float]]:
 
 def test_hours_of_masks_tags_and_both(make: Any) -> None:
     # 46 masks of 240 s and 321 tags of 20 s: 11,040 s and 6,420 s.
-    assert effort.label_hours(make(0.4, split="1_8")) == pytest.approx(11040 / 3600)
-    assert effort.label_hours(make(0.4, split="tags")) == pytest.approx(367 * 20 / 3600)
-    assert effort.label_hours(make(0.4, split="1_8+tags")) == pytest.approx((11040 + 6420) / 3600)
+    assert label_hours(make(0.4, split="1_8")) == pytest.approx(11040 / 3600)
+    assert label_hours(make(0.4, split="tags")) == pytest.approx(367 * 20 / 3600)
+    assert label_hours(make(0.4, split="1_8+tags")) == pytest.approx((11040 + 6420) / 3600)
     opened = make(0.4, images={"pixel": 0, "tags": 100, "none": 0, "eval": 5, "opened": 20})
-    assert effort.label_hours(opened) == pytest.approx((100 * 20 + 20 * 240) / 3600), "a policy opened masks"
+    assert label_hours(opened) == pytest.approx((100 * 20 + 20 * 240) / 3600), "a policy opened masks"
     slow = make(0.4, label_seconds={"pixel": 5400.0, "tags": 20.0})
-    assert effort.label_hours(slow) == pytest.approx(46 * 1.5)
-    assert effort.masks(opened) == 20
+    assert label_hours(slow) == pytest.approx(46 * 1.5)
+    assert masks(opened) == 20
     assert [supervision(*of) for of in ((46, 0), (0, 100), (20, 100))] == ["pixel", "tags", "mixed"]
 
 

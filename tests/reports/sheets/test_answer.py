@@ -13,6 +13,7 @@ from reports.groups import comparable
 from reports.sheets.answer import Answer, answers
 from reports.sheets.forest import forest, overview
 from reports.sheets.sentences import facts, sentence, warning
+from reports.sheets.take import take
 
 GOLDEN = Path(__file__).with_name("answers.golden.txt")
 EQUAL = {"method": {}, "protocol": {"views": "equal"}}
@@ -154,3 +155,23 @@ def test_another_baseline_is_asked_about(make: Any) -> None:
         *runs(make, "bb", 0.6, 1, 4),
     ]
     assert "over u2pl" in sentence(only(results, baseline="u2pl"))
+
+
+# You have ... take ... --------------------------------------------------------------------------------------
+
+
+def test_take_what_stands_clear_and_else_the_reference(make: Any) -> None:
+    found = cases(make)
+    results = [*found["clear, one method"], *found["tags"]]
+    results += [make(0.5, seed=s, split="full") for s in range(2)]
+    sheet = take(answers(comparable(foldered(results)), {}))
+    assert sheet
+    # 46 masks take 46 x 240 s, 367 tags 367 x 20 s.
+    told = {line[0].split(": ")[1].split(",")[0]: line[1:3] + line[5:7] for line in sheet.lines[1:]}
+    assert told["46 masks"] == ("u2pl", "stands clear of supervised", "3.1", "8 x 1")
+    assert told["367 images with tags"] == ("u2pl", "stands clear of supervised", "2.0", "3")
+    assert told["367 masks"] == ("supervised", "is all that was compared", "24.5", "2")
+    tied = take(answers(comparable(foldered(found["tied"])), {}))
+    assert tied and tied.lines[1][1:3] == ("supervised", "is beaten by none for sure")
+    assert tied.lines[1][3].startswith("40.6") and tied.lines[1][-1].count("supervised-1_8-") == 2
+    assert take(answers(comparable(foldered(found["unknown, no reference"])), {})) is None
