@@ -74,7 +74,7 @@ def _uri(data: bytes, ending: str) -> str:
 
 
 def _kind(filed: Filed) -> str:
-    """`text`, `listing`, `facts`, `source`, `sheet`, `picture`, `photo`, `gallery`: what the template shows it as."""
+    """What the template shows it as: `text`, or the part's own name."""
     return "text" if isinstance(filed.part, str) else type(filed.part).__name__.lower()
 
 
