@@ -54,6 +54,8 @@ PLAIN = Settings()
 class ByBrightness(nn.Module):
     """Bright is class 1, dark is class 2, grey is class 0; each pixel by itself."""
 
+    channels = 3
+
     def forward(self, image: Tensor) -> Tensor:
         grey = 8 * (image.mean(1) - 0.43)
         return torch.stack([torch.full_like(grey, 0.5), grey, -grey], 1)
