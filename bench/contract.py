@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bench.labels import IGNORE, LABEL_SECONDS
 from bench.randomness import generator_for
 from bench.settings.base import Knobs
-from bench.views import EQUAL_BOXES, EQUAL_COLOURS, BoxRule, Operation, Passes, Recipe, Stage, Views
+from bench.views import EQUAL_BOXES, EQUAL_COLOURS, BoxRule, Operation, Passes, Recipe, Rounds, Stage, Views
 
 __all__ = [
     "EQUAL_BOXES",
@@ -39,6 +39,7 @@ __all__ = [
     "Passes",
     "Progress",
     "Recipe",
+    "Rounds",
     "Stage",
     "Stream",
     "Supervision",
@@ -66,7 +67,9 @@ class Stream:
         Tensor  # B 3 H W, weak view; of the labeled stream coloured where the protocol or the method says so
     )
     valid: Tensor  # B H W bool, False in padding
-    label: Tensor = ABSENT  # B H W: a mask, or a CAM seed where tags are granted; None in other streams
+    # B H W: a mask, or a CAM seed where tags are granted; of unlabeled images the pseudo-label of an earlier
+    # round, where the method has rounds; else None.
+    label: Tensor = ABSENT
     tags: Tensor = ABSENT  # B C bool, classes the image may hold: its tags and background; all without tags
     strong: tuple[Tensor, ...] = ()  # of B 3 H W, same geometry as image
     boxes: tuple[Tensor, ...] = ()  # of B H W bool, True where the next image of the batch shows
@@ -235,6 +238,7 @@ class Method(nn.Module, ABC):
     views: ClassVar[Views] = Views()
     # What the formula of a step sends through networks; None: not said, and reports leave it out.
     passes: ClassVar[Passes | None] = None
+    rounds: ClassVar[Rounds | None] = None  # whose labels of the unlabeled images it learns from
     version: ClassVar[int] = 1  # raise it when the same knobs would give another result
     # False: `predictor()` does more than its network, so the exported weights alone cannot be scored again.
     scored_by_network: ClassVar[bool] = True

@@ -42,6 +42,7 @@ def before(plan: Plan) -> list[str]:
         *held_out,
         *plan.hparams.said(len(dataset.classes)),
         *(seed_outlook(plan.seeds) if plan.seeds else ()),
+        *(round_outlook(plan, plan.labeler) if plan.labeler else ()),
     ]
 
 
@@ -75,6 +76,15 @@ def seed_outlook(plan: SeedPlan) -> list[str]:
         f"images, then {maps}; {_time(run)}",
         "shorten it with --set cam_seeds.protocol.steps=200 (other seeds, and another run)",
     ]
+
+
+def round_outlook(plan: Plan, labeler: Plan) -> list[str]:
+    """Say what comes before the last round of a run."""
+    then = f"its last weights label {len(plan.unlabeled)} images, in {plan.folder.pseudo_label('').parent}"
+    if labeler.folder.result.exists():
+        return [f"labels first: {labeler.folder.path} is trained already; {then}"]
+    rounds = f"{labeler.method.name} trains {labeler.config.protocol.steps} steps, to {labeler.folder.path}"
+    return [f"labels first: {rounds}; {then}; {_time(labeler)}"]
 
 
 def _time(plan: Plan) -> str:

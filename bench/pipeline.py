@@ -1,4 +1,5 @@
-"""One run from start to end: claim its folder, make CAM seeds, train, score, record.
+"""One run from start to end: claim its folder, make CAM seeds and the labels of an earlier round, train,
+score, record.
 
 Only this file knows the order. Each part is in the room of its name: bench/cam_seeds, bench/training,
 bench/scoring, bench/records.
@@ -15,15 +16,17 @@ from bench.cam_seeds.make import check_settings, make, standing
 from bench.cam_seeds.warnings import warnings
 from bench.contents import changes
 from bench.display import Display
-from bench.errors import DataError
-from bench.machine import choose_device, memory_errors, stoppable
+from bench.errors import DataError, InUse
+from bench.machine import Stop, choose_device, memory_errors, stoppable, waiter
 from bench.networks import exported
 from bench.outlook import outlook
 from bench.plan import Plan, SeedPlan, dataset_of
 from bench.records.atomic import WriteError, write_atomic
+from bench.records.ledger import Ledger
 from bench.records.logs import read_metrics
 from bench.records.samples import write_samples
-from bench.records.schema import Contents, Point, Result, SeedCost, SeedReport
+from bench.records.schema import Contents, Point, Result, RoundCost, SeedCost, SeedReport
+from bench.scoring import pseudo_labels
 from bench.scoring.alone import network_is_all
 from bench.scoring.inference import score
 from bench.scoring.samples import Kept, pictures
@@ -77,6 +80,8 @@ def run(
                     refuse_early(plan)  # before the hours that seeds may take, and before old ones go
                 seeds = make_seeds(plan.seeds, display, None, overwrite, anyway)
                 stop.check()
+            if plan.labeler is not None:
+                make_labels(plan, plan.labeler, display, stop, overwrite, anyway)
             with memory_errors(lambda: "before the first step", LESS_MEMORY):
                 trainer = session.start(plan, display, stop, goes_on, changed, anyway, seeds)
             return _train_and_score(trainer, display)
@@ -122,6 +127,8 @@ def check_folders(plan: Plan, resume: bool, overwrite: bool, anyway: bool = Fals
         session.check_state(plan, anyway)
     if plan.seeds:
         _check_seeds(plan.seeds, overwrite, anyway)
+    if plan.labeler and not overwrite:
+        check_folders(plan.labeler, resume=True, overwrite=False, anyway=anyway)
     return True
 
 
@@ -145,6 +152,8 @@ def refuse_early(plan: Plan) -> Parts:
     """
     with memory_errors(lambda: "before the first step", LESS_MEMORY):
         parts = session.parts_of(plan, fetch=False)
+        if plan.labeler is not None and not plan.labeler.folder.result.exists():
+            refuse_early(plan.labeler)
         if plan.seeds is not None and plan.seeds.folder.read_report() is None:
             check_settings(plan.seeds.settings, parts.dataset)
             session.parts_of(plan.seeds.classifier, fetch=False)
@@ -167,6 +176,24 @@ def _done(plan: Plan, display: Display) -> Result | None:
             "code and data are those of today"
         )
     return done
+
+
+def make_labels(
+    plan: Plan, labeler: Plan, display: Display, stop: Stop, overwrite: bool = False, anyway: bool = False
+) -> None:
+    """Finish the run that labels the unlabeled images of a method with rounds, and label them, as far as that
+    is not done. Raises as `run` does."""
+    again = overwrite and bool(changes.since_any(labeler))
+    wait = waiter(display.say, stop, f"trains {labeler.folder.path}, whose labels this run learns")
+    while True:
+        try:
+            run(labeler, display, resume=not again, overwrite=again, anyway=anyway)
+            break
+        except InUse:
+            wait()
+    stop.check()
+    with memory_errors(lambda: "for the pseudo-labels", LESS_MEMORY):
+        pseudo_labels.make(plan, display, stop.check)
 
 
 def make_seeds(
@@ -311,6 +338,7 @@ def _result(
         seed_cost=_seed_cost(plan),
         health=mean_shares(read_metrics(plan.folder.metrics), trainer.warmup) or None,
         passes=_passes(plan),
+        rounds=_round_cost(plan),
         contents=contents,
         files=plan.folder.file_digests(),
     )
@@ -327,6 +355,17 @@ def _seed_cost(plan: Plan) -> SeedCost | None:
         map_seconds=report.map_seconds,
         map_peak_memory_mib=report.map_peak_memory_mib,
         refine_core_seconds=report.refine_core_seconds,
+    )
+
+
+def _round_cost(plan: Plan) -> RoundCost | None:
+    labeler = plan.labeler.folder.read_result() if plan.labeler else None
+    if labeler is None:
+        return None
+    return RoundCost(
+        labeler_seconds=labeler.train_seconds,
+        labeler_peak_memory_mib=labeler.peak_memory_mib,
+        label_seconds=Ledger(plan.folder.pseudo_ledger).seconds(plan.unlabeled),
     )
 
 

@@ -20,7 +20,7 @@ from bench.settings.reading import merge, validate
 from bench.settings.registry import MethodInfo
 from bench.settings.resolve import resolve
 from bench.settings.schema import CamSeeds, RunConfig
-from datasets.splits import GRANTS, Split, batch_sources, find_split
+from datasets.splits import GRANTS, UNLABELED, Split, batch_sources, find_split
 from datasets.tags import TagTable, load_tags
 
 if TYPE_CHECKING:
@@ -40,6 +40,14 @@ class Plan:
     run_id: str
     folder: RunFolder
     seeds: SeedPlan | None = None  # the CAM seeds to make first; None if the split grants no tags
+    labeler: Plan | None = None  # the run that labels the unlabeled images first; None without rounds
+
+    @property
+    def unlabeled(self) -> tuple[str, ...]:
+        """The images of its unlabeled stream."""
+        batch = self.config.protocol.batch
+        sources = batch_sources(self.split, self.method.needs, batch.labeled, batch.unlabeled)
+        return tuple(sources[UNLABELED].ids) if UNLABELED in sources else ()
 
     @cached_property
     def hparams(self) -> Knobs:
@@ -113,6 +121,9 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
         least=protocol.network.least_batch(protocol.crop),
     )
     inputs = {**split.digests, **_weights_digest(config), **_measured_digest(config)}
+    labeler = _labeler_plan(config, method, split) if method.cls.rounds else None
+    if labeler is not None:
+        inputs["labeler"] = labeler.run_id
     seeds = seed_plan(config, split) if split.tags and "pixel" in method.needs else None
     if seeds is None:
         config = config.model_copy(update={"cam_seeds": None})
@@ -121,7 +132,7 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
     run_id = config.run_id(method.version, inputs)
     place = (config.machine.runs, config.dataset, config.split, method.name)
     folder = RunFolder.of(*place, config.seed, run_id, config.draw)
-    return Plan(config, method, split, inputs, run_id, folder, seeds)
+    return Plan(config, method, split, inputs, run_id, folder, seeds, labeler)
 
 
 def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
@@ -159,6 +170,20 @@ def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
             f"renamed or edited. Undo that, or start anew with `run --config {folder.config}`."
         )
     return planned
+
+
+def _labeler_plan(config: RunConfig, method: MethodInfo, split: Split) -> Plan:
+    """Plan the run whose last weights label the unlabeled images of a method with rounds: the same one that
+    `run --method` of its name does. Raises ConfigError for a method that cannot be it."""
+    assert method.cls.rounds is not None, "asked of methods with rounds alone"
+    labeler = registry.describe_method(method.cls.rounds.labeler)
+    if labeler.cls.rounds is not None or set(labeler.needs) != {"pixel"}:
+        raise ConfigError(
+            f"method {method.name!r} has its images labeled by {labeler.name!r}, which learns from more than "
+            "labeled images; name another one in its `rounds`."
+        )
+    knobs = labeler.knobs().model_dump(mode="json")
+    return plan(config.model_copy(update={"method": {**knobs, "name": labeler.name}}), split)
 
 
 def seed_plan(config: RunConfig, split: Split) -> SeedPlan:

@@ -1,4 +1,5 @@
-"""What a method says of views and passes: colours, boxes, how often images go through its networks. All data.
+"""What a method says of views, passes and rounds: colours, boxes, how often images go through its networks,
+whose labels it learns from. All of it is data.
 
 Methods and loaders take these names from bench.contract.
 """
@@ -151,3 +152,17 @@ class Passes:
         sizes = (labeled, unlabeled)
         kinds = {"trained": self.trained, "read": self.read}
         return {kind: sum(n * size for n, size in zip(of, sizes, strict=True)) for kind, of in kinds.items()}
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A method that learns in rounds: first a run of another one is finished, as `run` does it, with the same
+    protocol, split and seed. Its last weights label the unlabeled images; then this method trains from fresh
+    weights, with these labels in `unlabeled.label`.
+
+    A label is the likeliest class of the mean probability over scales and mirror images. Every pixel has one.
+    """
+
+    labeler: str  # a method that learns from labeled images alone, with its default knobs: "supervised"
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False  # look at the mirror image of each scale too

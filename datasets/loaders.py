@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import data
 
-from bench.contract import EQUAL_COLOURS, IGNORE, Batch, Dataset, Stream, Supervision, Views
+from bench.contract import ABSENT, EQUAL_COLOURS, IGNORE, Batch, Dataset, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
 from bench.pool import end_with_parent
 from bench.randomness import generator_for, numpy_for
@@ -65,6 +65,7 @@ class StepBatches(data.Dataset[Batch]):
         rare: The rare classes, the rarest first, for the protocol's `rare_crops`.
         seed_of: Reads the CAM seed of a tagged image, H W uint8 as a mask; needed where a labeled stream has
             tagged images.
+        label_of: Reads the pseudo-label of an unlabeled image, in the same way; None without rounds.
 
     Raises:
         ConfigError: See `batch_sources`; or CutMix boxes are asked for in a batch of one.
@@ -85,12 +86,13 @@ class StepBatches(data.Dataset[Batch]):
         tags: Mapping[str, Collection[int]] | None = None,
         rare: Sequence[int] = (),
         seed_of: Callable[[str], np.ndarray] | None = None,
+        label_of: Callable[[str], np.ndarray] | None = None,
     ) -> None:
         self.dataset = dataset
         self.needs = frozenset(needs)
         unlabeled = protocol.batch.unlabeled
         self.sources = batch_sources(split, self.needs, protocol.batch.labeled, unlabeled)
-        self.tags, self.seed_of = dict(tags or {}), seed_of
+        self.tags, self.seed_of, self.label_of = dict(tags or {}), seed_of, label_of
         self.rare_crops, self.rare = protocol.rare_crops, tuple(rare)
         self.crop, self.resize, self.steps = protocol.crop, protocol.resize, protocol.steps
         self.views = views if protocol.views == "published" else views.equal(protocol.views == "equal")
@@ -232,6 +234,7 @@ class StepBatches(data.Dataset[Batch]):
         """Make the unlabeled stream, and for an audit the labels withheld from it, B H W."""
         ids = self._ids(UNLABELED, step)
         images, valid, truth = [], [], []
+        labels: list[Tensor] = []
         strong: list[list[Tensor]] = [[] for _ in range(self.views.strong)]
         for index, id in enumerate(ids):
             image = self.dataset.image(id)
@@ -241,12 +244,15 @@ class StepBatches(data.Dataset[Batch]):
             valid.append(torch.from_numpy(weak_valid(geometry)))
             for view, copies in enumerate(strong):
                 copies.append(to_tensor(self._strong(weak, UNLABELED, step, index, view)))
+            if self.label_of is not None:
+                labels.append(self._label(id, self.label_of(id), geometry))
             if self.audit:
                 truth.append(self._withheld(id, geometry))
         unlabeled = Stream(
             ids,
             torch.stack(images),
             torch.stack(valid),
+            label=torch.stack(labels).long() if labels else ABSENT,
             strong=tuple(torch.stack(copies) for copies in strong),
             boxes=self._boxes(step),
             tags=self._tag_rows(ids),

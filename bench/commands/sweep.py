@@ -298,11 +298,11 @@ def sweeps_table() -> Table:
 
 def sweeps_json() -> list[dict[str, str]]:
     """The named sweeps, for `list --json`; "method" holds all of one of several methods."""
-    from bench.sweeps.ablations import Ablation, read_named, sweep_file, sweep_names
+    from bench.sweeps.ablations import SweepFile, read_file, sweep_file, sweep_names
 
     found = []
     for name in sweep_names():
-        of = read_named(sweep_file(name))
-        method = of.method if isinstance(of, Ablation) else ", ".join(of.methods)
+        of = read_file(sweep_file(name))
+        method = of.method if isinstance(of, SweepFile) else ", ".join(of.methods)
         found.append({"name": name, "method": method, "title": of.title})
     return found

@@ -17,6 +17,7 @@ WHOLE = {
     "encoder": "the encoder's weights",
     "maps": "the activation maps",
     "seeds": "the CAM seeds",
+    "labels": "the pseudo-labels",
     "weights": "the weights of the tag classifier",
 }
 FILES = {"images": ("image",), "masks": ("mask",), "scored": ("image", "mask")}
@@ -129,7 +130,8 @@ def since_begun(plan: Plan, now: Gathered | None = None) -> list[str]:
     if listing is None:
         return []
     now = now or of_run(plan)
-    same = {part: getattr(now.contents, part) for part in not_trained_on(plan)}
+    # Pseudo-labels that are damaged are made again; then the checkpoint tells whether they are its own.
+    same = {part: getattr(now.contents, part) for part in (*not_trained_on(plan), "labels")}
     return changes(listing.contents.model_copy(update=same), now, listing)
 
 
@@ -146,8 +148,11 @@ def since_any(plan: Plan) -> list[str]:
 
 
 def since_anything(plan: Plan) -> list[str]:
-    """As `since_any`, also of the CAM seeds that the run learns from, or of their classifier."""
+    """As `since_any`, also of the run that labels for it, and of the CAM seeds that it learns from or their
+    classifier."""
     found = since_any(plan)
+    if plan.labeler is not None:
+        found += [f"of {plan.labeler.folder.path}, which labels: {what}" for what in since_any(plan.labeler)]
     if plan.seeds is None:
         return found
     report = plan.seeds.folder.read_report()

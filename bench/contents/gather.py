@@ -16,6 +16,7 @@ from bench.contents.files import FileDigests, combined
 from bench.contract import Dataset
 from bench.networks.weights import weights_file
 from bench.plan import Plan, SeedPlan, data_root, dataset_of, granted_tags
+from bench.records.ledger import Ledger
 from bench.records.schema import Contents, Listing
 from datasets.splits import MASKS, TAGS, batch_sources
 
@@ -37,16 +38,16 @@ class Gathered:
 
 
 def of_run(plan: Plan) -> Gathered:
-    """The contents of a run; of its CAM seeds what is made of them by now.
+    """The contents of a run; of its CAM seeds and pseudo-labels what is made of them by now.
 
     Raises:
         ConfigError, DataError: The data set is not there, or a file of it is missing.
     """
     gathered = _gather(plan, plan.seeds)
     report = plan.seeds.folder.read_report() if plan.seeds else None
-    if report is None or report.contents is None:
-        return gathered
-    made = {"maps": report.contents.maps, "seeds": report.contents.seeds}
+    made: dict[str, str | None] = {"labels": _labels(plan)} if plan.labeler else {}
+    if report is not None and report.contents is not None:
+        made |= {"maps": report.contents.maps, "seeds": report.contents.seeds}
     return Gathered(gathered.contents.model_copy(update=made), gathered.files, gathered.places)
 
 
@@ -81,6 +82,8 @@ def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
     reader = _Reader(dataset, data_root(config))
     images, masks = _learned(plan)
     methods = [plan.method.cls]
+    if plan.labeler is not None:
+        methods.append(plan.labeler.method.cls)
     if seeds is not None:
         for ids, more in zip((images, masks), _learned(seeds.classifier), strict=True):
             ids |= more
@@ -103,6 +106,13 @@ def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
     )
     files |= {f"code {room}": of for room, of in code.items()}
     return Gathered(contents, files, reader.places)
+
+
+def _labels(plan: Plan) -> str | None:
+    """Of the pseudo-labels that are as they were made; None where there are none."""
+    files = {id: plan.folder.pseudo_label(id) for id in plan.unlabeled}
+    sound = Ledger(plan.folder.pseudo_ledger).sound(files)
+    return combined(sound) if sound else None
 
 
 def _learned(plan: Plan) -> tuple[set[str], set[str]]:

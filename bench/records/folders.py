@@ -9,6 +9,8 @@ runs/<dataset>/<split>/<method>/<seed>-<id>/, and draw<K>-<seed>-<id>/ for anoth
     checkpoint.pt        all that a bit-exact resume needs
     counts.npz           per-image confusion counts of every scored module
     weights.safetensors  the scored module
+    pseudo_labels/       <id>.png, the labels of unlabeled images by an earlier round, of methods with rounds
+    pseudo_labels.jsonl  a line for each of them: its digest, and that of all it was made of
     result.json          written last: its presence means "done"
     scores.json          the same weights scored again: multi-scale + flip, and with the dense CRF on top
     sweep.log            what the run said on stderr, where a sweep started it
@@ -90,6 +92,7 @@ class RunFolder:
         self.sheet = path / "sheet.png"
         self.samples = path / "samples.json"
         self.sample_pictures = path / "samples"
+        self.pseudo_ledger = path / "pseudo_labels.jsonl"
         self._lock = path / ".lock"
         self._start = path / ".start"
 
@@ -98,6 +101,9 @@ class RunFolder:
         cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str, draw: int = 0
     ) -> RunFolder:
         return cls(root / dataset / split / method / f"{drawn(seed, draw)}-{run_id}")
+
+    def pseudo_label(self, id: str) -> Path:
+        return self.path / "pseudo_labels" / f"{id}.png"
 
     @property
     def mend(self) -> str:

@@ -22,8 +22,10 @@ Amount = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-class Contents(Record):
+class Contents(Grown):
     """What a run was made of, as SHA-256: equal digests, equal content. None: there is none, or not known."""
+
+    NEW: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     code: dict[str, str]  # by room: "methods" is the method and what it inherits from, "bench/training", ...
     images: str  # those that the run learns from; of each its id and content
@@ -34,6 +36,7 @@ class Contents(Record):
     encoder: str | None = None  # file of the encoder's weights
     maps: str | None = None  # of the CAM seeds
     seeds: str | None = None
+    labels: str | None = None  # pseudo-labels of an earlier round
     weights: str | None = None  # weights.safetensors of the run; of CAM seeds, those of their classifier
     # What had changed when the run went on all the same (--anyway): the number is of both.
     anyway: list[str] = Field(default_factory=list)
@@ -116,11 +119,20 @@ class SeedCost(Record):
     refine_core_seconds: Amount
 
 
+class RoundCost(Record):
+    """What came before the last round of a run: the run that labels, and its labels."""
+
+    labeler_seconds: Amount  # of its training
+    labeler_peak_memory_mib: Amount
+    label_seconds: Amount
+
+
 class Result(Sealed):
     """result.json: one finished run."""
 
     NEW: ClassVar[frozenset[str]] = Sealed.NEW | {
-        *("contents", "own", "files", "draw", "scored", "shared_seconds", "seed_cost", "health", "passes")
+        *("contents", "own", "files", "draw", "scored", "shared_seconds", "seed_cost", "health"),
+        *("passes", "rounds"),
     }
 
     schema_version: Literal[1] = 1
@@ -165,25 +177,30 @@ class Result(Sealed):
     # Images that a step sends through networks, as the method says: "trained" with a gradient, "read" without
     # one. None where it does not say, and in records from before this field.
     passes: dict[Literal["trained", "read"], Count] | None = None
+    rounds: RoundCost | None = None  # None without rounds
     # SHA-256 of the files beside it as they were when the run was done, by name, as `file_digest` gives it.
     # None in records from before this field.
     files: dict[str, str] | None = None
 
     @property
     def whole_seconds(self) -> float | None:
-        """Of training, with the classifier and the maps of the CAM seeds it learned from; None where these
-        are not recorded."""
+        """Of training, with earlier rounds, and with the classifier and the maps of the CAM seeds it learned
+        from; None where these are not recorded."""
+        rounds = self.rounds
+        own = self.train_seconds + (rounds.labeler_seconds + rounds.label_seconds if rounds else 0.0)
         if self.config.get("cam_seeds") is None:
-            return self.train_seconds
+            return own
         of = self.seed_cost
-        return None if of is None else self.train_seconds + of.classifier_seconds + of.map_seconds
+        return None if of is None else own + of.classifier_seconds + of.map_seconds
 
     @property
     def whole_peak_mib(self) -> float:
         """The largest peak of all that `whole_seconds` counts, as far as it is recorded."""
         of = self.seed_cost
         before = (of.classifier_peak_memory_mib, of.map_peak_memory_mib or 0.0) if of else ()
-        return max([self.peak_memory_mib, *before])
+        return max(
+            [self.peak_memory_mib, *before, *([self.rounds.labeler_peak_memory_mib] if self.rounds else ())]
+        )
 
     @property
     def drawn_split(self) -> str:

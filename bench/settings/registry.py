@@ -152,7 +152,7 @@ def describe_class(name: str, cls: type[Method]) -> MethodInfo:
 
     The text is the docstring of the class or, where it has none, of its module.
     """
-    from bench.contract import Method, Passes, Supervision, Views
+    from bench.contract import Method, Passes, Rounds, Supervision, Views
 
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None) or cls.__module__
@@ -171,6 +171,8 @@ def describe_class(name: str, cls: type[Method]) -> MethodInfo:
         raise ConfigError(f"{where}: views must be a bench.contract.Views.")
     if not isinstance(cls.passes, Passes | None):
         raise ConfigError(f"{where}: passes must be a bench.contract.Passes, or None where it is not said.")
+    if not isinstance(cls.rounds, Rounds | None):
+        raise ConfigError(f"{where}: rounds must be a bench.contract.Rounds, or None where it has none.")
     if not (isinstance(cls.HParams, type) and issubclass(cls.HParams, Knobs)):
         raise ConfigError(f"{where}: HParams must be a class derived from bench.contract.Knobs.")
     doc = inspect.cleandoc(cls.__dict__.get("__doc__") or getattr(module, "__doc__", None) or "")

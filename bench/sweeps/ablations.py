@@ -110,7 +110,7 @@ def sweep_names() -> list[str]:
 
 def ablation_names() -> list[str]:
     """Those of one method in several variants."""
-    return [name for name in sweep_names() if "methods" not in (read_yaml(sweep_file(name)) or {})]
+    return [name for name in sweep_names() if isinstance(read_file(sweep_file(name)), SweepFile)]
 
 
 def sweep_file(name: str) -> Path:
@@ -123,6 +123,14 @@ def sweep_file(name: str) -> Path:
     raise ConfigError(suggest(name, sweep_names(), "sweep") + "; or give the path of a .yaml file.")
 
 
+def read_file(path: Path) -> SweepFile | ComparisonFile:
+    """Of either form; its methods need not be here. Raises ConfigError as `read_sweep` does."""
+    given = read_yaml(path)
+    if isinstance(given, Mapping) and "methods" in given:
+        return validate(ComparisonFile, given, file=path)
+    return read_sweep(path)
+
+
 def read_sweep(path: Path) -> SweepFile:
     """Raises ConfigError, with the file's name, for a key or a row that does not belong there."""
     return validate(SweepFile, read_yaml(path), file=path)
@@ -130,10 +138,9 @@ def read_sweep(path: Path) -> SweepFile:
 
 def read_named(path: Path) -> Ablation | Comparison:
     """Raises ConfigError as `read_ablation` does, and for settings that do not all give the same keys."""
-    given = read_yaml(path)
-    if not (isinstance(given, Mapping) and "methods" in given):
+    file = read_file(path)
+    if isinstance(file, SweepFile):
         return read_ablation(path)
-    file = validate(ComparisonFile, given, file=path)
     for name in file.methods:
         if name not in registry.method_names():
             raise ConfigError(f"{path}: {suggest(name, registry.method_names(), 'method')}")

@@ -85,6 +85,7 @@ class Case:
             needs=cls.needs,
             tags=tags,
             seed_of=lambda id: (data.image(id)[..., 0] > 150).astype("uint8"),
+            label_of=(lambda id: (data.image(id)[..., 0] > 150).astype("uint8")) if cls.rounds else None,
             views=cls.views,
             seed=0,
         )

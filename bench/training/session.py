@@ -33,6 +33,7 @@ from bench.records import provenance
 from bench.records.atomic import write_atomic
 from bench.records.schema import Contents, SeedReport
 from bench.records.shared_folders import SeedFolder
+from bench.scoring import pseudo_labels
 from bench.scoring.inference import Inference, evaluate
 from bench.settings import normalisation
 from bench.settings.plain_yaml import read_yaml
@@ -213,6 +214,7 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
         tags=granted_tags(plan, dataset),
         rare=balanced.rare,
         seed_of=partial(_read_seed, plan.seeds.folder, classes) if plan.seeds else None,
+        label_of=partial(pseudo_labels.read, plan.folder, classes) if plan.labeler else None,
     )
     parts = Parts(dataset, weights, method, batches, device, balanced.said)
     _rehearse_scoring(plan, parts)

@@ -17,6 +17,7 @@ FIGURES = {  # their headings, and how their numbers are written
     "read_images": ("read/step", ".0f"),
     "images_per_second": ("images/s", ".3g"),
     "train_seconds": ("training s", ".3g"),
+    "round_seconds": ("rounds s", ".3g"),
     "classifier_seconds": ("classifier s", ".3g"),
     "map_seconds": ("maps s", ".3g"),
     "whole_seconds": ("all three s", ".3g"),
@@ -34,6 +35,7 @@ NOTES = (
     "that a step sends through networks with a gradient and without one, as the method's formula has it.",
     "classifier s and maps s: of the CAM seeds that a run learned from, all of it in each row, though the "
     "runs of a seed share them. A warm-up that another run of the seed has trained counts as a run's own.",
+    "rounds s: of methods with rounds, what comes before the last one: the run that labels, and its labels.",
     "scoring s: of the passes of the command score. CRF core-hours: refinement of the CAM seeds, once for "
     "all methods of a seed. What is nowhere recorded has no column.",
 )
@@ -56,6 +58,8 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
         runs = [run.result for run in here]
         found = [scores[run.folder] for run in here if run.folder in scores]
         parts = _parts(runs) if weak else {name: [] for name in PARTS}
+        rounds = [run.rounds for run in runs if run.rounds]
+        parts["round_seconds"] = [of.labeler_seconds + of.label_seconds for of in rounds]
         parts["scoring_seconds"] = [_seconds(of) for of in found if of.entries]
         parts["crf_core_hours"] = [refined[run.folder] / 3600 for run in here if run.folder in refined]
         seconds, passes = _seconds_per_step(runs), _passes(runs)

@@ -90,7 +90,7 @@ def ready_batch(crop: int = CROP, size: int = BATCH) -> Batch:
         if labeled:
             return Stream(ids, image, valid, label=label, tags=tags)
         return Stream(
-            ids, image, valid, tags=torch.ones_like(tags), strong=(strong, other), boxes=(box, box.flip(2))
+            ids, image, valid, label, torch.ones_like(tags), strong=(strong, other), boxes=(box, box.flip(2))
         )
 
     return Batch(labeled=stream(True), tagged=stream(True), unlabeled=stream(False))
