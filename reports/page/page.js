@@ -27,7 +27,7 @@ function sort(table, heading) {
     if (empty(a)) return 0;
     return sign * (numbers ? a.number - b.number : words.compare(a.text, b.text));
   });
-  for (const other of table.tHead.rows[0].cells) other.setAttribute("aria-sort", "none");
+  for (const other of table.tHead.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
   heading.setAttribute("aria-sort", order);
   body.append(...rows.map(({ row }) => row));
 }

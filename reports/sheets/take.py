@@ -32,7 +32,7 @@ def take(found: Iterable[tuple[str, Answer]]) -> s.Sheet | None:
     shown: dict[str, s.Shown] = {
         "you have": _have,
         "take": "method",
-        "because it": "why",
+        "because": "why",
         "expect (mIoU, %)": lambda of: f"{of['mean_percent']:.1f}",
         "95 %": lambda of: s.interval_text(of["cell"].interval),
         "hours of labels": lambda of: f"{of['hours']:.1f}",
@@ -55,7 +55,7 @@ def _record(of: Answer) -> s.Record | None:
     if cell is None:
         return None
     runs = [run.result for run in of.group.row(label).on(of.split)]
-    why = {"clear": f"stands clear of {of.reference}", "tied": "is beaten by none for sure"}
+    why = {"clear": f"it stands clear of {of.reference}", "tied": "no gain over it was shown"}
     return {
         "dataset": of.group.dataset,
         "none": of.split.none,
@@ -64,14 +64,13 @@ def _record(of: Answer) -> s.Record | None:
         "hours": fmean(map(label_hours, runs)),
         "method": label,
         "answer": of.state,
-        "why": why.get(of.state, "is all that was compared"),
+        "why": why.get(of.state, "nothing else was compared"),
         "ids": [run.run_id for run in runs],
         **s.summary_record(cell),
     }
 
 
 def _have(record: s.Record) -> str:
-    """`shapes: 32 masks, 480 images without labels`."""
-    counts = {"masks": record["pixel"], "images with tags": record["tags"]}
-    counts |= {"images without labels": record["none"]}
+    """`shapes: 32 masks, 480 unlabeled`."""
+    counts = {"masks": record["pixel"], "images with tags": record["tags"], "unlabeled": record["none"]}
     return f"{record['dataset']}: {', '.join(f'{n} {what}' for what, n in counts.items() if n)}"

@@ -69,7 +69,7 @@ def _make(
     return Result(**(values | fields))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make() -> Factory:
     """make(miou, method=..., split=..., seed=..., ...) -> Result."""
     return _make

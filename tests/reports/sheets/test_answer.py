@@ -168,10 +168,10 @@ def test_take_what_stands_clear_and_else_the_reference(make: Any) -> None:
     assert sheet
     # 46 masks take 46 x 240 s, 367 tags 367 x 20 s.
     told = {line[0].split(": ")[1].split(",")[0]: line[1:3] + line[5:7] for line in sheet.lines[1:]}
-    assert told["46 masks"] == ("u2pl", "stands clear of supervised", "3.1", "8 x 1")
-    assert told["367 images with tags"] == ("u2pl", "stands clear of supervised", "2.0", "3")
-    assert told["367 masks"] == ("supervised", "is all that was compared", "24.5", "2")
+    assert told["46 masks"] == ("u2pl", "it stands clear of supervised", "3.1", "8 x 1")
+    assert told["367 images with tags"] == ("u2pl", "it stands clear of supervised", "2.0", "3")
+    assert told["367 masks"] == ("supervised", "nothing else was compared", "24.5", "2")
     tied = take(answers(comparable(foldered(found["tied"])), {}))
-    assert tied and tied.lines[1][1:3] == ("supervised", "is beaten by none for sure")
+    assert tied and tied.lines[1][1:3] == ("supervised", "no gain over it was shown")
     assert tied.lines[1][3].startswith("40.6") and tied.lines[1][-1].count("supervised-1_8-") == 2
     assert take(answers(comparable(foldered(found["unknown, no reference"])), {})) is None
