@@ -84,7 +84,7 @@ def _sure(of: Answer) -> str:
 
 
 def _cost(of: Answer) -> str:
-    """Time and memory of a run, and the reference's."""
+    """Time, memory and passes of a run, and the reference's."""
     row = of.best.row if of.best else of.group.row(of.reference) if of.reference else None
     if row is None:
         return ""
@@ -99,6 +99,9 @@ def _spent(row: Row, split: Split) -> str:
     times = [seconds for run in runs if (seconds := run.whole_seconds)]
     peak = max(run.whole_peak_mib for run in runs)
     said = [_duration(fmean(times)) if times else "time not recorded", f"{peak:.0f} MiB" if peak else ""]
+    passes = {sum(run.passes.values()) if run.passes else None for run in runs}
+    if len(passes) == 1 and (known := passes.pop()) is not None:
+        said.append(f"{known} passes a step")
     return ", ".join(filter(None, said))
 
 

@@ -148,6 +148,14 @@ def test_the_warning_is_the_one_that_matters_most(make: Any) -> None:
     assert warning(only(several)).startswith("Not all rows on 1_8 are of the same draws: ")
 
 
+def test_the_cost_has_the_passes_of_a_step_where_all_runs_say_them(make: Any) -> None:
+    said = {"trained": 16, "read": 24}
+    two = [make(0.4, passes={"trained": 16}), make(0.5, method="u2pl", passes=said)]
+    two += [make(0.5, seed=1), make(0.55, method="u2pl", seed=1, passes=said)]
+    cost = dict(facts(only(two)))["Cost of a run"]
+    assert cost == "50 s, 512 MiB, 40 passes a step (supervised: 50 s, 512 MiB)."
+
+
 def test_another_baseline_is_asked_about(make: Any) -> None:
     results = [
         *runs(make, "supervised", 0.4, 1, 4),
