@@ -272,7 +272,7 @@ def test_it_can_be_read_on_a_phone_and_on_a_desk(visit: Callable[..., Page], wid
     )
     assert measured["page"] <= width and measured["wide"] == 0, "only tables and pictures move sideways"
     assert measured["text"] >= 13.9 and measured["buttons"] >= 24
-    assert all(loaded and shown >= 350 for loaded, shown in measured["pictures"])
+    assert [one for one in measured["pictures"] if not one[0] or one[1] < 350] == []
 
 
 @needs_chromium
