@@ -20,12 +20,11 @@ from bench.display import Display
 from bench.errors import DataError
 from bench.machine import choose_device, threads_for
 from bench.networks import exported
-from bench.plan import Plan, data_root
+from bench.plan import Plan, dataset_of
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder
 from bench.records.ledger import Ledger
 from bench.scoring.inference import Inference, to_tensor
-from bench.settings import registry
 from datasets.decode import read_mask
 
 
@@ -48,7 +47,7 @@ def make(plan: Plan, display: Display, check: Callable[[], None]) -> None:
             f"no {labeler.folder.weights}; put it back, or start that run again: "
             f"run --config {labeler.folder.config} --overwrite"
         )
-    dataset, gathered = registry.load_dataset(plan.config.dataset, data_root(plan.config)), of_run(plan)
+    dataset, gathered = dataset_of(plan.config), of_run(plan)
     made_of = [gathered.contents.program, result.weights_file_digest, rounds, dataset.classes]
     inputs = {
         id: hashlib.sha256(repr([*made_of, gathered.files["images"][f"image {id}"]]).encode()).hexdigest()

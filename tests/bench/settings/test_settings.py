@@ -155,7 +155,10 @@ def test_knobs_of_no_method_are_refused(protocols: Path, knobs: str, said: str) 
         ("protocol.steps='7'", "protocol.steps: Input should be a valid integer (given: '7')"),
         ("protocol.steps=1.5", "protocol.steps: Input should be a valid integer"),
         ("protocol.steps=0", "protocol.steps: Input should be greater than or equal to 1"),
-        ("protocol.views=fair", "protocol.views: Input should be 'published' or 'equal' (given: 'fair')"),
+        (
+            "protocol.views=fair",
+            "protocol.views: Input should be 'published', 'equal' or 'plain' (given: 'fair')",
+        ),
         ("protocol.teacher.decay=1", "protocol.teacher.decay: Input should be less than 1"),
         ("protocol.teacher.decy=1", "did you mean 'protocol.teacher.decay'?"),
         ("protocol.optimizer.lr=fast", "protocol.optimizer.lr: Input should be a valid number"),
