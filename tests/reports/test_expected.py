@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 
 from bench.records.schema import Result
 from bench.settings.resolve import resolve
+from reports.statistics import Key, summarise
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "bench/settings/protocols").glob("*.yaml"))
@@ -41,10 +41,10 @@ def test_a_protocol_says_what_its_records_say(file: Path) -> None:
         return
     head = re.match(r"Expected on (\w+), (\d+) draws: (.+?) % mIoU", said)
     assert head
-    figures = defaultdict(list)
+    figures: dict[str, dict[Key, float]] = defaultdict(dict)
     for one in ours:
         if one.split == head[1]:
-            figures[one.method].append(100 * one.predictor.miou)
+            figures[one.method][one.draw, one.seed] = 100 * one.predictor.miou
     for method, figure in re.findall(r"(\w+) (\d+\.\d)", head[3]):
-        assert f"{fmean(figures[method]):.1f}" == figure, method
-        assert len(figures[method]) == int(head[2]), method
+        found = summarise(figures[method])
+        assert (f"{found.mean:.1f}", found.draws) == (figure, int(head[2])), method
