@@ -371,6 +371,7 @@ def test_no_setting_of_the_machine_changes_the_id(protocols: Path) -> None:
         "tensorboard": "false",
         "audit": "true",
         "share_warmup": "false",
+        "samples": "0",
     }
     assert set(changes) == set(schema.Machine.model_fields)
     found = [make(), *(make(f"machine.{key}={value}") for key, value in changes.items())]

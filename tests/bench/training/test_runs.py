@@ -46,6 +46,8 @@ FILES = {
     "result.json",
     "counts.npz",
     "weights.safetensors",
+    "samples.json",
+    "samples",
 }
 Config = Callable[..., RunConfig]
 
@@ -195,11 +197,11 @@ def test_a_finished_run_is_left_as_it_is(tiny_config: Config) -> None:
     config = tiny_config("supervised")
     first = run(config)
     folder = plan(config).folder
-    before = {path: path.read_bytes() for path in folder.path.iterdir()}
+    before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     display = Quiet()
     assert pipeline.run(plan(config), display) == first
     assert display.said == [f"already done: {folder.path}"]
-    assert {path: path.read_bytes() for path in folder.path.iterdir()} == before
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
 
 
 def test_overwrite_runs_again_to_the_same_weights(tiny_config: Config) -> None:

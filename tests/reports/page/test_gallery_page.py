@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import Tree, needs_chromium
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
-from test_page import CHROMIUM, FLAGS, HOSTILE, Tree, needs_chromium
+from playwright.sync_api import Browser, Page
+from test_page import HOSTILE
 
 from bench.records.folders import RunFolder
 from bench.records.samples import Pictures, write_samples
@@ -41,24 +42,25 @@ def write(make: Any, root: Path, methods: list[str], ids: list[str]) -> Path:
 
 
 @pytest.fixture
-def opened(make: Any, tmp_path: Path) -> Iterator[Callable[[int], Page]]:
+def opened(make: Any, browser: Browser, tmp_path: Path) -> Iterator[Callable[[int], Page]]:
     """opened(width) shows a page of four methods and two images; nothing may be said or asked for."""
     file = write(make, tmp_path, ["supervised", "fixmatch", "u2pl", "cutmix"], ["a", "b"])
     said: list[str] = []
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--no-sandbox"])
+    pages = []
 
-        def visit(width: int) -> Page:
-            page = browser.new_page(viewport={"width": width, "height": 844})
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
-            page.on("request", lambda request: asked.append(request.url))
-            page.goto(file.as_uri())
-            return page
+    def visit(width: int) -> Page:
+        page = browser.new_page(viewport={"width": width, "height": 844})
+        pages.append(page)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        return page
 
-        yield visit
-        browser.close()
+    yield visit
+    for page in pages:
+        page.close()
     assert said == []
     assert {url for url in asked if not url.startswith("data:")} == {file.as_uri()}
 
