@@ -172,4 +172,5 @@ def _markdown(filed: Filed) -> str:
         title, note = markdown_text(part.title), markdown_text(part.note)
         return f"{title}:\n\n![{title}]({filed.stem}.png)\n\n{note}\n"
     shown = next(ending for ending in ("png", "jpg") if ending in filed.files)
-    return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n"
+    details = f"\n{markdown_text(part.details)}\n" if isinstance(part, Picture) and part.details else ""
+    return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n{details}"

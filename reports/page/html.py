@@ -37,6 +37,7 @@ def to_html(document: Section[Filed]) -> str:
             style_digest=_digest(style),
             script_digest=_digest(script),
             filters=_filters(document),
+            runs=_run_rows(document),
             anchors={section.title: section.anchor for section in document.all()},
             MISSING=MISSING,
         )
@@ -71,6 +72,13 @@ def _data_uri(filed: Filed, ending: str) -> str:
 
 def _uri(data: bytes, ending: str) -> str:
     return f"data:{TYPES[ending]};base64,{base64.b64encode(data).decode()}"
+
+
+def _run_rows(document: Section[Filed]) -> dict[str, int]:
+    """The row of each run, by its id, in the table of every run."""
+    sheets = [filed.part for filed in document.walk() if isinstance(filed.part, Sheet)]
+    ids = [list(sheet.frame["run_id"]) for sheet in sheets if sheet.name == "runs"]
+    return {id: row for table in ids for row, id in reversed(list(enumerate(table)))}
 
 
 def _kind(filed: Filed) -> str:

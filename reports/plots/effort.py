@@ -176,7 +176,7 @@ def costs(group: Group) -> list[p.Picture]:
                 title=title,
                 alt=f"{title}: {p.best(named)}.",
                 heading=f"{group.title}: {title}",
-                caption=f"{HOW_TRAINED} {p.BARS}",
+                caption=f"{p.BARS} {HOW_TRAINED}",
                 panels=tuple(
                     p.Panel(
                         title=points[0].split.heading,

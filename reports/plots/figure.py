@@ -77,10 +77,11 @@ def _rounded(attribute: re.Match[bytes]) -> bytes:
 
 
 def draw(picture: Picture) -> Figure:
-    """The figure of a picture: its panels in rows, under the heading, over the legend and the caption."""
+    """The figure of a picture: its panels in rows, under the heading, over the legend and the
+    first sentence of the caption."""
     width, columns = picture.width, picture.columns
     heading = wrapped(picture.heading, 11, width - 0.2, bold=True)
-    said = wrapped(picture.caption, 9, width - 0.2) if picture.caption else []
+    said = wrapped(picture.first_sentence, 9, width - 0.2) if picture.caption else []
     names = [short(name) for name, _ in picture.keys]
     longest = max(map(len, names), default=0)
     across = max(1, min(int((width - 0.2) / (0.65 + LETTER * 9 * longest)), len(names)))

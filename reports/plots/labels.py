@@ -36,7 +36,7 @@ def labels(group: Group) -> list[p.Picture]:
             title=title,
             alt=f"{title}: {p.best(named)}.",
             heading=f"{group.title}: {title}",
-            caption=f"Methods, and lists of one size, stand side by side. {p.BARS}",
+            caption=f"{p.BARS} Methods, and lists of one size, stand side by side.",
             panels=tuple(
                 _panel(group, kind, kinds[kind], p.limits(cells), len(kinds) > 1)
                 for kind in PANELS

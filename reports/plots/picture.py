@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -26,6 +27,7 @@ WIDTH = 6.0  # inches of a picture: its text can still be read where a phone shr
 LETTER = 0.58 / 72  # inches a letter is wide on average, for each point of the font's size
 NAME_LENGTH = 40  # characters of a name in a picture
 CLASS_NAME = 16  # of a class
+SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-Z])")  # where one ends and another begins
 BARS = "Bars: 95 % t interval of the mean over draws, else seeds (one run: none); arrow: the bar goes on."
 
 
@@ -97,6 +99,16 @@ class Picture:
     columns: int = 1
     keys: tuple[tuple[str, Look], ...] = ()  # what each entry of the legend says, and how its line looks
     width: float = WIDTH  # inches
+
+    @property
+    def first_sentence(self) -> str:
+        """Of the caption: what stands in the picture itself."""
+        return SENTENCE.split(self.caption, 1)[0]
+
+    @property
+    def details(self) -> str:
+        """The rest of the caption, which stands beside the picture."""
+        return self.caption[len(self.first_sentence) :].strip()
 
 
 def style(number: int) -> dict[str, Any]:

@@ -60,6 +60,10 @@ def test_the_page_is_whole_and_needs_nothing_else(written: Path) -> None:
     for link in tree.all("a"):
         target = str(link["href"])
         assert target.startswith("data:") if "download" in link else target.removeprefix("#") in ids
+    of_runs = [str(link["href"]) for link in tree.all("a") if "#run-" in str(link["href"])]
+    assert len(set(of_runs)) == 3, "of what to take: supervised, two runs on one split and one on the other"
+    details = [text for tag, text in tree.texts if tag == "summary"]
+    assert "How to read this picture" in details and "How to read this table" in details
     pictures = tree.all("img")
     assert pictures and all(str(picture["src"]).startswith("data:image/") for picture in pictures)
     assert all(picture["alt"] for picture in pictures)

@@ -232,9 +232,7 @@ def test_long_logs_are_drawn_in_bins_and_that_is_said(make: Any) -> None:
     line = lines_of(figure.draw(picture))["Loss, sum of its terms"]["supervised"]
     assert len(line.get_xdata()) == steps.MOST_POINTS
     assert float(line.get_ydata()[0]) == pytest.approx(3), "the mean of 1 to 5"
-    assert "means within 200 bins" in " ".join(
-        text.get_text() for text in figure.draw(picture).texts
-    ).replace("\n", " ")
+    assert "means within 200 bins" in picture.details
 
 
 def test_health_of_classes_is_a_mean_or_a_sum_and_shares_are_percent(make: Any) -> None:
@@ -308,3 +306,16 @@ def test_nothing_measured_has_no_picture(make: Any) -> None:
     assert (
         seeds.gather(grouped([make(0.4, split="tags")]), {}) == [] == seeds.quality(grouped([make(0.4)]), {})
     )
+
+
+def test_one_sentence_stands_in_the_picture_and_the_rest_beside_it() -> None:
+    def of(caption: str) -> tuple[str, str]:
+        picture = Picture("name", "title", "alt", "heading", caption, ())
+        return picture.first_sentence, picture.details
+
+    assert of("Bars: 95 % of 0.5 m. Methods stand side by side. More.") == (
+        "Bars: 95 % of 0.5 m.",
+        "Methods stand side by side. More.",
+    )
+    assert of("Only one; with parts") == ("Only one; with parts", "")
+    assert of("") == ("", "")
