@@ -21,7 +21,7 @@ from bench.settings.schema import RunConfig
 from bench.testing import tiny
 
 # Of a result, which no two runs share: what it took, and whose warm-up and seeds it took.
-TIMES = {"train_seconds", "eval_seconds", "peak_memory_mib", "shared_seconds", "seed_cost"}
+TIMES = {"train_seconds", "eval_seconds", "peak_memory_mib", "shared_seconds", "seed_cost", "rounds"}
 
 
 @dataclass(frozen=True)

@@ -244,10 +244,10 @@ def test_logits_that_are_off_by_a_thousandth_are_not_written(
     pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     exported = onnx_room._exported
 
-    def shifted(network: Segmenter, classes: tuple[str, ...]) -> bytes:
+    def shifted(network: Segmenter, classes: tuple[str, ...], channels: int) -> bytes:
         assert network.segmentation_head.bias is not None
         network.segmentation_head.bias.data.add_(1e-3)
-        return exported(network, classes)
+        return exported(network, classes, channels)
 
     monkeypatch.setattr(onnx_room, "_exported", shifted)
     if overwrite:
