@@ -26,7 +26,7 @@ from bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.perf
 
-ROUNDS, WARMUP = 5, 1
+ROUNDS, WARMUP = 3, 1
 MOST = 1.10
 # What the formula of these needs beside passes, and their own bound.
 MORE: dict[str, tuple[float, str]] = {
