@@ -126,12 +126,18 @@ def _map(figures: Figures, name: str, health: Health, named: bool) -> p.Panel:
             bar=figures.unit,
             edges=np.concatenate([[0.0], health.steps]),
             scale="even" if share else "decades",
-            ends=(0.0, 100.0) if share else _decades(together),
+            ends=(0.0, _percent(100 * health.figures[name])) if share else _decades(together),
             white=True,
         ),
         height=min(8.5, 0.5 + 0.18 * len(health.classes)),
         dashed=health.warmup,
     )
+
+
+def _percent(values: Values) -> float:
+    """The upper end of colours for shares: a round number that the largest does not pass."""
+    largest = np.nanmax(values, initial=0.0)
+    return next((end for end in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if largest <= end), 100.0)
 
 
 def _decades(values: Values) -> tuple[float, float]:

@@ -352,3 +352,9 @@ def test_what_is_measured_now_and_then_is_shown_where_it_is(make: Any) -> None:
     (folder,) = [run.folder for run in group.runs]
     terms = curves.learning(group, {folder: lines})
     assert not [text for text in map(str, terms) if "gradient_share" in text]
+
+
+def test_colours_of_shares_end_at_a_round_number() -> None:
+    for largest, end in ((0.0, 1.0), (1.0, 1.0), (1.7, 2.0), (38.0, 50.0), (51.0, 100.0), (100.0, 100.0)):
+        assert health._percent(np.array([np.nan, largest / 2, largest])) == end
+    assert health._percent(np.array([np.nan])) == 1.0
