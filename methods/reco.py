@@ -25,6 +25,7 @@ from bench.ops.teacher import Teacher
 class ReCo(Method):
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
     passes = Passes(trained=(1, 1), read=(0, 1), through="representation")
+    version = 2  # the pixels that were drawn are projected, not all
     views = Views(mixes=True)
 
     class HParams(Knobs):
@@ -89,10 +90,11 @@ class ReCo(Method):
         own = p.gather(1, label.clamp(max=cells.shape[1] - 1).unsqueeze(1)).squeeze(1)
         self.note("share_hard", share(own < self.hp.query_threshold, label != IGNORE))
         return regional_contrast(
-            self.net.project(pixels(hidden)),
+            pixels(hidden),
             of_class,
             own < self.hp.query_threshold,
             at.generator,
+            project=self.net.project,
             queries=self.hp.queries,
             negatives=self.hp.negatives,
             groups=group_count(self.hp.queries, self.hp.negatives, self.hp.negative_pool),

@@ -46,11 +46,12 @@ def negative_pixels(
 
 
 def regional_contrast(
-    representation: Tensor,
+    hidden: Tensor,
     of_class: Tensor,
     hard: Tensor,
     generator: Generators,
     *,
+    project: Callable[[Tensor], Tensor],
     queries: int,
     negatives: int,
     groups: int,
@@ -61,17 +62,19 @@ def regional_contrast(
     A class without a hard pixel adds 0 and counts all the same.
 
     Args:
-        representation: N D; the queries alone get a gradient.
+        hidden: N D; the queries alone get a gradient.
         of_class: C N bool, the valid pixels of each class.
         hard: N bool, which of them may be queries.
+        project: The linear map from hidden vectors to representations; it is applied to the pixels that were
+            drawn and to the class means, not to all N.
         queries, negatives, groups: Q, K, G; queries of a group have the same negatives.
     """
-    keys = representation.detach()
-    prototypes = class_means(keys, of_class)  # C D
     candidates = of_class & hard
-    query = take(representation, draw(candidates, queries, generator("queries")))  # C Q D
-    index = negative_pixels(of_class, prototypes, groups * negatives, temperature, generator)
-    negative = take(keys, index).unflatten(1, (groups, negatives))  # C G K D
+    query = project(take(hidden, draw(candidates, queries, generator("queries"))))  # C Q D
+    with torch.no_grad():
+        prototypes = project(class_means(hidden, of_class))  # C D
+        index = negative_pixels(of_class, prototypes, groups * negatives, temperature, generator)
+        negative = project(take(hidden, index)).unflatten(1, (groups, negatives))  # C G K D
     per_class = info_nce(query, prototypes, negative, temperature)
     present = of_class.any(1).sum()
     summed = torch.where(candidates.any(1), per_class, 0).sum()
