@@ -9,7 +9,7 @@ Labels are int64 class ids, 255 where there is none.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -355,6 +355,15 @@ class Dataset(ABC):
         is hashed instead, which takes longer. Raises DataError, as those do, for one that is missing.
         """
         return None
+
+    def parts(self, ids: Iterable[str]) -> list[tuple[Dataset, list[str]]]:
+        """The data sets that these images come from, each with its own ids of them: masks are compared within
+        one."""
+        return [(self, list(ids))]
+
+    def unscored(self, ids: Iterable[str]) -> list[str]:
+        """Which of these images must never be scored, such as those of a source in a pair of domains."""
+        return []
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -198,12 +198,14 @@ def disagreement(dataset: Dataset, ids: Iterable[str]) -> str | None:
 
     Reads the headers of the masks of `ids`. Decodes only files that look as if they disagreed, and
     `MOST_DECODED` of them at most. What is missing or no PNG is passed over: reading it says so better. Masks
-    that are read by their colours cannot disagree.
+    that are read by their colours cannot disagree, nor those of two domains.
     """
-    if dataset.by_colour:
-        return None
-    found = [known for path in _masks(dataset, ids) if (known := encoding(path)) is not None]
-    return _depths(found) or _palettes(found, dataset.mask_colours)
+    for part, own in dataset.parts(ids):
+        if not part.by_colour:
+            found = [known for path in _masks(part, own) if (known := encoding(path)) is not None]
+            if said := _depths(found) or _palettes(found, part.mask_colours):
+                return said
+    return None
 
 
 def _masks(dataset: Dataset, ids: Iterable[str]) -> Iterator[Path]:

@@ -156,6 +156,11 @@ def refuse_unfit(dataset: Dataset, split: Split) -> None:
             f"{dataset.name} has one class, {dataset.classes[0]!r}, so every score would mean nothing; name "
             "all classes in its list of classes, background too."
         )
+    if wrong := dataset.unscored(split.eval):
+        raise DataError(
+            f"{dataset.name}/{split.name} would score {some(wrong)}, of the source; a pair is scored on its "
+            "target alone: make its splits with `data splits --make`."
+        )
     refuse_disagreement(dataset, (*split.pixel, *split.eval))
     for name, ids, tagged in (
         (granted_name(split), split.pixel, bool(split.tags)),

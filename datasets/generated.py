@@ -90,6 +90,20 @@ class Kind:
     often: int = 1
 
 
+@dataclass(frozen=True)
+class Light:
+    """In which a scene is seen: how bright it is (least, most), how much of red, green and blue there is, the
+    noise of the sensor (standard deviation, in 0..1) and its blur (of a Gaussian, in pixels)."""
+
+    brightness: tuple[float, float]
+    colour: tuple[float, float, float]
+    noise: float
+    blur: float
+
+
+DAY = Light((0.65, 1.2), (1.0, 1.0, 1.0), 0.02, 0.0)
+
+
 class Generated(Dataset):
     """Generated on demand; an image is a pure function of its id, such as "train_0001"."""
 
@@ -102,6 +116,8 @@ class Generated(Dataset):
     radius: ClassVar[
         tuple[float, float]
     ]  # of an object: the least, in pixels, and the most as a multiple of it
+    light: ClassVar[Light] = DAY
+    ground: ClassVar[tuple[float, float]] = (0.0, 1.0)  # the hues that the ground has, from and to
     tries: ClassVar[int]  # places that an object may choose from; it takes the one farthest from the others
     background = 0
     scored = "test"
@@ -148,7 +164,7 @@ def _scene(of: type[Generated], id: str) -> tuple[np.ndarray, np.ndarray]:
         lists = ", ".join(f"{name}_0001 to {name}_{count:04d}" for name, count in of.counts.items())
         raise DataError(f"The data set {of.name} has no image '{id}': ids run from {lists}.")
     rng = numpy_for(of.seed, of.name, id)
-    canvas = _ground(rng, of.size)
+    canvas = _ground(rng, of.size, of.ground)
     mask = np.zeros((of.size, of.size), dtype=np.uint8)
     _clutter(canvas, rng, *of.patches)
     taken: list[np.ndarray] = []
@@ -156,12 +172,13 @@ def _scene(of: type[Generated], id: str) -> tuple[np.ndarray, np.ndarray]:
         radius = of.radius[0] * of.radius[1] ** rng.random()
         taken.append(_apart(rng, of.size, taken, of.tries))
         _place(canvas, mask, of.kinds[label - 1], int(label), radius, taken[-1], rng)
-    return _lit(canvas, rng), mask
+    return _lit(canvas, rng, of.light), mask
 
 
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
+def _ground(rng: np.random.Generator, size: int, hues: tuple[float, float]) -> np.ndarray:
     """Soft blotches of two colours under fine grain and faint waves, H W 3 in 0..1."""
-    first, second = _colour(rng, rng.random()), _colour(rng, rng.random())
+    low, high = hues
+    first, second = (_colour(rng, low + (high - low) * rng.random()) for _ in range(2))
     coarse = ndimage.zoom(rng.random((6, 6)), size / 6, order=1)
     rows, columns = np.mgrid[:size, :size]
     angle, period = rng.uniform(0, np.pi), rng.uniform(4, 12)
@@ -236,12 +253,15 @@ def _colour(rng: np.random.Generator, hue: float) -> np.ndarray:
     return np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.3, 0.8), rng.uniform(0.45, 0.9)))
 
 
-def _lit(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _lit(canvas: np.ndarray, rng: np.random.Generator, of: Light) -> np.ndarray:
     """The canvas under light that falls off to one side and has a tint, with sensor noise, as uint8."""
     size = len(canvas)
     rows, columns = np.mgrid[:size, :size] / (size - 1) - 0.5
     angle = rng.uniform(0, 2 * np.pi)
     slope = rng.uniform(0, 0.6) * (rows * np.sin(angle) + columns * np.cos(angle))
-    light = rng.uniform(0.65, 1.2) * (1 + slope)[..., None] * rng.uniform(0.85, 1.15, size=3)
-    noisy = canvas * light + rng.normal(0, 0.02, canvas.shape)
+    light = rng.uniform(*of.brightness) * (1 + slope)[..., None] * rng.uniform(0.85, 1.15, size=3)
+    seen = canvas * light * of.colour
+    if of.blur:
+        seen = ndimage.gaussian_filter(seen, (of.blur, of.blur, 0))
+    noisy = seen + rng.normal(0, of.noise, canvas.shape)
     return np.round(255 * np.clip(noisy, 0, 1)).astype(np.uint8)

@@ -21,6 +21,7 @@ from datasets.draws import MIXED, SHARES, TAGS
 from datasets.encodings import refuse_disagreement
 from datasets.ids import digest, read_list, sealed, some
 from datasets.lookup import all_missing, summary
+from datasets.pairs import TARGET, Pair
 from datasets.splits import (
     COMMITTED,
     GRANTS,
@@ -31,6 +32,8 @@ from datasets.splits import (
     check_split,
     command,
 )
+from datasets.splits_adapt import RULE as ADAPTATION
+from datasets.splits_adapt import domain_of, make_adaptation
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -67,10 +70,12 @@ def regenerate(
     refuse_disagreement(dataset, [*train, *scored])
     findings.refuse_unlabeled(dataset, findings.learned_name(dataset), train)
     findings.refuse_unlabeled(dataset, findings.scored_name(dataset), scored)
+    place = destination or COMMITTED / dataset.name
+    if isinstance(dataset, Pair):
+        return _regenerate_pair(dataset, place, train, scored, others, on_item, on_mask)
     held = _classes_held(dataset, train, on_item, on_mask)
     made, skipped = make_splits(dataset.name, train, scored, held.__getitem__, dataset.classes)
     origin = {"rule": RULE, "rule_version": RULE_VERSION, "seed": 0, "scored_list": dataset.scored}
-    place = destination or COMMITTED / dataset.name
     table, source = _tags_for_splits(dataset, train, held)
     if source == FROM_MASKS:
         write_atomic(place / TAGS_FILE, _as_json_lines(table))
@@ -91,6 +96,29 @@ def regenerate(
         write_draw(place, dataset.name, ranked, {**origin, "seed": number}, about, scored)
         skipped |= {f"{name} of draw {number}": why for name, why in ranked.left_out.items()}
     if why := hold_out(dataset, place):
+        skipped[HELDOUT] = why
+    return made, skipped
+
+
+def _regenerate_pair(
+    pair: Pair,
+    place: Path,
+    train: Sequence[str],
+    scored: Sequence[str],
+    others: Collection[int],
+    on_item: Callable[[int, int], None] | None,
+    on_mask: Callable[[str, np.ndarray], None] | None,
+) -> tuple[dict[str, Split], dict[str, str]]:
+    """Do as `regenerate` for a pair of data sets. Opens the masks of the target alone."""
+    target = domain_of(train, TARGET)
+    held = _classes_held(pair, target, on_item, on_mask)
+    order, cover, _ = _cover_first(pair.name, target, held.__getitem__, len(pair.classes), 0)
+    made, skipped = make_adaptation(pair.name, train, scored, order, cover)
+    for name, split in made.items():
+        write_split(place / name, split, {"rule": ADAPTATION, "scored_list": pair.scored})
+    for number in sorted(set(others) - {0}):
+        skipped[f"draw {number}"] = f"{pair.name} is a pair of data sets, whose splits have no other draws."
+    if why := hold_out(pair, place):
         skipped[HELDOUT] = why
     return made, skipped
 

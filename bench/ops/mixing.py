@@ -21,23 +21,26 @@ def mix(tensor: Tensor, box: Tensor | None) -> Tensor:
     return torch.where(inside, tensor.roll(-1, 0), tensor)
 
 
-def half_of_the_classes(label: Tensor, valid: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """The pixels of half of an image's classes, rounded down, drawn anew for each image (ClassMix,
-    trainSSL.py).
+def half_of_the_classes(
+    label: Tensor, valid: Tensor, classes: int, generator: torch.Generator, up: bool = False
+) -> Tensor:
+    """The pixels of half of an image's classes, drawn anew for each image (ClassMix, trainSSL.py).
 
     Args:
         label: B H W int64, below `classes`.
         valid: B H W bool; a class that is in padding alone does not count.
+        up: Round half of an odd number up (DACS, trainUDA.py), not down.
 
     Returns:
-        B H W bool. An image of one class has none: mixed by the opposite, its partner replaces it whole.
+        B H W bool. Rounded down, an image of one class has none: mixed by the opposite, its partner replaces
+        it whole.
     """
     known = label.where(valid, classes).flatten(1)  # B HW
     present = torch.zeros(len(label), classes + 1, dtype=torch.bool, device=label.device)
     present = present.scatter(1, known, True)[:, :classes]  # B C
     # The classes that are there come first, in random order.
     draw = torch.rand(present.shape, generator=generator, device=label.device) + ~present
-    chosen = draw.argsort(1).argsort(1) < present.sum(1, keepdim=True) // 2  # B C
+    chosen = draw.argsort(1).argsort(1) < (present.sum(1, keepdim=True) + up) // 2  # B C
     return chosen.gather(1, label.flatten(1)).view_as(label)
 
 

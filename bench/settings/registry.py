@@ -3,7 +3,8 @@
 A method is a file in methods/ (its name is the file's name), or an entry point `name =
 "package.module:Class"` of the group "bench.methods". A preset, methods/<name>.yaml, is a method under a name
 of its own with other defaults. A data set is one of the list below, an entry point of
-"bench.datasets", or any folder `<data root>/<name>` with a classes.txt.
+"bench.datasets", or any folder `<data root>/<name>` with a classes.txt or, for a pair of two others, a
+pair.yaml.
 
 Names are found without importing anything. To describe a method is to import its class, and with it torch;
 this file imports neither before it is asked, so that `--help` answers at once.
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from bench.contract import Dataset, Method
 
 METHODS = Path(__file__).resolve().parents[2] / "methods"
+PAIR_FILE = "pair.yaml"  # beside it, `datasets.pairs` says what it holds
 
 
 @dataclass(frozen=True)
@@ -50,11 +52,15 @@ class BuiltIn:
 DATASETS = {
     "shapes": BuiltIn("datasets.shapes:Shapes", "shapes", on_disk=False),
     "shapes21": BuiltIn("datasets.shapes21:Shapes21", "shapes21", on_disk=False),
+    "shapes_night": BuiltIn("datasets.shapes_night:ShapesNight", "shapes", on_disk=False),
     "camvid": BuiltIn("datasets.camvid:CamVid", "camvid"),
+    "camvid_dusk": BuiltIn("datasets.camvid_dusk:CamVidDusk", "camvid"),
     "msrc21": BuiltIn("datasets.msrc21:Msrc21", "msrc21"),
     "msrc21_objects": BuiltIn("datasets.msrc21:Msrc21Objects", "msrc21"),
     "voc": BuiltIn("datasets.voc:Voc", "voc_r50_321"),
     "cityscapes": BuiltIn("datasets.cityscapes:Cityscapes", "cityscapes_r50_801"),
+    "gta5_cityscapes": BuiltIn("datasets.gta5:Gta5Cityscapes", "adaptation_mitb5_512"),
+    "synthia_cityscapes": BuiltIn("datasets.synthia:SynthiaCityscapes", "adaptation_mitb5_512"),
 }
 
 
@@ -281,7 +287,8 @@ def _only_method(module: ModuleType, file: Path) -> type[Method]:
 
 def dataset_names(data_root: Path | None = None) -> list[str]:
     """Ours, those of plug-ins, and the folders of the user's below `data_root`."""
-    folders = {path.parent.name for path in data_root.glob("*/classes.txt")} if data_root else set()
+    files = [*data_root.glob("*/classes.txt"), *data_root.glob(f"*/{PAIR_FILE}")] if data_root else []
+    folders = {path.parent.name for path in files}
     return sorted(DATASETS.keys() | _plugins("datasets").keys() | folders)
 
 
@@ -315,9 +322,35 @@ def _make_dataset(name: str, data_root: Path | None) -> Dataset:
         from datasets.folder import Folder
 
         return Folder(data_root / name, name)
+    if data_root is not None and (data_root / name / PAIR_FILE).is_file():
+        return _pair(name, data_root)
     raise ConfigError(
         f"{suggest(name, dataset_names(data_root), 'data set')}. {_folder_hint(name, data_root)}"
     )
+
+
+class PairFile(Knobs):
+    """<data root>/<name>/pair.yaml: two data sets, of which one is learned from and the other is scored."""
+
+    source: str
+    target: str
+    classes: dict[str, str] = Field(default_factory=dict)  # of the source: of the target, where names differ
+
+
+def _pair(name: str, data_root: Path) -> Dataset:
+    """Load the two data sets that a pair.yaml names. Raises DataError for a file that names none."""
+    from datasets.pairs import Pair
+
+    file = data_root / name / PAIR_FILE
+    try:
+        said = validate(PairFile, read_yaml(file), file=file)
+        for part in (said.source, said.target):
+            if part == name or (data_root / part / PAIR_FILE).is_file():
+                raise ConfigError(f"{file}: {part!r} is a pair itself; name two plain data sets.")
+        source, target = (load_dataset(part, data_root) for part in (said.source, said.target))
+    except ConfigError as error:
+        raise DataError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+    return Pair(name, source, target, said.classes)
 
 
 def _folder_hint(name: str, data_root: Path | None) -> str:
