@@ -21,6 +21,7 @@ from reports.plots import cam_seeds, classes, curves, effort, health, labels
 from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
 from reports.sheets.ablation import ablation_tables
+from reports.sheets.adaptation import adaptation
 from reports.sheets.answer import Answer, answers
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs
@@ -243,6 +244,7 @@ def _group_section(
             spreads(group),
         ),
         f"Differences to {baseline}": tuple(dict.fromkeys(change for change, _ in compared)),
+        "Two domains": (closed,) if (closed := adaptation(group)) else (),
         "All splits together": tuple(over),
         "Student, predictor and oracle": (modules(group),),
         "Published numbers": literature.sheets(group),

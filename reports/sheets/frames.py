@@ -10,6 +10,7 @@ import pandas
 
 from bench.records.schema import Result
 from reports.groups import BASELINE, Group, comparable
+from reports.sheets.adaptation import adaptation
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs
 from reports.sheets.differences import differences
@@ -33,6 +34,8 @@ def _sheets(group: Group, baseline: str) -> Iterator[Sheet]:
     yield modules(group)
     yield from class_sheets(group)
     yield costs(group, {}, {})
+    if closed := adaptation(group):
+        yield closed
     rows = group.rows_named(baseline)
     if len(rows) == 1 and len(group.rows) > 1:
         yield differences(group, rows[0])
