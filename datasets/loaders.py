@@ -28,7 +28,7 @@ from datasets.views import (
     View,
     draw_box,
     draw_geometry,
-    to_tensor,
+    stacked,
     weak_image,
     weak_label,
     weak_valid,
@@ -45,7 +45,7 @@ TIMEOUT = 300  # seconds without a batch before a worker counts as stuck
 
 
 class StepBatches(data.Dataset[Batch]):
-    """Makes the batch of every step.
+    """Makes the batch of every step, its images and labels as uint8: see `Batch.on`.
 
     A stream of n ids in batches of b has n // b batches an epoch. Each epoch takes them in order from its own
     permutation, so no id occurs twice in a batch. Decoded images are not cached: decoding is a sixth of the
@@ -135,7 +135,7 @@ class StepBatches(data.Dataset[Batch]):
 
     def _labeled(self, step: int) -> Stream:
         """Make the labeled stream: images with masks, then images with seeds."""
-        ids, images, labels, valid = [], [], [], []
+        ids, views, labels, valid = [], [], [], []
         for source, read in ((MASKS, self.dataset.mask), (SEEDS, self._seed)):
             for index, id in enumerate(self._ids(source, step) if source in self.sources else ()):
                 image, mask = self.dataset.image(id), read(id)
@@ -146,16 +146,14 @@ class StepBatches(data.Dataset[Batch]):
                     label = self._label(id, mask, geometry)
                 ids.append(id)
                 view = weak_image(image, geometry)
-                images.append(
-                    to_tensor(self._strong(view, source, step, index) if self.views.colours else view)
-                )
+                views.append(self._strong(view, source, step, index) if self.views.colours else view)
                 labels.append(label)
                 valid.append(torch.from_numpy(weak_valid(geometry)))
         return Stream(
             tuple(ids),
-            torch.stack(images),
+            stacked(views),
             torch.stack(valid),
-            label=torch.stack(labels).long(),
+            label=torch.stack(labels),
             tags=self._tag_rows(ids),
         )
 
@@ -189,14 +187,14 @@ class StepBatches(data.Dataset[Batch]):
 
     def _tagged(self, step: int) -> Stream:
         ids = self._ids(TAGS, step)
-        images, valid, rows = [], [], []
+        views, valid, rows = [], [], []
         for index, id in enumerate(ids):
             image = self.dataset.image(id)
             geometry = self._geometry(TAGS, step, index, image)
-            images.append(to_tensor(weak_image(image, geometry)))
+            views.append(weak_image(image, geometry))
             valid.append(torch.from_numpy(weak_valid(geometry)))
             rows.append(self.tags[id] if id in self.tags else self._classes_in(id))
-        return Stream(ids, torch.stack(images), torch.stack(valid), tags=self._rows(rows))
+        return Stream(ids, stacked(views), torch.stack(valid), tags=self._rows(rows))
 
     def _classes_in(self, id: str) -> list[int]:
         """Read the classes off a granted mask; background is one of them where the data set has one."""
@@ -233,31 +231,31 @@ class StepBatches(data.Dataset[Batch]):
     def _unlabeled(self, step: int) -> tuple[Stream, Tensor | None]:
         """Make the unlabeled stream, and for an audit the labels withheld from it, B H W."""
         ids = self._ids(UNLABELED, step)
-        images, valid, truth = [], [], []
+        views, valid, truth = [], [], []
         labels: list[Tensor] = []
-        strong: list[list[Tensor]] = [[] for _ in range(self.views.strong)]
+        strong: list[list[View]] = [[] for _ in range(self.views.strong)]
         for index, id in enumerate(ids):
             image = self.dataset.image(id)
             geometry = self._geometry(UNLABELED, step, index, image)
             weak = weak_image(image, geometry)
-            images.append(to_tensor(weak))
+            views.append(weak)
             valid.append(torch.from_numpy(weak_valid(geometry)))
             for view, copies in enumerate(strong):
-                copies.append(to_tensor(self._strong(weak, UNLABELED, step, index, view)))
+                copies.append(self._strong(weak, UNLABELED, step, index, view))
             if self.label_of is not None:
                 labels.append(self._label(id, self.label_of(id), geometry))
             if self.audit:
                 truth.append(self._withheld(id, geometry))
         unlabeled = Stream(
             ids,
-            torch.stack(images),
+            stacked(views),
             torch.stack(valid),
-            label=torch.stack(labels).long() if labels else ABSENT,
-            strong=tuple(torch.stack(copies) for copies in strong),
+            label=torch.stack(labels) if labels else ABSENT,
+            strong=tuple(map(stacked, strong)),
             boxes=self._boxes(step),
             tags=self._tag_rows(ids),
         )
-        return unlabeled, torch.stack(truth).long() if self.audit else None
+        return unlabeled, torch.stack(truth) if self.audit else None
 
     def _withheld(self, id: str, geometry: Geometry) -> Tensor:
         try:
@@ -282,8 +280,12 @@ class StepBatches(data.Dataset[Batch]):
         return tuple(torch.from_numpy(np.stack(boxes)) for boxes in masks)
 
 
-def loader(batches: StepBatches, start: int, workers: int) -> data.DataLoader[Batch]:
-    """Load the batches from step `start` on by `workers` processes (0: this one), pinned if there is CUDA."""
+def loader(batches: StepBatches, start: int, workers: int, pin: bool = False) -> data.DataLoader[Batch]:
+    """Load the batches from step `start` on by `workers` processes (0: this one).
+
+    Args:
+        pin: Into memory that a GPU reads by itself. Opens that GPU, so not for a run on the CPU.
+    """
     return data.DataLoader(
         batches,
         batch_size=None,
@@ -291,7 +293,7 @@ def loader(batches: StepBatches, start: int, workers: int) -> data.DataLoader[Ba
         num_workers=workers,
         worker_init_fn=_init_worker,
         timeout=TIMEOUT if workers else 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         generator=generator_for(batches.seed, "loader"),  # or an iterator draws from torch's global stream
     )
 
@@ -308,14 +310,16 @@ def _spare_once(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_DFL)  # a worker that is stuck can still be ended
 
 
-def iterate(batches: StepBatches, start: int, workers: int) -> Generator[Batch, None, None]:
-    """Yield the batches from step `start` on.
+def iterate(
+    batches: StepBatches, start: int, workers: int, pin: bool = False
+) -> Generator[Batch, None, None]:
+    """Yield the batches from step `start` on; see `loader`.
 
     Raises:
         BenchError: A worker died or is stuck; or what it raised itself, with its own type and message.
     """
     with worker_failures():
-        iterator = iter(loader(batches, start, workers))
+        iterator = iter(loader(batches, start, workers, pin))
         try:
             yield from iterator
         finally:

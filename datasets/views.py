@@ -10,6 +10,7 @@ Three channels are a picture of colours to Pillow; of any other number, each is 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ __all__ = [
     "Geometry",
     "draw_box",
     "draw_geometry",
-    "to_tensor",
+    "stacked",
     "weak_image",
     "weak_label",
     "weak_valid",
@@ -172,9 +173,10 @@ def draw_box(generator: np.random.Generator, crop: tuple[int, int], rule: BoxRul
     )
 
 
-def to_tensor(view: View) -> Tensor:
-    """C H W float32 in 0..1, contiguous."""
-    if isinstance(view, tuple):
-        return torch.from_numpy(np.stack([np.asarray(one) for one in view])).float().div_(255)
-    pixels = torch.from_numpy(np.array(view))
-    return pixels.permute(2, 0, 1).contiguous().float().div_(255)
+def stacked(views: Sequence[View]) -> Tensor:
+    """Views of one size as a batch: B C H W uint8, channels last in memory, as Pillow has them."""
+    pixels = [
+        np.stack([np.asarray(one) for one in view], axis=-1) if isinstance(view, tuple) else np.asarray(view)
+        for view in views
+    ]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)

@@ -25,7 +25,9 @@ from bench.testing.case import Case
 __all__ = ["method_checks"]
 
 
-def method_checks(method: type[Method] | MethodInfo) -> Iterator[tuple[str, Callable[[], None]]]:
+def method_checks(
+    method: type[Method] | MethodInfo, device: str = "cpu"
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """List the checks of one method, each with a name such as "same seed same bits".
 
     Those that train are there twice: with the method's own views and, with names that end in "under equal
@@ -33,13 +35,14 @@ def method_checks(method: type[Method] | MethodInfo) -> Iterator[tuple[str, Call
 
     Args:
         method: The class, or what the registry says of a name (a preset has knobs of its own).
+        device: Where its tensors are, for example "cuda".
 
     Raises:
         ConfigError: the class does not keep the contract, for example has no `losses`.
     """
     info = method if isinstance(method, MethodInfo) else describe_class(method.__name__.lower(), method)
     for check in [*steps.CHECKS, *runs.CHECKS, *runs.OF_THE_CLASS]:
-        yield check.__name__.replace("_", " "), partial(check, Case(info))
+        yield check.__name__.replace("_", " "), partial(check, Case(info, device=device))
     for check in [*steps.CHECKS, *steps.OF_EQUAL_VIEWS, *runs.CHECKS]:
         name = check.__name__.replace("_", " ")
-        yield f"{name} under equal views", partial(check, Case(info, "equal"))
+        yield f"{name} under equal views", partial(check, Case(info, "equal", device))

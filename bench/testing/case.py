@@ -35,10 +35,20 @@ Terms = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
 
 
+class Ready(StepBatches):
+    """Batches as a method takes them."""
+
+    device: str = "cpu"
+
+    def __getitem__(self, step: int) -> Batch:
+        return super().__getitem__(step).on(self.device)
+
+
 @dataclass(frozen=True)
 class Case:
     info: MethodInfo
     views: Literal["published", "equal"] = "published"  # of the protocol
+    device: str = "cpu"
 
     @property
     def data(self) -> Folder:
@@ -56,7 +66,7 @@ class Case:
         with torch_seeded(seed, "init"):
             net = Segmenter(NETWORK, len(classes))
             task = Task(classes, loss, 0, new_net, equal_views=self.views == "equal")
-            return self.info.cls(net, task, self.info.cls.HParams(**knobs)).train()
+            return self.info.cls(net, task, self.info.cls.HParams(**knobs)).to(self.device).train()
 
     @property
     def protocol(self) -> Protocol:
@@ -71,14 +81,14 @@ class Case:
             views=self.views,
         )
 
-    def batches(self, data: Folder | None = None) -> StepBatches:
+    def batches(self, data: Folder | None = None) -> Ready:
         data = data or self.data
         train, cls = data.ids("train"), self.info.cls
         tagged = Supervision.TAGS in cls.needs
         tags = {id: (0, *(data.tags(id) or ())) for id in train[4:]} if tagged else None
         rest = train[4:]
         split = Split(data.name, "some", train[:4], rest if tagged else (), () if tagged else rest, ())
-        return StepBatches(
+        made = Ready(
             data,
             split,
             self.protocol,
@@ -89,6 +99,8 @@ class Case:
             views=cls.views,
             seed=0,
         )
+        made.device = self.device
+        return made
 
     def train(self, method: Method, steps: range, data: Folder | None = None) -> list[Terms]:
         """Train as the harness does, with plain SGD."""
@@ -97,7 +109,7 @@ class Case:
         for step in steps:
             seen.append(backward(method, batches[step], step))
             optimizer.step()
-            method.after_step(Progress(step, STEPS, seed=0))
+            method.after_step(at(method, step))
         return seen
 
     @contextmanager
@@ -107,16 +119,20 @@ class Case:
         split = "few+tags" if Supervision.TAGS in self.info.needs else "few"
         with offering(self.info), tempfile.TemporaryDirectory(prefix="frugalseg-") as out:
             place = {"root": root or tiny.shared_root(), "out": Path(out) / "runs"}
-            views = f"protocol.views={self.views}"
-            yield tiny.config(self.info.name, views, *sets, **place, split=split)
+            views, device = f"protocol.views={self.views}", f"machine.device={self.device}"
+            yield tiny.config(self.info.name, views, device, *sets, **place, split=split)
 
 
 # Stepping -------------------------------------------------------------------------------------------------
 
 
+def at(method: Method, step: int = 0) -> Progress:
+    return Progress(step, STEPS, seed=0, device=str(next(method.parameters()).device))
+
+
 def losses(method: Method, batch: Batch, step: int = 0) -> Terms:
     with torch_seeded(0, "dropout", step):
-        return method.losses(batch, Progress(step, STEPS, seed=0))
+        return method.losses(batch, at(method, step))
 
 
 def backward(method: Method, batch: Batch, step: int = 0) -> Terms:

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import IGNORE, Batch, Net, Progress, Stream, Supervision
+from bench.contract import IGNORE, Batch, Net, Stream, Supervision
 from bench.ops.losses import cross_entropy
 from bench.testing.case import (
     SIZE,
-    STEPS,
     STREAMS,
     Case,
     Terms,
+    at,
     backward,
     changed,
     equal,
@@ -213,7 +213,7 @@ def a_step_waits_for_nothing(case: Case) -> None:
         backward(method, batch)
         for figure in method.audits.values():
             figure(torch.zeros_like(batch.unlabeled.valid, dtype=torch.int64))
-        method.after_step(Progress(0, STEPS, seed=0))
+        method.after_step(at(method))
     assert not waits, "a step waits for the device: " + "; ".join(dict.fromkeys(waits))
 
 
@@ -313,7 +313,7 @@ def predictor_is_a_module_of_its_own_that_segments(case: Case) -> None:
     exported = any(isinstance(module, Net) for module in predictor.modules())
     assert exported, "predictor() must hold a network: its weights are what is exported"
     predictor.eval()
-    image = torch.rand(2, 3, 40, 24)
+    image = torch.rand(2, 3, 40, 24).to(case.device)
     network = next(module for module in predictor.modules() if isinstance(module, Net))
     with torch.no_grad():
         logits = predictor(image)

@@ -122,7 +122,8 @@ class Trainer:
             self.display.say(f"{self.folder.metrics} is gone: the log begins at step {self.step}")
         self.display.start(f"train {self.plan.method.name}", steps, self.step)
         started = time.monotonic()
-        batches = iterate(self.batches, self.step, machine.workers)
+        on_gpu = torch.device(self.device).type == "cuda"
+        batches = iterate(self.batches, self.step, machine.workers, pin=on_gpu)
         with closing(log), worker_failures(), closing(batches):
             if self._curve_is_due():  # stopped during that evaluation
                 self._evaluate_for_curve(log)
@@ -164,7 +165,7 @@ class Trainer:
         # Dropout draws from torch's global stream; naming it after the step makes the step a pure function.
         seed_torch(at.seed, "dropout", at.step)
         set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
-        batch = batch.map(self._to_device)
+        batch = batch.on(self.device)
         truth, batch = batch.truth, replace(batch, truth=ABSENT)
         terms = self._terms(batch, at)
         total = torch.stack([term.float() for term in terms.values()]).sum()
@@ -213,10 +214,6 @@ class Trainer:
             with torch.no_grad(), torch_seeded(at.seed, "audit", at.step):
                 for name, figure in audits.items():
                     self.method.note(name, figure(truth))
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
-        return tensor.to(self.device, memory_format=layout, non_blocking=True)
 
     def _check_losses(self) -> None:
         """A few bad losses may pass, but not at the end: nothing after them says that all is well again."""

@@ -24,7 +24,7 @@ from datasets import loaders
 from datasets.colours import strong_view
 from datasets.loaders import StepBatches, iterate, loader, worker_failures
 from datasets.splits import Split
-from datasets.views import to_tensor
+from datasets.views import stacked
 
 PIXEL, NONE, TAGS = Supervision.PIXEL, Supervision.NONE, Supervision.TAGS
 BOXES = BoxRule(0.5, (0.02, 0.4), (0.3, 1 / 0.3))
@@ -105,7 +105,14 @@ def unlabeled(batch: Batch) -> Stream:
 
 
 def test_shapes_and_ranges() -> None:
-    batch = make()[3]
+    given = make()[3]
+    uint8 = {"image", "label", "strong"}
+    for stream in (labeled(given), unlabeled(given)):
+        seen = {name: getattr(stream, name) for name in ("image", "label", "valid", "strong", "boxes")}
+        for name, value in seen.items():
+            for tensor in value if isinstance(value, tuple) else (value,):
+                assert tensor is None or tensor.dtype == (torch.uint8 if name in uint8 else torch.bool)
+    batch = given.on("cpu")
     assert batch.tagged is None
     sure = labeled(batch)
     assert sure.image.shape == (2, 3, 16, 12) and sure.image.dtype == torch.float32
@@ -121,7 +128,13 @@ def test_shapes_and_ranges() -> None:
     assert [box.shape for box in free.boxes] == [(3, 16, 12)] * 2
     assert all(box.dtype == torch.bool for box in free.boxes)
     for image in (sure.image, free.image, *free.strong):
-        assert image.min() >= 0 and image.max() <= 1 and image.is_contiguous()
+        assert image.min() >= 0 and image.max() <= 1
+        assert image.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(sure.image, labeled(given).image / 255) and torch.equal(
+        sure.label, labeled(given).label
+    )
+    again = batch.on("cpu")  # floats stay as they are
+    assert torch.equal(labeled(again).image, sure.image) and torch.equal(labeled(again).label, sure.label)
 
 
 def test_views_differ_from_each_other_over_steps() -> None:
@@ -164,7 +177,7 @@ def test_the_truth_lies_under_the_weak_view() -> None:
     batches = make(Painted(), audit=True, unlabeled=8, crop=(24, 40), views=Views())
     compared = 0
     for step in range(6):
-        batch = batches[step]
+        batch = batches[step].on("cpu")
         image, valid = unlabeled(batch).image, unlabeled(batch).valid
         assert batch.truth.shape == (8, 24, 40) and batch.truth.dtype == torch.int64
         assert (batch.truth[~valid] == 255).all() and set(batch.truth.unique().tolist()) <= {0, 1, 2, 255}
@@ -270,9 +283,9 @@ def test_labeled_images_are_coloured_as_the_protocol_or_the_method_says(
         assert ours.ids == weak.ids and torch.equal(ours.valid, weak.valid)
         assert torch.equal(ours.label, weak.label)
         for index, (view, image) in enumerate(zip(ours.image, weak.image, strict=True)):
-            picture = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+            picture = Image.fromarray(image.permute(1, 2, 0).numpy())
             drawn = strong_view(picture, numpy_for(5, "strong", "pixel", step, index, 0))
-            assert torch.equal(view, to_tensor(drawn) if coloured else image)
+            assert torch.equal(view, stacked([drawn])[0] if coloured else image)
 
 
 @pytest.mark.parametrize("rule", ["published", "equal"])
@@ -284,7 +297,7 @@ def test_strong_views_are_of_the_methods_recipe_unless_views_are_equal(rule: str
     for step in range(3):
         ours, theirs = unlabeled(batches[step]), unlabeled(usual[step])
         assert torch.equal(ours.strong[0], theirs.strong[0]) == (rule == "equal")
-        assert torch.allclose(ours.strong[0], 1 - ours.image) == (rule == "published")
+        assert torch.equal(ours.strong[0], 255 - ours.image) == (rule == "published")
         assert torch.equal(labeled(batches[step]).image, labeled(usual[step]).image)
 
 
@@ -337,9 +350,7 @@ def test_length_and_end() -> None:
 
 
 def test_torch_knows_how_to_pin_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        Tensor, "pin_memory", lambda tensor: tensor + 1 if tensor.is_floating_point() else tensor
-    )
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1 if tensor.dim() == 4 else tensor)
     batch = make()[0]
     pinned = pin_memory.pin_memory(batch)  # type: ignore[no-untyped-call]
     assert torch.equal(labeled(pinned).image, labeled(batch).image + 1)

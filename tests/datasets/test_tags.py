@@ -300,7 +300,7 @@ def test_seeds_lie_over_their_image() -> None:
     """Where no border blurs the colour, it is that of the seed."""
     compared = 0
     for step in range(12):
-        labeled = make()[step].labeled
+        labeled = make()[step].on("cpu").labeled
         image, label, valid = (x[2:] for x in (labeled.image, labeled.label, labeled.valid))
         assert (label[~valid] == IGNORE).all()
         pure = valid & (image.amax(1) == 250 / 255) & (image.sum(1) == 250 / 255)

@@ -15,7 +15,7 @@ from datasets.views import (
     Geometry,
     draw_box,
     draw_geometry,
-    to_tensor,
+    stacked,
     weak_image,
     weak_label,
     weak_valid,
@@ -81,10 +81,12 @@ def test_half_size_takes_one_pixel_of_each_four() -> None:
     assert half.tolist() == label[1::2, 1::2].tolist()
 
 
-def test_to_tensor_by_hand() -> None:
-    tensor = to_tensor(Image.fromarray(np.array([[[0, 51, 255], [255, 102, 0]]], np.uint8)))
-    assert tensor.shape == (3, 1, 2) and tensor.dtype == torch.float32 and tensor.is_contiguous()
-    assert torch.allclose(tensor, torch.tensor([[[0.0, 1.0]], [[0.2, 0.4]], [[1.0, 0.0]]]), rtol=0, atol=1e-7)
+def test_stacked_by_hand() -> None:
+    view = Image.fromarray(np.array([[[0, 51, 255], [255, 102, 0]]], np.uint8))
+    batch = stacked([view, view])
+    assert batch.shape == (2, 3, 1, 2) and batch.dtype == torch.uint8
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+    assert batch.tolist() == [[[[0, 255]], [[51, 102]], [[255, 0]]]] * 2
 
 
 # ---- other channels than three
@@ -98,11 +100,11 @@ def test_each_channel_is_seen_as_in_a_picture_of_it_alone(channels: int, crop: t
     geometry = draw_geometry(np.random.default_rng(1), (40, 52), crop, (0.5, 1.0))
     view = weak_image(image, geometry)
     assert isinstance(view, tuple) and len(view) == channels
-    tensor = to_tensor(view)
-    assert tensor.shape == (channels, *crop) and tensor.dtype == torch.float32 and tensor.is_contiguous()
+    tensor = stacked([view])[0]
+    assert tensor.shape == (channels, *crop) and tensor.dtype == torch.uint8
     for channel in range(channels):
         alone = weak_image(np.ascontiguousarray(image[..., [channel] * 3]), geometry)
-        assert torch.equal(tensor[channel], to_tensor(alone)[0])
+        assert torch.equal(tensor[channel], stacked([alone])[0, 0])
 
 
 def test_other_channels_get_brightness_and_contrast_and_blur() -> None:
@@ -124,7 +126,7 @@ def test_other_channels_get_brightness_and_contrast_and_blur() -> None:
                     one = ImageEnhance.Contrast(one).enhance(factors[1])
             expected[channel] = one.filter(ImageFilter.GaussianBlur(sigma)) if blur else one
         found = strong_view(view, np.random.default_rng(seed))
-        assert torch.equal(to_tensor(found), to_tensor(tuple(expected)))
+        assert torch.equal(stacked([found]), stacked([tuple(expected)]))
         seen.add((bool(jitter), bool(blur)))
     assert len(seen) == 4
 

@@ -111,7 +111,8 @@ def test_the_student_trains_on_the_protocols_view_and_boxes(tiny_config: Config,
     for step in range(STEPS):
         with trained_on(trainer) as seen:
             trainer.train_step(trainer.batches[step], Progress(step, STEPS, seed=0))
-        labeled, unlabeled = like[step].labeled, like[step].unlabeled
+        batch = like[step].on("cpu")
+        labeled, unlabeled = batch.labeled, batch.unlabeled
         (strong,), (box,) = unlabeled.strong, unlabeled.boxes
         assert torch.equal(cat(seen), cat([labeled.image, mix(strong, box)]))
         boxes += int(box.any())
@@ -178,7 +179,7 @@ def test_the_teacher_of_the_method_looks_at_the_weak_view(tiny_config: Config) -
         batch = trainer.batches[0]
         trainer.train_step(batch, Progress(0, STEPS, seed=0))
         rows = cat(seen)[-len(batch.unlabeled.image) :]
-        assert torch.equal(rows, batch.unlabeled.image), method
+        assert torch.equal(rows, batch.on("cpu").unlabeled.image), method
 
 
 def test_needs_without_pixels_get_no_colours(tiny_config: Config) -> None:

@@ -104,7 +104,7 @@ def test_the_share_is_that_of_encoder_and_decoder(tiny_config: Config) -> None:
     made = trainer_of(tiny_config, "fixmatch", "protocol.steps=2", "method.threshold=0.0")
     made.measured = frozenset({0})
     names = ("encoder", "decoder")
-    batch, at = made.batches[0], Progress(0, 2, seed=0)
+    batch, at = made.batches[0].on("cpu"), Progress(0, 2, seed=0)
     norms = {}
     for name in ("labeled", "unlabeled"):
         made.method.zero_grad(set_to_none=True)
