@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import ClassVar
@@ -25,6 +25,8 @@ from bench.errors import BenchError, ConfigError, Interrupted, MachineError
 # sweep that has started it.
 REPEAT_SECONDS = 2.0
 CGROUP = Path("/sys/fs/cgroup")
+CUBLAS, FIXED_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"  # its sums then have one order (cuBLAS manual)
+FIRST_WITH_TF32 = (8, 0)  # compute capability: Ampere
 
 
 def choose_device(name: str) -> str:
@@ -51,6 +53,68 @@ def choose_device(name: str) -> str:
 
         raise ConfigError(f"unknown device {name!r}; use {DEVICES}.")
     return name
+
+
+def use_device(device: str, precision: str = "fp32", deterministic: bool = False) -> None:
+    """Make it the device that this process draws, allocates and computes on, and measure its memory anew.
+
+    A device of the CPU opens no GPU.
+
+    Args:
+        device: As `choose_device` gives it.
+        precision: That of the protocol. Only "tf32" has TF32, which torch gives convolutions unasked.
+        deterministic: Refuse what may give other bits the next time.
+
+    Raises ConfigError where the GPU cannot do that, or no longer.
+    """
+    import torch
+
+    torch.use_deterministic_algorithms(deterministic)
+    if device.startswith("cuda"):
+        if deterministic and CUBLAS not in os.environ:
+            if torch.cuda.is_initialized():
+                raise ConfigError(
+                    "machine.deterministic must be set before CUDA starts; begin a new process, or set "
+                    f"{CUBLAS}={FIXED_WORKSPACE} before this one."
+                )
+            os.environ[CUBLAS] = FIXED_WORKSPACE
+        torch.cuda.set_device(torch.device(device))
+        if precision == "tf32" and torch.cuda.get_device_capability() < FIRST_WITH_TF32:
+            raise ConfigError(
+                f"protocol.precision tf32 is not known to {torch.cuda.get_device_name()}; use fp32 or fp16."
+            )
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        torch.cuda.reset_peak_memory_stats()
+        return
+    if precision in ("fp16", "tf32"):
+        raise ConfigError(f"protocol.precision {precision} needs a CUDA device; use bf16 or fp32.")
+    with suppress(OSError, AttributeError):  # no glibc, or no Linux: then it is the peak of the process
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what an earlier run has freed is no part of this one
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextmanager
+def trying_out(each_shape: bool) -> Iterator[None]:
+    """Whether cuDNN tries out, for each shape that comes within the block, which of its ways is the fastest:
+    good for crops of one size, bad for images of many, and never the same bits the next time."""
+    import torch
+
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = each_shape
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def any_shapes(compiled: bool) -> Iterator[None]:
+    """For images of many sizes: within the block none of them is tried out or compiled for."""
+    import torch
+
+    eager = torch.compiler.set_stance("force_eager") if compiled else nullcontext()
+    with trying_out(each_shape=False), eager:
+        yield
 
 
 def cpp_compiler() -> str | None:
@@ -89,12 +153,13 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def peak_memory_mib(device: str) -> float:
-    """The most memory that this process has used so far: of the GPU, or of the machine on "cpu"."""
+    """The most memory that this process has used since `use_device`: of that GPU, or of the machine."""
     import torch
 
     if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
 def core_share() -> float:

@@ -39,7 +39,7 @@ def generator_for(seed: int, purpose: str, *keys: Key, device: str = "cpu") -> t
 
 
 def seed_torch(seed: int, purpose: str, *keys: Key) -> None:
-    """Name torch's global streams, of the CPU and of a GPU in use, which layers such as dropout draw from.
+    """Name torch's global streams, of the CPU and of the GPU in use, which layers such as dropout draw from.
 
     The same as torch.manual_seed, which without a GPU takes a millisecond to note the caller for later.
     """
@@ -48,7 +48,7 @@ def seed_torch(seed: int, purpose: str, *keys: Key) -> None:
     number = seed_for(seed, purpose, *keys)
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(number)
+        torch.cuda.manual_seed(number)
 
 
 @contextmanager
@@ -59,7 +59,8 @@ def torch_seeded(seed: int, purpose: str, *keys: Key) -> Iterator[None]:
     """
     import torch
 
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    # A GPU that nothing has used yet stays closed: a run on the CPU has no need of it.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed_for(seed, purpose, *keys))
+        seed_torch(seed, purpose, *keys)
         yield

@@ -86,7 +86,7 @@ class ReCo(Method):
         """Of logits B C h w and hidden vectors B D h w, with the labels B H W, 255 where there is none."""
         label = self.net.downsample(target, cells, fill=IGNORE).flatten()  # N
         of_class = label == arange(cells.shape[1], device=label.device).unsqueeze(1)  # C N
-        p = pixels(cells.detach().softmax(1))  # N C
+        p = pixels(cells.detach().float().softmax(1))  # N C
         own = p.gather(1, label.clamp(max=cells.shape[1] - 1).unsqueeze(1)).squeeze(1)
         self.note("share_hard", share(own < self.hp.query_threshold, label != IGNORE))
         return regional_contrast(

@@ -31,7 +31,15 @@ from bench.contents.gather import Gathered, of_seeds
 from bench.contract import Dataset
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
-from bench.machine import choose_device, cores, peak_memory_mib, stoppable, threads_for, waiter
+from bench.machine import (
+    choose_device,
+    cores,
+    peak_memory_mib,
+    stoppable,
+    threads_for,
+    use_device,
+    waiter,
+)
 from bench.networks import exported
 from bench.networks.segmenter import Segmenter
 from bench.ops import cam
@@ -39,6 +47,7 @@ from bench.plan import SeedPlan, granted_tags
 from bench.records.atomic import write_atomic
 from bench.records.ledger import Ledger
 from bench.records.schema import Result, SeedReport
+from bench.scoring.ahead import read_ahead
 from bench.scoring.inference import to_tensor
 from bench.settings.schema import CamSeeds
 from datasets.tags import TagTable
@@ -189,7 +198,12 @@ def _make(work: Work, jobs: int) -> SeedReport:
     ledger, folder = Ledger(plan.folder.seed_ledger), plan.folder
     inputs = {id: work.inputs(id, maps[id], scores.strict, scores.loose) for id in ids}
     seeds = ledger.sound({id: folder.seed(id) for id in ids}, inputs)
-    maker = SeedMaker(work.dataset, folder, plan.settings, scores, frozenset(seeds))
+    device = choose_device(plan.classifier.config.machine.device)
+    if plan.settings.refine == "par" and device != "cpu":
+        jobs = 1  # the GPU does the work of a pool
+    else:
+        device = "cpu"
+    maker = SeedMaker(work.dataset, folder, plan.settings, scores, frozenset(seeds), device)
     made: dict[str, Made] = {}
     display.start(f"seeds ({plan.settings.refine})", len(ids))
     with closing(in_processes(maker, ids, jobs)) as outcomes:
@@ -286,25 +300,35 @@ def _make_maps(work: Work) -> tuple[dict[str, str], dict[str, str], float | None
     failures: dict[str, str] = {}
     if not missing:
         return maps, failures, None
-    device = choose_device(plan.classifier.config.machine.device)
+    config = plan.classifier.config
+    device = choose_device(config.machine.device)
+    use_device(device, config.protocol.precision, config.machine.deterministic)
     net = exported.read(plan.classifier.folder.weights, work.weights)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     work.display.start("activation maps", len(work.tags), len(maps))
-    for done, id in enumerate(missing, len(maps) + 1):
-        classes = [c for c in work.tags[id] if c != work.dataset.background]
-        started = time.monotonic()
+
+    def read(id: str) -> tuple[str, np.ndarray | BenchError]:
         try:
-            image = to_tensor(work.dataset.image(id)).to(device)
+            return id, work.dataset.image(id)
         except BenchError as error:
-            failures[id] = str(error)
-            continue
-        found = activation_maps(net, image, plan.settings)[0, classes]  # K h w
-        buffer = io.BytesIO()
-        # Half precision: a step of a thousandth, where thresholds are in hundredths.
-        np.savez(buffer, classes=np.array(classes, np.int64), maps=found.half().cpu().numpy())
-        write_atomic(folder.map(id), buffer.getvalue())
-        maps[id] = hashlib.sha256(buffer.getvalue()).hexdigest()
-        ledger.add(id, maps[id], inputs[id], time.monotonic() - started)
-        work.display.update(done)
-        work.check()
+            return id, error
+
+    started = time.monotonic()
+    with closing(read_ahead(read, missing, device)) as images:
+        for done, (id, image) in enumerate(images, len(maps) + 1):
+            if isinstance(image, BenchError):
+                failures[id] = str(image)
+                continue
+            classes = [c for c in work.tags[id] if c != work.dataset.background]
+            found = activation_maps(net, to_tensor(image, device), plan.settings)[0, classes]  # K h w
+            buffer = io.BytesIO()
+            # Half precision: a step of a thousandth, where thresholds are in hundredths.
+            np.savez(buffer, classes=np.array(classes, np.int64), maps=found.half().cpu().numpy())
+            write_atomic(folder.map(id), buffer.getvalue())
+            maps[id] = hashlib.sha256(buffer.getvalue()).hexdigest()
+            now = time.monotonic()
+            ledger.add(id, maps[id], inputs[id], now - started)
+            started = now
+            work.display.update(done)
+            work.check()
     return maps, failures, peak_memory_mib(device)

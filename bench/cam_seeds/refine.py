@@ -71,20 +71,20 @@ def seed_of(
 
     Args:
         image: H W C uint8, of which refinement sees what is shown of it, three channels.
-        maps: K h w, 0 or more.
+        maps: K h w, 0 or more, on the device that works on them.
         classes: The K tags.
     """
     size = (image.shape[0], image.shape[1])
     if not classes:
         return np.full(size, IGNORE if background is None else background, np.uint8)
     cams = cam.at_image_size(maps, size, settings.normalise)  # 1 K H W
-    tags = torch.ones(1, len(classes), dtype=torch.bool)
+    tags = torch.ones(1, len(classes), dtype=torch.bool, device=maps.device)
     image = rasters.shown(image)
     if background is None:
         seed = _without_background(image, cams, tags, classes, settings)
     else:
         seed = _over_background(image, cams, tags, classes, background, settings, scores)
-    return seed[0].numpy().astype(np.uint8)
+    return seed[0].cpu().numpy().astype(np.uint8)
 
 
 def _over_background(
@@ -114,9 +114,8 @@ def _over_background(
         strict_label, loose_label = torch.from_numpy(refined).unsqueeze(1)
     else:
         soft = torch.cat([torch.cat([score[:, None], cams], 1) for score in (strict, loose)]).softmax(1)
-        strict_label, loose_label = torch.tensor(known)[_refined(image, soft, settings).argmax(1)].unsqueeze(
-            1
-        )
+        place = _refined(image, soft, settings).argmax(1)
+        strict_label, loose_label = torch.tensor(known, device=place.device)[place].unsqueeze(1)
     return cam.between(strict_label, loose_label, background)
 
 
@@ -145,7 +144,7 @@ def _refined(image: np.ndarray, soft: Tensor, settings: CamSeeds) -> Tensor:
     if settings.refine == "crf":
         parameters = crf.PUBLISHED[settings.crf]
         return torch.from_numpy(crf.refine(image, soft.numpy(), parameters, settings.half_size))
-    colours = to_tensor(image)
+    colours = to_tensor(image).to(soft.device)
     if not settings.half_size:
         return crf.pixel_adaptive(colours.expand(len(soft), -1, -1, -1), soft)
     half = [(side + 1) // 2 for side in image.shape[:2]]
@@ -163,13 +162,14 @@ class SeedMaker:
     settings: CamSeeds
     scores: Scores
     sound: frozenset[str] = frozenset()  # the images whose seed is there already
+    device: str = "cpu"  # of all but the dense CRF, which knows the CPU alone
 
     def __call__(self, id: str) -> Made | str:
         """What was made; or, as a sentence, why it could not be."""
         started = time.process_time()
         try:
             classes, stored = read_maps(self.folder.map(id))
-            maps = torch.from_numpy(stored)
+            maps = torch.from_numpy(stored).to(self.device)
             path = self.folder.seed(id)
             if id in self.sound:
                 seed = read_mask(path, None, len(self.dataset.classes))
@@ -183,9 +183,8 @@ class SeedMaker:
             raise
         except (BenchError, ValueError, OSError) as error:
             return str(error)
-        dead = (
-            cam.dead_tags(maps[None], torch.ones(1, len(classes), dtype=torch.bool)).sum() if classes else 0
-        )
+        tags = torch.ones(1, len(classes), dtype=torch.bool, device=maps.device)
+        dead = cam.dead_tags(maps[None], tags).sum() if classes else 0
         count = len(self.dataset.classes)
         pixels = np.bincount(np.where(seed == IGNORE, count, seed).ravel(), minlength=count + 1)
         seconds = time.process_time() - started

@@ -53,7 +53,8 @@ def activation(features: Tensor, weight: Tensor) -> Tensor:
 def pooled(activation: Tensor, valid: Tensor) -> Tensor:
     """Global average pooling over the valid places: B K h w and B h w bool -> B K, 0 where none is valid."""
     inside = valid.unsqueeze(1)
-    return (activation * inside).sum((-2, -1)) / inside.sum((-2, -1)).clamp(min=1)
+    exact = torch.promote_types(activation.dtype, torch.float32)  # half precision cannot add up an image
+    return (activation * inside).sum((-2, -1), dtype=exact) / inside.sum((-2, -1)).clamp(min=1)
 
 
 def merge(

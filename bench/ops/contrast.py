@@ -239,7 +239,8 @@ class Contrast(nn.Module):
         A class that has no prototype yet gets the others' mean: it is moved neither way.
         """
         keys, prototypes = F.normalize(keys.float(), dim=-1), F.normalize(self.prototypes, dim=-1)
-        cosine = torch.einsum("bhwd,cd->bchw", keys, prototypes) / self.temperature
+        with torch.autocast(keys.device.type, enabled=False):
+            cosine = torch.einsum("bhwd,cd->bchw", keys, prototypes) / self.temperature
         seen = self.seen.view(1, -1, 1, 1)
         mean = (cosine * seen).sum(1, keepdim=True) / seen.sum().clamp(min=1)
         return cosine.where(seen, mean).log_softmax(1)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.labels import IGNORE
+from bench.ops.entropy import ascending
 
 TINY = torch.finfo(torch.float32).tiny  # 0 over it is 0
 
@@ -18,8 +19,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         logits: B C H W.
         label: B H W int64, below C or 255. The loader checks the range: on CUDA nothing else would.
     """
-    total = F.cross_entropy(logits, label, ignore_index=IGNORE, reduction="sum")
-    return total / (label != IGNORE).sum().clamp(min=1)
+    return _summed(logits, label) / (label != IGNORE).sum().clamp(min=1)
 
 
 def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
@@ -30,8 +30,13 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Ten
         logits, label: As in `cross_entropy`.
         weight: C float32, positive.
     """
-    total = F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction="sum")
-    return total / pixel_weight(label, weight).sum().clamp(min=TINY)
+    return _summed(logits, label, weight) / pixel_weight(label, weight).sum().clamp(min=TINY)
+
+
+def _summed(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
+    # On CUDA torch's own sum adds in any order, which machine.deterministic refuses.
+    each = "none" if logits.is_cuda else "sum"
+    return F.cross_entropy(logits, label, weight=weight, ignore_index=IGNORE, reduction=each).sum()
 
 
 def pixel_weight(label: Tensor, weight: Tensor) -> Tensor:
@@ -71,7 +76,8 @@ def ohem_cross_entropy(
     valid = label.flatten() != IGNORE
     # exp(-loss) is the true class's probability; ignored pixels sort last.
     probability = torch.where(valid, torch.exp(-pixel_loss.detach()), torch.inf)
-    kth = probability.kthvalue(min(min_kept, probability.numel())).values
+    # Not kthvalue, which is one block's work for a GPU.
+    kth = ascending(probability)[min(min_kept, probability.numel()) - 1]
     keep = valid & (probability <= kth.clamp(min=threshold))
     if weight is not None:
         share = pixel_weight(label.flatten(), weight) * keep

@@ -52,7 +52,7 @@ def paste(above: Tensor, below: Tensor, box: Tensor) -> Tensor:
 def beta(a: int, b: int, generator: torch.Generator) -> Tensor:
     """A draw of Beta(a, b) of whole numbers, scalar: the a-th smallest of a + b - 1 uniform draws."""
     draws = torch.rand(a + b - 1, generator=generator, device=generator.device)
-    return draws.kthvalue(a).values
+    return draws.sort().values[a - 1]
 
 
 def boxes_around(like: Tensor, area: Tensor, generator: torch.Generator) -> Tensor:

@@ -30,7 +30,8 @@ def negative_pixels(
         prototypes: C D, the classes' means.
     """
     classes = len(of_class)
-    near = F.normalize(prototypes, dim=1) @ F.normalize(prototypes, dim=1).t() / temperature  # C C
+    with torch.autocast(prototypes.device.type, enabled=False):
+        near = F.normalize(prototypes, dim=1) @ F.normalize(prototypes, dim=1).t() / temperature  # C C
     itself = torch.eye(classes, dtype=torch.bool, device=near.device)
     share = near.exp() * (of_class.any(1) & ~itself)
     share = share + (share.sum(1, keepdim=True) == 0)  # any, where there is no other class

@@ -162,8 +162,9 @@ class GlobalThreshold(nn.Module):
         self, confidence: Tensor, pseudo_label: Tensor, valid: Tensor, classes: int, momentum: float
     ) -> Tensor:
         """confidence, pseudo_label, valid B H W -> scalar, after it has moved."""
-        highest = torch.zeros(classes, device=confidence.device)
-        seen = confidence.float().masked_fill(~valid, 0).flatten()
-        highest = gathered(highest.scatter_reduce(0, pseudo_label.flatten(), seen, "amax")).amax(0)  # C
+        seen = confidence.float().masked_fill(~valid, 0)
+        of_class = pseudo_label == torch.arange(classes, device=seen.device).view(-1, 1, 1, 1)  # C B H W
+        # Not scatter_reduce, which machine.deterministic refuses on CUDA.
+        highest = gathered((seen * of_class).amax((1, 2, 3))).amax(0)  # C
         move(self.value, highest.sum() / (highest > 0).sum().clamp(min=1), momentum, valid)
         return self.value.clone()

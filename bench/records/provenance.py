@@ -118,7 +118,9 @@ def _torch() -> dict[str, Any] | None:
     try:
         import torch
 
-        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        # To ask for names would open the GPUs, for a run on the CPU too.
+        count = torch.cuda.device_count() if torch.cuda.is_initialized() else 0
+        gpus = [torch.cuda.get_device_name(i) for i in range(count)]
         return {
             "version": str(torch.__version__),
             "threads": torch.get_num_threads(),

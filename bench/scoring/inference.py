@@ -8,6 +8,7 @@ zero: pixels predicted as that class already count as misses of the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import product
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
 from bench.records.schema import Score
+from bench.scoring.ahead import read_ahead
 from bench.settings.schema import Evaluation
 
 
@@ -155,9 +157,9 @@ def windows(
         yield slice(top, min(top + window[0], height)), slice(left, min(left + window[1], width))
 
 
-def to_tensor(image: np.ndarray) -> Tensor:
-    """H W 3 uint8 -> 1 3 H W float in 0..1."""
-    return torch.from_numpy(image).permute(2, 0, 1)[None].float().div_(255)
+def to_tensor(image: np.ndarray, device: str = "cpu") -> Tensor:
+    """H W 3 uint8 -> 1 3 H W float in 0..1, on a device, which it reaches as uint8."""
+    return torch.from_numpy(image).permute(2, 0, 1)[None].to(device).float().div_(255)
 
 
 @torch.no_grad()
@@ -182,13 +184,13 @@ def evaluate(
     module.eval()
     counts = []
     try:
-        for done, id in enumerate(ids, 1):
-            image = to_tensor(dataset.image(id)).to(device, memory_format=torch.channels_last)
-            label = torch.from_numpy(dataset.mask(id)).to(device)
-            prediction = inference(module, image)[0]
-            counts.append(confusion(prediction, label, classes))
-            on_prediction(id, prediction)
-            on_image(done)
+        with closing(read_ahead(lambda id: (id, dataset.image(id), dataset.mask(id)), ids, device)) as read:
+            for done, (id, pixels, mask) in enumerate(read, 1):
+                image = to_tensor(pixels, device).contiguous(memory_format=torch.channels_last)
+                prediction = inference(module, image)[0]
+                counts.append(confusion(prediction, torch.from_numpy(mask).to(device), classes))
+                on_prediction(id, prediction)
+                on_image(done)
     finally:
         module.train(training)
     return torch.stack(counts).cpu().numpy()

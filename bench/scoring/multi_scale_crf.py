@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -35,6 +36,7 @@ from bench.plan import data_root as root_of
 from bench.pool import Pool
 from bench.records.folders import RunFolder
 from bench.records.schema import Rescored, Result, Scores
+from bench.scoring.ahead import read_ahead
 from bench.scoring.alone import network_is_all, refuse_other_counts
 from bench.scoring.inference import Inference, confusion, score, to_tensor
 from bench.settings import registry
@@ -310,19 +312,20 @@ def count(
             on_image(done)
 
     net.eval()
-    for id in ids:
-        image, label = dataset.image(id), torch.from_numpy(dataset.mask(id))
-        on_device = to_tensor(image).to(device, memory_format=torch.channels_last)
-        probability = inference.probability(net, on_device)[0].cpu()
-        plain += confusion(probability.argmax(0), label, classes)
-        if refinement is None:
-            done += 1
-            on_image(done)
-            continue
-        present, share = likely(probability.numpy())
-        how = refinement.parameters, refinement.half_size
-        pending.append((refinement.pool.submit(rasters.shown(image), share, present, *how), label))
-        collect(PENDING * refinement.jobs)
+    with closing(read_ahead(lambda id: (dataset.image(id), dataset.mask(id)), ids, device)) as read:
+        for image, mask in read:
+            label = torch.from_numpy(mask)
+            on_device = to_tensor(image, device).contiguous(memory_format=torch.channels_last)
+            probability = inference.probability(net, on_device)[0].cpu()
+            plain += confusion(probability.argmax(0), label, classes)
+            if refinement is None:
+                done += 1
+                on_image(done)
+                continue
+            present, share = likely(probability.numpy())
+            how = refinement.parameters, refinement.half_size
+            pending.append((refinement.pool.submit(rasters.shown(image), share, present, *how), label))
+            collect(PENDING * refinement.jobs)
     collect(0)
     return plain.numpy(), None if refinement is None else refined.numpy()
 

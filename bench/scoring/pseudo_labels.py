@@ -10,6 +10,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 import torch
@@ -18,12 +19,13 @@ from PIL import Image
 from bench.contents.gather import of_run
 from bench.display import Display
 from bench.errors import DataError
-from bench.machine import choose_device, threads_for
+from bench.machine import choose_device, threads_for, use_device
 from bench.networks import exported
 from bench.plan import Plan, dataset_of
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder
 from bench.records.ledger import Ledger
+from bench.scoring.ahead import read_ahead
 from bench.scoring.inference import Inference, to_tensor
 from datasets.decode import read_mask
 
@@ -59,6 +61,7 @@ def make(plan: Plan, display: Display, check: Callable[[], None]) -> None:
     if not (missing := [id for id in files if id not in sound]):
         return
     device = choose_device(plan.config.machine.device)
+    use_device(device, protocol.precision, plan.config.machine.deterministic)
     torch.set_num_threads(threads_for(plan.config.machine.threads, workers=0))
     net = exported.read(labeler.folder.weights, result.weights_file_digest)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -66,14 +69,17 @@ def make(plan: Plan, display: Display, check: Callable[[], None]) -> None:
     inference = Inference(views, protocol.crop)
     display.start("pseudo-labels", len(files), len(sound))
     try:
-        for done, id in enumerate(missing, len(sound) + 1):
-            started = time.monotonic()
-            image = to_tensor(dataset.image(id)).to(device, memory_format=torch.channels_last)
-            data = _as_png(inference(net, image)[0].to(torch.uint8).cpu().numpy())
-            write_atomic(files[id], data)
-            ledger.add(id, hashlib.sha256(data).hexdigest(), inputs[id], time.monotonic() - started)
-            display.update(done)
-            check()
+        started = time.monotonic()
+        with closing(read_ahead(lambda id: (id, dataset.image(id)), missing, device)) as read:
+            for done, (id, pixels) in enumerate(read, len(sound) + 1):
+                image = to_tensor(pixels, device).contiguous(memory_format=torch.channels_last)
+                data = _as_png(inference(net, image)[0].to(torch.uint8).cpu().numpy())
+                write_atomic(files[id], data)
+                now = time.monotonic()
+                ledger.add(id, hashlib.sha256(data).hexdigest(), inputs[id], now - started)
+                started = now
+                display.update(done)
+                check()
     finally:
         display.stop()
 

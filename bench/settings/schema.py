@@ -212,7 +212,8 @@ class Protocol(Knobs):
     clip: float | None = Field(None, gt=0, le=1e6)  # maximum gradient norm
     labeled_loss: LabeledLoss = LabeledLoss()
     evaluation: Evaluation = Evaluation()
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    # fp32 means it: without TF32, whose 10 bits of mantissa are a word of their own (Ampere or later).
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     # equal: labeled images are coloured alike in every method, and every student sees the same strong view
     # and boxes of the unlabeled ones. plain: the same boxes, and nothing is coloured. published: each method
     # has its own.
@@ -307,11 +308,12 @@ class Machine(Knobs):
         None, ge=1, le=512
     )  # of torch on the CPU; default: the cores but for one a worker
     compile: bool = False
-    deterministic: bool = False  # refuse operations that are not deterministic on CUDA
+    deterministic: bool = False  # on CUDA: the same bits each time, and slower
     data_root: Place | None = None
     out: Place = "runs"
     log_every: Steps = 20  # steps between log lines
-    checkpoint_every: Steps = 100  # steps between checkpoints
+    checkpoint_minutes: float = Field(5.0, gt=0, le=1e6)  # between checkpoints, at most
+    checkpoint_every: Steps | None = None  # steps between checkpoints; None: by minutes alone
     tensorboard: bool = True
     audit: bool = False  # open withheld masks, for health figures only: no loss depends on them
     samples: int = Field(8, ge=0, le=1000)  # scored images whose pictures are kept, for the report

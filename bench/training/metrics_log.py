@@ -7,9 +7,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from bench.errors import DataError
 from bench.records.atomic import write_atomic, writing
 from bench.records.folders import RunFolder
 from bench.records.logs import whole_lines
+
+MOST_WAITING = 200  # steps whose figures may be on the device
 
 
 def kept_lines(path: Path, step: int, state: Mapping[str, Any]) -> list[bytes]:
@@ -36,6 +40,14 @@ def kept_lines(path: Path, step: int, state: Mapping[str, Any]) -> list[bytes]:
     return kept
 
 
+@dataclass(frozen=True)
+class _Row:
+    """The figures of a step, on the device."""
+
+    places: Mapping[str, tuple[torch.Size, bool]]  # in their order: the shape, and whether it is a note
+    values: Tensor  # float32, one after the other
+
+
 class Log:
     """Figures gather on the device and are read once per line, so that no step waits for them."""
 
@@ -51,8 +63,11 @@ class Log:
         """
         state = state or {}
         self.path = folder.metrics
-        self.sums: dict[str, Tensor] = dict(state.get("sums", {}))
-        self.counts: dict[str, Tensor] = dict(state.get("counts", {}))
+        self.sums, self.counts = (
+            {name: value.cpu().numpy() for name, value in state.get(key, {}).items()}
+            for key in ("sums", "counts")
+        )
+        self.waiting: list[_Row] = []  # figures that are still on the device
         lines = kept_lines(folder.metrics, step, state)
         self.lines, self.digest = len(lines), hashlib.sha256(b"".join(lines))
         if folder.metrics.exists():
@@ -72,11 +87,12 @@ class Log:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the figures since the last line, and which lines come before them."""
+        self._read()
         with writing(self.path):
             os.fsync(self.file.fileno())  # or a power cut could leave the checkpoint and not the lines
         return {
-            "sums": self.sums,
-            "counts": self.counts,
+            "sums": {name: torch.from_numpy(value) for name, value in self.sums.items()},
+            "counts": {name: torch.from_numpy(value) for name, value in self.counts.items()},
             "lines": self.lines,
             "sha256": self.digest.hexdigest(),
         }
@@ -87,23 +103,38 @@ class Log:
         A loss that is NaN makes the mean of its line NaN: it is a fault. A note is NaN where there was
         nothing to count, and such a step is left out of its mean.
         """
-        for name, value in (terms | notes).items():
-            counted = value.isfinite() if name in notes else torch.ones_like(value, dtype=torch.bool)
-            value = value.float().where(counted, 0)
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-            self.counts[name] = self.counts[name] + counted if name in self.counts else counted.float()
+        figures = terms | notes
+        places = {name: (value.shape, name in notes) for name, value in figures.items()}
+        # One tensor, since a GPU takes as long to start an operation on each as on all.
+        values = torch.cat([value.reshape(-1).float() for value in figures.values()])
+        self.waiting.append(_Row(places, values))
+        if len(self.waiting) >= MOST_WAITING:
+            self._read()
+
+    def _read(self) -> None:
+        """Add up what is still on the device, step by step; waits for it once."""
+        if not self.waiting:
+            return
+        read = torch.cat([row.values for row in self.waiting]).cpu().numpy()
+        begin = 0
+        for row in self.waiting:
+            for name, (shape, is_note) in row.places.items():
+                value = read[begin : begin + shape.numel()].reshape(shape)
+                begin += shape.numel()
+                counted = np.isfinite(value) if is_note else np.ones(shape, np.bool_)
+                value = np.where(counted, value, np.float32(0))
+                self.sums[name] = np.asarray(self.sums[name] + value if name in self.sums else value)
+                count = counted.astype(np.float32)
+                self.counts[name] = np.asarray(self.counts[name] + count if name in self.counts else count)
+        self.waiting = []
 
     def flush(self, line: dict[str, Any]) -> dict[str, float]:
         """Write the means since the last call behind `line`. Returns those that are scalars: a display has no
         room for one value per class."""
-        sums, counts = torch.stack(
-            [torch.cat([value.flatten() for value in held.values()]) for held in (self.sums, self.counts)]
-        ).tolist()
-        means = iter(value / count if count else math.nan for value, count in zip(sums, counts, strict=True))
-        figures = {
-            name: [next(means) for _ in range(len(value))] if value.dim() else next(means)
-            for name, value in self.sums.items()
-        }
+        self._read()
+        with np.errstate(invalid="ignore"):  # nothing was counted: NaN
+            means = {name: value.astype(np.float64) / self.counts[name] for name, value in self.sums.items()}
+        figures: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
         self.sums, self.counts = {}, {}
         self.write(line | {name: _without_nan(value) for name, value in figures.items()})
         return {name: value for name, value in figures.items() if not isinstance(value, list)}

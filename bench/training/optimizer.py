@@ -25,15 +25,17 @@ def build_optimizer(method: nn.Module, protocol: Protocol) -> torch.optim.Optimi
             "base_lr": settings.lr * settings.head_multiple,
         },
     ]
+    usual: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    optimizer: torch.optim.Optimizer
     if settings.name == "adamw":
-        return torch.optim.AdamW(
-            groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
-        )
-    sgd = torch.optim.SGD(
-        groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay, fused=True
-    )
-    sgd.register_step_pre_hook(_begin_momentum)
-    return sgd
+        optimizer = torch.optim.AdamW(groups, betas=settings.betas, **usual)
+    else:
+        optimizer = torch.optim.SGD(groups, momentum=settings.momentum, **usual)
+        optimizer.register_step_pre_hook(_begin_momentum)
+    if all(parameter.device.type == "cpu" for parameter in trained):
+        # A step asks whether the GPU records a graph, and so opens one that a run on the CPU has no use for.
+        optimizer._accelerator_graph_capture_health_check = lambda: None  # type: ignore[method-assign]
+    return optimizer
 
 
 def _begin_momentum(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:

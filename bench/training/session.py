@@ -24,6 +24,7 @@ from bench.machine import (
     keep_freed_memory,
     lacks_memory,
     threads_for,
+    use_device,
 )
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
@@ -187,14 +188,12 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
     """
     config, protocol, machine = plan.config, plan.config.protocol, plan.config.machine
     device = choose_device(machine.device)
-    if protocol.precision == "fp16" and device == "cpu":
-        raise ConfigError("protocol.precision fp16 needs a CUDA device; use bf16 or fp32.")
+    use_device(device, protocol.precision, machine.deterministic)
     if machine.compile:
         check_compiler(device)
     torch.set_num_threads(threads_for(machine.threads, machine.workers))
     if device == "cpu":
         keep_freed_memory()
-    torch.use_deterministic_algorithms(machine.deterministic)
     dataset = dataset_of(config)
     _refuse_missing(plan, dataset)
     _refuse_channels(plan, dataset)

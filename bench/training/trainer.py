@@ -6,7 +6,9 @@ named after n, so stopping, resuming, and the number of workers change nothing.
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +22,7 @@ from bench.contents.changes import not_trained_on
 from bench.contract import ABSENT, Batch, Dataset, Method, Progress, Supervision
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
-from bench.machine import Stop, peak_memory_mib
+from bench.machine import Stop, any_shapes, peak_memory_mib, trying_out
 from bench.networks.weights import Weights
 from bench.ops.teacher import Teacher
 from bench.plan import Plan
@@ -109,6 +111,7 @@ class Trainer:
         self.shared = Spent()
         self.curve: list[Point] = []
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.saved_at = time.monotonic()
         self.contents: Contents | None = None  # what the run is made of; a checkpoint goes on with no other
         self.log_state: dict[str, Any] | None = None  # of the checkpoint that it goes on from
 
@@ -121,10 +124,11 @@ class Trainer:
         if self.log_state and log.lines < self.log_state["lines"]:
             self.display.say(f"{self.folder.metrics} is gone: the log begins at step {self.step}")
         self.display.start(f"train {self.plan.method.name}", steps, self.step)
-        started = time.monotonic()
+        started = self.saved_at = time.monotonic()
         on_gpu = torch.device(self.device).type == "cuda"
         batches = iterate(self.batches, self.step, machine.workers, pin=on_gpu)
-        with closing(log), worker_failures(), closing(batches):
+        tried = trying_out(on_gpu and not machine.deterministic)
+        with closing(log), worker_failures(), closing(batches), tried:
             if self._curve_is_due():  # stopped during that evaluation
                 self._evaluate_for_curve(log)
                 self.display.start(f"train {self.plan.method.name}", steps, self.step)
@@ -150,7 +154,7 @@ class Trainer:
                     self.display.start(f"train {self.plan.method.name}", steps, self.step)
                     started = time.monotonic()
                 last = self.step == steps
-                if last or self.stop.signal is not None or self.step % machine.checkpoint_every == 0:
+                if last or self.stop.signal is not None or self._checkpoint_is_due():
                     self.train_seconds, started = self._elapsed(started)
                     self.save(log)
                 if not last:
@@ -236,9 +240,18 @@ class Trainer:
 
     def refuse_non_finite(self, kept: Iterable[Tensor]) -> None:
         """Raise BenchError where a tensor is not finite: no such state is saved."""
-        finite = [value.isfinite().all() for value in kept if value.is_floating_point()]
-        if not torch.stack([one.to(self.device) for one in finite]).all():  # waits for the device once
+        alike = defaultdict(list)  # what one kernel can look through
+        for value in kept:
+            if value.is_floating_point() and value.numel():
+                alike[value.dtype, value.device].append(value)
+        largest = [one for values in alike.values() for one in torch._foreach_norm(values, ord=math.inf)]
+        if not torch.stack([one.float().to(self.device) for one in largest]).isfinite().all():  # waits once
             self._refuse_non_finite()
+
+    def _checkpoint_is_due(self) -> bool:
+        machine = self.config.machine
+        by_steps = machine.checkpoint_every and self.step % machine.checkpoint_every == 0
+        return bool(by_steps) or time.monotonic() - self.saved_at >= 60 * machine.checkpoint_minutes
 
     def save(self, log: Log) -> None:
         """Write the checkpoint, unless the weights are not finite: then the one before stays."""
@@ -263,6 +276,7 @@ class Trainer:
                 "log": log.state(),
             },
         )
+        self.saved_at = time.monotonic()
 
     def restore(self, anyway: bool = False) -> tuple[bool, list[str]]:
         """Go on from the folder's checkpoint; whether it is of other code or data, and what had changed when
@@ -312,7 +326,8 @@ class Trainer:
             self.stop.check()
 
         inference = Inference(self.protocol.evaluation, self.protocol.crop)
-        return evaluate(module, self.dataset, ids, inference, self.device, on_image, on_prediction)
+        with any_shapes(self.config.machine.compile):
+            return evaluate(module, self.dataset, ids, inference, self.device, on_image, on_prediction)
 
     def _curve_is_due(self) -> bool:
         every = self.protocol.evaluation.every

@@ -134,7 +134,7 @@ def test_nothing_stops_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError("driver too old")
 
-    monkeypatch.setattr(torch.cuda, "device_count", broken)
+    monkeypatch.setattr(torch.cuda, "is_initialized", broken)
     monkeypatch.setenv("PATH", "")
     found = provenance.collect(["bench"], cores=1)
     assert found["torch"] is None and found["git"] is None

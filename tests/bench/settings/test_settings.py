@@ -368,6 +368,7 @@ def test_no_setting_of_the_machine_changes_the_id(protocols: Path) -> None:
         "out": "elsewhere",
         "log_every": "1",
         "checkpoint_every": "1",
+        "checkpoint_minutes": "0.5",
         "tensorboard": "false",
         "audit": "true",
         "share_warmup": "false",
