@@ -26,8 +26,6 @@ from datasets.tags import TagTable, load_tags
 if TYPE_CHECKING:
     from bench.contract import Dataset
 
-CLASSIFIER = "classifier"  # the method whose activation maps become seeds
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -195,9 +193,9 @@ def seed_plan(config: RunConfig, split: Split) -> SeedPlan:
             f"without tags; give the file of its protocol too: --protocol {config.protocol.name}.yaml."
         )
     batch = settings.protocol.batch
-    needs = registry.describe_method(CLASSIFIER).needs
-    batch_sources(split, needs, batch.labeled, batch.unlabeled, "cam_seeds.protocol.batch")
-    method = {"name": CLASSIFIER}
+    maker = registry.describe_method(settings.maker)
+    batch_sources(split, maker.needs, batch.labeled, batch.unlabeled, "cam_seeds.protocol.batch")
+    method = {"name": maker.name, **maker.knobs().model_dump(mode="json")}
     update = {"method": method, "protocol": settings.protocol, "cam_seeds": None}
     classifier = plan(config.model_copy(update=update), split)
     if settings.policy == "heldout" and settings.heldout > len(split.tags):

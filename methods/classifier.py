@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task
+from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Stream, Supervision, Task
 from bench.ops.cam import pooled
 
 
@@ -30,14 +30,20 @@ class Classifier(Method):
         self.foreground = nn.Buffer(torch.tensor(foreground), persistent=False)
 
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
-        tagged = batch.tagged
-        activation = self.net.activate(tagged.image)  # B C h w
-        inside = self.net.downsample(tagged.valid, activation, fill=False)  # B h w
-        logits = pooled(activation, inside)[:, self.foreground]
-        tags = tagged.tags[:, self.foreground]
+        activation, inside = self.seen(batch.tagged)
+        return {"tags": self.tag_loss(activation, inside, batch.tagged.tags)}
+
+    def seen(self, tagged: Stream) -> tuple[Tensor, Tensor]:
+        """The activation maps of the images, B C h w, and where these are no padding, B h w bool."""
+        activation = self.net.activate(tagged.image)
+        return activation, self.net.downsample(tagged.valid, activation, fill=False)
+
+    def tag_loss(self, activation: Tensor, inside: Tensor, tags: Tensor) -> Tensor:
+        """Of the means over the maps, against the tags, B C bool."""
+        logits, tags = pooled(activation, inside)[:, self.foreground], tags[:, self.foreground]
         self.note("tags_found", ((logits > 0) & tags).sum() / tags.sum().clamp(min=1))
         self.note("tags_invented", ((logits > 0) & ~tags).sum() / (~tags).sum().clamp(min=1))
-        return {"tags": F.multilabel_soft_margin_loss(logits, tags.float())}
+        return F.multilabel_soft_margin_loss(logits, tags.float())
 
     def predictor(self) -> nn.Module:
         return self.maps

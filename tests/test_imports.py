@@ -169,6 +169,7 @@ FAMILIES = [
     ("u2pl", "u2pl_released", "u2pl_weak"),
     ("supervised", "supervised_colours", "supervised_plain"),
     ("flexmatch", "freematch", "softmatch", "corrmatch_threshold"),
+    ("classifier", "puzzle"),
 ]
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import BenchError
-from bench.ops import cam, crf
+from bench.ops import cam, crf, walk
 from bench.pool import Pool
 from bench.records.atomic import WriteError, write_atomic
 from bench.records.logs import read_maps
@@ -77,9 +77,11 @@ def seed_of(
     size = (image.shape[0], image.shape[1])
     if not classes:
         return np.full(size, IGNORE if background is None else background, np.uint8)
+    image = rasters.shown(image)
+    if settings.walk == "image":
+        maps = walk.walked(maps, image, settings.walk_steps)
     cams = cam.at_image_size(maps, size, settings.normalise)  # 1 K H W
     tags = torch.ones(1, len(classes), dtype=torch.bool, device=maps.device)
-    image = rasters.shown(image)
     if background is None:
         seed = _without_background(image, cams, tags, classes, settings)
     else:

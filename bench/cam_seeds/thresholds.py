@@ -12,11 +12,12 @@ from torch import Tensor
 
 from bench.cam_seeds.refine import Scores
 from bench.contract import Dataset
-from bench.ops import cam
+from bench.ops import cam, walk
 from bench.plan import SeedPlan
 from bench.records.logs import read_maps
 from bench.records.shared_folders import SeedFolder
 from bench.settings.schema import CamSeeds
+from datasets import rasters
 
 SCORES = torch.arange(100) / 100  # background scores that a policy chooses from
 
@@ -37,7 +38,10 @@ def score_counts(folder: SeedFolder, dataset: Dataset, id: str, settings: CamSee
     """`cam.threshold_counts` of one image's maps against its mask, which this opens: T C C+1."""
     mask = dataset.mask(id)
     classes, maps = read_maps(folder.map(id))
-    cams = cam.at_image_size(torch.from_numpy(maps), (mask.shape[0], mask.shape[1]), settings.normalise)
+    seen = torch.from_numpy(maps)
+    if settings.walk == "image":
+        seen = walk.walked(seen, rasters.shown(dataset.image(id)), settings.walk_steps)
+    cams = cam.at_image_size(seen, (mask.shape[0], mask.shape[1]), settings.normalise)
     best = cam.best_tagged(cams, torch.ones(1, len(classes), dtype=torch.bool), classes)
     label = torch.from_numpy(mask)[None]
     return cam.threshold_counts(best, label, SCORES, len(dataset.classes), dataset.background)

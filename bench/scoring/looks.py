@@ -19,7 +19,7 @@ from bench.errors import ConfigError, DataError
 from bench.machine import choose_device
 from bench.networks import exported
 from bench.networks.segmenter import Segmenter
-from bench.ops import cam
+from bench.ops import cam, walk
 from bench.ops.entropy import partition, pixel_entropy
 from bench.ops.tags import restrict
 from bench.plan import Plan, dataset_of, granted_tags, plan
@@ -166,8 +166,11 @@ def _look(
     size, classes = (image.shape[0], image.shape[1]), len(dataset.classes)
     tags, heat, seed = granted.get(id), None, None
     if planned.seeds is not None and tags is not None:
-        known, maps = read_maps(planned.seeds.folder.map(id))
-        cams = cam.at_image_size(torch.from_numpy(maps), size, planned.seeds.settings.normalise)
+        known, stored = read_maps(planned.seeds.folder.map(id))
+        maps, settings = torch.from_numpy(stored), planned.seeds.settings
+        if settings.walk == "image":
+            maps = walk.walked(maps, rasters.shown(image), settings.walk_steps)
+        cams = cam.at_image_size(maps, size, settings.normalise)
         heat = cam.best_tagged(cams, torch.ones(1, len(known), dtype=torch.bool), known).value[0].numpy()
         seed = read_mask(planned.seeds.folder.seed(id), size, classes)
     try:

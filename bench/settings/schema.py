@@ -57,6 +57,7 @@ BEFORE: Mapping[str, Any] = {
     "dice": 0.0,
     "rare_crops": 0.0,
 }
+SEEDS_BEFORE: Mapping[str, Any] = {"maker": "classifier", "walk": "none", "walk_steps": 32}
 NETWORK_BEFORE: Mapping[str, Any] = {
     "align_corners": False,
     "multi_grid": None,
@@ -249,6 +250,9 @@ class CamSeeds(Knobs):
     """From image tags to CAM seeds: a classifier's activation maps (CAM), thresholds, refinement."""
 
     protocol: Protocol  # of the classifier's run
+    maker: Literal["classifier", "puzzle"] = "classifier"  # the method whose maps they are made of
+    walk: Literal["none", "image"] = "none"  # spreads the maps over places of one colour, see bench.ops.walk
+    walk_steps: int = Field(32, ge=1, le=10_000)  # of it (PSA: 256)
     scales: Scales = (1.0, 0.5, 1.5, 2.0)  # of the image (IRN, SEAM)
     flip: Literal["sum", "max", "none"] = "sum"  # how image and mirror image merge: IRN, AFA, no mirror
     normalise: Literal["max", "min-max", "seam"] = "max"  # a class's map to 0..1 (IRN; AFA and ToCo; SEAM)
@@ -285,13 +289,17 @@ class CamSeeds(Knobs):
             raise ValueError("heldout, a number of images, goes with policy heldout and with no other")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        return _without(SEEDS_BEFORE, write(self), info)
+
     def map_id(self, classifier: str) -> str:
         """Eight hex digits of all that decides the maps of a classifier's run, by its id."""
         return _digest({"run": classifier, "maps": self.record(include=MAP_KNOBS)})
 
     def seed_id(self, classifier: str) -> str:
         """Eight hex digits of all that decides the seeds."""
-        rest = self.record(exclude={"protocol", *MAP_KNOBS})
+        rest = self.record(exclude={"protocol", "maker", *MAP_KNOBS})
         return _digest({"maps": self.map_id(classifier), "seeds": rest, "version": SEED_VERSION})
 
 

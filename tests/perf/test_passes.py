@@ -68,6 +68,7 @@ def bare_step(trainer: Trainer, batch: Batch) -> Callable[[], None]:
     trained = [channels_last(images) for images in several(share, labeled, unlabeled).split(most)]
     targets = list(several(share, label, label).split(most))
     targets[0] = cat([targets[0], *[label] * passes.decoded])
+    tags = several(share, tags, tags)  # of the labeled images, each time
 
     def loss_of(net: Net, images: Tensor, target: Tensor) -> Tensor:
         if passes.through == "activation":
