@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from bench import __version__
+from bench import __version__, ranks
 from bench.commands import cam_seeds, check, data, look, new_method, predict, results, run, sweep
 from bench.commands.options import Commands, out
 from bench.display import Terminal
@@ -56,7 +56,8 @@ def main() -> None:
             traceback.print_exc()
         kind = "stopped" if isinstance(error, Interrupted) else "error"
         said = f"[bold]{kind}:[/bold] {escape(str(error))}"
-        Terminal(stderr=True).print(said, highlight=False, soft_wrap=True)
+        if ranks.speaks_of(error):
+            Terminal(stderr=True).print(said, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
 
 

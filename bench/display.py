@@ -86,3 +86,13 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None
+
+
+class Quiet(Display):
+    """Shows nothing."""
+
+    def say(self, text: str) -> None: ...
+
+    def start(self, name: str, total: int, done: int = 0) -> None: ...
+
+    def update(self, done: int, figures: Mapping[str, float] | None = None) -> None: ...

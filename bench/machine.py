@@ -263,6 +263,11 @@ class Stop:
     current: ClassVar[Stop | None] = None  # of the outermost `stoppable`
     signal: int | None = None
 
+    @property
+    def own(self) -> Stop:
+        """What the signals of this process set."""
+        return self
+
     def check(self) -> None:
         if self.signal is not None:
             raise Interrupted(f"stopped by {signal.Signals(self.signal).name}")

@@ -7,31 +7,22 @@ bench/scoring, bench/records.
 
 from __future__ import annotations
 
-import time
-from hashlib import sha256
+from contextlib import ExitStack
 
-import numpy as np
-
+from bench import ranks
 from bench.cam_seeds.make import check_settings, make, standing
 from bench.cam_seeds.warnings import warnings
 from bench.contents import changes
 from bench.display import Display
-from bench.errors import DataError, InUse
+from bench.errors import ConfigError, DataError, InUse
 from bench.machine import Stop, choose_device, memory_errors, stoppable, waiter
-from bench.networks import exported
 from bench.outlook import outlook
-from bench.plan import Plan, SeedPlan, dataset_of
-from bench.records.atomic import WriteError, write_atomic
-from bench.records.ledger import Ledger
-from bench.records.logs import read_metrics
-from bench.records.samples import write_samples
-from bench.records.schema import Contents, Point, Result, RoundCost, SeedCost, SeedReport
+from bench.plan import Plan, SeedPlan, dataset_of, refuse_unequal
+from bench.records.atomic import WriteError
+from bench.records.schema import Result, SeedReport
 from bench.scoring import pseudo_labels
-from bench.scoring.alone import network_is_all
-from bench.scoring.inference import score
-from bench.scoring.samples import Kept, pictures
-from bench.training import checkpoint, session
-from bench.training.metrics_log import mean_shares
+from bench.training import session
+from bench.training.result import score_and_record
 from bench.training.shared import shared_warm_up
 from bench.training.trainer import Parts, Trainer
 
@@ -64,22 +55,23 @@ def run(
         BenchError: The loss is not finite; the last good checkpoint is kept.
     """
     folder = plan.folder
+    _refuse_other_run(plan)
     # Asked before the claim too: the disk of a finished run may be read-only.
-    if not overwrite and (done := _done(plan, display)):
+    if not overwrite and (done := ranks.first_alone(lambda: _done(plan, display))):
         return done
     try:
-        with folder.claimed(), stoppable() as stop:
-            if not overwrite and (done := _done(plan, display)):
+        with ExitStack() as claim, stoppable() as stop:
+            ranks.first_alone(lambda: claim.enter_context(folder.claimed()))
+            if not overwrite and (done := ranks.first_alone(lambda: _done(plan, display))):
                 return done
-            goes_on = session.goes_on(plan, resume, overwrite)
-            changed = session.changed(plan, anyway) if goes_on else []
-            folder.forget_failure()
+            goes_on, changed = ranks.first_alone(lambda: _beginning(plan, resume, overwrite, anyway))
             seeds = None
             if plan.seeds is not None:
-                if overwrite or plan.seeds.folder.read_report() is None:
-                    refuse_early(plan)  # before the hours that seeds may take, and before old ones go
+                # Before the hours that seeds may take, and before old ones go.
+                ranks.first_alone(lambda: _refuse_before_seeds(plan, overwrite))
                 seeds = make_seeds(plan.seeds, display, None, overwrite, anyway)
-                stop.check()
+                with ranks.together():
+                    stop.check()
             if plan.labeler is not None:
                 make_labels(plan, plan.labeler, display, stop, overwrite, anyway)
             with memory_errors(lambda: "before the first step", LESS_MEMORY):
@@ -88,6 +80,30 @@ def run(
     except WriteError as error:
         error.then = "go on with --resume: what was saved before is kept"
         raise
+
+
+def _refuse_other_run(plan: Plan) -> None:
+    """Raise ConfigError where the processes of a run were started with different settings or splits."""
+    first = ranks.first_alone(lambda: plan.run_id)
+    with ranks.together():
+        if plan.run_id != first:
+            raise ConfigError(
+                f"process {ranks.number()} of this run would do the run {plan.run_id}, and process 0 the run "
+                f"{first}; start all of them with the same command, on the same data."
+            )
+
+
+def _beginning(plan: Plan, resume: bool, overwrite: bool, anyway: bool) -> tuple[bool, list[str]]:
+    """Whether a run goes on, and what has changed since, in words."""
+    goes_on = session.goes_on(plan, resume, overwrite)
+    changed = session.changed(plan, anyway) if goes_on else []
+    plan.folder.forget_failure()
+    return goes_on, changed
+
+
+def _refuse_before_seeds(plan: Plan, overwrite: bool) -> None:
+    if plan.seeds is not None and (overwrite or plan.seeds.folder.read_report() is None):
+        refuse_early(plan)
 
 
 LESS_MEMORY = (
@@ -101,9 +117,16 @@ def _train_and_score(trainer: Trainer, display: Display) -> Result:
         with memory_errors(lambda: f"at step {trainer.step}", LESS_MEMORY):
             with shared_warm_up(trainer):
                 trainer.train()
-            return _score_and_record(trainer)
+            return score_and_record(trainer)
     finally:
         display.stop()
+
+
+def check_shares(plan: Plan, processes: int) -> None:
+    """Raise ConfigError where so many processes cannot share this run on this machine: its batches, those of
+    the runs before it, and the devices."""
+    ranks.check_devices(choose_device(plan.config.machine.device), processes)
+    refuse_unequal(plan, processes)
 
 
 def check(plan: Plan, resume: bool = False, overwrite: bool = False, anyway: bool = False) -> None:
@@ -183,17 +206,19 @@ def make_labels(
 ) -> None:
     """Finish the run that labels the unlabeled images of a method with rounds, and label them, as far as that
     is not done. Raises as `run` does."""
-    again = overwrite and bool(changes.since_any(labeler))
+    again = ranks.first_alone(lambda: overwrite and bool(changes.since_any(labeler)))
     wait = waiter(display.say, stop, f"trains {labeler.folder.path}, whose labels this run learns")
     while True:
         try:
             run(labeler, display, resume=not again, overwrite=again, anyway=anyway)
             break
         except InUse:
-            wait()
-    stop.check()
+            with ranks.together():
+                wait()
+    with ranks.together():
+        stop.check()
     with memory_errors(lambda: "for the pseudo-labels", LESS_MEMORY):
-        pseudo_labels.make(plan, display, stop.check)
+        ranks.first_alone(lambda: pseudo_labels.make(plan, display, stop.check))
 
 
 def make_seeds(
@@ -215,7 +240,7 @@ def make_seeds(
     """
 
     def classifier() -> Result:
-        again, marked = _finished_classifier(plan, overwrite, anyway)
+        again, marked = ranks.first_alone(lambda: _finished_classifier(plan, overwrite, anyway))
         if marked is None:
             return run(plan.classifier, display, resume=not again, overwrite=again, anyway=anyway)
         assert marked.contents is not None, "nothing has changed where nothing is known"
@@ -259,123 +284,3 @@ def _finished_classifier(plan: SeedPlan, overwrite: bool, anyway: bool) -> tuple
         return False, None
     contents = done.contents.model_copy(update={"anyway": [*done.contents.anyway, *found]})
     return False, done.model_copy(update={"contents": contents})
-
-
-def _score_and_record(trainer: Trainer) -> Result:
-    """Score the last weights, write the result: the run is done. Scored are the headline, the student and,
-    beside a teacher of the protocol, what the method names."""
-    started = time.monotonic()
-    plan, method = trainer.plan, trainer.method
-    modules = {"predictor": trainer.headline(), "student": method.net}
-    if trainer.teacher is not None:
-        modules["own"] = method.predictor()
-    samples = Kept(plan.split.eval, plan.config.machine.samples)
-    counts = {"predictor": trainer.counts(modules["predictor"], "predictor", samples)}
-    for name, module in modules.items():
-        same = [other for other in counts if modules[other] is module]
-        counts[name] = counts[same[0]] if same else trainer.counts(module, name)
-    eval_seconds = time.monotonic() - started
-    network = exported.network_of(modules["predictor"])
-    weights = exported.to_bytes(network, _about(trainer))
-    contents = session.contents_at_end(trainer).model_copy(update={"weights": sha256(weights).hexdigest()})
-    plan.folder.write_counts(plan.split.eval, counts)
-    write_atomic(plan.folder.weights, weights)
-    write_samples(plan.folder, pictures(trainer.dataset, samples.predictions))
-    result = plan.folder.write_result(_result(trainer, counts, eval_seconds, contents))
-    checkpoint.remove(plan.folder.checkpoint)  # result and weights hold all that is needed from here on
-    return result
-
-
-def _about(trainer: Trainer) -> exported.About:
-    """What weights.safetensors says beside its tensors, so that it can be used without its run."""
-    plan, dataset = trainer.plan, trainer.dataset
-    protocol, classes = plan.config.protocol, tuple(dataset.classes)
-    # The protocol's teacher is a network, whatever the method's own predictor is.
-    alone = trainer.teacher is not None or network_is_all(
-        plan.method.cls, plan.hparams, classes, dataset.background
-    )
-    return exported.About(
-        classes=classes,
-        network=protocol.network,
-        palette=None if dataset.palette is None else tuple(map(tuple, dataset.palette.tolist())),
-        evaluation=protocol.evaluation,
-        crop=protocol.crop,
-        alone=alone,
-    )
-
-
-def _result(
-    trainer: Trainer, counts: dict[str, np.ndarray], eval_seconds: float, contents: Contents
-) -> Result:
-    plan, config, dataset = trainer.plan, trainer.plan.config, trainer.dataset
-    scores = {name: score(value.sum(0)) for name, value in counts.items()}
-    return Result(
-        run_id=plan.run_id,
-        dataset=config.dataset,
-        split=config.split,
-        method=plan.method.name,
-        method_version=plan.method.version,
-        seed=config.seed,
-        draw=config.draw,
-        scored=config.scored,
-        protocol=config.protocol.name,
-        protocol_hash=config.protocol.hash,
-        steps=config.protocol.steps,
-        images={**plan.split.counts, **_opened(plan)},
-        classes=list(dataset.classes),
-        student=scores["student"],
-        predictor=scores["predictor"],
-        own=scores.get("own"),
-        curve=[*trainer.curve, Point(step=trainer.step, miou=scores["predictor"].miou)],
-        train_seconds=trainer.train_seconds,
-        shared_seconds=trainer.shared.seconds or None,
-        eval_seconds=eval_seconds,
-        peak_memory_mib=trainer.peak_memory_mib(),
-        split_digests=plan.split.digests,
-        weights_digest=trainer.weights.digest if trainer.weights else None,
-        config=config.record(exclude={"machine": {"data_root", "out"}}),
-        label_seconds=dict(dataset.label_seconds),
-        seed_cost=_seed_cost(plan),
-        health=mean_shares(read_metrics(plan.folder.metrics), trainer.warmup) or None,
-        passes=_passes(plan),
-        rounds=_round_cost(plan),
-        contents=contents,
-        files=plan.folder.file_digests(),
-    )
-
-
-def _seed_cost(plan: Plan) -> SeedCost | None:
-    report = plan.seeds.folder.read_report() if plan.seeds else None
-    classifier = plan.seeds.classifier.folder.read_result() if plan.seeds else None
-    if report is None or classifier is None:
-        return None
-    return SeedCost(
-        classifier_seconds=classifier.train_seconds,
-        classifier_peak_memory_mib=classifier.peak_memory_mib,
-        map_seconds=report.map_seconds,
-        map_peak_memory_mib=report.map_peak_memory_mib,
-        refine_core_seconds=report.refine_core_seconds,
-    )
-
-
-def _round_cost(plan: Plan) -> RoundCost | None:
-    labeler = plan.labeler.folder.read_result() if plan.labeler else None
-    if labeler is None:
-        return None
-    return RoundCost(
-        labeler_seconds=labeler.train_seconds,
-        labeler_peak_memory_mib=labeler.peak_memory_mib,
-        label_seconds=Ledger(plan.folder.pseudo_ledger).seconds(plan.unlabeled),
-    )
-
-
-def _passes(plan: Plan) -> dict[str, int] | None:
-    """Images that a step sends through networks, as the method says."""
-    said, batch = plan.method.cls.passes, plan.config.protocol.batch
-    return said.images(batch.labeled, batch.unlabeled) if said else None
-
-
-def _opened(plan: Plan) -> dict[str, int]:
-    """How many masks beside the split's grant a policy has read: they count as supervision."""
-    report = plan.seeds.folder.read_report() if plan.seeds else None
-    return {"opened": len(report.opened)} if report and report.opened else {}

@@ -72,6 +72,22 @@ class SeedPlan:
         return ids if self.settings.policy == "oracle" else ()
 
 
+def refuse_unequal(plan: Plan, processes: int) -> None:
+    """Raise ConfigError where so many processes cannot share the batches of a run, or of one that it needs
+    first, in equal parts."""
+    before = [plan.labeler] if plan.labeler else []
+    for setting, one in [("", run) for run in (plan, *before)] + (
+        [("cam_seeds.", plan.seeds.classifier)] if plan.seeds else []
+    ):
+        for stream, kinds in (("labeled", {"pixel", "tags"}), ("unlabeled", {"none"})):
+            size = getattr(one.config.protocol.batch, stream)
+            if kinds.intersection(one.method.needs) and size % processes:
+                raise ConfigError(
+                    f"{setting}protocol.batch.{stream} is {size}, and {processes} processes cannot share it "
+                    "in equal parts; start a number of them that divides it."
+                )
+
+
 def data_root(config: RunConfig) -> Path | None:
     """Give the configuration's data root, else $BENCH_DATA, else None."""
     place = config.machine.data_root or os.environ.get("BENCH_DATA")

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ __all__ = ["StepBatches", "iterate", "loader", "worker_failures"]
 RARE_TRIES = 10  # crops that are drawn for a rare class, at most (DAFormer, Hoyer et al., CVPR 2022)
 RARE_SHARE = 0.005  # of a crop: so much of a rare class is enough (about that of DAFormer)
 TIMEOUT = 300  # seconds without a batch before a worker counts as stuck
+Image = TypeVar("Image")
 
 
 class StepBatches(data.Dataset[Batch]):
@@ -66,6 +67,8 @@ class StepBatches(data.Dataset[Batch]):
         seed_of: Reads the CAM seed of a tagged image, H W uint8 as a mask; needed where a labeled stream has
             tagged images.
         label_of: Reads the pseudo-label of an unlabeled image, in the same way; None without rounds.
+        rank, ranks: Which part of each stream to make, of how many equal ones. No view depends on it. See
+            `bench.plan.refuse_unequal`.
 
     Raises:
         ConfigError: See `batch_sources`; or CutMix boxes are asked for in a batch of one.
@@ -87,6 +90,8 @@ class StepBatches(data.Dataset[Batch]):
         rare: Sequence[int] = (),
         seed_of: Callable[[str], np.ndarray] | None = None,
         label_of: Callable[[str], np.ndarray] | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.dataset = dataset
         self.needs = frozenset(needs)
@@ -98,6 +103,7 @@ class StepBatches(data.Dataset[Batch]):
         self.views = views if protocol.views == "published" else views.equal(protocol.views == "equal")
         self.seed = seed
         self.audit = audit
+        self.rank, self.ranks = rank, ranks
         if Supervision.NONE in self.needs and self.views.boxes is not None and unlabeled == 1:
             raise ConfigError(
                 "CutMix mixes an image with the next of its batch, in a batch of one with itself: use "
@@ -106,6 +112,11 @@ class StepBatches(data.Dataset[Batch]):
 
     def __len__(self) -> int:
         return self.steps
+
+    def _own(self, images: Sequence[Image]) -> Sequence[Image]:
+        """Of the images of a whole stream, those that this rank makes."""
+        size = len(images) // self.ranks
+        return images[self.rank * size : (self.rank + 1) * size]
 
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self.steps:
@@ -136,19 +147,24 @@ class StepBatches(data.Dataset[Batch]):
     def _labeled(self, step: int) -> Stream:
         """Make the labeled stream: images with masks, then images with seeds."""
         ids, views, labels, valid = [], [], [], []
-        for source, read in ((MASKS, self.dataset.mask), (SEEDS, self._seed)):
-            for index, id in enumerate(self._ids(source, step) if source in self.sources else ()):
-                image, mask = self.dataset.image(id), read(id)
-                geometry = self._geometry(source, step, index, image)
+        of = {MASKS: self.dataset.mask, SEEDS: self._seed}
+        whole = [
+            (source, index, id)
+            for source in of
+            for index, id in enumerate(self._ids(source, step) if source in self.sources else ())
+        ]
+        for source, index, id in self._own(whole):
+            image, mask = self.dataset.image(id), of[source](id)
+            geometry = self._geometry(source, step, index, image)
+            label = self._label(id, mask, geometry)
+            if self.rare_crops:
+                geometry = self._rare_geometry(source, step, index, mask, geometry)
                 label = self._label(id, mask, geometry)
-                if self.rare_crops:
-                    geometry = self._rare_geometry(source, step, index, mask, geometry)
-                    label = self._label(id, mask, geometry)
-                ids.append(id)
-                view = weak_image(image, geometry)
-                views.append(self._strong(view, source, step, index) if self.views.colours else view)
-                labels.append(label)
-                valid.append(torch.from_numpy(weak_valid(geometry)))
+            ids.append(id)
+            view = weak_image(image, geometry)
+            views.append(self._strong(view, source, step, index) if self.views.colours else view)
+            labels.append(label)
+            valid.append(torch.from_numpy(weak_valid(geometry)))
         return Stream(
             tuple(ids),
             stacked(views),
@@ -186,14 +202,15 @@ class StepBatches(data.Dataset[Batch]):
         return self.seed_of(id)
 
     def _tagged(self, step: int) -> Stream:
-        ids = self._ids(TAGS, step)
         views, valid, rows = [], [], []
-        for index, id in enumerate(ids):
+        own = self._own(list(enumerate(self._ids(TAGS, step))))
+        for index, id in own:
             image = self.dataset.image(id)
             geometry = self._geometry(TAGS, step, index, image)
             views.append(weak_image(image, geometry))
             valid.append(torch.from_numpy(weak_valid(geometry)))
             rows.append(self.tags[id] if id in self.tags else self._classes_in(id))
+        ids = tuple(id for _, id in own)
         return Stream(ids, stacked(views), torch.stack(valid), tags=self._rows(rows))
 
     def _classes_in(self, id: str) -> list[int]:
@@ -230,11 +247,12 @@ class StepBatches(data.Dataset[Batch]):
 
     def _unlabeled(self, step: int) -> tuple[Stream, Tensor | None]:
         """Make the unlabeled stream, and for an audit the labels withheld from it, B H W."""
-        ids = self._ids(UNLABELED, step)
+        own = self._own(list(enumerate(self._ids(UNLABELED, step))))
+        ids = tuple(id for _, id in own)
         views, valid, truth = [], [], []
         labels: list[Tensor] = []
         strong: list[list[View]] = [[] for _ in range(self.views.strong)]
-        for index, id in enumerate(ids):
+        for index, id in own:
             image = self.dataset.image(id)
             geometry = self._geometry(UNLABELED, step, index, image)
             weak = weak_image(image, geometry)
@@ -273,7 +291,7 @@ class StepBatches(data.Dataset[Batch]):
         masks = [
             [
                 draw_box(numpy_for(self.seed, "box", UNLABELED, step, index, view), self.crop, rule)
-                for index in range(self.sources[UNLABELED].size)
+                for index in self._own(range(self.sources[UNLABELED].size))
             ]
             for view in range(max(1, self.views.strong))
         ]

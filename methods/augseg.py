@@ -37,6 +37,7 @@ from bench.ops.entropy import pixel_entropy
 from bench.ops.health import accuracy
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import beta, boxes_around, paste
+from bench.ops.processes import joint, own, world_size
 from bench.ops.teacher import Teacher
 
 # The operations of the strong view, and their ranges (augs_TIBA.py, get_augment_list).
@@ -82,8 +83,9 @@ class AugSeg(Method):
 
         def mixed(own: Tensor, labeled: Tensor) -> Tensor:
             """Of the unlabeled images B . H W, and of the labeled ones n . H W."""
-            injected = paste(labeled[partner % len(labeled)], own, of_labeled)
-            return paste(injected[partner], injected, of_others)
+            every = joint(labeled)
+            injected = paste(every[partner % len(every)], own, of_labeled)
+            return paste(joint(injected)[partner], injected, of_others)
 
         label = mixed(pseudo_label.where(unlabeled.valid, IGNORE), labeled.label)
         certain = torch.ones_like(labeled.label, dtype=confidence.dtype)
@@ -102,11 +104,11 @@ class AugSeg(Method):
         }
 
     def boxes(self, sure: Tensor, valid: Tensor, at: Progress) -> tuple[Tensor, Tensor, Tensor]:
-        """The partner of each image (B), and where boxes of labeled images and then of one another are
-        pasted, B H W bool; of labeled ones with probability 1 - `sure` (B)."""
-        draw = at.generator("adaptive injection")
-        partner = torch.randperm(len(sure), generator=draw, device=sure.device)
-        injected = torch.rand(len(sure), generator=draw, device=sure.device) >= sure
+        """The partner of each image (B) in the joint batch, and where boxes of labeled images and then of one
+        another are pasted, B H W bool; of labeled ones with probability 1 - `sure` (B)."""
+        draw, images = at.generator("adaptive injection"), len(sure) * world_size()
+        partner = own(torch.randperm(images, generator=draw, device=sure.device))
+        injected = own(torch.rand(images, generator=draw, device=sure.device)) >= sure
         self.note("share_injected", injected.float().mean())
         of_labeled, of_others = (boxes_around(valid, 1 - beta(*of, draw), draw) for of in (LABELED, OTHERS))
         return partner, of_labeled & injected.view(-1, 1, 1), of_others

@@ -16,6 +16,7 @@ from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervis
 from bench.ops.health import accuracy, share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import half_of_the_classes, mix
+from bench.ops.processes import total
 from bench.ops.teacher import Teacher
 
 
@@ -48,7 +49,8 @@ class ClassMix(Method):
         )
         elsewhere = ~kept  # where the next image shows
         target, valid = mix(pseudo_label, elsewhere), mix(unlabeled.valid, elsewhere)
-        sure = ((mix(confidence, elsewhere) >= self.hp.threshold) & valid).sum() / valid.sum().clamp(min=1)
+        sure = total(((mix(confidence, elsewhere) >= self.hp.threshold) & valid).sum())
+        sure = sure / total(valid.sum()).clamp(min=1)
 
         logits = self.net(cat([labeled.image, mix(unlabeled.student, elsewhere)]))
         logits_labeled, logits_mixed = logits.split([len(labeled.image), len(unlabeled.image)])

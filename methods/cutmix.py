@@ -11,6 +11,7 @@ from torch import Tensor, cat, nn
 from bench.contract import Batch, BoxRule, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
 from bench.ops.losses import squared_difference
 from bench.ops.mixing import mix
+from bench.ops.processes import share_of_mean, total
 from bench.ops.teacher import Teacher
 
 
@@ -43,12 +44,12 @@ class CutMix(Method):
         logits = self.net(cat([labeled.image, mix(unlabeled.student, box)]))
         logits_labeled, logits_mixed = logits.split([len(labeled.image), len(unlabeled.image)])
         difference = squared_difference(logits_mixed.softmax(1), target)  # B H W
-        counted = valid.sum().clamp(min=1)
-        sure = ((target.amax(1) > self.hp.threshold) & valid).sum() / counted
+        sure = total(((target.amax(1) > self.hp.threshold) & valid).sum()) / total(valid.sum()).clamp(min=1)
+        consistency = self.hp.consistency_weight * sure * (difference * valid).sum()
         self.note("mask_ratio", sure)
         return {
             "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
-            "consistency": self.hp.consistency_weight * sure * (difference * valid).sum() / counted,
+            "consistency": share_of_mean(consistency, valid.sum()),
         }
 
     def after_step(self, at: Progress) -> None:

@@ -18,6 +18,7 @@ from bench.contract import IGNORE, Batch, Knobs, Method, Net, Passes, Progress, 
 from bench.ops.health import accuracy, share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import half_of_the_classes, paste
+from bench.ops.processes import joint, own, total, world_size
 from bench.ops.teacher import Teacher
 
 
@@ -46,11 +47,12 @@ class DACS(Method):
         labeled, unlabeled = batch.labeled, batch.unlabeled
         confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
         valid = unlabeled.valid
-        sure = ((confidence >= self.hp.threshold) & valid).sum() / valid.sum().clamp(min=1)
+        sure = total(((confidence >= self.hp.threshold) & valid).sum()) / total(valid.sum()).clamp(min=1)
 
         # On each unlabeled image lies the labeled one of its number; the batches may differ in size.
-        above = arange(len(valid), device=valid.device) % len(labeled.image)
-        image, label = labeled.image[above], labeled.label[above]
+        image, label = joint(labeled.image), joint(labeled.label)
+        above = own(arange(len(valid) * world_size(), device=valid.device) % len(image))
+        image, label = image[above], label[above]
         known, classes = label != IGNORE, len(self.task.classes)
         half = half_of_the_classes(
             label.where(known, 0), known, classes, at.generator("half of the classes"), up=True

@@ -16,6 +16,7 @@ from torch import Tensor, cat, nn
 from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task
 from bench.ops.losses import squared_difference
 from bench.ops.mixing import mix
+from bench.ops.processes import share_of_mean
 from bench.ops.teacher import Teacher
 
 
@@ -64,10 +65,10 @@ class MeanTeacher(Method):
         logits = self.net(cat([labeled.image, mix(unlabeled.student, box)]))
         logits_labeled, logits_unlabeled = logits.split([len(labeled.image), len(unlabeled.image)])
         difference = squared_difference(logits_unlabeled.softmax(1), target)  # B H W, summed over C
-        counted = valid.sum().clamp(min=1) * target.shape[1]
+        consistency = self.hp.weight(at) * (difference * valid).sum()
         return {
             "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
-            "consistency": self.hp.weight(at) * (difference * valid).sum() / counted,
+            "consistency": share_of_mean(consistency, valid.sum() * target.shape[1]),
         }
 
     def after_step(self, at: Progress) -> None:

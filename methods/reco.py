@@ -18,6 +18,7 @@ from bench.contract import IGNORE, Batch, Knobs, Method, Net, Passes, Progress, 
 from bench.ops.contrast import group_count, pixels
 from bench.ops.health import share
 from bench.ops.mixing import half_of_the_classes, mix
+from bench.ops.processes import share_of_mean
 from bench.ops.regional import regional_contrast
 from bench.ops.teacher import Teacher
 
@@ -71,19 +72,20 @@ class ReCo(Method):
 
         sure = ((confidence >= self.hp.threshold) & valid).sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)  # B
         pixel_loss = F.cross_entropy(logits_mixed, pseudo_label, reduction="none") * valid
-        counted = (pixel_loss > 0).sum().clamp(min=1)
+        summed = self.hp.unlabeled_weight * (pixel_loss * sure.view(-1, 1, 1)).sum()
         self.note("mask_ratio", sure.mean())
         target = cat(
             [labeled.label, pseudo_label.where(valid & (confidence >= self.hp.contrast_threshold), IGNORE)]
         )
         return {
             "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
-            "unlabeled": self.hp.unlabeled_weight * (pixel_loss * sure.view(-1, 1, 1)).sum() / counted,
-            "contrast": self.hp.contrast_weight * self.contrast(cells, hidden, target, at),
+            "unlabeled": share_of_mean(summed, (pixel_loss > 0).sum()),
+            "contrast": self.hp.contrast_weight * self.contrast(cells, hidden, target, n, at),
         }
 
-    def contrast(self, cells: Tensor, hidden: Tensor, target: Tensor, at: Progress) -> Tensor:
-        """Of logits B C h w and hidden vectors B D h w, with the labels B H W, 255 where there is none."""
+    def contrast(self, cells: Tensor, hidden: Tensor, target: Tensor, n: int, at: Progress) -> Tensor:
+        """Of logits B C h w and hidden vectors B D h w, with the labels B H W, 255 where there is none; the
+        first n images are the labeled ones."""
         label = self.net.downsample(target, cells, fill=IGNORE).flatten()  # N
         of_class = label == arange(cells.shape[1], device=label.device).unsqueeze(1)  # C N
         p = pixels(cells.detach().float().softmax(1))  # N C
@@ -94,6 +96,7 @@ class ReCo(Method):
             of_class,
             own < self.hp.query_threshold,
             at.generator,
+            labeled=n * cells[0, 0].numel(),
             project=self.net.project,
             queries=self.hp.queries,
             negatives=self.hp.negatives,

@@ -32,6 +32,7 @@ from bench.contract import (
 from bench.ops.health import accuracy, share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix, paste
+from bench.ops.processes import own, world_size
 
 
 class SelfTraining(Method):
@@ -54,7 +55,8 @@ class SelfTraining(Method):
         if self.task.equal_views:
             image, label = mix(image, unlabeled.box), mix(label, unlabeled.box)
         elif unlabeled.box is not None:
-            noise = torch.rand(image.shape, generator=at.generator("cutout"), device=image.device)
+            shape = (len(image) * world_size(), *image.shape[1:])
+            noise = own(torch.rand(shape, generator=at.generator("cutout"), device=image.device))
             image, label = paste(noise, image, unlabeled.box), label.masked_fill(unlabeled.box, IGNORE)
         keep = label != IGNORE
 

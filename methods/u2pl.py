@@ -10,8 +10,8 @@ Built from the paper; where paper and released code differ, and what was chosen:
   keys, as Eq. 5 to 15 have one p. All of it is then mixed by the student's CutMix box. (The code takes labels
   from one pass and entropy from another, in train mode; see u2pl_released.)
 - The teacher is in eval mode, and its batch-norm statistics are averaged as its weights are.
-- alpha falls with the step, not with the epoch. The threshold is that of the rank's own batch (the author, in
-  discussion 151 of the code's repository).
+- alpha falls with the step, not with the epoch. The threshold is that of the joint batch of all ranks; the
+  code's is of each rank's own batch (the author, in discussion 151 of the code's repository).
 - 256 anchors with 50 negatives each: the code's numbers, which the author confirmed (discussion 107). The
   anchors of a class form as many groups as `negative_pool` keys suffice for, and those of a group share their
   negatives: each anchor's are still uniform over the queue, and 400 vectors per class are moved instead of
@@ -57,6 +57,7 @@ from bench.ops.health import accuracy, add_labels, origin_shares, partition_figu
 from bench.ops.losses import masked_cross_entropy, reverse_cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.negatives import labeled_negatives, unlabeled_negatives
+from bench.ops.processes import total
 from bench.ops.teacher import Teacher
 
 
@@ -307,7 +308,7 @@ class U2PL(Family):
         p = pixels(cells.float().softmax(1))  # N C
         eligible, rules = self.negatives(batch, said, target, source, small_box)
         contrast, figures = self.contrast(
-            Pixels(pixels(hidden), pixels(keys), p, target, eligible),
+            Pixels(pixels(hidden), pixels(keys), p, target, eligible, len(target) - source.numel()),
             rules,
             at.generator,
             project=self.net.project,
@@ -340,7 +341,7 @@ class U2PL(Family):
         if self.hp.symmetric_weight:
             reverse = reverse_cross_entropy(logits, said.label, split.reliable, split.reliable)
             loss = loss + self.hp.symmetric_weight * reverse
-        weight = said.valid.sum() / split.reliable.sum().clamp(min=1)
+        weight = total(said.valid.sum()) / total(split.reliable.sum()).clamp(min=1)
         return self.hp.unlabeled_weight * weight * loss
 
     def negatives(

@@ -43,6 +43,7 @@ from bench.ops.health import share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import mix
 from bench.ops.negatives import ranks, unlabeled_negatives
+from bench.ops.processes import JointOrder, rank, total, world_size
 from bench.ops.queues import Queues, sample_keys, take
 from bench.ops.teacher import Teacher
 from methods.u2pl import Family, Shared
@@ -86,7 +87,7 @@ class U2PLReleased(Family):
         reliable, unreliable, threshold = partition(entropy, valid, alpha)
         sure = surest(entropy, valid, alpha)  # A3
         loss = masked_cross_entropy(logits_mixed, pseudo_label.where(reliable, 0), reliable, counted=reliable)
-        weight = valid.sum() / reliable.sum().clamp(min=1)
+        weight = total(valid.sum()) / total(reliable.sum()).clamp(min=1)
 
         # Contrast, at the decoder's resolution: N = 2B h w, first the labeled pixels, then the mixed ones.
         known = labeled.label != IGNORE
@@ -118,25 +119,27 @@ class U2PLReleased(Family):
             low, high: N C bool, the surest and the unreliable pixels among those of each class.
             labeled: How many of the N are labeled; they come first.
         """
-        hp = self.hp
-        rank = ranks(p)
-        confused = (rank[:labeled] < self.rank_low) & ~low[:labeled]
-        unlikely = unlabeled_negatives(rank[labeled:], high[labeled:].any(1), self.rank_low, hp.rank_high)
-        negative = high & cat([confused, unlikely])  # A1
-        order = torch.rand(len(p), generator=at.generator("keys"), device=at.device).argsort()
+        hp, every = self.hp, JointOrder(labeled, len(p))
+        place = ranks(p)
+        confused = (place[:labeled] < self.rank_low) & ~low[:labeled]
+        unlikely = unlabeled_negatives(place[labeled:], high[labeled:].any(1), self.rank_low, hp.rank_high)
+        negative = every.joint(high & cat([confused, unlikely]))  # A1; WN C
+        labeled *= world_size()  # those of all ranks
+        order = torch.rand(len(negative), generator=at.generator("keys"), device=at.device).argsort()
         index, meant = sample_keys(negative[order], hp.queue_keys)
-        added = self.queues.push(self.teacher.project(take(keys, order[index])), meant)
+        added = self.queues.push(self.teacher.project(every.take(keys, order[index])), meant)
 
         # A2: place i holds the anchors and the prototype of class i, and the queue of the i-th valid class.
-        valid = low.any(0)  # C
+        valid = total(low.any(0))  # C
         queue = (~valid).byte().argsort(stable=True)  # C
-        mask = (low & (p > hp.anchor_confidence)).t()  # C N
+        mask = every.joint(low & (p > hp.anchor_confidence)).t()  # C WN
         mean = self.teacher.project(class_means(keys, low.t()))  # A4
-        anchor = self.net.project(take(z, draw(mask, hp.anchors, at.generator("anchors"))))  # C M D
+        row, here = every.own(draw(mask, hp.anchors, at.generator("anchors")))  # C M
+        anchor = self.net.project(take(z, row))  # C M D
         groups = group_count(hp.anchors, hp.negatives, hp.negative_pool)  # G
         stored = self.queues.draw(groups * hp.negatives, at.generator("negatives"))[queue]
         stored = stored.unflatten(1, (groups, hp.negatives))  # C G K D
-        per_place = info_nce(anchor, mean, stored, hp.temperature)
+        per_place = info_nce(anchor, mean, stored, hp.temperature, here)
 
         self.note("anchors", mask.sum(1))
         self.note("negatives_labeled", negative[:labeled].sum(0))
@@ -147,16 +150,17 @@ class U2PLReleased(Family):
         number = valid.sum()
         used = torch.arange(p.shape[1], device=p.device) < number
         used = used & mask.any(1) & (self.queues.length[queue] > 0)  # the others count in the denominator
-        return torch.where(used, per_place, 0).sum() / number.clamp(min=1) * (number > 1)
+        summed = world_size() * torch.where(used, per_place, 0).sum()
+        return summed / number.clamp(min=1) * (number > 1)
 
 
 def one_hot_in_first(label: Tensor, classes: int) -> Tensor:
     """One-hot labels as the released code scatters them: B h w, 255 where none -> B C h w bool, in which the
-    first image has the classes of all images, the others none. It fills 255 with class 0 before it scatters,
-    and clears the image's own plane alone, so 255 in another image is class 0 in the first."""
+    first image of all ranks has the classes of all images, the others none. It fills 255 with class 0 before
+    it scatters, and clears the image's own plane alone, so 255 in another image is class 0 in the first."""
     filled = label.where(label != IGNORE, 0).unsqueeze(1)
     own = filled == torch.arange(classes, device=label.device).view(-1, 1, 1)  # B C h w
-    first = own.any(0, keepdim=True) & (label[:1] != IGNORE).unsqueeze(1)
+    first = total(own.any(0, keepdim=True)) & (label[:1] != IGNORE).unsqueeze(1) & (rank() == 0)
     return cat([first, torch.zeros_like(own[1:])])
 
 

@@ -30,7 +30,8 @@ from bench.ops.contrast import Rules
 from bench.ops.entropy import Partition, pixel_entropy
 from bench.ops.health import seeds_decided
 from bench.ops.mixing import mix
-from bench.ops.negatives import at_most, certain_negatives, labeled_negatives, unlabeled_negatives
+from bench.ops.negatives import certain_negatives, labeled_negatives, unlabeled_negatives
+from bench.ops.processes import joint, rank
 from bench.ops.tags import allowed_label, relative_entropy
 from methods.u2pl import U2PL, Shared, Targets
 
@@ -57,6 +58,11 @@ class U2PLWeak(U2PL):
         valid = unlabeled.valid & tags.any(1)[:, None, None]
         return Targets(*(mix(x, box) for x in (allowed_label(probability, tags), entropy, valid)))
 
+    def build_memory(self, capacities: list[int], channels: int) -> None:
+        super().build_memory(capacities, channels)
+        self.quota = int(self.hp.certain_quota * self.hp.queue_keys)
+        self.contrast.limits["certain"] = self.quota
+
     def source(self, said: Targets, split: Partition, alpha: float) -> Tensor:
         return split.unreliable & self.hp.use_rank_negatives
 
@@ -65,10 +71,12 @@ class U2PLWeak(U2PL):
     ) -> tuple[Tensor, Rules]:
         labeled, n, seeds = batch.labeled, len(batch.labeled.image), len(target) - source.numel()
         inside = self.net.downsample(cat([labeled.valid, said.valid]), box, fill=False)  # 2B h w
-        tags = cat([labeled.tags, batch.unlabeled.tags])  # 2B C
-        # Inside a box the tags are those of the image that shows there.
-        shown = torch.arange(len(tags), device=tags.device)[:, None, None].expand_as(inside)
-        shown = cat([shown[:n], mix(shown[n:], box)]).flatten()  # N, numbers of images
+        tags = cat([labeled.tags, joint(batch.unlabeled.tags)])  # n + WB C
+        # Inside a box the tags are those of the image that shows there, which may be of another rank.
+        number = torch.arange(len(inside), device=tags.device)
+        number[n:] += rank() * (len(inside) - n)
+        shown = number[:, None, None].expand_as(inside)
+        shown = cat([shown[:n], mix(shown[n:], box)]).flatten()  # N, rows of `tags`
         # Without tags all classes are allowed; an image tagged with every class tells as little.
         tagged = inside.flatten() & ~tags.all(1)[shown]  # N
         undecided = (target[:seeds] == IGNORE) & tagged[:seeds] & self.hp.undecided
@@ -76,15 +84,14 @@ class U2PLWeak(U2PL):
         label = torch.full_like(target, IGNORE)  # N
         if self.hp.use_seed_negatives:
             label[:seeds] = target[:seeds]
-        quota = int(self.hp.certain_quota * self.hp.queue_keys)
-        known = tagged & (quota > 0)  # N
+        known = tagged & (self.quota > 0)  # N
 
-        def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
-            certain = certain_negatives(rank, tags[shown[pixel]], self.rank_low) & known[pixel, None]
+        def rules(pixel: Tensor, place: Tensor) -> dict[str, Tensor]:
+            certain = certain_negatives(place, tags[shown[pixel]], self.rank_low) & known[pixel, None]
             return {  # no pixel is a key of the same class by two of them
-                "certain": at_most(certain, quota),
-                "labeled": labeled_negatives(rank, label[pixel], self.rank_low) & ~certain,
-                "unlabeled": unlabeled_negatives(rank, source[pixel], self.rank_low, self.hp.rank_high),
+                "certain": certain,
+                "labeled": labeled_negatives(place, label[pixel], self.rank_low) & ~certain,
+                "unlabeled": unlabeled_negatives(place, source[pixel], self.rank_low, self.hp.rank_high),
             }
 
         return known | source | (label != IGNORE), rules

@@ -66,7 +66,9 @@ def under(name: str, packages: set[str]) -> bool:
 
 # Who may import whom ---------------------------------------------------------------------------------------
 
-EVERYBODY = {"bench.errors", "bench.randomness", "bench.labels", "bench.display", "bench.contract"}
+EVERYBODY = {
+    *("bench.errors", "bench.randomness", "bench.labels", "bench.display", "bench.contract", "bench.ranks"),
+}
 ALLOWED = {  # of our own packages, by room; a room may import itself
     "methods": {"bench.contract", "bench.ops"},
     "datasets": {
@@ -91,6 +93,8 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
     "bench/errors": set(),
     "bench/pool": set(),
     "bench/randomness": set(),
+    "bench/ranks": {"bench.errors", "bench.machine", "bench.pool"},
+    "bench/torchrun": {"bench.errors"},
     "bench/display": {"bench.errors"},
     "bench/views": set(),
     "bench/contract": {"bench.labels", "bench.randomness", "bench.settings.base", "bench.views"},
@@ -155,7 +159,9 @@ UNBOUND = {
     "bench/__init__",
 }  # the border: it calls all rooms
 NO_TORCH = {"reports", "bench/records", "bench/sweeps", "bench/gate", "bench/commands", "bench/cli"}
-LAZY_TORCH = {"bench/machine", "bench/settings", "bench/plan", "bench/doctor"}  # inside a function at most
+LAZY_TORCH = {
+    *("bench/machine", "bench/settings", "bench/plan", "bench/doctor", "bench/ranks", "bench/torchrun"),
+}  # inside a function at most
 OPS_LIBRARIES = {"torch", "numpy"}
 EXCEPTIONS = {
     ("bench/ops/crf.py", "pydensecrf"),  # the one place that knows it

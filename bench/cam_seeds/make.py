@@ -13,9 +13,9 @@ import hashlib
 import importlib.util
 import io
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench import ranks
 from bench.cam_seeds.refine import Made, Scores, SeedMaker, in_processes
 from bench.cam_seeds.thresholds import choose_scores
 from bench.contents import changes
@@ -80,22 +81,31 @@ def make(
         Interrupted: Stopped by a signal; what is made is kept.
     """
     config, folder = plan.classifier.config, plan.folder
-    if (report := _finished(plan, display, overwrite, anyway)) is not None:
+
+    def finished() -> SeedReport | None:
+        return ranks.first_alone(lambda: _finished(plan, display, overwrite, anyway))
+
+    if (report := finished()) is not None:
         return report  # claims nothing: its disk may be read-only
-    with stoppable() as stop, folder.claimed(waiter(display.say, stop, "makes these CAM seeds")):
-        if (report := _finished(plan, display, overwrite, anyway)) is not None:
+    with stoppable() as stop, ExitStack() as claim:
+        wait = waiter(display.say, stop, "makes these CAM seeds")
+        ranks.first_alone(lambda: claim.enter_context(folder.claimed(wait)))
+        if (report := finished()) is not None:
             return report
-        if (before := folder.read_report()) is not None:
+        if ranks.number() == 0 and (before := folder.read_report()) is not None:
             display.say(standing(plan, before, overwrite, anyway).anew)
         check_settings(plan.settings, dataset)
         tags = granted_tags(plan.classifier, dataset)
         classifier = train_classifier()
-        torch.set_num_threads(threads_for(config.machine.threads, workers=0))  # maps have no loader
+        # Maps have no loader.
+        torch.set_num_threads(threads_for(config.machine.threads, 0, ranks.on_this_machine()))
         jobs = jobs or config.machine.threads or cores()
-        gathered = of_seeds(plan)
+        with ranks.together():
+            gathered = of_seeds(plan)
         work = Work(plan, dataset, tags, gathered, classifier, display, stop.check)
         try:
-            report = _make(work, jobs)
+            mapped = _make_maps(work)
+            report = ranks.first_alone(lambda: _make(work, mapped, jobs))
         except BrokenProcessPool as error:
             stop.check()  # a signal to all processes kills those of the pool: stopped, not failed
             raise BenchError(
@@ -104,7 +114,7 @@ def make(
             ) from error
         finally:
             display.stop()
-        folder.write_report(report, gathered.listing)
+        ranks.first_alone(lambda: folder.write_report(report, gathered.listing))
         return report
 
 
@@ -188,9 +198,9 @@ def standing(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) 
     return Standing(f"made again: {len(gone)} of {len(ids)} CAM seeds are gone or damaged, {some}", [])
 
 
-def _make(work: Work, jobs: int) -> SeedReport:
+def _make(work: Work, mapped: Mapped, jobs: int) -> SeedReport:
     plan, tags, display = work.plan, work.tags, work.display
-    maps, failures, peak = _make_maps(work)
+    maps, failures, peak = mapped
     ids = [id for id in tags if id not in failures]
     if failures and plan.settings.policy != "fixed":
         ids = []  # scores chosen without an image are not those of the next start
@@ -290,22 +300,41 @@ def activation_maps(net: Segmenter, image: Tensor, settings: CamSeeds) -> Tensor
     return cam.merge(seen, (size[0], size[1]), "max" if settings.flip == "max" else "sum")
 
 
-def _make_maps(work: Work) -> tuple[dict[str, str], dict[str, str], float | None]:
+Mapped = tuple[dict[str, str], dict[str, str], float | None]
+
+
+def _make_maps(work: Work) -> Mapped:
     """Write the maps that are not sound; answers the digest of each, the images without, and why, and the
     peak of the memory in MiB, None where none had to be made."""
-    plan, folder, ledger = work.plan, work.plan.folder, Ledger(work.plan.folder.map_ledger)
+    folder, ledger = work.plan.folder, Ledger(work.plan.folder.map_ledger)
     inputs = {id: work.inputs(id, work.weights) for id in work.tags}
-    maps = ledger.sound({id: folder.map(id) for id in work.tags}, inputs)
+    maps = ranks.first_alone(lambda: ledger.sound({id: folder.map(id) for id in work.tags}, inputs))
     missing = [id for id in work.tags if id not in maps]
-    failures: dict[str, str] = {}
     if not missing:
-        return maps, failures, None
+        return maps, {}, None
+    with ranks.together():
+        made = _make_own_maps(work, ranks.share(missing), len(maps), inputs)
+    parts = ranks.of_all(made)
+    return (
+        maps | {id: digest for part in parts for id, digest in part[0].items()},
+        {id: why for part in parts for id, why in part[1].items()},
+        max(part[2] for part in parts),
+    )
+
+
+def _make_own_maps(
+    work: Work, missing: Sequence[str], before: int, inputs: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str], float]:
+    """As `_make_maps`, of some images, which may be one rank's part."""
+    plan, folder, ledger = work.plan, work.plan.folder, Ledger(work.plan.folder.map_ledger)
+    maps: dict[str, str] = {}
+    failures: dict[str, str] = {}
     config = plan.classifier.config
     device = choose_device(config.machine.device)
     use_device(device, config.protocol.precision, config.machine.deterministic)
     net = exported.read(plan.classifier.folder.weights, work.weights)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    work.display.start("activation maps", len(work.tags), len(maps))
+    work.display.start("activation maps", before + len(missing), before)
 
     def read(id: str) -> tuple[str, np.ndarray | BenchError]:
         try:
@@ -315,7 +344,7 @@ def _make_maps(work: Work) -> tuple[dict[str, str], dict[str, str], float | None
 
     started = time.monotonic()
     with closing(read_ahead(read, missing, device)) as images:
-        for done, (id, image) in enumerate(images, len(maps) + 1):
+        for done, (id, image) in enumerate(images, before + 1):
             if isinstance(image, BenchError):
                 failures[id] = str(image)
                 continue

@@ -94,6 +94,10 @@ Precision = Annotated[
     typer.Option(help="fp32, bf16, fp16; part of the protocol.", show_default="the protocol's"),
 ]
 Workers = Annotated[int | None, typer.Option(help="Loader processes of a run.", show_default="1")]
+Gpus = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, help="GPUs of one run, which share its batch.", show_default="1"),
+]
 Verbose = Annotated[
     bool, typer.Option("--verbose", help="Show all figures of a method as it trains, such as mask_ratio.")
 ]

@@ -1,6 +1,7 @@
 """`run` and `resume`: one method on one split with one seed."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from bench.commands.options import (
     ConfigFile,
     DataRootOfRun,
     Device,
+    Gpus,
     OutDir,
     Precision,
     ProtocolName,
@@ -57,6 +59,7 @@ def run(
     data_root: DataRootOfRun = None,
     out_dir: OutDir = None,
     device: Device = None,
+    gpus: Gpus = None,
     precision: Precision = None,
     workers: Workers = None,
     threads: Annotated[
@@ -97,13 +100,14 @@ def run(
         audit=audit,
     )
     planned = plan(resolve(flags, config, sets or []))
+    several = _several(planned, gpus)
     if dry_run:
         from bench.pipeline import check
 
         check(planned, resume, overwrite, anyway)
         print_json(_planned(planned)) if json_ else _print_plan(planned)
         return
-    _run_and_print(planned, verbose, json_, resume, overwrite, anyway)
+    _run_and_print(planned, verbose, json_, resume, overwrite, anyway, several)
 
 
 @app.command(epilog="Example: python -m bench resume runs/shapes/1_16/fixmatch/0-1234abcd")
@@ -114,6 +118,7 @@ def resume(
     ],
     data_root: DataRootOfRun = None,
     device: Device = None,
+    gpus: Gpus = None,
     workers: Workers = None,
     anyway: Anyway = False,
     verbose: Verbose = False,
@@ -124,7 +129,23 @@ def resume(
     from bench.settings.resolve import as_flags
 
     flags = as_flags(data_root=data_root, device=device, workers=workers)
-    _run_and_print(saved_plan(run, flags), verbose, json_, resume=True, anyway=anyway)
+    planned = saved_plan(run, flags)
+    several = _several(planned, gpus)
+    _run_and_print(planned, verbose, json_, resume=True, anyway=anyway, several=several)
+
+
+def _several(plan: Any, gpus: int | None) -> int:
+    """How many processes to start for a run, from 2 on; 0 where this one does it, alone or as one of them.
+
+    Raises ConfigError where they cannot share it.
+    """
+    from bench import ranks
+    from bench.pipeline import check_shares
+
+    if not gpus or gpus == 1 or ranks.started() > 1:
+        return 0
+    check_shares(plan, gpus)
+    return gpus
 
 
 def _run_and_print(
@@ -134,16 +155,28 @@ def _run_and_print(
     resume: bool = False,
     overwrite: bool = False,
     anyway: bool = False,
+    several: int = 0,
 ) -> None:
-    from bench.display import Display
+    from bench import ranks
+    from bench.display import Display, Quiet
+    from bench.machine import choose_device
     from bench.pipeline import announced_run
 
+    if several:
+        given = {"--verbose": verbose, "--json": json_, "--resume": resume, "--overwrite": overwrite}
+        _launch(plan, several, [flag for flag, on in {**given, "--anyway": anyway}.items() if on])
+        return
+    display = Display(verbose=verbose) if ranks.is_first() else Quiet()
+    machine = plan.config.machine
     try:
-        result = announced_run(plan, Display(verbose=verbose), resume, overwrite, anyway)
+        with ranks.met(choose_device(machine.device), machine.deterministic):
+            result = announced_run(plan, display, resume, overwrite, anyway)
     except Interrupted as error:
         path = plan.folder.path
         again = f" or `resume {path}`" if plan.folder.config.exists() else ""
         raise Interrupted(f"{error}; {path} is saved, go on with --resume{again}.") from error
+    if not ranks.is_first():
+        return
     if json_:
         print_json({"folder": str(plan.folder.path), **result.model_dump(mode="json")})
         return
@@ -151,6 +184,18 @@ def _run_and_print(
     if verbose and result.contents:
         _print_contents(result.contents)
     out.print(f"records: {escape(str(plan.folder.path))}", highlight=False, soft_wrap=True)
+
+
+def _launch(plan: Any, processes: int, flags: list[str]) -> None:
+    """Do a run in several processes, and end as they do."""
+    from bench import torchrun
+
+    with TemporaryDirectory(prefix="frugalseg-") as place:
+        settings = Path(place) / "settings.yaml"
+        settings.write_text(plan.config.to_yaml())
+        words = [*torchrun.command(), "run", "--config", str(settings), *flags]
+        if code := torchrun.launch(processes, words):
+            raise typer.Exit(code)
 
 
 def _print_plan(plan: Any) -> None:

@@ -1,6 +1,6 @@
 """Contrast of class anchors with a positive prototype and negative keys, for all classes at once.
 
-N pixels, C classes, D channels, M anchors in G groups, K negatives per anchor.
+N pixels of a rank, W ranks, C classes, D channels, M anchors in G groups, K negatives per anchor.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.labels import IGNORE
-from bench.ops.negatives import ranks
-from bench.ops.processes import total, world_size
+from bench.ops.negatives import at_most, ranks
+from bench.ops.processes import JointOrder, filled, total, world_size
 from bench.ops.queues import Queues, sample_keys, take
 
 # From P pixel numbers and their P C ranks to, per name of a rule, which pixel is a negative key of which
@@ -22,13 +22,14 @@ RANKED = 16  # pixels ranked per key wanted: every class finds its keys, at a co
 
 
 class Pixels(NamedTuple):
-    """The N pixels of a step that are contrasted, of student and teacher."""
+    """The N pixels of a step that are contrasted, of student and teacher: this rank's."""
 
     hidden: Tensor  # N D, the student's hidden vectors
     keys: Tensor  # N D, the teacher's
     probability: Tensor  # N C, the teacher's
     target: Tensor  # N int64, the class that a pixel may be an anchor of, else 255
     eligible: Tensor  # N bool, which pixels may be a key of any class
+    labeled: int  # so many of them are of labeled images; they come first
 
 
 def pixels(representation: Tensor) -> Tensor:
@@ -86,7 +87,9 @@ def group_count(anchors: int, negatives: int, pool: int) -> int:
     return max(1, min(anchors, pool // negatives))
 
 
-def info_nce(anchor: Tensor, positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
+def info_nce(
+    anchor: Tensor, positive: Tensor, negative: Tensor, temperature: float, here: Tensor | None = None
+) -> Tensor:
     """-log of the positive's share among the positive and the negatives, by cosine over temperature (U2PL,
     Eq. 9): the mean over a class's anchors.
 
@@ -98,6 +101,7 @@ def info_nce(anchor: Tensor, positive: Tensor, negative: Tensor, temperature: fl
         anchor: C M D, the only one that gets a gradient.
         positive: C D.
         negative: C G K D.
+        here: C M bool, the anchors that are this rank's: the others count as 0. None: all are.
 
     Returns:
         C, in nats; meaningless for a class without anchors or negatives.
@@ -113,26 +117,24 @@ def info_nce(anchor: Tensor, positive: Tensor, negative: Tensor, temperature: fl
             anchor = F.pad(anchor, (0, 0, 0, short))
         away = anchor.view(classes, groups, size, channels) @ negative  # C G M/G K
         cosine = torch.cat([toward, away.flatten(1, 2)[:, :anchors]], 2) / temperature  # C M 1+K
-        return -cosine.log_softmax(2)[:, :, 0].mean(1)
+        loss = -cosine.log_softmax(2)[:, :, 0]  # C M
+        return (loss if here is None else torch.where(here, loss, 0)).mean(1)
 
 
 def mean_over_classes(per_class: Tensor, candidates: Tensor, ready: Tensor) -> Tensor:
     """Take the mean over the classes that have anchors on some rank and are ready (a prototype, negatives); 0
     with a graph where fewer than two are left, since a single class has nothing to be told from.
 
-    A rank's share in a class is its share of the anchor candidates, times the number of ranks, because the
-    ranks' gradients are averaged: the average is the gradient of one rank with the joined batch.
+    A rank's part is times the number of ranks, because the ranks' gradients are averaged: the average is the
+    gradient of one rank with the joint batch.
 
     Args:
-        per_class: C, from `info_nce`.
-        candidates: C, number of anchor candidates on this rank.
+        per_class: C, from `info_nce`: of the anchors that are this rank's.
+        candidates: C, number of anchor candidates on all ranks.
         ready: C bool, the same on every rank.
     """
-    everywhere = total(candidates)
-    contributes = ready & (everywhere > 0)
-    weight = world_size() * candidates / everywhere.clamp(min=1)
-    present = contributes & (candidates > 0)
-    summed = torch.where(present, per_class * weight, 0).sum()
+    contributes = ready & (candidates > 0)
+    summed = world_size() * torch.where(contributes, per_class, 0).sum()
     count = contributes.sum()
     return summed / count.clamp(min=1) * (count > 1)
 
@@ -176,6 +178,7 @@ class Contrast(nn.Module):
         self.anchors, self.negatives = anchors, negatives
         self.groups = group_count(anchors, negatives, negative_pool)  # G
         self.prototype_momentum = prototype_momentum
+        self.limits: dict[str, int] = {}  # by a rule's name, the most keys of a class that it gives in a step
 
     def forward(
         self,
@@ -188,6 +191,9 @@ class Contrast(nn.Module):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Give the loss, in nats, and figures for the log, one per class each.
 
+        Keys and anchors are drawn among the pixels of all ranks, in the order of one rank, so that every rank
+        stores the same keys. The loss is of the anchors that are this rank's.
+
         Args:
             of: The pixels.
             rules: Which of them are negative keys of which classes.
@@ -195,25 +201,28 @@ class Contrast(nn.Module):
             project, project_keys: The student's and the teacher's linear map from hidden vectors to
                 representations; it is applied to the pixels that were sampled and to the class means.
         """
-        p = of.probability
+        p, pixels = of.probability, JointOrder(of.labeled, len(of.probability))
         # The eligible pixels in random order, so that the first ones are a fair sample.
-        order = torch.rand(len(p), generator=generator("keys"), device=p.device) + ~of.eligible
+        eligible = pixels.joint(of.eligible)  # WN
+        order = torch.rand(len(eligible), generator=generator("keys"), device=p.device) + ~eligible
         order = order.argsort()[: RANKED * self.queue_keys]
-        negative = rules(order, ranks(p[order]))
+        negative = self._negative(pixels, order, p, rules)
         index, meant = sample_keys(
             torch.stack(list(negative.values())).any(0), self.queue_keys
         )  # C queue_keys
         if not self.use_queue:
             self.queues.clear()
-        added = self.queues.push(project_keys(take(of.keys, order[index])), meant)
+        added = self.queues.push(project_keys(pixels.take(of.keys, order[index])), meant)
 
         mask = anchor_mask(of.target, p, self.anchor_confidence)  # C N
-        candidates = mask.sum(1)
-        self._move_prototypes(project_keys(class_means(of.keys, mask)), total(candidates) > 0)
-        anchor = project(take(of.hidden, draw(mask, self.anchors, generator("anchors"))))  # C M D
+        candidates = total(mask.sum(1))
+        self._move_prototypes(project_keys(class_means(of.keys, mask)), candidates > 0)
+        drawn_anchors = draw(pixels.joint(mask.t()).t(), self.anchors, generator("anchors"))
+        row, here = pixels.own(drawn_anchors)  # C M
+        anchor = project(take(of.hidden, row))  # C M D
         drawn = self.queues.draw(self.groups * self.negatives, generator("negatives"))
         drawn = drawn.unflatten(1, (self.groups, self.negatives))  # C G K D
-        per_class = info_nce(anchor, self.prototypes, drawn, self.temperature)
+        per_class = info_nce(anchor, self.prototypes, drawn, self.temperature, here)
         figures = {
             "anchors": candidates,
             "queue_fill": self.queues.length / self.queues.capacity,
@@ -223,6 +232,19 @@ class Contrast(nn.Module):
             },
         }
         return mean_over_classes(per_class, candidates, self.seen & (self.queues.length > 0)), figures
+
+    def _negative(
+        self, pixels: JointOrder, order: Tensor, probability: Tensor, rules: Rules
+    ) -> dict[str, Tensor]:
+        """What the rules say of pixels of all ranks, by their joint numbers: P C bool each."""
+        row, here = pixels.own(order)
+        said = rules(row, ranks(probability[row]))
+        if here is not None:
+            said = {name: filled(negative, here.unsqueeze(1)) for name, negative in said.items()}
+        return {
+            name: at_most(negative, self.limits[name]) if name in self.limits else negative
+            for name, negative in said.items()
+        }
 
     @torch.no_grad()
     def _move_prototypes(self, mean: Tensor, present: Tensor) -> None:

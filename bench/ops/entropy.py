@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bench.ops.processes import gathered, total
+
 
 class Partition(NamedTuple):
     reliable: Tensor  # bool
@@ -27,19 +29,19 @@ def ascending(values: Tensor) -> Tensor:
 
 
 def percentile(values: Tensor, valid: Tensor, share: float) -> Tensor:
-    """numpy.percentile(values[valid], 100 * share) by linear interpolation, in float64; inf where none is
-    valid.
+    """numpy.percentile(values[valid], 100 * share) of the joint batch, by linear interpolation, in float64;
+    inf where none is valid.
 
     Stays on the device: the invalid values sort last, and the position is counted among the valid ones.
 
     Args:
-        values: float32, not negative, any shape.
+        values: float32 or float64, not negative, any shape.
         valid: bool, of the same shape.
         share: 0..1.
     """
-    from_low = ascending(values.masked_fill(~valid, torch.inf))
+    from_low = ascending(gathered(values.masked_fill(~valid, torch.inf)))
     # In numpy's order of operations, so that whole positions are whole here too.
-    position = (100 * share / 100) * (valid.sum().double() - 1).clamp(min=0)
+    position = (100 * share / 100) * (total(valid.sum()).double() - 1).clamp(min=0)
     below = position.floor()
     low = from_low.gather(0, below.long().view(1)).double()
     high = from_low.gather(0, position.ceil().long().view(1)).double()
@@ -57,9 +59,9 @@ def surest(entropy: Tensor, valid: Tensor, share: float) -> Tensor:
 def partition(entropy: Tensor, valid: Tensor, alpha: float) -> Partition:
     """Reliable where the entropy is below the threshold, unreliable from it on (U2PL, Eq. 6 and 7).
 
-    The threshold is the (100 - 100 alpha)th percentile of all valid pixels of the batch, so one image may be
-    reliable as a whole and another one not at all. A tie with it is unreliable: where all entropies are
-    equal, or no pixel is valid, nothing is reliable.
+    The threshold is the (100 - 100 alpha)th percentile of all valid pixels of the joint batch, so one image
+    may be reliable as a whole and another one not at all. A tie with it is unreliable: where all entropies
+    are equal, or no pixel is valid, nothing is reliable.
 
     Args:
         entropy: B H W, nats.

@@ -9,6 +9,7 @@ from torch import Tensor
 from bench.labels import IGNORE
 from bench.ops.entropy import Partition
 from bench.ops.negatives import ranks, unlabeled_negatives
+from bench.ops.processes import total
 
 
 def accuracy(pseudo_label: Tensor, truth: Tensor, where: Tensor) -> Tensor:
@@ -37,9 +38,11 @@ def rare_classes(counts: Tensor) -> Tensor:
 
 
 def add_labels(counts: Tensor, label: Tensor) -> None:
-    """Add the labeled pixels of a batch, B H W int64 with 255 where there is none, to `counts` (C int64)."""
+    """Add the labeled pixels of the joint batch, B H W int64 with 255 where there is none, to `counts` (C
+    int64)."""
     known = (label != IGNORE).flatten()
-    counts.add_(torch.zeros_like(counts).scatter_add_(0, label.flatten().where(known, 0), known.long()))
+    here = torch.zeros_like(counts).scatter_add_(0, label.flatten().where(known, 0), known.long())
+    counts.add_(total(here))
 
 
 def partition_figures(

@@ -1,4 +1,7 @@
-"""Pixel losses. Each answers 0, with a graph, where no pixel counts: a mean over nothing would be NaN."""
+"""Pixel losses. Each answers 0, with a graph, where no pixel counts: a mean over nothing would be NaN.
+
+Where a run has several ranks, each is the rank's share of the joint batch's loss: their mean is that loss.
+"""
 
 import math
 
@@ -8,6 +11,7 @@ from torch import Tensor
 
 from bench.labels import IGNORE
 from bench.ops.entropy import ascending
+from bench.ops.processes import gathered, share_of_mean, summed, total
 
 TINY = torch.finfo(torch.float32).tiny  # 0 over it is 0
 
@@ -19,7 +23,7 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
         logits: B C H W.
         label: B H W int64, below C or 255. The loader checks the range: on CUDA nothing else would.
     """
-    return _summed(logits, label) / (label != IGNORE).sum().clamp(min=1)
+    return share_of_mean(_summed(logits, label), (label != IGNORE).sum())
 
 
 def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
@@ -30,7 +34,7 @@ def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Ten
         logits, label: As in `cross_entropy`.
         weight: C float32, positive.
     """
-    return _summed(logits, label, weight) / pixel_weight(label, weight).sum().clamp(min=TINY)
+    return share_of_mean(_summed(logits, label, weight), pixel_weight(label, weight).sum(), least=TINY)
 
 
 def _summed(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -55,9 +59,9 @@ def soft_dice_loss(logits: Tensor, label: Tensor) -> Tensor:
     classes = torch.arange(logits.shape[1], device=label.device).view(1, -1, 1, 1)
     own = label.unsqueeze(1) == classes  # B C H W
     probability = logits.float().softmax(1) * (label != IGNORE).unsqueeze(1)  # B C H W
-    pixels = own.sum((0, 2, 3))  # C
-    both = (probability * own).sum((0, 2, 3))
-    dice = 2 * both / (probability.sum((0, 2, 3)) + pixels).clamp(min=TINY)
+    pixels = total(own.sum((0, 2, 3)))  # C
+    both = summed((probability * own).sum((0, 2, 3)))
+    dice = 2 * both / (summed(probability.sum((0, 2, 3))) + pixels).clamp(min=TINY)
     occurs = pixels > 0
     return ((1 - dice) * occurs).sum() / occurs.sum().clamp(min=1)
 
@@ -76,13 +80,14 @@ def ohem_cross_entropy(
     valid = label.flatten() != IGNORE
     # exp(-loss) is the true class's probability; ignored pixels sort last.
     probability = torch.where(valid, torch.exp(-pixel_loss.detach()), torch.inf)
+    every = ascending(gathered(probability))  # of all ranks
     # Not kthvalue, which is one block's work for a GPU.
-    kth = ascending(probability)[min(min_kept, probability.numel()) - 1]
+    kth = every[min(min_kept, len(every)) - 1]
     keep = valid & (probability <= kth.clamp(min=threshold))
     if weight is not None:
         share = pixel_weight(label.flatten(), weight) * keep
-        return (pixel_loss * share).sum() / share.sum().clamp(min=TINY)
-    return (pixel_loss * keep).sum() / keep.sum().clamp(min=1)
+        return share_of_mean((pixel_loss * share).sum(), share.sum(), least=TINY)
+    return share_of_mean((pixel_loss * keep).sum(), keep.sum())
 
 
 def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, counted: Tensor) -> Tensor:
@@ -97,7 +102,7 @@ def masked_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, counted: T
         counted: B H W bool.
     """
     pixel_loss = F.cross_entropy(logits, label, reduction="none")  # B H W
-    return (pixel_loss * keep).sum() / counted.sum().clamp(min=1)
+    return share_of_mean((pixel_loss * keep).sum(), counted.sum())
 
 
 def reverse_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, counted: Tensor) -> Tensor:
@@ -108,7 +113,7 @@ def reverse_cross_entropy(logits: Tensor, label: Tensor, keep: Tensor, counted: 
     Args and denominator as in `masked_cross_entropy`.
     """
     own = logits.softmax(1).gather(1, label.unsqueeze(1)).squeeze(1)  # B H W
-    return -math.log(1e-4) * ((1 - own) * keep).sum() / counted.sum().clamp(min=1)
+    return share_of_mean(-math.log(1e-4) * ((1 - own) * keep).sum(), counted.sum())
 
 
 def squared_difference(probability: Tensor, target: Tensor) -> Tensor:

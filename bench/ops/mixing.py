@@ -3,22 +3,32 @@
 import torch
 from torch import Tensor
 
+from bench.ops.processes import gathered, own, rank, world_size
+
 
 def mix(tensor: Tensor, box: Tensor | None) -> Tensor:
-    """CutMix with the next image of the batch: the pixels inside `box` come from image (i + 1) mod B.
+    """CutMix with the next image of the joint batch: the pixels inside `box` come from image (i + 1) mod B.
 
     Use the same box for the image, the pseudo-label, the confidence and the valid map.
 
     Args:
-        tensor: B H W or B . H W.
+        tensor: B H W or B . H W; what another rank sends has no gradient.
         box: B H W bool; None: nothing is mixed.
     """
     if box is None:
         return tensor
-    if len(tensor) < 2:
+    if len(tensor) * world_size() < 2:
         raise ValueError("a batch of one image cannot be mixed: the image would be mixed with itself")
     inside = box if tensor.dim() == box.dim() else box.unsqueeze(1)
-    return torch.where(inside, tensor.roll(-1, 0), tensor)
+    return torch.where(inside, _next(tensor), tensor)
+
+
+def _next(tensor: Tensor) -> Tensor:
+    """The image behind each one; behind the last of a rank comes the first of the next rank."""
+    if world_size() == 1:
+        return tensor.roll(-1, 0)
+    first = gathered(tensor[:1])  # W 1 ...
+    return torch.cat([tensor[1:], first[(rank() + 1) % len(first)]])
 
 
 def half_of_the_classes(
@@ -39,7 +49,8 @@ def half_of_the_classes(
     present = torch.zeros(len(label), classes + 1, dtype=torch.bool, device=label.device)
     present = present.scatter(1, known, True)[:, :classes]  # B C
     # The classes that are there come first, in random order.
-    draw = torch.rand(present.shape, generator=generator, device=label.device) + ~present
+    shape = (len(label) * world_size(), classes)
+    draw = own(torch.rand(shape, generator=generator, device=label.device)) + ~present  # B C
     chosen = draw.argsort(1).argsort(1) < (present.sum(1, keepdim=True) + up) // 2  # B C
     return chosen.gather(1, label.flatten(1)).view_as(label)
 
@@ -67,7 +78,8 @@ def boxes_around(like: Tensor, area: Tensor, generator: torch.Generator) -> Tens
     inside = []
     for side in like.shape[1:]:
         half = (side * area.sqrt()).floor().div(2, rounding_mode="floor")
-        centre = torch.randint(side // 8, side, (len(like), 1), generator=generator, device=like.device)
+        shape = (len(like) * world_size(), 1)
+        centre = own(torch.randint(side // 8, side, shape, generator=generator, device=like.device))
         place = torch.arange(side, device=like.device)
         inside.append((place >= centre - half) & (place < centre + half))  # B side
     rows, columns = inside

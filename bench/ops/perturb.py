@@ -7,12 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bench.ops.processes import own, world_size
+
 
 def drop_channels(maps: Sequence[Tensor], rate: float, generator: torch.Generator) -> tuple[Tensor, ...]:
     """Dropout of whole channels, each with probability `rate`; the others are scaled by 1 / (1 - rate)."""
 
     def dropped(one: Tensor) -> Tensor:
-        share = torch.rand(*one.shape[:2], 1, 1, generator=generator, device=one.device)
+        shape = (len(one) * world_size(), one.shape[1], 1, 1)
+        share = own(torch.rand(shape, generator=generator, device=one.device))  # B D 1 1
         return one * ((share >= rate) / (1 - rate)).to(one.dtype)
 
     return tuple(map(dropped, maps))
@@ -27,12 +30,12 @@ def complementary_dropout(maps: Sequence[Tensor], generator: torch.Generator) ->
     Args:
         maps: Of 2B images, the first view of each, then the second.
     """
-    count, device = len(maps[0]) // 2, maps[0].device
+    count, device = len(maps[0]) // 2 * world_size(), maps[0].device  # of the joint batch
     place = torch.rand(count, generator=generator, device=device).argsort().argsort()
-    whole = (place < count // 2).view(-1, 1, 1, 1)
+    whole = own(place < count // 2).view(-1, 1, 1, 1)
     scales: dict[int, Tensor] = {}
     for channels in dict.fromkeys(one.shape[1] for one in maps):
-        coins = torch.rand(count, channels, 1, 1, generator=generator, device=device) < 0.5
+        coins = own(torch.rand(count, channels, 1, 1, generator=generator, device=device)) < 0.5
         first = torch.where(whole, 1.0, 2.0 * coins)
         scales[channels] = torch.cat([first, 2 - first])  # 2B D 1 1
     return tuple(one * scales[one.shape[1]].to(one.dtype) for one in maps)

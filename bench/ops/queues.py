@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.ops.processes import gathered
-
 
 def take(rows: Tensor, index: Tensor) -> Tensor:
     """Give rows[index], R D and int64 of any shape -> ... D; whole rows are copied, which is far faster."""
@@ -67,13 +65,10 @@ class Queues(nn.Module):
         """Append keys, oldest first, and drop the oldest of a full ring. Answers how many each class got: C.
 
         Args:
-            keys: C K D, of any length.
+            keys: C K D, of any length; the same on every rank.
             meant: C K bool; the others are not stored.
         """
-        keys = gathered(F.normalize(keys.float(), dim=-1).to(self.keys.dtype))  # W C K D
-        meant = gathered(meant)  # W C K
-        keys = keys.transpose(0, 1).flatten(1, 2)  # C WK D
-        meant = meant.transpose(0, 1).flatten(1, 2)  # C WK
+        keys = F.normalize(keys.float(), dim=-1).to(self.keys.dtype)
         capacity, offset, head = (x.unsqueeze(1) for x in (self.capacity, self.offset, self.head))
         place = meant.cumsum(1) - 1
         count = meant.sum(1)

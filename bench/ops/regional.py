@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.ops.contrast import class_means, draw, info_nce
+from bench.ops.processes import JointOrder, world_size
 from bench.ops.queues import take
 
 Generators = Callable[[str], torch.Generator]
@@ -52,6 +53,7 @@ def regional_contrast(
     hard: Tensor,
     generator: Generators,
     *,
+    labeled: int,
     project: Callable[[Tensor], Tensor],
     queries: int,
     negatives: int,
@@ -60,23 +62,30 @@ def regional_contrast(
 ) -> Tensor:
     """ReCo's loss, in nats: the mean over the classes that are there, 0 with a graph below two of them.
 
+    Queries and negatives are drawn among the pixels of all ranks; the loss is of the queries that are this
+    rank's.
+
     A class without a hard pixel adds 0 and counts all the same.
 
     Args:
         hidden: N D; the queries alone get a gradient.
         of_class: C N bool, the valid pixels of each class.
         hard: N bool, which of them may be queries.
+        labeled: How many of the N are of labeled images; they come first.
         project: The linear map from hidden vectors to representations; it is applied to the pixels that were
             drawn and to the class means, not to all N.
         queries, negatives, groups: Q, K, G; queries of a group have the same negatives.
     """
-    candidates = of_class & hard
-    query = project(take(hidden, draw(candidates, queries, generator("queries"))))  # C Q D
+    pixels = JointOrder(labeled, len(hard))
+    candidates = pixels.joint((of_class & hard).t()).t()  # C WN
+    row, here = pixels.own(draw(candidates, queries, generator("queries")))  # C Q
+    query = project(take(hidden, row))  # C Q D
     with torch.no_grad():
         prototypes = project(class_means(hidden, of_class))  # C D
+        of_class = pixels.joint(of_class.t()).t()  # C WN
         index = negative_pixels(of_class, prototypes, groups * negatives, temperature, generator)
-        negative = project(take(hidden, index)).unflatten(1, (groups, negatives))  # C G K D
-    per_class = info_nce(query, prototypes, negative, temperature)
+        negative = project(pixels.take(hidden, index)).unflatten(1, (groups, negatives))  # C G K D
+    per_class = info_nce(query, prototypes, negative, temperature, here)
     present = of_class.any(1).sum()
-    summed = torch.where(candidates.any(1), per_class, 0).sum()
+    summed = world_size() * torch.where(candidates.any(1), per_class, 0).sum()
     return summed / present.clamp(min=1) * (present > 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.ops.processes import gathered, total
+from bench.ops.processes import gathered, summed, total
 
 FLOOR = 0.1  # of a class's share of the threshold: else background would bring that of rare classes to 0
 
@@ -89,10 +89,10 @@ class FreeThreshold(nn.Module):
             probability: B C H W.
             keep: B H W bool.
         """
-        count = keep.sum()
+        count = total(keep.sum())
         counts = torch.zeros_like(self.label_share)
-        counts = counts.scatter_add(0, probability.argmax(1).flatten(), keep.flatten().float())
-        mean = (probability * keep.unsqueeze(1)).sum((0, 2, 3)) / count.clamp(min=1)
+        counts = total(counts.scatter_add(0, probability.argmax(1).flatten(), keep.flatten().float()))
+        mean = summed((probability * keep.unsqueeze(1)).sum((0, 2, 3))) / count.clamp(min=1)
         wanted = _normalised(_over(self.probability, self.label_share))
         found = _normalised(_over(mean, counts / count.clamp(min=1)))
         return (wanted * (found + 1e-12).log()).sum() * (count > 0)

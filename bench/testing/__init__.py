@@ -9,7 +9,7 @@ In the tests of your own package, with pytest:
 Without any, from the command line: `python -m bench.testing my_package.my_module:MyMethod`.
 
 A check builds the method on a small real network and a data set of 20 small images, and raises AssertionError
-with a sentence where the method breaks its promise. Those of FixMatch take 12 seconds of one core.
+with a sentence where the method breaks its promise. Those of FixMatch take half a minute of one core.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from functools import partial
 
 from bench.contract import Method
 from bench.settings.registry import MethodInfo, describe_class
-from bench.testing import runs, steps
+from bench.testing import ranks, runs, steps
 from bench.testing.case import Case
 
 __all__ = ["method_checks"]
@@ -41,8 +41,8 @@ def method_checks(
         ConfigError: the class does not keep the contract, for example has no `losses`.
     """
     info = method if isinstance(method, MethodInfo) else describe_class(method.__name__.lower(), method)
-    for check in [*steps.CHECKS, *runs.CHECKS, *runs.OF_THE_CLASS]:
+    for check in [*steps.CHECKS, *runs.CHECKS, *ranks.CHECKS, *runs.OF_THE_CLASS]:
         yield check.__name__.replace("_", " "), partial(check, Case(info, device=device))
-    for check in [*steps.CHECKS, *steps.OF_EQUAL_VIEWS, *runs.CHECKS]:
+    for check in [*steps.CHECKS, *steps.OF_EQUAL_VIEWS, *runs.CHECKS, *ranks.CHECKS]:
         name = check.__name__.replace("_", " ")
         yield f"{name} under equal views", partial(check, Case(info, "equal", device))

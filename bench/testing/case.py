@@ -32,6 +32,7 @@ SMALL = {"threshold": 0.0, "rank_low": 1}
 STREAMS = ("labeled", "tagged", "unlabeled")
 CLASSES = ("background", "square", "stripe")
 Terms = dict[str, Tensor]
+Of = Callable[[Batch, Progress], Terms]
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
 
 
@@ -81,7 +82,9 @@ class Case:
             views=self.views,
         )
 
-    def batches(self, data: Folder | None = None) -> Ready:
+    def batches(
+        self, data: Folder | None = None, batch: BatchSizes | None = None, rank: int = 0, ranks: int = 1
+    ) -> Ready:
         data = data or self.data
         train, cls = data.ids("train"), self.info.cls
         tagged = Supervision.TAGS in cls.needs
@@ -91,23 +94,36 @@ class Case:
         made = Ready(
             data,
             split,
-            self.protocol,
+            self.protocol.model_copy(update={"batch": batch}) if batch else self.protocol,
             needs=cls.needs,
             tags=tags,
             seed_of=lambda id: (data.image(id)[..., 0] > 150).astype("uint8"),
             label_of=(lambda id: (data.image(id)[..., 0] > 150).astype("uint8")) if cls.rounds else None,
             views=cls.views,
             seed=0,
+            rank=rank,
+            ranks=ranks,
         )
         made.device = self.device
         return made
 
-    def train(self, method: Method, steps: range, data: Folder | None = None) -> list[Terms]:
-        """Train as the harness does, with plain SGD."""
+    def train(
+        self,
+        method: Method,
+        steps: range,
+        data: Folder | None = None,
+        batches: StepBatches | None = None,
+        of: Of | None = None,
+    ) -> list[Terms]:
+        """Train as the harness does, with plain SGD.
+
+        Args:
+            of: What gives the terms; None: the method itself.
+        """
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
-        batches, seen = self.batches(data), []
+        batches, seen = batches or self.batches(data), []
         for step in steps:
-            seen.append(backward(method, batches[step], step))
+            seen.append(backward(method, batches[step], step, of))
             optimizer.step()
             method.after_step(at(method, step))
         return seen
@@ -130,15 +146,15 @@ def at(method: Method, step: int = 0) -> Progress:
     return Progress(step, STEPS, seed=0, device=str(next(method.parameters()).device))
 
 
-def losses(method: Method, batch: Batch, step: int = 0) -> Terms:
+def losses(method: Method, batch: Batch, step: int = 0, of: Of | None = None) -> Terms:
     with torch_seeded(0, "dropout", step):
-        return method.losses(batch, at(method, step))
+        return (of or method.losses)(batch, at(method, step))
 
 
-def backward(method: Method, batch: Batch, step: int = 0) -> Terms:
+def backward(method: Method, batch: Batch, step: int = 0, of: Of | None = None) -> Terms:
     """Give the terms after a backward pass of their sum; gradients of earlier passes are cleared."""
     method.zero_grad(set_to_none=True)
-    terms = losses(method, batch, step)
+    terms = losses(method, batch, step, of)
     torch.stack(list(terms.values())).sum().backward()
     return terms
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from bench.contract import Batch, Method, Progress, Supervision
-from bench.display import Display
+from bench.display import Quiet
 from bench.errors import BenchError, ConfigError, DataError
 from bench.machine import Stop
 from bench.pipeline import run
@@ -28,16 +28,6 @@ from bench.training import session
 from datasets.folder import Folder
 
 GARBAGE = b"no image at all"
-
-
-class Quiet(Display):
-    """Shows nothing."""
-
-    def say(self, text: str) -> None: ...
-
-    def start(self, name: str, total: int, done: int = 0) -> None: ...
-
-    def update(self, done: int, figures: Mapping[str, float] | None = None) -> None: ...
 
 
 def trained(config: RunConfig) -> Result:

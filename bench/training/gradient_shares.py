@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from bench.ops.processes import average
+
 POINTS = 8  # of a run, at most
 STEPS_PER_POINT = 200  # at least: a point costs a backward pass for each term, so less than 1 % of the time
 
@@ -37,7 +39,7 @@ def gradient_shares(terms: Mapping[str, Tensor], parameters: Iterable[nn.Paramet
     norms = {}
     for name, term in terms.items():
         found = torch.autograd.grad(term, trained, retain_graph=True, allow_unused=True)
-        gradients = [gradient for gradient in found if gradient is not None]
+        gradients = [average(gradient) for gradient in found if gradient is not None]  # of the joint batch
         norms[name] = (
             torch.stack(torch._foreach_norm(gradients)).norm() if gradients else torch.zeros_like(term)
         )

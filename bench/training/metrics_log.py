@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import ranks
 from bench.errors import DataError
 from bench.records.atomic import write_atomic, writing
 from bench.records.folders import RunFolder
@@ -49,15 +51,22 @@ class _Row:
 
 
 class Log:
-    """Figures gather on the device and are read once per line, so that no step waits for them."""
+    """Figures gather on the device and are read once per line, so that no step waits for them. Of several
+    ranks a line has the mean."""
 
     def __init__(
-        self, folder: RunFolder, step: int, tensorboard: bool, state: Mapping[str, Any] | None = None
+        self,
+        folder: RunFolder,
+        step: int,
+        tensorboard: bool,
+        state: Mapping[str, Any] | None = None,
+        writes: bool = True,
     ) -> None:
         """Lines past `step` are dropped: a killed run may have logged past its checkpoint.
 
         Args:
             state: What `state` gave at that step; None at the start, and from a checkpoint of before it.
+            writes: False on ranks whose figures another one writes, with its own.
 
         Raises DataError where the log is damaged, or not the one that was written up to the step.
         """
@@ -68,14 +77,17 @@ class Log:
             for key in ("sums", "counts")
         )
         self.waiting: list[_Row] = []  # figures that are still on the device
-        lines = kept_lines(folder.metrics, step, state)
+        self.file: io.FileIO | None = None
+        self.writer, self.events = None, folder.tensorboard
+        lines = kept_lines(folder.metrics, step, state) if writes else []
         self.lines, self.digest = len(lines), hashlib.sha256(b"".join(lines))
+        if not writes:
+            return
         if folder.metrics.exists():
             write_atomic(folder.metrics, b"".join(lines))
         with writing(folder.metrics):
             # Without a buffer, which would fail again, and without a name, when it is closed on a full disk.
             self.file = open(folder.metrics, "ab", buffering=0)  # noqa: SIM115 (lives as long as the loop)
-        self.writer, self.events = None, folder.tensorboard
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -88,11 +100,12 @@ class Log:
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps: the figures since the last line, and which lines come before them."""
         self._read()
-        with writing(self.path):
-            os.fsync(self.file.fileno())  # or a power cut could leave the checkpoint and not the lines
+        if self.file is not None:
+            with writing(self.path):
+                os.fsync(self.file.fileno())  # or a power cut could leave the checkpoint and not the lines
         return {
-            "sums": {name: torch.from_numpy(value) for name, value in self.sums.items()},
-            "counts": {name: torch.from_numpy(value) for name, value in self.counts.items()},
+            "sums": {name: torch.from_numpy(value) for name, value in _of_all_ranks(self.sums).items()},
+            "counts": {name: torch.from_numpy(value) for name, value in _of_all_ranks(self.counts).items()},
             "lines": self.lines,
             "sha256": self.digest.hexdigest(),
         }
@@ -132,14 +145,17 @@ class Log:
         """Write the means since the last call behind `line`. Returns those that are scalars: a display has no
         room for one value per class."""
         self._read()
+        sums, counts = _of_all_ranks(self.sums), _of_all_ranks(self.counts)
         with np.errstate(invalid="ignore"):  # nothing was counted: NaN
-            means = {name: value.astype(np.float64) / self.counts[name] for name, value in self.sums.items()}
+            means = {name: value.astype(np.float64) / counts[name] for name, value in sums.items()}
         figures: dict[str, Any] = {name: value.tolist() for name, value in means.items()}
         self.sums, self.counts = {}, {}
         self.write(line | {name: _without_nan(value) for name, value in figures.items()})
         return {name: value for name, value in figures.items() if not isinstance(value, list)}
 
     def write(self, line: dict[str, Any]) -> None:
+        if self.file is None:
+            return
         text = (json.dumps(line) + "\n").encode()
         with writing(self.path):
             left = memoryview(text)
@@ -160,10 +176,20 @@ class Log:
                     self.writer.add_scalar(tag, one, line["step"])
 
     def close(self) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
         if self.writer is not None:
             with writing(self.events):
                 self.writer.close()
+
+
+def _of_all_ranks(held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The mean over the ranks, of each figure."""
+    if ranks.count() == 1:
+        return held
+    every = ranks.of_all(held)
+    means = {name: np.mean([part[name] for part in every], 0, held[name].dtype) for name in held}
+    return {name: np.asarray(mean) for name, mean in means.items()}
 
 
 SHARES = ("share_", "gradient_share/")  # how the figures begin that a result keeps the means of

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from typing import Any
 
 import numpy as np
 import torch
 
+from bench import ranks
 from bench.contents import changes
-from bench.contents.gather import of_run
+from bench.contents.gather import Gathered, of_run
 from bench.contract import Dataset, Method, Net, Task
 from bench.display import Display
 from bench.errors import ConfigError, DataError
@@ -28,11 +30,11 @@ from bench.machine import (
 )
 from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights
-from bench.plan import Plan, data_root, dataset_of, granted_tags
+from bench.plan import Plan, data_root, dataset_of, granted_tags, refuse_unequal
 from bench.randomness import torch_seeded
 from bench.records import provenance
 from bench.records.atomic import write_atomic
-from bench.records.schema import Contents, SeedReport
+from bench.records.schema import Contents, Listing, SeedReport
 from bench.records.shared_folders import SeedFolder
 from bench.scoring import pseudo_labels
 from bench.scoring.inference import Inference, evaluate
@@ -44,6 +46,7 @@ from bench.settings.schema import RunConfig
 from bench.training import checkpoint
 from bench.training.balance import Balance, balance, labeled_loss
 from bench.training.metrics_log import kept_lines
+from bench.training.ranks import joint_norm
 from bench.training.trainer import Parts, Trainer, refuse_other
 from datasets.decode import read_mask, refuse_channels
 from datasets.findings import refuse_unfit
@@ -126,30 +129,53 @@ def start(
         seeds: On the CAM seeds that it learns from; what had changed when they were taken, its record says.
     """
     # All refuse what they must before anything is removed.
-    trainer = trainer_of(plan, display, stop)  # first, since it counts all missing files
-    gathered, made = of_run(plan), provenance.collect(command(plan.config), cores())
+    with ranks.together():
+        parts = parts_of(plan)  # first, since it counts all missing files
+        gathered, made = of_run(plan), provenance.collect(command(plan.config), cores())
+    _say_notes(parts, display)
+    trainer = Trainer(plan, parts, display, stop)
     encoder = {"encoder": trainer.weights.digest if trainer.weights else None}  # fetched from the hub by now
     trainer.contents = gathered.contents.model_copy(update=encoder)
+    _refuse_unlike(replace(gathered, contents=trainer.contents))
     said = [
         f"of its CAM seeds: {what}" for what in (seeds.contents.anyway if seeds and seeds.contents else ())
     ]
     if goes_on:
-        listing = plan.folder.read_listing()
-        before = listing.contents.anyway if listing else []
-        unlike, marked = trainer.restore(anyway)
+        with ranks.together():
+            listing = plan.folder.read_listing()
+            before = listing.contents.anyway if listing else []
+            unlike, marked = trainer.restore(anyway)
         said = [*before, *marked, *changed, *said]
         said += ["more than is known"] if unlike and not changed and not before else []
-    else:
-        plan.folder.clear()
     trainer.contents = trainer.contents.model_copy(update={"anyway": list(dict.fromkeys(said))})
-    write_atomic(plan.folder.config, plan.config.to_yaml().encode())
-    plan.folder.write_listing(gathered.listing.model_copy(update={"contents": trainer.contents}))
     weights = trainer.method.task.class_weights
     made |= {} if weights is None else {"class_weights": list(weights)}
-    plan.folder.add_provenance(
-        {"first_step": trainer.step, **made, "contents": trainer.contents.model_dump(mode="json")}
-    )
+    made |= {} if ranks.count() == 1 else {"ranks": ranks.count()}
+    listing = gathered.listing.model_copy(update={"contents": trainer.contents})
+    ranks.first_alone(lambda: _record_start(trainer, goes_on, listing, made))
     return trainer
+
+
+def _record_start(trainer: Trainer, goes_on: bool, listing: Listing, made: Mapping[str, Any]) -> None:
+    plan = trainer.plan
+    if not goes_on:
+        plan.folder.clear()
+    write_atomic(plan.folder.config, plan.config.to_yaml().encode())
+    plan.folder.write_listing(listing)
+    plan.folder.add_provenance(
+        {"first_step": trainer.step, **made, "contents": listing.contents.model_dump(mode="json")}
+    )
+
+
+def _refuse_unlike(gathered: Gathered) -> None:
+    """Raise ConfigError where a rank has other code or data than rank 0."""
+    first = ranks.first_alone(lambda: gathered.contents)
+    with ranks.together():
+        if found := changes.changes(first, gathered) if ranks.number() else []:
+            raise ConfigError(
+                f"process {ranks.number()} of this run has other code or data than process 0: "
+                f"{changes.listed(found)}; give all of them the same checkout and the same data."
+            )
 
 
 def contents_at_end(trainer: Trainer) -> Contents:
@@ -171,11 +197,15 @@ def contents_at_end(trainer: Trainer) -> Contents:
 def trainer_of(plan: Plan, display: Display, stop: Stop) -> Trainer:
     """Give a trainer at step 0. Raises ConfigError or DataError for what cannot be trained."""
     parts = parts_of(plan)
+    _say_notes(parts, display)
+    return Trainer(plan, parts, display, stop)
+
+
+def _say_notes(parts: Parts, display: Display) -> None:
     if parts.weights and parts.weights.said:
         display.say(parts.weights.said)
     for note in (*parts.dataset.notes, *parts.said):
         display.say(note)
-    return Trainer(plan, parts, display, stop)
 
 
 def parts_of(plan: Plan, fetch: bool = True) -> Parts:
@@ -188,10 +218,11 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
     """
     config, protocol, machine = plan.config, plan.config.protocol, plan.config.machine
     device = choose_device(machine.device)
+    refuse_unequal(plan, ranks.count())
     use_device(device, protocol.precision, machine.deterministic)
     if machine.compile:
         check_compiler(device)
-    torch.set_num_threads(threads_for(machine.threads, machine.workers))
+    torch.set_num_threads(threads_for(machine.threads, machine.workers, ranks.on_this_machine()))
     if device == "cpu":
         keep_freed_memory()
     dataset = dataset_of(config)
@@ -214,6 +245,8 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
         rare=balanced.rare,
         seed_of=partial(_read_seed, plan.seeds.folder, classes) if plan.seeds else None,
         label_of=partial(pseudo_labels.read, plan.folder, classes) if plan.labeler else None,
+        rank=ranks.number(),
+        ranks=ranks.count(),
     )
     parts = Parts(dataset, weights, method, batches, device, balanced.said)
     _rehearse_scoring(plan, parts)
@@ -293,6 +326,7 @@ def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str, 
     with torch_seeded(config.seed, "init"):
         net = Segmenter(network, len(classes), weights, images)
         method = cls(net, task, plan.hparams)
+    joint_norm(method, device)
     method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     return method
 

@@ -20,6 +20,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from bench import ranks
 from bench.contents import changes
 from bench.contents.code import by_room, code_files
 from bench.contents.gather import Gathered
@@ -81,6 +82,8 @@ def decides_warm_up(plan: Plan, parts: Parts | Trainer) -> dict[str, Any] | None
     """All that decides a run's warm-up but the network it starts with; None where it shares none."""
     config, batches = plan.config, parts.batches
     steps = parts.method.warmup_steps(config.protocol.steps)
+    if ranks.count() > 1:  # sums are rounded otherwise, and the others would wait for it
+        return None
     if not config.machine.share_warmup or not 0 < steps < config.protocol.steps:
         return None
     return {

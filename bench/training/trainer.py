@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench import ranks
 from bench.contents.changes import not_trained_on
 from bench.contract import ABSENT, Batch, Dataset, Method, Progress, Supervision
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, Interrupted
 from bench.machine import Stop, any_shapes, peak_memory_mib, trying_out
 from bench.networks.weights import Weights
+from bench.ops.processes import rank
 from bench.ops.teacher import Teacher
 from bench.plan import Plan
 from bench.randomness import seed_torch, torch_seeded
@@ -33,6 +35,7 @@ from bench.training import checkpoint
 from bench.training.gradient_shares import gradient_shares, measured_steps
 from bench.training.metrics_log import Log
 from bench.training.optimizer import build_optimizer, lr_factor, set_lr
+from bench.training.ranks import joined, refuse_apart
 from bench.training.warm_up import warm_up_terms
 from datasets.loaders import StepBatches, iterate, worker_failures
 
@@ -54,9 +57,9 @@ class Parts:
 
 @dataclass(frozen=True)
 class Spent:
-    """What the warm-up took that this run has from another one."""
+    """What a part of a run took: the warm-up that it has from another one, or scoring."""
 
-    seconds: float = 0.0  # among `train_seconds`
+    seconds: float = 0.0
     peak_memory_mib: float = 0.0
 
 
@@ -94,12 +97,13 @@ class Trainer:
     """The state of a run and its loop."""
 
     def __init__(self, plan: Plan, parts: Parts, display: Display, stop: Stop) -> None:
-        self.plan, self.display, self.stop = plan, display, stop
+        self.plan, self.display, self.stop = plan, display, ranks.agreed_stop(stop)
         self.config, self.protocol, self.folder = plan.config, plan.config.protocol, plan.folder
         self.dataset, self.weights, self.device = parts.dataset, parts.weights, parts.device
         self.method, self.batches = parts.method, parts.batches
         self.teacher = _teacher(plan, parts.method)
         self.optimizer = build_optimizer(self.method, self.protocol)
+        self._joint_terms = joined(self.method, self._terms)
         self.scaler = torch.amp.GradScaler(self.device, enabled=self.protocol.precision == "fp16")
         self.step = 0
         self.warmup = self.method.warmup_steps(self.protocol.steps)  # steps
@@ -108,7 +112,7 @@ class Trainer:
         measured = measured_steps(self.warmup, self.protocol.steps)
         self.measured = frozenset() if self.config.machine.compile else measured
         self.train_seconds = 0.0
-        self.shared = Spent()
+        self.shared = Spent()  # among `train_seconds`, on a warm-up that another run has trained
         self.curve: list[Point] = []
         self.non_finite = torch.zeros((), dtype=torch.int64, device=self.device)
         self.saved_at = time.monotonic()
@@ -120,7 +124,8 @@ class Trainer:
     def train(self) -> None:
         """From the current step to the last one."""
         machine, steps = self.config.machine, self.protocol.steps
-        log = Log(self.folder, self.step, machine.tensorboard, self.log_state)
+        with ranks.together():
+            log = Log(self.folder, self.step, machine.tensorboard, self.log_state, ranks.number() == 0)
         if self.log_state and log.lines < self.log_state["lines"]:
             self.display.say(f"{self.folder.metrics} is gone: the log begins at step {self.step}")
         self.display.start(f"train {self.plan.method.name}", steps, self.step)
@@ -133,7 +138,7 @@ class Trainer:
                 self._evaluate_for_curve(log)
                 self.display.start(f"train {self.plan.method.name}", steps, self.step)
                 started = time.monotonic()
-            for batch in batches:
+            for batch, late in ranks.in_step(batches, self.stop, self._is_late):
                 total, terms = self.train_step(
                     batch, Progress(self.step, steps, self.config.seed, self.device)
                 )
@@ -143,7 +148,8 @@ class Trainer:
                     self.train_seconds, started = self._elapsed(started)
                     self._check_losses()
                     lr = self.optimizer.param_groups[0]["lr"]
-                    self.display.update(self.step, log.flush({"step": self.step, "lr": lr}))
+                    with ranks.together():
+                        self.display.update(self.step, log.flush({"step": self.step, "lr": lr}))
                 if self.step == self.warmup and self.warmed_up is not None:
                     self.train_seconds, _ = self._elapsed(started)
                     self.warmed_up(log)
@@ -154,7 +160,7 @@ class Trainer:
                     self.display.start(f"train {self.plan.method.name}", steps, self.step)
                     started = time.monotonic()
                 last = self.step == steps
-                if last or self.stop.signal is not None or self._checkpoint_is_due():
+                if last or late or self.stop.signal is not None or self._checkpoint_is_due():
                     self.train_seconds, started = self._elapsed(started)
                     self.save(log)
                 if not last:
@@ -167,11 +173,11 @@ class Trainer:
     def train_step(self, batch: Batch, at: Progress) -> tuple[Tensor, dict[str, Tensor]]:
         """Losses, backward, audits, optimizer, after_step, teacher. Nothing here waits for the device."""
         # Dropout draws from torch's global stream; naming it after the step makes the step a pure function.
-        seed_torch(at.seed, "dropout", at.step)
+        seed_torch(at.seed, "dropout", at.step, *([rank()] if rank() else []))
         set_lr(self.optimizer, lr_factor(self.protocol.schedule, at.step, at.total))
         batch = batch.on(self.device)
         truth, batch = batch.truth, replace(batch, truth=ABSENT)
-        terms = self._terms(batch, at)
+        terms = self._joint_terms(batch, at)
         total = torch.stack([term.float() for term in terms.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         if at.step in self.measured and len(terms) > 1:
@@ -222,7 +228,7 @@ class Trainer:
     def _check_losses(self) -> None:
         """A few bad losses may pass, but not at the end: nothing after them says that all is well again."""
         last = self.step == self.protocol.steps
-        if self.non_finite >= (1 if last else NON_FINITE_STEPS):
+        if any(ranks.highest([int(self.non_finite >= (1 if last else NON_FINITE_STEPS))])):
             self._refuse_non_finite()
 
     def _refuse_non_finite(self) -> None:
@@ -231,9 +237,11 @@ class Trainer:
             if self.folder.checkpoint.exists()
             else "none saved"
         )
-        raise BenchError(
-            f"the loss or the weights are not finite by step {self.step}; stopped ({kept}). "
-            "Lower protocol.optimizer.lr, set protocol.clip, or use --precision fp32."
+        raise ranks.alike(
+            BenchError(
+                f"the loss or the weights are not finite by step {self.step}; stopped ({kept}). "
+                "Lower protocol.optimizer.lr, set protocol.clip, or use --precision fp32."
+            )
         )
 
     # State --------------------------------------------------------------------------------------------------
@@ -249,33 +257,35 @@ class Trainer:
             self._refuse_non_finite()
 
     def _checkpoint_is_due(self) -> bool:
-        machine = self.config.machine
-        by_steps = machine.checkpoint_every and self.step % machine.checkpoint_every == 0
-        return bool(by_steps) or time.monotonic() - self.saved_at >= 60 * machine.checkpoint_minutes
+        every = self.config.machine.checkpoint_every
+        return every is not None and self.step % every == 0
+
+    def _is_late(self) -> bool:
+        """Whether so many minutes have passed since the last checkpoint."""
+        return time.monotonic() - self.saved_at >= 60 * self.config.machine.checkpoint_minutes
 
     def save(self, log: Log) -> None:
         """Write the checkpoint, unless the weights are not finite: then the one before stays."""
         state = self.method.state_dict()
         teacher = None if self.teacher is None else self.teacher.state_dict()
         self.refuse_non_finite([*state.values(), *(teacher or {}).values()])
-        checkpoint.save(
-            self.folder.checkpoint,
-            {
-                "run_id": self.plan.run_id,
-                "step": self.step,
-                "method": state,
-                "teacher": teacher,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "curve": [point.model_dump() for point in self.curve],
-                "train_seconds": self.train_seconds,
-                "shared": asdict(self.shared),
-                "non_finite": self.non_finite,
-                "contents": self.contents.model_dump(exclude=_later(self.plan)) if self.contents else None,
-                "anyway": self.contents.anyway if self.contents else [],
-                "log": log.state(),
-            },
-        )
+        refuse_apart(state | {f"teacher {name}": value for name, value in (teacher or {}).items()}, self.step)
+        whole = {
+            "run_id": self.plan.run_id,
+            "step": self.step,
+            "method": state,
+            "teacher": teacher,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "curve": [point.model_dump() for point in self.curve],
+            "train_seconds": self.train_seconds,
+            "shared": asdict(self.shared),
+            "non_finite": self.non_finite,
+            "contents": self.contents.model_dump(exclude=_later(self.plan)) if self.contents else None,
+            "anyway": self.contents.anyway if self.contents else [],
+            "log": log.state(),
+        }
+        ranks.first_alone(lambda: checkpoint.save(self.folder.checkpoint, whole))
         self.saved_at = time.monotonic()
 
     def restore(self, anyway: bool = False) -> tuple[bool, list[str]]:
@@ -317,17 +327,21 @@ class Trainer:
         name: str,
         on_prediction: Callable[[str, Tensor], None] = lambda id, prediction: None,
     ) -> np.ndarray:
-        """As `evaluate` gives them, of the scored images."""
-        ids = self.plan.split.eval
+        """As `evaluate` gives them, of the scored images, of which each rank scores a part."""
+        ids = ranks.share(list(self.plan.split.eval))
         self.display.start(f"score {name}", len(ids))
 
         def on_image(done: int) -> None:
             self.display.update(done)
-            self.stop.check()
+            self.stop.own.check()
 
         inference = Inference(self.protocol.evaluation, self.protocol.crop)
-        with any_shapes(self.config.machine.compile):
-            return evaluate(module, self.dataset, ids, inference, self.device, on_image, on_prediction)
+        with ranks.together(), any_shapes(self.config.machine.compile):
+            if not ids:  # of fewer images than ranks
+                own = np.zeros((0, *[len(self.dataset.classes)] * 2), np.int64)
+            else:
+                own = evaluate(module, self.dataset, ids, inference, self.device, on_image, on_prediction)
+        return ranks.put_together(own)
 
     def _curve_is_due(self) -> bool:
         every = self.protocol.evaluation.every

@@ -16,6 +16,7 @@ from torch import Tensor, cat, nn
 
 from bench.contract import Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task
 from bench.ops.mixing import mix
+from bench.ops.processes import share_of_mean
 from bench.ops.teacher import Teacher
 from bench.testing import method_checks
 from bench.testing.case import Case, students
@@ -47,14 +48,20 @@ class Pair(Method):
             with torch.no_grad():
                 label = mix(teacher(unlabeled.image).argmax(1), box)
             loss = F.cross_entropy(student, label, reduction="none") * valid
-            return loss.sum() / valid.sum().clamp(min=1)
+            return share_of_mean(loss.sum(), valid.sum())
 
         labels = [self.task.labeled_loss(logits[:n], labeled.label) for logits in (one, other)]
         crossed = taught(one[n:], self.second) + taught(other[n:], self.net)
         return {"labeled": sum(labels), "crossed": self.hp.weight * crossed}
 
 
-@pytest.mark.parametrize(("name", "check"), method_checks(Pair))
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(*one, marks=[pytest.mark.slow] if one[0].startswith("two ranks") else [])
+        for one in method_checks(Pair)
+    ],
+)
 def test_two_networks_keep_the_contract(name: str, check: Callable[[], None]) -> None:
     check()
 
@@ -218,6 +225,36 @@ def test_a_broken_promise_is_seen(cls: type[Method], name: str, words: str) -> N
     with pytest.raises(AssertionError) as caught:
         dict(method_checks(cls))[name]()
     assert words in str(caught.value)
+
+
+class OwnShare(FixMatch):
+    """It weighs its labels by the valid pixels of each rank's own images."""
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        terms = super().losses(batch, at)
+        return {**terms, "labeled": terms["labeled"] * batch.unlabeled.valid.float().mean()}
+
+
+class OwnDraw(FixMatch):
+    """Each rank draws for its own images, and keeps what it drew."""
+
+    def __init__(self, net: Net, task: Task, hparams: Knobs) -> None:
+        super().__init__(net, task, hparams)
+        self.drawn = nn.Buffer(torch.zeros(()))
+
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        self.drawn.add_(torch.rand(1 + int(batch.unlabeled.ids[0][-1]), generator=at.generator("own")).sum())
+        return super().losses(batch, at)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cls", "words"), [(OwnShare, "the term 'labeled' of step 0"), (OwnDraw, "two ranks keep another drawn")]
+)
+def test_ranks_that_are_not_one_are_seen(cls: type[Method], words: str) -> None:
+    with pytest.raises(AssertionError) as caught:
+        dict(method_checks(cls))["two ranks are one"]()
+    assert words in str(caught.value) and "bench.ops.processes" in str(caught.value)
 
 
 def test_a_wait_is_named_by_file_and_line() -> None:

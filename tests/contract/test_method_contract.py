@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from bench.settings import registry
-from bench.testing import method_checks
+from bench.testing import method_checks, ranks
+
+ranks.together = tuple(registry.method_names())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -17,7 +19,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "check",
             [
-                pytest.param(check, id=f"{method}: {name}", marks=_slow(info))
+                pytest.param(check, id=f"{method}: {name}", marks=_slow(info, name))
                 for method in ([asked] if asked else registry.method_names())
                 for info in [registry.describe_method(method)]
                 for name, check in method_checks(info)
@@ -25,9 +27,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         )
 
 
-def _slow(info: registry.MethodInfo) -> Sequence[pytest.MarkDecorator]:
-    """A preset is a method of ours with other defaults: the slow tests try it too."""
-    return [pytest.mark.slow] if info.preset else []
+def _slow(info: registry.MethodInfo, name: str) -> Sequence[pytest.MarkDecorator]:
+    """A preset is a method of ours with other defaults: the slow tests try it too. Ranks are processes."""
+    return [pytest.mark.slow] if info.preset or name.startswith("two ranks") else []
 
 
 def test_contract(check: Callable[[], None]) -> None:

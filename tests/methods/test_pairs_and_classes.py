@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -119,7 +120,8 @@ def test_regional_contrast_by_hand() -> None:
     """Two classes at right angles, one query each: log(1 + N e^(0 - 1 / t)) with N negatives."""
     keys = torch.tensor([[1.0, 0.0], [0.0, 1.0]], requires_grad=True)
     of_class = torch.tensor([[True, False], [False, True], [False, False]])
-    settings = {"queries": 4, "negatives": 3, "groups": 2, "temperature": 0.5, "project": torch.nn.Identity()}
+    settings: dict[str, Any] = {"labeled": 1, "queries": 4, "negatives": 3, "groups": 2, "temperature": 0.5}
+    settings["project"] = torch.nn.Identity()
     hard = torch.tensor([True, True])
     loss = regional_contrast(keys, of_class, hard, generator(), **settings)
     assert loss.item() == pytest.approx(math.log(1 + 3 * math.exp(-2)), rel=1e-5)

@@ -168,7 +168,7 @@ def run_vectorised(
 
     eligible = source | (known != IGNORE)
     loss, figures = contrast(
-        Pixels(pixels(z), pixels(keys), pixels(probability), target, eligible),
+        Pixels(pixels(z), pixels(keys), pixels(probability), target, eligible, label.numel()),
         rules,
         lambda purpose: generator_for(0, purpose, step),
         project=torch.nn.Identity(),

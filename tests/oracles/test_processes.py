@@ -1,4 +1,4 @@
-"""Two processes against one with the joined batch: the same queues on both, and the same gradient."""
+"""Two processes against one with the joint batch: sums, joins and draws by hand, one memory, one gradient."""
 
 from __future__ import annotations
 
@@ -10,15 +10,25 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from plain_contrast import contents
 from torch import Tensor
 
 from bench.contract import Batch, Progress, Stream, Task
 from bench.networks.segmenter import Segmenter
 from bench.ops.contrast import class_means, info_nce, mean_over_classes
 from bench.ops.losses import cross_entropy
-from bench.ops.processes import gathered, total, world_size
-from bench.ops.queues import Queues
+from bench.ops.mixing import mix
+from bench.ops.processes import (
+    JointOrder,
+    filled,
+    gathered,
+    joint,
+    own,
+    rank,
+    share_of_mean,
+    summed,
+    total,
+    world_size,
+)
 from bench.randomness import torch_seeded
 from bench.settings.schema import Network
 from methods.u2pl import U2PL
@@ -32,7 +42,7 @@ READY = [True, True, True, True, False]
 pytestmark = pytest.mark.slow  # two processes import torch
 
 
-def joined() -> dict[str, Tensor]:
+def whole() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     return {
         "x": torch.randn(PIXELS, 4, generator=generator),
@@ -46,17 +56,21 @@ def joined() -> dict[str, Tensor]:
 def contrast_gradient(pixels: slice, world: int = 1) -> dict[str, Tensor]:
     """Loss and gradient of the weight behind all representations, with the sampling fixed: every candidate of
     a class is its anchor equally often, and every anchor is told from all negatives."""
-    data = joined()
+    data = whole()
     weight = data["weight"].requires_grad_()
     z = data["x"][pixels] @ weight
     mask = data["target"][pixels] == torch.arange(CLASSES).unsqueeze(1)  # C N
-    counts = mask.sum(1).tolist()
+    order = JointOrder(0, len(z))
+    every = order.joint(mask.t()).t()  # C WN
+    counts = every.sum(1).tolist()
     size = math.lcm(*(max(count, 1) for count in counts))
-    rows = [row.nonzero().flatten() if row.any() else torch.zeros(1).long() for row in mask]
-    anchor = torch.stack([z[row.repeat(size // len(row))] for row in rows])
+    rows = [row.nonzero().flatten() if row.any() else torch.zeros(1).long() for row in every]
+    index = torch.stack([row.repeat(size // len(row)) for row in rows])
+    row, here = order.own(index)
+    anchor = z[row]
     prototype = class_means(data["keys"][pixels], mask)
-    per_class = info_nce(anchor, prototype, data["negative"].unsqueeze(1), 0.5)
-    loss = mean_over_classes(per_class, mask.sum(1), torch.tensor(READY))
+    per_class = info_nce(anchor, prototype, data["negative"].unsqueeze(1), 0.5, here)
+    loss = mean_over_classes(per_class, total(mask.sum(1)), torch.tensor(READY))
     loss.backward()
     assert weight.grad is not None
     gradient = weight.grad
@@ -66,16 +80,31 @@ def contrast_gradient(pixels: slice, world: int = 1) -> dict[str, Tensor]:
     return {"loss": loss.detach(), "gradient": gradient, "prototype": prototype}
 
 
-def push_twice(rank: int) -> dict[str, Tensor]:
-    """Class 0 has room for all keys, class 1 for fewer than one step brings, class 2 gets none of rank 1."""
-    queues = Queues([12, 3, 4], 8)
-    for step in range(2):
-        number = torch.arange(4) + 10 * rank + 100 * step + 1  # 1..4 and 11..14, then 101.. and 111..
-        bits = torch.tensor([[1.0 if n >> b & 1 else -1.0 for b in range(8)] for n in number.tolist()])
-        meant = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 1 - rank, 0]]).bool()
-        queues.push(bits.expand(3, 4, 8), meant)
-    drawn = queues.draw(20, torch.Generator().manual_seed(0))
-    return {"drawn": drawn, **{name: value.clone() for name, value in queues.state_dict().items()}}
+def joins(number: int) -> dict[str, Any]:
+    """Rank 0 has the rows 1 2 3, rank 1 the rows 11 12 13; the first of each is of a labeled image."""
+    rows = 10.0 * number + torch.tensor([[1.0], [2.0], [3.0]])
+    order, index = JointOrder(1, 3), torch.arange(6)
+    row, here = order.own(index)
+    x = torch.tensor([1.0, 3.0]) * (number + 1)
+    x.requires_grad_()
+    summed(x.square().sum()).square().backward()  # of (1 + 9 + 4 + 36)^2
+    last = torch.tensor([number, number + 5]).view(2, 1, 1)
+    everywhere = torch.ones_like(last, dtype=torch.bool)
+    return {
+        "joint": joint(rows).flatten().tolist(),
+        "order": order.joint(rows).flatten().tolist(),
+        "taken": order.take(rows, torch.tensor([[0, 5], [1, 2]])).squeeze(2).tolist(),
+        "row": row.tolist(),
+        "here": [] if here is None else here.tolist(),
+        "filled": filled(torch.tensor([7, 8]) + number, torch.tensor([number == 0, number == 1])).tolist(),
+        "own": own(torch.arange(4)).tolist(),
+        "rank": rank(),
+        "gradient": None if x.grad is None else x.grad.tolist(),
+        "share": share_of_mean(torch.tensor(6.0 * number), torch.tensor(2 + number)).item(),
+        "any": total(torch.tensor([False, number == 1])).tolist(),
+        "mixed": mix(last, everywhere).flatten().tolist(),
+        "mixed_bool": mix(last < 5, everywhere).flatten().tolist(),
+    }
 
 
 def step_of_u2pl(rank: int) -> dict[str, Tensor]:
@@ -118,7 +147,7 @@ def work(rank: int, folder: str) -> None:
         "graph": summed.requires_grad,
         "parts": parts,
         "contrast": contrast_gradient(slice(rank * half, (rank + 1) * half), WORLD),
-        "queues": push_twice(rank),
+        "joins": joins(rank),
         "u2pl": step_of_u2pl(rank),
     }
     torch.save(found, f"{folder}/{rank}.pt")
@@ -145,35 +174,57 @@ def test_one_process_changes_nothing() -> None:
 
 
 def test_sums_and_joins_are_those_of_all_ranks_in_their_order(ranks: list[dict[str, Any]]) -> None:
-    for number, rank in enumerate(ranks):
-        assert rank["world"] == 2
-        assert rank["summed"].tolist() == [3, 20] and not rank["graph"]
-        assert rank["own"].tolist() == [1 + number, 10], "the sum is not written over what was summed"
-        assert rank["parts"].tolist() == [[[0, 5]], [[1, 6]]]
+    for number, found in enumerate(ranks):
+        assert found["world"] == 2
+        assert found["summed"].tolist() == [3, 20] and not found["graph"]
+        assert found["own"].tolist() == [1 + number, 10], "the sum is not written over what was summed"
+        assert found["parts"].tolist() == [[[0, 5]], [[1, 6]]]
 
 
-def test_queues_are_alike_on_every_rank_in_the_order_of_the_ranks(ranks: list[dict[str, Any]]) -> None:
-    first, second = (rank["queues"] for rank in ranks)
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    queues = Queues([12, 3, 4], 8)
-    queues.load_state_dict({name: first[name] for name in queues.state_dict()})
-    held = [numbers(contents(queues, label)) for label in range(3)]
-    assert held == [[1, 2, 11, 12, 101, 102, 111, 112], [112, 113, 114], [3, 103]]
+def test_rows_and_numbers_of_all_ranks_by_hand(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["joins"] for rank in ranks)
+    for alike, expected in {
+        "joint": [1, 2, 3, 11, 12, 13],
+        "order": [1, 11, 2, 3, 12, 13],  # the labeled ones come first
+        "taken": [[1, 13], [11, 2]],
+        "filled": [7, 9],
+        "any": [False, True],
+    }.items():
+        assert first[alike] == second[alike] == expected, alike
+    assert first["row"] == [0, 0, 1, 2, 0, 0] and second["row"] == [0, 0, 0, 0, 1, 2]
+    assert first["here"] == [True, False, True, True, False, False]
+    assert second["here"] == [False, True, False, False, True, True]
+    assert (first["own"], second["own"]) == ([0, 1], [2, 3])
+    assert (first["rank"], second["rank"]) == (0, 1)
 
 
-def test_prototypes_are_those_of_the_joined_batch(ranks: list[dict[str, Any]]) -> None:
+def test_shares_and_sums_are_those_of_the_joint_loss(ranks: list[dict[str, Any]]) -> None:
+    """6 over 5 as the mean of two shares; 50 squared has the derivative 2 * 50 * 2 x, of which each rank
+    gives twice as much, as the ranks' gradients are averaged."""
+    first, second = (rank["joins"] for rank in ranks)
+    assert (first["share"] + second["share"]) / 2 == pytest.approx(6 / 5)
+    assert first["gradient"] == [400, 1200] and second["gradient"] == [800, 2400]
+
+
+def test_the_last_image_of_a_rank_is_mixed_with_the_first_of_the_next(ranks: list[dict[str, Any]]) -> None:
+    first, second = (rank["joins"] for rank in ranks)
+    assert first["mixed"] == [5, 1] and second["mixed"] == [6, 0]
+    assert first["mixed_bool"] == [False, True] and second["mixed_bool"] == [False, True]
+
+
+def test_prototypes_are_those_of_the_joint_batch(ranks: list[dict[str, Any]]) -> None:
     expected = contrast_gradient(slice(None))["prototype"]
-    for rank in ranks:
-        torch.testing.assert_close(rank["contrast"]["prototype"], expected, atol=1e-6, rtol=0)
+    for found in ranks:
+        torch.testing.assert_close(found["contrast"]["prototype"], expected, atol=1e-6, rtol=0)
 
 
-def test_the_gradient_is_that_of_the_joined_batch(ranks: list[dict[str, Any]]) -> None:
+def test_the_gradient_is_that_of_the_joint_batch(ranks: list[dict[str, Any]]) -> None:
     """Divided by the number of ranks once more, as the released code does, it would be half of it; with each
     rank's own mean over its classes it would differ, as the ranks have 5 and 2 of the anchors of class 0."""
     expected = contrast_gradient(slice(None))
     assert expected["gradient"].abs().max() > 0.01
-    for rank in ranks:
-        torch.testing.assert_close(rank["contrast"]["gradient"], expected["gradient"], atol=1e-6, rtol=0)
+    for found in ranks:
+        torch.testing.assert_close(found["contrast"]["gradient"], expected["gradient"], atol=1e-6, rtol=0)
     mean = (ranks[0]["contrast"]["loss"] + ranks[1]["contrast"]["loss"]) / 2
     assert mean.item() == pytest.approx(expected["loss"].item(), abs=1e-6)
     assert ranks[0]["contrast"]["loss"] != ranks[1]["contrast"]["loss"]
@@ -185,7 +236,8 @@ def test_u2pl_keeps_one_memory_on_all_ranks(ranks: list[dict[str, Any]]) -> None
     assert {name.rpartition(".")[2] for name in state} >= {"keys", "length", "head", "prototypes", "seen"}
     for name in state:
         assert torch.equal(first[name], second[name]), name
-    assert not torch.equal(first["anchors"], second["anchors"]), "though their images differ"
+    assert torch.equal(first["anchors"], second["anchors"]), "those of all ranks"
+    assert first["contrast"] != second["contrast"], "each has the loss of its own anchors"
     (length,) = (first[name] for name in state if name.endswith("queues.length"))
-    assert (length >= first["added"] + second["added"]).all() and length.sum() > 0
+    assert (length >= first["added"]).all() and length.sum() > 0
     assert all(rank["u2pl"]["contrast"].isfinite() for rank in ranks)

@@ -1,0 +1,61 @@
+"""Starts the ranks of one run on this machine, by torch's own launcher, and says how they ended."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+
+from bench.errors import BenchError, Interrupted
+
+SAVE_SECONDS = 60  # that ranks have to end their step and save, once they are asked to stop
+
+
+def command() -> list[str]:
+    """What starts this program again, behind `python`."""
+    main = sys.modules["__main__"]
+    script = getattr(main, "__file__", None) if main.__spec__ is None else None
+    return [script] if script else ["-m", "bench"]
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run `python ARGUMENTS` so many times, as the ranks of one run. Gives the exit code that they agree on.
+
+    A signal to this process goes to all of them, and is waited for until they have saved. Where one ends
+    badly the others are ended.
+
+    Raises BenchError where one of them was killed.
+    """
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # they say themselves what went wrong
+    with tempfile.TemporaryDirectory(prefix="frugalseg-") as logs:
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            run_id=str(uuid.uuid4()),
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            shutdown_timeout=SAVE_SECONDS,
+        )
+        try:
+            elastic_launch(config, sys.executable)(*arguments)
+        except SignalException:
+            return Interrupted.exit_code  # they have said so
+        except ChildFailedError as error:
+            rank, failure = min(error.failures.items(), key=lambda one: one[1].timestamp)
+            if failure.exitcode < 0:
+                raise BenchError(
+                    f"process {rank} of the run was killed by {signal.Signals(-failure.exitcode).name}; what "
+                    "was saved before is kept, go on with --resume."
+                ) from error
+            return failure.exitcode
+    return 0
