@@ -83,7 +83,7 @@ def use_device(device: str, precision: str = "fp32", deterministic: bool = False
             raise ConfigError(
                 f"protocol.precision tf32 is not known to {torch.cuda.get_device_name()}; use fp32 or fp16."
             )
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        allow_tf32(precision == "tf32")
         torch.cuda.reset_peak_memory_stats()
         return
     if precision in ("fp16", "tf32"):
@@ -91,6 +91,13 @@ def use_device(device: str, precision: str = "fp32", deterministic: bool = False
     with suppress(OSError, AttributeError):  # no glibc, or no Linux: then it is the peak of the process
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what an earlier run has freed is no part of this one
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def allow_tf32(wanted: bool) -> None:
+    """Whether convolutions and products of a GPU may round their factors to 10 bits. Opens no GPU."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = wanted
 
 
 @contextmanager

@@ -91,7 +91,7 @@ OutDir = Annotated[str | None, typer.Option("--out", help="Folder of all runs.",
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N.", show_default="auto")]
 Precision = Annotated[
     str | None,
-    typer.Option(help="fp32, bf16, fp16; part of the protocol.", show_default="the protocol's"),
+    typer.Option(help="fp32, tf32, bf16, fp16; part of the protocol.", show_default="the protocol's"),
 ]
 Workers = Annotated[int | None, typer.Option(help="Loader processes of a run.", show_default="1")]
 Gpus = Annotated[

@@ -19,7 +19,7 @@ from torch import nn
 
 from bench.contract import IGNORE, Dataset
 from bench.display import Display
-from bench.machine import choose_device, stoppable
+from bench.machine import allow_tf32, choose_device, stoppable
 from bench.networks import exported
 from bench.scoring.alone import refuse_other_counts
 from bench.scoring.inference import Inference, to_tensor
@@ -97,6 +97,7 @@ def boundary_of(path: Path, data_root: Path | None, display: Display, device: st
     Raises as `bench.scoring.multi_scale_crf.open_run` does, and Interrupted.
     """
     run, device = open_run(path, data_root), choose_device(device)
+    allow_tf32(run.protocol.precision == "tf32")
     net = exported.read(run.folder.weights, run.result.weights_file_digest)
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inference = Inference(run.protocol.evaluation, run.protocol.crop)

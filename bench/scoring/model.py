@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bench.contents.files import sha256
 from bench.errors import ConfigError, DataError
-from bench.machine import choose_device
+from bench.machine import allow_tf32, choose_device
 from bench.networks import exported
 from bench.networks.segmenter import Segmenter
 from bench.records.folders import RunFolder
@@ -103,6 +103,8 @@ def as_tensor(image: Any, channels: int = COLOUR) -> Tensor:
 def load(run: Path, device: str = "auto") -> Model:
     """Give the network of a finished run, by its folder or by its weights.safetensors.
 
+    On a GPU this process computes without TF32 from then on, as runs are scored.
+
     Raises:
         ConfigError: It is a folder of several runs, or the scores of its run need more than the network.
         DataError: There is no such run, or its weights are missing or damaged.
@@ -116,6 +118,7 @@ def load(run: Path, device: str = "auto") -> Model:
     _refuse_more_than_network(run, about, result)
     net = exported.read(weights, result.weights_file_digest if result else None, mend)
     device = choose_device(device)
+    allow_tf32(False)
     net.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     classes = about.classes
     palette = colours(len(classes)) if about.palette is None else np.array(about.palette, np.uint8)

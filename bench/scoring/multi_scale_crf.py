@@ -29,7 +29,7 @@ from bench.contents.gather import scored_digest
 from bench.contract import Dataset
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
-from bench.machine import Stop, choose_device, cores, stoppable
+from bench.machine import Stop, allow_tf32, choose_device, cores, stoppable
 from bench.networks import exported
 from bench.ops import crf
 from bench.plan import data_root as root_of
@@ -250,6 +250,7 @@ def _score(
     display: Display,
     stop: Stop,
 ) -> list[Rescored]:
+    allow_tf32(run.protocol.precision == "tf32")
     net = exported.read(run.folder.weights, run.result.weights_file_digest)
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     raw = Inference(run.protocol.evaluation, run.protocol.crop)

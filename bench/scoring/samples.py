@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.contract import Dataset
-from bench.machine import choose_device
+from bench.machine import allow_tf32, choose_device
 from bench.networks import exported
 from bench.records.samples import Kind, Pictures, chosen, write_samples
 from bench.scoring.alone import refuse_other_counts
@@ -77,6 +77,7 @@ def make_samples(path: Path, data_root: Path | None, count: int, device: str = "
     Raises as `bench.scoring.multi_scale_crf.open_run` does.
     """
     run, device = open_run(path, data_root), choose_device(device)
+    allow_tf32(run.protocol.precision == "tf32")
     net = exported.read(run.folder.weights, run.result.weights_file_digest)
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     inference = Inference(run.protocol.evaluation, run.protocol.crop)

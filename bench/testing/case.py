@@ -135,8 +135,9 @@ class Case:
         split = "few+tags" if Supervision.TAGS in self.info.needs else "few"
         with offering(self.info), tempfile.TemporaryDirectory(prefix="frugalseg-") as out:
             place = {"root": root or tiny.shared_root(), "out": Path(out) / "runs"}
-            views, device = f"protocol.views={self.views}", f"machine.device={self.device}"
-            yield tiny.config(self.info.name, views, device, *sets, **place, split=split)
+            usual = [f"protocol.views={self.views}", f"machine.device={self.device}"]
+            usual += [] if self.device == "cpu" else ["machine.deterministic=true"]  # bits are compared
+            yield tiny.config(self.info.name, *usual, *sets, **place, split=split)
 
 
 # Stepping -------------------------------------------------------------------------------------------------

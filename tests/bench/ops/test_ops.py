@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bench.ops.cam import pooled
+from bench.ops.contrast import Contrast
 from bench.ops.losses import (
     IGNORE,
     cross_entropy,
@@ -17,7 +20,9 @@ from bench.ops.losses import (
     squared_difference,
 )
 from bench.ops.mixing import mix
+from bench.ops.regional import negative_pixels
 from bench.ops.teacher import Teacher
+from bench.randomness import generator_for
 
 
 def logits_of(*probabilities: float) -> Tensor:
@@ -224,3 +229,36 @@ def test_a_batch_of_one_is_refused() -> None:
     assert mix(alone, None) is alone, "without a box nothing is mixed"
     with pytest.raises(ValueError, match="itself"):
         mix(torch.zeros(1, 3, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool))
+
+
+# Half precision -------------------------------------------------------------------------------------------
+
+
+def test_pooling_adds_up_in_full_precision() -> None:
+    """A sum in bf16 stops growing at 256: 256 + 1 is 256."""
+    ones, inside = torch.ones(1, 2, 64, 64), torch.ones(1, 64, 64, dtype=torch.bool)
+    for dtype, summed in ((torch.bfloat16, torch.float32), (torch.float32,) * 2, (torch.float64,) * 2):
+        found = pooled(ones.to(dtype), inside)
+        assert found.dtype == summed and found.tolist() == [[1.0, 1.0]]
+
+
+def test_nearness_to_prototypes_has_the_same_bits_under_autocast() -> None:
+    memory = Contrast(
+        [60, 60, 60], 16, queue_keys=8, use_queue=True, anchor_confidence=0.3, anchors=4, negatives=4,
+        negative_pool=8, temperature=0.5, prototype_momentum=0.0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    memory.prototypes.normal_()
+    memory.seen.fill_(True)
+    keys, of_class = torch.randn(1, 4, 4, 16), torch.arange(12) % 3 == torch.arange(3).unsqueeze(1)
+
+    def nearness() -> list[Tensor]:
+        draw = partial(generator_for, 0)
+        return [
+            memory.similarity(keys),
+            negative_pixels(of_class, memory.prototypes, 500, 0.5, draw),
+        ]
+
+    plain = nearness()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(torch.equal(a, b) for a, b in zip(plain, nearness(), strict=True))
