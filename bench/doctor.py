@@ -17,8 +17,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from bench.machine import core_share, cpp_compiler
+from bench.errors import BenchError
+from bench.machine import core_share, cpp_compiler, memory
 from bench.records.provenance import ROOT, cpu_model
+from bench.sweeps.cluster import Cluster
+from bench.sweeps.locks import ask, mount_of
 
 State = Literal["ok", "warn", "fail"]
 
@@ -42,8 +45,12 @@ class Check:
     fix: str = ""  # what to do; empty where the state is ok
 
 
-def examine(data_root: Path | None, out: Path) -> list[Check]:
-    """Every check, in the order in which a user would mend things. A check that breaks is itself reported."""
+def examine(data_root: Path | None, out: Path, cluster: Cluster | None = None) -> list[Check]:
+    """Every check, in the order in which a user would mend things. A check that breaks is itself reported.
+
+    Args:
+        cluster: Whose machines are to lock the folder of runs; None: nothing of a cluster is checked.
+    """
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("python", _python),
         ("torch", _torch),
@@ -53,6 +60,7 @@ def examine(data_root: Path | None, out: Path) -> list[Check]:
         ("memory", _memory),
         ("disk", partial(_disk, out)),
         ("output", partial(_output, out)),
+        *([("locks", partial(_locks, out, cluster))] if cluster else []),
         ("shared memory", _shared_memory),
         ("open files", _open_files),
         ("compiler", _compiler),
@@ -137,17 +145,7 @@ def _threads() -> Check:
 
 
 def _memory() -> Check:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    free: int | None = None
-    try:
-        match = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-        free = int(match[1]) * 1024 if match else None
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        total = min(total, limit)
-        free = min(total if free is None else free, limit - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no /proc, no control group, or "max"
-        pass
+    total, free = memory()
     detail = f"{_gib(total)} in all" if free is None else f"{_gib(free)} free of {_gib(total)}"
     if (total if free is None else free) < MIN_MEMORY:
         return Check("memory", "warn", detail, "stop other programs, or use smaller batches and crops")
@@ -174,6 +172,22 @@ def _output(out: Path) -> Check:
         detail = f"{out} cannot be written ({_said(error)})"
         return Check("output", "fail", detail, "make it writable, or give another folder with --out")
     return Check("output", "ok", f"{out} can be written")
+
+
+def _locks(out: Path, cluster: Cluster) -> Check:
+    """Two tasks on two machines try."""
+    try:
+        verdict = ask(out, cluster)
+    except BenchError as error:
+        return Check("locks", "fail", str(error), "mend what it names, then repeat")
+    if verdict.hold:
+        return Check("locks", "ok", f"{verdict.said}, on {out}")
+    kind = mount_of(_existing(out), Path("/proc/self/mountinfo").read_text())
+    fix = (
+        "mount it with locks that all machines see (NFS 4, or 3 without nolock and local_lock; Lustre with "
+        "-o flock; BeeGFS with tuneUseGlobalFileLocks), or give another folder with --out"
+    )
+    return Check("locks", "fail", f"{verdict.said}; {out} is on {kind or 'a disk of unknown kind'}", fix)
 
 
 def _existing(path: Path) -> Path:

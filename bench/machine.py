@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import re
 import resource
 import shutil
 import signal
@@ -169,12 +170,28 @@ def peak_memory_mib(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
+def memory() -> tuple[int, int | None]:
+    """Bytes of memory that this machine, or its container, has in all, and of them those that are free; None
+    where the system does not say."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free: int | None = None
+    try:
+        match = re.search(r"^MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        free = int(match[1]) * 1024 if match else None
+        limit = int((CGROUP / "memory.max").read_text())
+        total = min(total, limit)
+        free = min(total if free is None else free, limit - int((CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):  # no /proc, no control group, or "max"
+        pass
+    return total, free
+
+
 def core_share() -> float:
     """Count the cores that this process may use: those it is bound to, and no more than the share that its
-    container grants, such as 1.5 of 64."""
+    container grants, such as 1.5 of 64, or than its task of a cluster has."""
     # macOS binds no process to cores, so its Python has no such call.
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(bound, _container_share())
+    return min(bound, _container_share(), _task_share())
 
 
 def cores() -> int:
@@ -192,6 +209,13 @@ def _container_share() -> float:
         except (OSError, ValueError):  # no such control group, or "max"
             continue
     return math.inf
+
+
+def _task_share() -> float:
+    """Cores of a task of SLURM, which need not bind it to them; infinite elsewhere. The second name is always
+    set anew; the first, which is the share of one of several tasks, may be left of the job that submitted."""
+    said = (os.environ.get(name, "") for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))
+    return min((int(cores) for cores in said if cores.isdecimal() and int(cores)), default=math.inf)
 
 
 def _quota_v2() -> tuple[int, int]:

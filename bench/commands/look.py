@@ -7,8 +7,9 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from bench.commands.cluster import Account, Partition, WithSbatch, refuse_without
+from bench.commands.named_sweeps import sweeps_json, sweeps_table
 from bench.commands.options import DataRoot, DataRootOfRun, json_option, out, print_json, say, spans
-from bench.commands.sweep import sweeps_json, sweeps_table
 from bench.errors import BenchError, ConfigError
 
 app = typer.Typer()
@@ -213,19 +214,32 @@ def draw_sheet(run: Path, data_root: Path | None, images: int, to: Path | None) 
     return path
 
 
-@app.command(epilog="Example: python -m bench doctor --data-root DIR --out runs")
+@app.command(cls=WithSbatch, epilog="Example: python -m bench doctor --data-root DIR --out runs")
 def doctor(
+    ctx: typer.Context,
     data_root: DataRoot = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder of all runs.")] = Path("runs"),
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Two tasks of SLURM check the locks on the folder of runs.")
+    ] = False,
+    partition: Partition = None,
+    account: Account = None,
     json_: Annotated[bool, json_option("fit, checks (name, state, detail, fix)")] = False,
 ) -> None:
-    """Check that this machine is fit to run; exit code 5 if it is not."""
+    """Check that this machine is fit to run; exit code 5 if it is not. With --cluster, any further option is
+    srun's: --qos=high."""
     from dataclasses import asdict
 
     from bench.doctor import examine
+    from bench.sweeps.cluster import Cluster, check_slurm
 
+    if cluster:
+        check_slurm()
+    else:
+        refuse_without({"partition": partition, "account": account}, "--cluster")
+    asked = Cluster(partition, account=account, more=tuple(ctx.args)) if cluster else None
     colours = {"ok": "green", "warn": "yellow", "fail": "red"}
-    checks = examine(data_root, out_dir)
+    checks = examine(data_root, out_dir, asked)
     unfit = any(check.state == "fail" for check in checks)
     if json_:
         print_json({"fit": not unfit, "checks": [asdict(check) for check in checks]})

@@ -1,13 +1,22 @@
 """`sweep`: a grid of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
+from bench.commands.cluster import (
+    Account,
+    Cpus,
+    GpusEach,
+    Partition,
+    TimeLimit,
+    WithSbatch,
+    refuse_without,
+)
+from bench.commands.named_sweeps import named_sweep, sweeps_json, sweeps_table
 from bench.commands.options import (
     Audit,
     ConfigFile,
@@ -27,23 +36,27 @@ from bench.commands.options import (
     say,
     table_json,
 )
-from bench.errors import BenchError, ConfigError, Interrupted, InUse
+from bench.errors import BenchError, ConfigError, Interrupted, InUse, did_you_mean
 
 if TYPE_CHECKING:
     from bench.plan import Plan
     from bench.sweeps.ablations import Ablation, Comparison
+    from bench.sweeps.cluster import Cluster
     from bench.sweeps.grid import Cell, Failure
 
 app = typer.Typer()
-KEYS = "runs (state, label, said, folder, run_id, miou), refused, before, tables; with --status"
+KEYS = "runs (state, label, said, queued, folder, run_id, miou), refused, before, tables; with --status"
 SHARE = "the cores / jobs"
+ENGINES = ("local", "slurm")
 
 
 @app.command(
+    cls=WithSbatch,
     epilog="Example: python -m bench sweep --method supervised,fixmatch --dataset camvid --split 1_16,1_8 "
-    "--seed 0,1,2 --data-root DIR"
+    "--seed 0,1,2 --data-root DIR",
 )
 def sweep(
+    ctx: typer.Context,
     name: Annotated[
         str | None, typer.Argument(help="A named sweep, see --list, or a YAML file of that form.")
     ] = None,
@@ -58,7 +71,12 @@ def sweep(
     protocol: ProtocolName = None,
     config: ConfigFile = None,
     sets: Sets = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, spread over the CUDA devices.")] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Runs at a time, spread over the CUDA devices.", show_default="1; with slurm all"
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of each run.", show_default=SHARE)] = None,
     data_root: DataRootOfRun = None,
     out_dir: OutDir = None,
@@ -69,6 +87,14 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start runs of other code or data again, done or not.")
     ] = False,
+    gpus: GpusEach = None,
+    engine: Annotated[
+        str, typer.Option(help="local: processes of this machine; slurm: tasks of a cluster.")
+    ] = "local",
+    partition: Partition = None,
+    time: TimeLimit = None,
+    account: Account = None,
+    cpus: Cpus = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs, and what each would refuse, and stop.")
     ] = False,
@@ -79,17 +105,19 @@ def sweep(
     """Run a grid minus what is done, each run in a process of its own, and print its tables.
 
     The same command goes on with what was stopped or has failed. A run that another sweep holds is its own.
-    Stopped by Ctrl-C, the runs save what they have; a second one, after two seconds, kills them.
+    Stopped by Ctrl-C, the runs save what they have; a second one, after two seconds, kills them. With
+    --engine slurm the runs are submitted, and any further option is sbatch's: --qos=high.
     """
     from bench.settings.resolve import as_flags
-    from bench.sweeps.grid import Failure, Span, counted, grid
+    from bench.sweeps.cluster import Cluster
+    from bench.sweeps.grid import Span, grid
 
     if list_names:
         print_json({"sweeps": sweeps_json()}) if json_ else out.print(sweeps_table())
         return
     if json_ and not (status or dry_run):
         raise ConfigError("--json says how the runs of a sweep stand; give it with --status or --dry-run.")
-    named = _named(name)
+    named = named_sweep(name)
     flags = as_flags(
         scored=scored,
         protocol=protocol,
@@ -108,31 +136,58 @@ def sweep(
         seeds=numbers("--seed", seed, "seeds"),
         draws=numbers("--draw", draw, "draws"),
     )
+    _check_engine(engine, {"partition": partition, "time": time, "account": account, "cpus": cpus})
     cells, refused = grid(span, named, flags, config, sets or [])
-    if dry_run or status:
-        errors, before = ({}, []) if status else _tried(cells, jobs, overwrite)
-        failures = [Failure(label, str(error)) for label, error in errors.items()]
-        _print_status(cells, [*refused, *failures], before, named, status, json_)
-        if errors:
-            first = next(iter(errors.values()))
-            said = f"{counted(len(errors))} of {len(cells)} would be refused, see above"
-            raise type(first)(f"{said}: {first}" if len(errors) == 1 else f"{said}.")
+    cluster = Cluster(partition, time, account, cpus, gpus, tuple(ctx.args)) if engine == "slurm" else None
+    if status:
+        _print_status(cells, refused, [], _queued(cells, cluster), named, True, json_)
+    elif dry_run:
+        _print_refusals(cells, refused, named, jobs or 1, overwrite, json_)
+    elif cluster is not None:
+        _submit(cells, refused, named, cluster, jobs, overwrite)
     else:
-        _run(cells, refused, named, jobs, overwrite)
+        _run(cells, refused, named, jobs or 1, overwrite, gpus or 1)
 
 
-def _named(name: str | None) -> "Ablation | Comparison | None":
-    from bench.sweeps.ablations import read_named, sweep_file
+def _check_engine(engine: str, of_slurm: dict[str, Any]) -> None:
+    if engine not in ENGINES:
+        raise ConfigError(f"unknown engine {engine!r}{did_you_mean(engine, ENGINES)}")
+    if engine == "local":
+        refuse_without(of_slurm, "--engine slurm")
 
-    if name and name.isdecimal():
-        raise ConfigError(f"{name}: numbers of one option stand together, with commas between: --seed 0,1,2.")
-    return read_named(sweep_file(name)) if name else None
+
+def _queued(cells: "Sequence[Cell]", cluster: "Cluster | None") -> "Mapping[Path, str]":
+    """What a cluster says of the runs in its queue, by their folders."""
+    from bench.sweeps.slurm import queue
+
+    return queue(cells[0].plan.config.machine.runs) if cluster and cells else {}
+
+
+def _print_refusals(
+    cells: "Sequence[Cell]",
+    refused: "Sequence[Failure]",
+    named: "Ablation | Comparison | None",
+    jobs: int,
+    overwrite: bool,
+    json_: bool,
+) -> None:
+    """The listing of a dry run. Raises where a run would be refused."""
+    from bench.sweeps.grid import Failure, counted
+
+    errors, before = _tried(cells, jobs, overwrite)
+    failures = [Failure(label, str(error)) for label, error in errors.items()]
+    _print_status(cells, [*refused, *failures], before, {}, named, False, json_)
+    if errors:
+        first = next(iter(errors.values()))
+        said = f"{counted(len(errors))} of {len(cells)} would be refused, see above"
+        raise type(first)(f"{said}: {first}" if len(errors) == 1 else f"{said}.")
 
 
 def _print_status(
     cells: "Sequence[Cell]",
     refused: "Sequence[Failure]",
     before: Sequence[str],
+    queued: "Mapping[Path, str]",
     named: "Ablation | Comparison | None",
     tables: bool,
     json_: bool,
@@ -141,14 +196,14 @@ def _print_status(
 
     if json_:
         document = {
-            "runs": [_cell(cell) for cell in cells],
+            "runs": [_cell(cell, queued) for cell in cells],
             "refused": [{"label": failure.label, "reason": failure.reason} for failure in refused],
             "before": before,
             "tables": [table_json(sheet) for sheet in _tables(cells, named)] if tables else [],
         }
         print_json(document)
         return
-    head, *lines = listing(cells, refused)
+    head, *lines = listing(cells, refused, queued)
     for line in (head, *before, *lines):
         say(line)
     if tables:
@@ -161,30 +216,64 @@ def _run(
     named: "Ablation | Comparison | None",
     jobs: int,
     overwrite: bool,
+    gpus_each: int,
 ) -> None:
     """Run what is not done, say what has failed, and print the tables. Raises where a run has failed."""
-    from bench.sweeps.grid import counted
     from bench.sweeps.launch import run_grid
 
-    for failure in refused:
-        say(f"refused: {failure.label}: {failure.reason}")
+    _say_refused(refused)
     _refuse(cells)
-    outcome = run_grid(cells, jobs, say, overwrite)
+    outcome = run_grid(cells, jobs, say, overwrite, gpus_each)
     left = [cell for cell in cells if not cell.done]
+    done = f"{len(cells) - len(left)} of {len(cells)} runs are done; the same command goes on."
     if outcome.stopped_by is not None:
         for cell in left:
             if cell.state == "interrupted":
                 say(f"resumable: {cell.label}  {cell.folder.path}")
         _list_failures(outcome.failures)
-        number = len(cells) - len(left)
-        raise Interrupted(f"{number} of {len(cells)} runs are done; the same command goes on.")
+        raise Interrupted(done)
     _print_tables(cells, named)
     _list_failures(outcome.failures)
-    bad = {"failed": len(outcome.failures), "refused": len(refused)}
+    if outcome.failures and all(failure.saved for failure in outcome.failures) and not refused:
+        raise Interrupted(done)
+    _raise_for(outcome.failures, refused, len(cells))
+
+
+def _submit(
+    cells: "Sequence[Cell]",
+    refused: "Sequence[Failure]",
+    named: "Ablation | Comparison | None",
+    cluster: "Cluster",
+    jobs: int | None,
+    overwrite: bool,
+) -> None:
+    """Submit what is not done to a cluster; print the tables where all is. Raises where a run is refused."""
+    from bench.sweeps.slurm import submit_grid
+
+    _say_refused(refused)
+    _refuse(cells)
+    submission = submit_grid(cells, cluster, say, jobs, overwrite)
+    if all(cell.done for cell in cells):
+        _print_tables(cells, named)
+    else:
+        say("--status behind this command says how they stand; the same command submits again what has ended")
+    _list_failures(submission.failures)
+    _raise_for(submission.failures, refused, len(cells))
+
+
+def _say_refused(refused: "Sequence[Failure]") -> None:
+    for failure in refused:
+        say(f"refused: {failure.label}: {failure.reason}")
+
+
+def _raise_for(failures: "Sequence[Failure]", refused: "Sequence[Failure]", cells: int) -> None:
+    from bench.sweeps.grid import counted
+
+    bad = {"failed": len(failures), "refused": len(refused)}
     if any(bad.values()):
         said = " and ".join(f"{count} {what}" for what, count in bad.items() if count)
         raise BenchError(
-            f"{said} of {counted(len(cells) + len(refused))}, see above; what is done is kept, and the same "
+            f"{said} of {counted(cells + len(refused))}, see above; what is done is kept, and the same "
             "command tries the others again."
         )
 
@@ -256,13 +345,14 @@ def _list_failures(failures: "Sequence[Failure]") -> None:
         say(f"failed: {failure.label}: {failure.reason}" + (f"  ({failure.log})" if failure.log else ""))
 
 
-def _cell(cell: "Cell") -> dict[str, Any]:
+def _cell(cell: "Cell", queued: "Mapping[Path, str]") -> dict[str, Any]:
     """One run of the grid, for `--json`."""
     result = cell.result
     return {
         "state": cell.state,
         "label": cell.label,
         "said": cell.said if cell.state in ("running", "changed", "failed") else "",
+        "queued": queued.get(cell.folder.path.absolute(), ""),
         "folder": str(cell.folder.path),
         "run_id": cell.plan.run_id,
         "miou": result.predictor.miou if result else None,
@@ -287,22 +377,3 @@ def _tables(cells: "Sequence[Cell]", named: "Ablation | Comparison | None") -> l
     if isinstance(named, Ablation):
         return [found.sheet for group in groups for found in ablation_tables(group, named)]
     return [headline(group) for group in groups]
-
-
-def sweeps_table() -> Table:
-    table = Table("sweep", "methods", "", title="named sweeps", title_justify="left")
-    for of in sweeps_json():
-        table.add_row(escape(of["name"]), escape(of["method"]), escape(of["title"]))
-    return table
-
-
-def sweeps_json() -> list[dict[str, str]]:
-    """The named sweeps, for `list --json`; "method" holds all of one of several methods."""
-    from bench.sweeps.ablations import SweepFile, read_file, sweep_file, sweep_names
-
-    found = []
-    for name in sweep_names():
-        of = read_file(sweep_file(name))
-        method = of.method if isinstance(of, SweepFile) else ", ".join(of.methods)
-        found.append({"name": name, "method": method, "title": of.title})
-    return found

@@ -30,6 +30,8 @@ runs/<dataset>/<split>/cam_seeds/<seed>-<id of maps>/
     <id of seeds>/       seeds/<id>.png, seeds.jsonl (as maps.jsonl), contents.json, seeds.json (written last:
                          "done"), quality.json
 
+runs/.slurm/<job>/                           what was submitted to a cluster, see submissions.py
+
 A folder of records holds what is kept of finished runs:
 
 <records>/<dataset>.jsonl    one result a line, by split, method, seed and run id

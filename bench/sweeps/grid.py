@@ -141,6 +141,7 @@ class Failure:
     label: str
     reason: str
     log: Path | None = None  # what the run said; None where it was refused before it started
+    saved: bool = False  # stopped by a signal from elsewhere, and to go on
 
 
 @dataclass(frozen=True)
@@ -251,16 +252,27 @@ def _refuse_varied(span: Span, named: Ablation | Comparison | None, sets: Iterab
         raise ConfigError(f"--method: the sweep {named.name} is of {of}; leave --method out.")
 
 
-def listing(cells: Iterable[Cell], refused: Iterable[Failure]) -> Iterator[str]:
-    """Say the counts, and one line per run: its state, what it is, and its folder or why it is refused."""
+def listing(
+    cells: Sequence[Cell], refused: Iterable[Failure], queued: Mapping[Path, str] | None = None
+) -> Iterator[str]:
+    """Say the counts, and one line per run: its state, what it is, and its folder or why it is refused.
+
+    Args:
+        queued: What the queue of a cluster says of runs, by their absolute folders.
+    """
     states = [(cell.state, cell) for cell in cells]
+    queued = queued or {}
+    waiting = [cell for cell in cells if cell.folder.path.absolute() in queued]
     refused = list(refused)
     counts = Counter(state for state, _ in states)
     shown = [f"{counts[state]} {state}" for state in STATES if counts[state]]
     shown += [f"{len(refused)} refused"] if refused else []
+    shown += [f"{len(waiting)} in the queue"] if waiting else []
     yield f"{counted(len(states) + len(refused))}: {', '.join(shown)}"
     for state, cell in states:
         said = f": {cell.said}" if state in ("running", "changed", "failed") and cell.said else ""
+        job = queued.get(cell.folder.path.absolute())
+        said += f"; {job}" if job else ""
         yield f"{state:<12} {cell.label}{said}  {cell.folder.path}"
     for failure in refused:
         yield f"{'refused':<12} {failure.label}: {failure.reason}"

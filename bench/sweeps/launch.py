@@ -47,25 +47,32 @@ class Outcome:
 
 
 def run_grid(
-    cells: Sequence[Cell], jobs: int, say: Callable[[str], None], overwrite: bool = False
+    cells: Sequence[Cell], jobs: int, say: Callable[[str], None], overwrite: bool = False, gpus_each: int = 1
 ) -> Outcome:
     """Run what is not done, `jobs` at a time, with one line per run that ends.
 
-    With `overwrite` runs of other code or data are started again, done or not.
+    With `overwrite` runs of other code or data are started again, done or not. Each run has
+    `gpus_each` CUDA devices, where there are any.
 
     The first SIGINT, SIGTERM, SIGHUP or SIGQUIT is passed on: the runs finish their step, save, and are
     waited for. A second one kills them.
     """
     with stop_signals() as seen:
-        return _Launcher(cells, jobs, say, overwrite).run(seen)
+        return _Launcher(cells, jobs, say, overwrite, gpus_each).run(seen)
 
 
 class _Launcher:
     def __init__(
-        self, cells: Sequence[Cell], jobs: int, say: Callable[[str], None], overwrite: bool = False
+        self,
+        cells: Sequence[Cell],
+        jobs: int,
+        say: Callable[[str], None],
+        overwrite: bool = False,
+        gpus_each: int = 1,
     ) -> None:
         self._say, self.jobs, self.overwrite = say, max(1, min(jobs, len(cells))), overwrite
-        self.gpus = gpus(cells[0].plan.config.machine.device) if cells else []
+        self.gpus_each = gpus_each
+        self.devices = gpus(cells[0].plan.config.machine.device) if cells else []
         self.todo = deque(cell for cell in cells if not cell.done)
         self.held: list[Cell] = []  # in use by another process
         self.failed_before = {cell.folder.path: cell.failure for cell in self.todo}
@@ -86,12 +93,11 @@ class _Launcher:
             self.say(f"{self.ended} of {counted(self.total)} done already")
         try:
             while True:
-                for slot, worker in list(self.running.items()):
-                    if worker.process.poll() is not None:
-                        del self.running[slot]
-                        self._settle(worker)
-                if seen and not self.stopping:
+                ended = [slot for slot, of in self.running.items() if of.process.poll() is not None]
+                if seen and not self.stopping:  # before their ends are judged: it may have ended them
                     self._stop(seen[0])
+                for slot in ended:
+                    self._settle(self.running.pop(slot))
                 if len(seen) > 1 and not self.killing:
                     self._kill()
                 while not self.stopping and len(self.running) < self.jobs and (cell := self._next()):
@@ -157,14 +163,15 @@ class _Launcher:
         slot = min(set(range(self.jobs)) - self.running.keys())
         config = with_threads(cell.plan.config, self.jobs)
         environment = dict(os.environ)
-        if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = self.gpus[slot % len(self.gpus)]
-        how = "--overwrite" if self.overwrite and cell.outdated else "--resume"
+        if self.devices:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(share(self.devices, slot, self.gpus_each))
+        how = ["--overwrite" if self.overwrite and cell.outdated else "--resume"]
+        how += ["--gpus", str(self.gpus_each)] if self.gpus_each > 1 else []
         with TemporaryFile() as settings, open(cell.folder.sweep_log, "ab") as log:
             settings.write(config.to_yaml().encode())
             settings.seek(0)
             process = subprocess.Popen(
-                [sys.executable, "-m", "bench", "run", "--config", "/dev/stdin", how],
+                [sys.executable, "-m", "bench", "run", "--config", "/dev/stdin", *how],
                 stdin=settings,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
@@ -210,10 +217,10 @@ class _Launcher:
             self.ran += 1
             with suppress(OSError):
                 write_atomic(cell.folder.failure, f"{why}\n".encode())
-            self._fail(cell, why)
+            self._fail(cell, why, saved=code == Interrupted.exit_code)
 
-    def _fail(self, cell: Cell, why: str) -> None:
-        self.failures.append(Failure(cell.label, why, cell.folder.sweep_log))
+    def _fail(self, cell: Cell, why: str, saved: bool = False) -> None:
+        self.failures.append(Failure(cell.label, why, cell.folder.sweep_log, saved))
         self._end(cell, f"failed: {why}")
 
     def _end(self, cell: Cell, what: str) -> None:
@@ -236,6 +243,14 @@ def with_threads(config: RunConfig, jobs: int) -> RunConfig:
     """The settings of a run with the threads that it has as one of so many at a time."""
     threads = threads_for(config.machine.threads, config.machine.workers, jobs)
     return config.model_copy(update={"machine": config.machine.model_copy(update={"threads": threads})})
+
+
+def share(devices: Sequence[str], slot: int, each: int) -> list[str]:
+    """The devices of one of the runs at a time: share("abcd", 1, 2) -> c d. Runs share them where there are
+    too few."""
+    return [
+        devices[place % len(devices)] for place in range(slot * each, slot * each + min(each, len(devices)))
+    ]
 
 
 def gpus(device: str) -> list[str]:
@@ -264,6 +279,11 @@ def said(log: Path, start: int) -> str:
             text = file.read().decode(errors="replace")
     except OSError:  # removed meanwhile
         return ""
+    return last_words(text)
+
+
+def last_words(text: str) -> str:
+    """The last error of what a run said, as one line; without any, the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [place for place, line in enumerate(lines) if line.startswith("error: ")]
     return " ".join(lines[(errors or [-1])[-1] :])

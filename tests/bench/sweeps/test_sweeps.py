@@ -540,7 +540,7 @@ def test_a_run_that_is_stopped_from_elsewhere_is_said_to_be_saved(
     os.kill(children(process)[0], signal.SIGTERM)
     outcome = finished(process)
     assert (
-        outcome.code == 1 and "seed 0: failed: stopped by a signal from elsewhere, and saved" in outcome.out
+        outcome.code == 75 and "seed 0: failed: stopped by a signal from elsewhere, and saved" in outcome.out
     )
 
 
