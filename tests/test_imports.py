@@ -148,6 +148,11 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
         "bench.machine",
         "datasets",
     },
+    "bench/cost": {
+        *EVERYBODY,
+        *("bench.cam_seeds", "bench.machine", "bench.networks", "bench.plan", "bench.records"),
+        *("bench.scoring", "bench.settings", "bench.sweeps.costs", "bench.training", "datasets"),
+    },
     "bench/gate": {*EVERYBODY, "bench.records"},
     "bench/doctor": {
         *EVERYBODY,

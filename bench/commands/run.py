@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from bench.commands.costs import CostToo, costs, print_costs, refuse_alone
 from bench.commands.options import (
     Anyway,
     Audit,
@@ -33,7 +34,7 @@ from bench.errors import ConfigError, Interrupted
 app = typer.Typer()
 KEYS = (
     "folder, and those of the run's record; with --dry-run folder, run_id, protocol_hash, steps, images, "
-    "before, config"
+    "before, config, and cost with --cost"
 )
 
 
@@ -73,6 +74,7 @@ def run(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start again, even if done.")] = False,
     anyway: Anyway = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved settings and stop.")] = False,
+    cost: CostToo = False,
     verbose: Verbose = False,
     json_: Annotated[bool, json_option(KEYS)] = False,
 ) -> None:
@@ -80,6 +82,7 @@ def run(
     from bench.plan import plan
     from bench.settings.resolve import as_flags, resolve
 
+    refuse_alone(cost, dry_run)
     if anyway and not resume:
         raise ConfigError("--anyway is about a run that goes on; give it with --resume.")
     flags = as_flags(
@@ -105,7 +108,10 @@ def run(
         from bench.pipeline import check
 
         check(planned, resume, overwrite, anyway)
-        print_json(_planned(planned)) if json_ else _print_plan(planned)
+        found = {"cost": costs([(planned.method.name, planned)])} if cost else {}
+        print_json(_planned(planned) | found) if json_ else _print_plan(planned)
+        if found and not json_:
+            print_costs(found["cost"], "# ")
         return
     _run_and_print(planned, verbose, json_, resume, overwrite, anyway, several)
 

@@ -1,5 +1,6 @@
 """`sweep`: a grid of runs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.commands.cluster import (
     WithSbatch,
     refuse_without,
 )
+from bench.commands.costs import CostToo, costs, print_costs, refuse_alone
 from bench.commands.named_sweeps import named_sweep, sweeps_json, sweeps_table
 from bench.commands.options import (
     Audit,
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from bench.sweeps.grid import Cell, Failure
 
 app = typer.Typer()
-KEYS = "runs (state, label, said, queued, folder, run_id, miou), refused, before, tables; with --status"
+KEYS = "runs (state, label, said, queued, folder, run_id, miou), refused, before, tables; cost with --cost"
 SHARE = "the cores / jobs"
 ENGINES = ("local", "slurm")
 
@@ -98,6 +100,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the runs, and what each would refuse, and stop.")
     ] = False,
+    cost: CostToo = False,
     status: Annotated[bool, typer.Option("--status", help="... and the tables so far.")] = False,
     json_: Annotated[bool, json_option(KEYS)] = False,
     list_names: Annotated[bool, typer.Option("--list", help="Print the named sweeps and stop.")] = False,
@@ -117,6 +120,7 @@ def sweep(
         return
     if json_ and not (status or dry_run):
         raise ConfigError("--json says how the runs of a sweep stand; give it with --status or --dry-run.")
+    refuse_alone(cost, dry_run)
     named = named_sweep(name)
     flags = as_flags(
         scored=scored,
@@ -142,7 +146,7 @@ def sweep(
     if status:
         _print_status(cells, refused, [], _queued(cells, cluster), named, True, json_)
     elif dry_run:
-        _print_refusals(cells, refused, named, jobs or 1, overwrite, json_)
+        _print_refusals(cells, refused, named, jobs or 1, overwrite, json_, (gpus or 1) if cost else None)
     elif cluster is not None:
         _submit(cells, refused, named, cluster, jobs, overwrite)
     else:
@@ -170,13 +174,21 @@ def _print_refusals(
     jobs: int,
     overwrite: bool,
     json_: bool,
+    cost_on: int | None,
 ) -> None:
-    """The listing of a dry run. Raises where a run would be refused."""
+    """The listing of a dry run, and with `cost_on`, GPUs of a run, what it costs. Raises where a run would be
+    refused."""
     from bench.sweeps.grid import Failure, counted
 
     errors, before = _tried(cells, jobs, overwrite)
     failures = [Failure(label, str(error)) for label, error in errors.items()]
-    _print_status(cells, [*refused, *failures], before, {}, named, False, json_)
+    left = [
+        (re.split(", (?:draw|seed) ", cell.label)[0], cell.plan)
+        for cell in cells
+        if not cell.done and cell.label not in errors
+    ]
+    cost = None if cost_on is None else costs(left, jobs, cost_on)
+    _print_status(cells, [*refused, *failures], before, {}, named, False, json_, cost)
     if errors:
         first = next(iter(errors.values()))
         said = f"{counted(len(errors))} of {len(cells)} would be refused, see above"
@@ -191,6 +203,7 @@ def _print_status(
     named: "Ablation | Comparison | None",
     tables: bool,
     json_: bool,
+    cost: dict[str, Any] | None = None,
 ) -> None:
     from bench.sweeps.grid import listing
 
@@ -201,11 +214,12 @@ def _print_status(
             "before": before,
             "tables": [table_json(sheet) for sheet in _tables(cells, named)] if tables else [],
         }
-        print_json(document)
+        print_json(document if cost is None else document | {"cost": cost})
         return
     head, *lines = listing(cells, refused, queued)
     for line in (head, *before, *lines):
         say(line)
+    print_costs(cost or {"said": []})
     if tables:
         _print_tables(cells, named)
 

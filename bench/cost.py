@@ -1,0 +1,214 @@
+"""What a run would cost here: some of its steps are timed, and one is counted. A process of its own measures
+one run, `python -m bench.cost` with its settings on standard input, and prints a line of JSON.
+
+Nothing is kept: it trains in a folder that is removed, and fetches nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.cam_seeds.make import activation_maps
+from bench.cam_seeds.refine import Scores, seed_of
+from bench.contract import Batch, Dataset, Progress
+from bench.display import Display
+from bench.errors import BenchError, ConfigError
+from bench.machine import Stop, cores, memory, peak_memory_mib, trying_out
+from bench.networks.segmenter import Segmenter
+from bench.plan import Plan, SeedPlan, granted_tags, plan
+from bench.records.folders import RunFolder
+from bench.scoring.inference import Inference, evaluate, to_tensor
+from bench.settings.resolve import resolve
+from bench.sweeps.costs import MIB, Cost
+from bench.training import session
+from bench.training.metrics_log import Log
+from bench.training.trainer import Parts, Trainer
+from datasets.loaders import iterate, worker_failures
+
+UNTIMED, TIMED = 4, 12  # steps: the first ones fill caches, queues and the loaders' buffers
+LONG_SECONDS, FEW = 30.0, 3  # where so few steps take so long, they are enough
+IMAGES = 6  # that are scored, or get a seed
+
+
+def measure(run: Plan) -> Cost:
+    """Time some steps of a run, a checkpoint and the scoring of some images, and count a step.
+
+    Raises as the start of a run does, and ConfigError for one that is compiled.
+    """
+    config, steps = run.config, run.config.protocol.steps
+    if config.machine.compile:
+        raise ConfigError("--cost counts the steps of a run that is not compiled; leave --compile out.")
+    with TemporaryDirectory(prefix="frugalseg-") as place:
+        folder = RunFolder.of(Path(place), config.dataset, config.split, run.method.name, config.seed, "cost")
+        parts = session.parts_of(run, fetch=False)
+        _stand_in(run, parts)
+        trainer = Trainer(replace(run, folder=folder), parts, Display(), Stop())
+        trainer.measured = frozenset()  # the few steps that measure gradients are none of the many
+        warmup, scoring = trainer.warmup, _score_seconds(trainer)
+        early, _ = _timed(trainer, 0) if warmup else (0.0, None)
+        middle = min(max(warmup, (warmup + steps) // 2), steps - UNTIMED - TIMED)
+        later, batch = _timed(trainer, max(middle, 0))
+        saving = _save_seconds(trainer) * _saves(trainer, warmup * early + (steps - warmup) * later)
+        peak, room = peak_memory_mib(parts.device), _room_mib(parts.device)
+        counted = [_counted(trainer, batch, step) for step in (0, steps - 1)]
+    return Cost(
+        device=parts.device,
+        steps=steps,
+        warm_up_steps=warmup,
+        warm_up_seconds=early,
+        step_seconds=later,
+        checkpoint_seconds=saving,
+        score_seconds=scoring,
+        seed_seconds=_seed_seconds(run.seeds, parts) if run.seeds else 0.0,
+        flops=warmup * counted[0][0] + (steps - warmup) * counted[1][0],
+        batch=(config.protocol.batch.labeled, config.protocol.batch.unlabeled),
+        peak_mib=peak,
+        saved_mib=max(saved for _, saved in counted) / MIB,
+        state_mib=_state_bytes(trainer) / MIB,
+        room_mib=room,
+    )
+
+
+def _stand_in(run: Plan, parts: Parts) -> None:
+    """Read a blank mask where a CAM seed or an earlier round's label is not made yet."""
+    blank = partial(_blank, parts.dataset)
+    if run.seeds and not run.seeds.folder.report.exists():
+        parts.batches.seed_of = blank
+    if run.labeler and not run.folder.pseudo_ledger.exists():
+        parts.batches.label_of = blank
+
+
+def _blank(dataset: Dataset, id: str) -> np.ndarray:
+    return np.zeros(dataset.image(id).shape[:2], np.uint8)
+
+
+def _timed(trainer: Trainer, first: int) -> tuple[float, Batch]:
+    """Train some steps from one on: the seconds of each, with its loading, and the last batch."""
+    steps, config = trainer.protocol.steps, trainer.config
+    number = min(UNTIMED + TIMED, steps - first)
+    untimed = min(UNTIMED, number - 1)
+    on_gpu = trainer.device.startswith("cuda")
+    batches = iterate(trainer.batches, first, config.machine.workers, pin=on_gpu)
+    tried = trying_out(on_gpu and not config.machine.deterministic)
+    started, spent, done = time.monotonic(), 0.0, 0
+    with worker_failures(), closing(batches), tried:
+        for done, batch in enumerate(islice(batches, number), 1):
+            trainer.train_step(batch, Progress(first + done - 1, steps, config.seed, trainer.device))
+            if done in (untimed, number):
+                _wait_for(trainer.device)
+            if done == untimed:
+                started = time.monotonic()
+            spent = time.monotonic() - started
+            if done >= untimed + FEW and spent > LONG_SECONDS:
+                break
+    return spent / (done - untimed), batch
+
+
+def _counted(trainer: Trainer, batch: Batch, step: int) -> tuple[int, int]:
+    """Train a step: its floating point operations, and the bytes that it keeps for its backward pass."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in trainer.method.parameters()}
+    saved: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    at = Progress(step, trainer.protocol.steps, trainer.config.seed, trainer.device)
+    counter = FlopCounterMode(display=False)
+    with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        trainer.train_step(batch, at)
+    return counter.get_total_flops(), sum(saved.values())
+
+
+def _state_bytes(trainer: Trainer) -> int:
+    """Bytes of what lasts from step to step, and of the gradients."""
+    held = [*trainer.method.parameters(), *trainer.method.buffers()]
+    held += [] if trainer.teacher is None else [*trainer.teacher.parameters(), *trainer.teacher.buffers()]
+    held += [one.grad for one in trainer.method.parameters() if one.grad is not None]
+    held += [
+        one for state in trainer.optimizer.state.values() for one in state.values() if torch.is_tensor(one)
+    ]
+    return sum({one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in held}.values())
+
+
+def _score_seconds(trainer: Trainer) -> float:
+    """Of all scorings of a run: at its end each network that is recorded, and the points of its curve."""
+    protocol, ids = trainer.protocol, trainer.plan.split.eval
+    networks = {id(trainer.headline()), id(trainer.method.net)}
+    if trainer.teacher is not None:
+        networks.add(id(trainer.method.predictor()))
+    every = protocol.evaluation.every
+    points = (protocol.steps - 1) // every if every else 0
+    some, inference = ids[:IMAGES], Inference(protocol.evaluation, protocol.crop)
+    started = time.monotonic()
+    evaluate(trainer.headline(), trainer.dataset, some, inference, trainer.device)
+    return (time.monotonic() - started) / len(some) * len(ids) * (len(networks) + points)
+
+
+def _saves(trainer: Trainer, train_seconds: float) -> int:
+    """Count the checkpoints of a run."""
+    machine, steps = trainer.config.machine, trainer.protocol.steps
+    by_steps = (steps - 1) // machine.checkpoint_every if machine.checkpoint_every else 0
+    return 1 + max(by_steps, int(train_seconds / (60 * machine.checkpoint_minutes)))
+
+
+def _save_seconds(trainer: Trainer) -> float:
+    trainer.folder.path.mkdir(parents=True)
+    with closing(Log(trainer.folder, 0, tensorboard=False)) as log:
+        started = time.monotonic()
+        trainer.save(log)
+        return time.monotonic() - started
+
+
+def _seed_seconds(seeds: SeedPlan, parts: Parts) -> float:
+    """Of the maps and the refinement of all CAM seeds, by an untrained classifier."""
+    run, settings, dataset = seeds.classifier, seeds.settings, parts.dataset
+    net = Segmenter(run.config.protocol.network, len(dataset.classes)).eval().to(parts.device)
+    tags, ids = granted_tags(run, dataset), run.split.tags
+    mapping = refining = 0.0
+    for id in ids[:IMAGES]:
+        image, classes = dataset.image(id), [c for c in tags[id] if c != dataset.background]
+        started = time.monotonic()
+        maps = activation_maps(net, to_tensor(image, parts.device), settings)[0, classes].cpu()
+        mapped = time.monotonic()
+        seed_of(image, maps, classes, dataset.background, settings, Scores(settings.strict, settings.loose))
+        mapping, refining = mapping + mapped - started, refining + time.monotonic() - mapped
+    jobs = run.config.machine.threads or cores()
+    return (mapping + refining / jobs) / len(ids[:IMAGES]) * len(ids)
+
+
+def _wait_for(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _room_mib(device: str) -> float:
+    """The memory that a run may have: what is free, and what this process holds of it."""
+    if device.startswith("cuda"):
+        return (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) / MIB
+    total, free = memory()
+    return total / MIB if free is None else free / MIB + peak_memory_mib(device)
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(asdict(measure(plan(resolve({}, Path("/dev/stdin")))))))
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
