@@ -30,9 +30,9 @@ TASK = """\
 trap 'again=1; kill -TERM $child' TERM  # bash does not pass signals on, and `wait` ends with one
 while again=; wait $child; code=$?; [ -n "$again" ]; do :; done
 task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
-# A run that was stopped goes on later, unless the task is ended by scancel: it is then no longer running.
-if [ $code = {stopped} ] && scontrol show job $task | grep -qE 'JobState=RUNNING|Reason=TimeLimit'; then
-    exec scontrol requeue $task
+# What was stopped, or had not begun, goes on later, unless scancel ended the task: then it runs no longer.
+if [[ $code = {stopped} || $code = 143 ]]; then
+    scontrol show job $task | grep -qE 'JobState=RUNNING|Reason=TimeLimit' && exec scontrol requeue $task
 fi
 exit $code
 """

@@ -313,12 +313,17 @@ def test_a_submission_whose_files_cannot_be_written_is_cancelled(
 
 
 @pytest.mark.parametrize(
-    ("state", "requeued"),
-    [("RUNNING", True), ("COMPLETING Reason=None", False)],
-    ids=["stopped", "cancelled"],
+    ("state", "signal_is", "requeued", "code"),
+    [
+        ("RUNNING Reason=None", "handled", True, 0),
+        ("RUNNING Reason=None", "SIG_DFL", True, 0),  # before the sweep of the task listens to it
+        ("COMPLETING Reason=TimeLimit", "handled", True, 0),
+        ("COMPLETING Reason=None", "handled", False, 75),
+    ],
+    ids=["stopped", "stopped at its start", "out of time", "cancelled"],
 )
 def test_a_stopped_task_is_requeued_and_a_cancelled_one_is_not(
-    state: str, requeued: bool, cluster: Path, tmp_path: Path
+    state: str, signal_is: str, requeued: bool, code: int, cluster: Path, tmp_path: Path
 ) -> None:
     runs = tmp_path / "my runs"  # a blank in its name
     SubmissionFolder(runs, "7").write([], [""] * 3)
@@ -327,8 +332,9 @@ def test_a_stopped_task_is_requeued_and_a_cancelled_one_is_not(
         "import pathlib, signal, sys, time\n"
         "assert sys.argv[-2] == '--config' and pathlib.Path(sys.argv[-1]).name == '2.yaml'\n"
         "assert pathlib.Path(sys.argv[-1]).exists()\n"
-        "def stop(*_):\n    time.sleep(0.3)\n    sys.exit(75)\n"
-        "signal.signal(signal.SIGTERM, stop)\nprint('runs', flush=True)\ntime.sleep(60)\n"
+        "def handled(*_):\n    time.sleep(0.3)\n    sys.exit(75)\n"
+        "SIG_DFL = signal.SIG_DFL\n"
+        f"signal.signal(signal.SIGTERM, {signal_is})\nprint('runs', flush=True)\ntime.sleep(60)\n"
     )
     script = slurm._task(runs, None, False).replace("-m bench sweep", str(saved))
     (cluster / "shown").write_text(f"JobId=9 JobState={state}\n")
@@ -336,10 +342,10 @@ def test_a_stopped_task_is_requeued_and_a_cancelled_one_is_not(
     task = subprocess.Popen(["bash", "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
     assert task.stdout is not None and task.stdout.readline() == "runs\n"
     task.terminate()
-    code = task.wait(20)
+    assert task.wait(20) == code
     calls = (cluster / "calls").read_text().splitlines()
     assert calls[0] == "scontrol show job 7_2", "not the whole array"
-    assert (calls[1:] == ["scontrol requeue 7_2"]) == requeued and code == (0 if requeued else 75)
+    assert calls[1:] == (["scontrol requeue 7_2"] if requeued else [])
 
 
 @pytest.mark.parametrize(
