@@ -5,44 +5,24 @@ classes of a source image are drawn; their pixels and labels lie on top of a tar
 pseudo-labels, so the student learns on images that are partly of each domain. A pasted pixel counts whole,
 and a pixel of the target as the share of pixels that the teacher is sure of.
 
-As in the released code (trainUDA.py): half of the classes is rounded up, the share is that of the batch, the
-mean is over all pixels. Different here: pixels without a label are never pasted, padding does not count, the
-teacher averages the statistics of batch norm too, and colours, where the protocol gives them, are of the two
-images and not of the mixed one. Within one data set it is ClassMix with labels on top.
+As in the released code (trainUDA.py): the constants are those of ClassMix, half of the classes is rounded up,
+the share is that of the batch, the mean is over all pixels. Different here: pixels without a label are never
+pasted, padding does not count, the teacher averages the statistics of batch norm too, and colours, where the
+protocol gives them, are of the two images and not of the mixed one. Within one data set it is ClassMix with
+labels on top.
 """
 
-from pydantic import Field
-from torch import Tensor, arange, cat, nn
+from torch import Tensor, arange, cat
 
-from bench.contract import IGNORE, Batch, Knobs, Method, Net, Passes, Progress, Supervision, Task, Views
+from bench.contract import IGNORE, Batch, Progress
 from bench.ops.health import accuracy, share
 from bench.ops.losses import masked_cross_entropy
 from bench.ops.mixing import half_of_the_classes, paste
 from bench.ops.processes import joint, own, total, world_size
-from bench.ops.teacher import Teacher
+from methods.classmix import ClassMix
 
 
-class DACS(Method):
-    needs = frozenset({Supervision.PIXEL, Supervision.NONE})
-    passes = Passes(trained=(1, 1), read=(0, 1))
-    views = Views(mixes=True)
-
-    class HParams(Knobs):
-        threshold: float = Field(
-            0.968,
-            ge=0,
-            le=1,
-            description="confidence from which the teacher is sure of a pixel (DACS, trainUDA.py)",
-        )
-        unlabeled_weight: float = Field(
-            1.0, ge=0, le=1e6, description="of the mixed images (DACS, configUDA.json)"
-        )
-        ema_decay: float = Field(0.99, ge=0, lt=1, description="how much of the teacher stays (DACS)")
-
-    def __init__(self, net: Net, task: Task, hparams: HParams) -> None:
-        super().__init__(net, task, hparams)
-        self.teacher = Teacher(net)
-
+class DACS(ClassMix):
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         labeled, unlabeled = batch.labeled, batch.unlabeled
         confidence, pseudo_label = self.teacher(unlabeled.image).softmax(1).max(1)  # B H W
@@ -72,9 +52,3 @@ class DACS(Method):
             "unlabeled": self.hp.unlabeled_weight
             * masked_cross_entropy(logits_mixed, target, weight, counted),
         }
-
-    def after_step(self, at: Progress) -> None:
-        self.teacher.update(self.net, self.hp.ema_decay, at.step)
-
-    def predictor(self) -> nn.Module:
-        return self.teacher

@@ -184,6 +184,7 @@ FAMILIES = [
     ("supervised", "supervised_colours", "supervised_plain"),
     ("flexmatch", "freematch", "softmatch", "corrmatch_threshold"),
     ("classifier", "puzzle"),
+    ("classmix", "dacs"),
 ]
 
 
