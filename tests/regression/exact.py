@@ -60,7 +60,7 @@ def cells() -> list[Cell]:
     from gate import grid
 
     return [
-        Cell(method, of["split"]) for of in (*grid()["sweeps"], grid()["exact"]) for method in of["methods"]
+        Cell(method, of["split"]) for of in (*grid()["sweeps"], *grid()["exact"]) for method in of["methods"]
     ]
 
 

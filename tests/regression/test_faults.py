@@ -26,7 +26,7 @@ from datasets.loaders import StepBatches
 
 
 def test_the_gate_runs_every_method_with_settings_that_hold() -> None:
-    asked = {method for of in (*gate.grid()["sweeps"], gate.grid()["exact"]) for method in of["methods"]}
+    asked = {method for of in (*gate.grid()["sweeps"], *gate.grid()["exact"]) for method in of["methods"]}
     # classifier: by its runs for CAM seeds; the others are `supervised` bit for bit, see test_equal_views.py.
     left_out = {"classifier", "supervised_colours", "supervised_plain"}
     assert asked | left_out == set(registry.method_names())
