@@ -12,7 +12,6 @@ import time
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,8 +39,10 @@ from bench.training.trainer import Parts, Trainer
 from datasets.loaders import iterate, worker_failures
 
 UNTIMED, TIMED = 4, 12  # steps: the first ones fill caches, queues and the loaders' buffers
+SHORT_SECONDS = 8.0  # more steps, or images, are timed until they take so long
 LONG_SECONDS, FEW = 30.0, 3  # where so few steps take so long, they are enough
-IMAGES = 6  # that are scored, or get a seed
+IMAGES = 6  # that are scored at first, or get a seed
+MOST_GROWTH = 4  # measured: memory grows by up to three times what a step keeps for its backward pass
 
 
 def measure(run: Plan) -> Cost:
@@ -58,13 +59,17 @@ def measure(run: Plan) -> Cost:
         _stand_in(run, parts)
         trainer = Trainer(replace(run, folder=folder), parts, Display(), Stop())
         trainer.measured = frozenset()  # the few steps that measure gradients are none of the many
-        warmup, scoring = trainer.warmup, _score_seconds(trainer)
+        warmup = trainer.warmup
         early, _ = _timed(trainer, 0) if warmup else (0.0, None)
         middle = min(max(warmup, (warmup + steps) // 2), steps - UNTIMED - TIMED)
         later, batch = _timed(trainer, max(middle, 0))
+        scoring = _score_seconds(trainer)
         saving = _save_seconds(trainer) * _saves(trainer, warmup * early + (steps - warmup) * later)
         peak, room = peak_memory_mib(parts.device), _room_mib(parts.device)
         counted = [_counted(trainer, batch, step) for step in (0, steps - 1)]
+        saved = max(saved for _, saved in counted) / MIB
+        state = _state_bytes(trainer) / MIB
+        grown = _grown_mib(trainer, batch, saved, room - peak)
     return Cost(
         device=parts.device,
         steps=steps,
@@ -77,8 +82,9 @@ def measure(run: Plan) -> Cost:
         flops=warmup * counted[0][0] + (steps - warmup) * counted[1][0],
         batch=(config.protocol.batch.labeled, config.protocol.batch.unlabeled),
         peak_mib=peak,
-        saved_mib=max(saved for _, saved in counted) / MIB,
-        state_mib=_state_bytes(trainer) / MIB,
+        grown_mib=grown,
+        saved_mib=saved,
+        state_mib=state,
         room_mib=room,
     )
 
@@ -99,23 +105,24 @@ def _blank(dataset: Dataset, id: str) -> np.ndarray:
 def _timed(trainer: Trainer, first: int) -> tuple[float, Batch]:
     """Train some steps from one on: the seconds of each, with its loading, and the last batch."""
     steps, config = trainer.protocol.steps, trainer.config
-    number = min(UNTIMED + TIMED, steps - first)
-    untimed = min(UNTIMED, number - 1)
+    untimed = min(UNTIMED, steps - first - 1)
     on_gpu = trainer.device.startswith("cuda")
     batches = iterate(trainer.batches, first, config.machine.workers, pin=on_gpu)
     tried = trying_out(on_gpu and not config.machine.deterministic)
-    started, spent, done = time.monotonic(), 0.0, 0
+    started, timed = time.monotonic(), 0
     with worker_failures(), closing(batches), tried:
-        for done, batch in enumerate(islice(batches, number), 1):
-            trainer.train_step(batch, Progress(first + done - 1, steps, config.seed, trainer.device))
-            if done in (untimed, number):
+        for timed, batch in enumerate(batches, 1 - untimed):
+            at = Progress(first + untimed + timed - 1, steps, config.seed, trainer.device)
+            trainer.train_step(batch, at)
+            if timed == 0:
                 _wait_for(trainer.device)
-            if done == untimed:
                 started = time.monotonic()
             spent = time.monotonic() - started
-            if done >= untimed + FEW and spent > LONG_SECONDS:
+            if timed >= (FEW if spent > LONG_SECONDS else TIMED) and spent > SHORT_SECONDS:
                 break
-    return spent / (done - untimed), batch
+        _wait_for(trainer.device)
+        spent = time.monotonic() - started
+    return spent / timed, batch
 
 
 def _counted(trainer: Trainer, batch: Batch, step: int) -> tuple[int, int]:
@@ -134,6 +141,19 @@ def _counted(trainer: Trainer, batch: Batch, step: int) -> tuple[int, int]:
     with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         trainer.train_step(batch, at)
     return counter.get_total_flops(), sum(saved.values())
+
+
+def _grown_mib(trainer: Trainer, batch: Batch, saved: float, left: float) -> float:
+    """How much the peak of the memory grows with twice the images: measured, where that fits into what is
+    left, else guessed from what a step keeps. MiB all."""
+    guess = MOST_GROWTH * saved
+    if guess > left:
+        return guess
+    before, steps = peak_memory_mib(trainer.device), trainer.protocol.steps
+    twice = batch.map(lambda tensor: torch.cat([tensor, tensor]))
+    for step in (0, steps - 1):
+        trainer.train_step(twice, Progress(step, steps, trainer.config.seed, trainer.device))
+    return max(peak_memory_mib(trainer.device) - before, saved)
 
 
 def _state_bytes(trainer: Trainer) -> int:
@@ -155,10 +175,18 @@ def _score_seconds(trainer: Trainer) -> float:
         networks.add(id(trainer.method.predictor()))
     every = protocol.evaluation.every
     points = (protocol.steps - 1) // every if every else 0
-    some, inference = ids[:IMAGES], Inference(protocol.evaluation, protocol.crop)
-    started = time.monotonic()
-    evaluate(trainer.headline(), trainer.dataset, some, inference, trainer.device)
-    return (time.monotonic() - started) / len(some) * len(ids) * (len(networks) + points)
+    inference = Inference(protocol.evaluation, protocol.crop)
+    first = later = 0.0
+    done, chunk = 0, IMAGES
+    while done < len(ids) and (done == 0 or first + later < SHORT_SECONDS):
+        some = ids[done : done + chunk]
+        marks = [time.monotonic()]
+        for _ in range(2):  # a data set may have its images at hand the second time
+            evaluate(trainer.headline(), trainer.dataset, some, inference, trainer.device)
+            marks.append(time.monotonic())
+        first, later = first + marks[1] - marks[0], later + marks[2] - marks[1]
+        done, chunk = done + len(some), 2 * chunk
+    return (first + later * (len(networks) + points - 1)) / done * len(ids)
 
 
 def _saves(trainer: Trainer, train_seconds: float) -> int:

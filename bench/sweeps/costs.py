@@ -38,6 +38,7 @@ class Cost:
     flops: float  # of all steps, counted: those of convolutions and matrix products
     batch: tuple[int, int]  # labeled and unlabeled images
     peak_mib: float  # measured here
+    grown_mib: float  # measured: by how much more with twice the images
     saved_mib: float  # counted: what a step keeps for its backward pass, which grows with the batch
     state_mib: float  # counted: weights, gradients, the optimizer's state, teachers and queues
     room_mib: float  # that a run may use here
@@ -58,19 +59,20 @@ class Cost:
 
     def peak_at(self, factor: float) -> float:
         """The peak of the memory here, in MiB, with a batch of `factor` times its images."""
-        return self.peak_mib + (factor - 1) * self.saved_mib
+        return self.peak_mib + (factor - 1) * self.grown_mib
 
     @property
     def fitting(self) -> tuple[int, int]:
         """The largest batch of these proportions that fits in here: labeled and unlabeled images."""
-        return self._batch(1 + (self.room_mib - self.peak_mib) / self.saved_mib)
+        return self._batch(1 + (self.room_mib - self.peak_mib) / self.grown_mib)
 
     def fitting_gpus(self, gib: float, gpus: int = 1) -> tuple[int, int]:
-        """As `fitting`, on so many GPUs of such a memory, as far as it can be counted."""
+        """The largest batch that so many GPUs of such a memory could have room for: at most, since a step
+        needs more than it keeps."""
         return self._batch(gpus * (1024 * gib - self.state_mib) / self.saved_mib)
 
     def gpu_mib(self, gpus: int = 1) -> float:
-        """The memory of each of so many GPUs that share the batch, as far as it can be counted."""
+        """The memory that each of so many GPUs needs at least, which share the batch."""
         return self.state_mib + self.saved_mib / gpus
 
     def _batch(self, factor: float) -> tuple[int, int]:

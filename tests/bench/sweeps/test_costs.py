@@ -29,6 +29,7 @@ MADE_UP = Cost(
     flops=3.6e15,
     batch=(4, 8),
     peak_mib=3072.0,
+    grown_mib=3072.0,
     saved_mib=2048.0,
     state_mib=512.0,
     room_mib=6144.0,
@@ -37,9 +38,10 @@ MADE_UP = Cost(
 
 def test_a_run_by_hand() -> None:
     assert MADE_UP.train_seconds == 40 + 120 + 10 and MADE_UP.seconds == 200
-    assert MADE_UP.peak_at(2) == 5120 and MADE_UP.peak_at(0.5) == 2048
-    assert MADE_UP.fitting == (10, 20), "3 GiB more are one and a half batches more"
-    assert replace(MADE_UP, room_mib=1024.0).fitting == (0, 0)
+    assert MADE_UP.peak_at(2) == 6144 and MADE_UP.peak_at(0.5) == 1536
+    assert MADE_UP.fitting == (8, 16), "3 GiB more are one batch more"
+    assert replace(MADE_UP, room_mib=7680.0).fitting == (10, 20)
+    assert replace(MADE_UP, room_mib=-1.0).fitting == (0, 0)
     assert MADE_UP.gpu_mib() == 2560 and MADE_UP.gpu_mib(4) == 1024
     assert MADE_UP.fitting_gpus(2.5) == (4, 8) and MADE_UP.fitting_gpus(2.5, 2) == (8, 16)
     assert MADE_UP.on(2).train_seconds == 90 and MADE_UP.on(2).score_seconds == 15
@@ -68,7 +70,7 @@ def test_what_is_said(tiny_config: Config) -> None:
     assert "each of 3 runs: 100 steps in 3 min, scoring in 30 s; 3.0 GiB of memory" in here[1]
     assert "4+8 fits into the 3.0 GiB that a run may have here; the largest that does is 4+8" in here[2]
     assert "on 2 GPUs, by 10.8 counted PFLOP: about 9 min for all steps, where each sustains 10" in here[3]
-    assert "each GPU holds 2.5 GiB" in here[4] and "31+62 in 16 GiB" in here[4]
+    assert "each GPU holds 2.5 GiB at least" in here[4] and "31+62 in 16 GiB" in here[4]
     cuda = sentences([replace(kind, cost=replace(MADE_UP, device="cuda"))], gpus=2)
     assert (
         cuda[0] == "3 runs, 1 at a time on cuda, each on 2 GPUs and at best: about 5 min" and len(cuda) == 3
