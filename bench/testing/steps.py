@@ -102,7 +102,7 @@ def its_labeled_loss_is_that_of_the_task(case: Case) -> None:
         return float(sum(_weighted(*pair, weights) + dice * _dice_loss(*pair) for pair in seen))
 
     for weights, dice in (((1.0, 2.0, 4.0), 0.0), ((1.0, 1.0, 1.0), 0.5), ((4.0, 1.0, 0.5), 2.0)):
-        loss = labeled_loss(case.protocol.model_copy(update={"dice": dice}), weights)
+        loss = labeled_loss(case.protocol.model_copy(update={"dice": dice}), weights, case.device)
         term = losses(case.method(loss=loss), batch)["labeled"].item()
         expected = plain.item() * by_hand(weights, dice) / by_hand((1.0, 1.0, 1.0), 0.0)
         assert math.isclose(term, expected, rel_tol=1e-4), (

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from bench.contract import Batch, Progress
-from bench.machine import use_device
+from bench.machine import FIRST_WITH_TF32, use_device
 from bench.randomness import generator_for
 from bench.training.trainer import Trainer
 
@@ -113,6 +113,8 @@ def test_lower_precision_stays_finite(
 ) -> None:
     if precision != "bf16":
         request.getfixturevalue("gpu")
+    if precision == "tf32" and torch.cuda.get_device_capability() < FIRST_WITH_TF32:
+        pytest.skip("the GPU has no TF32")
     trainer = trainer_of(method, device, f"protocol.precision={precision}")
     for terms in stepped(trainer, range(STEPS)):
         assert all(abs(value) < 1e4 for value in terms.values()), terms  # false of NaN
@@ -120,20 +122,21 @@ def test_lower_precision_stays_finite(
 
 
 def test_fp32_is_no_tf32(gpu: str) -> None:
-    if torch.cuda.get_device_capability() < (8, 0):
+    if torch.cuda.get_device_capability() < FIRST_WITH_TF32:
         pytest.skip("the GPU has no TF32")
     image = torch.rand(2, 64, 32, 32, generator=torch.Generator().manual_seed(0))
     weight = torch.rand(64, 64, 3, 3, generator=torch.Generator().manual_seed(1)) - 0.5
 
-    def off(precision: str) -> float:
+    def off(precision: str) -> list[float]:
         use_device(gpu, precision)
         found = torch.nn.functional.conv2d(image.to(gpu), weight.to(gpu)).double().cpu()
         exact = torch.nn.functional.conv2d(image.double(), weight.double())
         product = (weight.view(64, -1).to(gpu) @ weight.view(64, -1).t().to(gpu)).double().cpu()
         other = weight.view(64, -1).double() @ weight.view(64, -1).t().double()
-        return max(float((a - b).norm() / b.norm()) for a, b in ((found, exact), (product, other)))
+        return [float((a - b).norm() / b.norm()) for a, b in ((found, exact), (product, other))]
 
-    assert off("fp32") < 1e-6 < 1e-5 < off("tf32") < 1e-2
+    # Winograd's convolutions are a little off in single precision; 10 bits are 5e-4.
+    assert all(apart < 2e-5 for apart in off("fp32")) and all(1e-4 < apart < 1e-2 for apart in off("tf32"))
 
 
 @pytest.mark.parametrize("name", ["supervised", "mean_teacher", "u2pl", "classifier", "unimatch"])
