@@ -79,7 +79,8 @@ def use_device(device: str, precision: str = "fp32", deterministic: bool = False
                     f"{CUBLAS}={FIXED_WORKSPACE} before this one."
                 )
             os.environ[CUBLAS] = FIXED_WORKSPACE
-        torch.cuda.set_device(torch.device(device))
+        if (index := torch.device(device).index) is not None:  # "cuda" is the one in use, torch's word for it
+            torch.cuda.set_device(index)
         if precision == "tf32" and torch.cuda.get_device_capability() < FIRST_WITH_TF32:
             raise ConfigError(
                 f"protocol.precision tf32 is not known to {torch.cuda.get_device_name()}; use fp32 or fp16."

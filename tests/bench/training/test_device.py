@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.cuda._utils import _get_device_index
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench import machine
@@ -58,7 +59,7 @@ def test_a_run_on_the_cpu_opens_no_gpu(tiny_config: Config, monkeypatch: pytest.
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Stands for a GPU as far as `use_device` asks it: gives the calls that it gets."""
     calls: list[Any] = []
-    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: calls.append(_get_device_index(device)))
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: calls.append("reset"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (7, 5))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "T4")
@@ -77,7 +78,9 @@ def test_the_device_of_a_run_is_that_of_the_process(gpu: list[Any], monkeypatch:
         torch.cuda, "max_memory_allocated", lambda device=None: asked.append(device) or 3 * 2**20
     )
     use_device("cuda:1")
-    assert gpu == [torch.device("cuda:1"), "reset"]
+    assert gpu == [1, "reset"]
+    use_device("cuda")  # which the launcher of several processes has chosen for each
+    assert gpu == [1, "reset", "reset"]
     assert peak_memory_mib("cuda:1") == 3 and asked == ["cuda:1"]
 
 
