@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -19,16 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.labels import IGNORE, LABEL_SECONDS
+from bench.batches import ABSENT, Batch, Stream
+from bench.labels import IGNORE, LABEL_SECONDS, Box
 from bench.randomness import generator_for
 from bench.settings.base import Knobs
 from bench.views import EQUAL_BOXES, EQUAL_COLOURS, BoxRule, Operation, Passes, Recipe, Rounds, Stage, Views
 
 __all__ = [
+    "ABSENT",
     "EQUAL_BOXES",
     "EQUAL_COLOURS",
     "IGNORE",
     "Batch",
+    "Box",
     "BoxRule",
     "Dataset",
     "Features",
@@ -47,89 +50,14 @@ __all__ = [
     "Views",
 ]
 
-ABSENT: Any = None  # a stream the method did not ask for; typed Any, so that methods need no checks for None
-
 
 class Supervision(StrEnum):
-    """What a split grants an image: its pixels, its tags, or nothing."""
+    """The streams that a method asks for: labeled, tagged, unlabeled images. What a split grants, such as
+    points, decides in which of them an image is."""
 
     PIXEL = "pixel"
     TAGS = "tags"
     NONE = "none"
-
-
-@dataclass(frozen=True)
-class Stream:
-    """The images of one kind of supervision in a batch."""
-
-    ids: tuple[str, ...]
-    image: (
-        Tensor  # B 3 H W, weak view; of the labeled stream coloured where the protocol or the method says so
-    )
-    valid: Tensor  # B H W bool, False in padding
-    # B H W: a mask, or a CAM seed where tags are granted; of unlabeled images the pseudo-label of an earlier
-    # round, where the method has rounds; else None.
-    label: Tensor = ABSENT
-    tags: Tensor = ABSENT  # B C bool, classes the image may hold: its tags and background; all without tags
-    strong: tuple[Tensor, ...] = ()  # of B 3 H W, same geometry as image
-    boxes: tuple[Tensor, ...] = ()  # of B H W bool, True where the next image of the batch shows
-
-    @property
-    def student(self) -> Tensor:
-        """B 3 H W, what a student trains on: the first strong view, or the weak one where there is none. The
-        protocol may have asked for it where the method did not."""
-        return self.strong[0] if self.strong else self.image
-
-    @property
-    def box(self) -> Tensor | None:
-        """B H W bool, the CutMix box of `student`, for `bench.ops.mixing.mix`; None where there is none."""
-        return self.boxes[0] if self.boxes else None
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's images. A stream that the method does not need is None; one that it needs is always there,
-    because the harness checks `needs` against the split before the first step.
-
-    A tagged image is in two streams: in `labeled` with its CAM seed as the mask, and in `unlabeled` with its
-    tags.
-    """
-
-    labeled: Stream = ABSENT  # images granted pixels, and those granted tags; half of each where both are
-    tagged: Stream = ABSENT  # images granted tags or pixels; tags are then those of the mask
-    unlabeled: Stream = ABSENT  # images not granted pixels
-    truth: Tensor = ABSENT  # B H W, of the unlabeled stream; only the harness's audit sees it
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with `function` applied to every tensor, e.g. a move to another device."""
-
-        def apply(value: Any) -> Any:
-            if isinstance(value, Stream):
-                return replace(value, **{f.name: apply(getattr(value, f.name)) for f in fields(value)})
-            if isinstance(value, tuple):
-                return tuple(apply(item) for item in value)
-            return function(value) if isinstance(value, Tensor) else value
-
-        return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
-
-    def on(self, device: str | torch.device) -> Batch:
-        """The batch on a device, as a method takes it: images as floats in 0..1, labels as int64.
-
-        A loader gives both as uint8, a sixth of the bytes on the way to a GPU; what is float stays as it is.
-        """
-
-        def moved(tensor: Tensor) -> Tensor:
-            layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
-            tensor = tensor.to(device, memory_format=layout, non_blocking=True)
-            if tensor.dtype != torch.uint8:
-                return tensor
-            return tensor.float().div_(255) if tensor.dim() == 4 else tensor.long()
-
-        return self.map(moved)
-
-    def pin_memory(self) -> Batch:
-        """What torch's DataLoader calls on a batch of our own type."""
-        return self.map(Tensor.pin_memory)
 
 
 @dataclass(frozen=True)
@@ -340,7 +268,7 @@ class Dataset(ABC):
     by_colour: bool = False  # its masks mean what the eye sees, whatever the order of their palettes
     mask_rule: str = ""  # what decides a mask beside its file, such as a table of numbers; part of its digest
     channels: int | None = None  # that its images must have; None: as their files have them
-    # Seconds it takes to label one image by a mask ("pixel") and by its classes ("tags"); for reports alone.
+    # Seconds it takes to label one image, by the kind of label: "pixel" a mask, "tags"; for reports alone.
     label_seconds: Mapping[str, float] = LABEL_SECONDS
 
     @abstractmethod
@@ -361,6 +289,15 @@ class Dataset(ABC):
     def tags(self, id: str) -> tuple[int, ...] | None:
         """The sorted ids of the classes in an image, from a record of tags and never from its mask; None
         where there is no record. Background may be left out."""
+        return None
+
+    def drawn(self, id: str, kind: str) -> np.ndarray | None:
+        """What a person has marked of an image, "points" or "scribbles": H W uint8, class ids, 255 elsewhere.
+        From a record of its own, never from the mask; None where there is no record of the kind."""
+        return None
+
+    def boxes(self, id: str) -> tuple[Box, ...] | None:
+        """The boxes of the objects in an image, from a record of boxes; None where there is none."""
         return None
 
     def files(self, id: str, what: Literal["image", "mask"]) -> tuple[Path, ...] | None:

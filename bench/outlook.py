@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.errors import DataError
 from bench.plan import Plan, SeedPlan, data_root, dataset_of
 from bench.records.schema import Result, read_result
-from datasets.splits import HELDOUT, held_out_said
+from datasets.look import held_out_said
+from datasets.splits import HELDOUT
 
 MOST_SAID = 6  # sentences on the data
 LOOKS = 20  # at so many of the newest results; a folder of all runs may hold thousands

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from bench import ranks
+from bench.cam_seeds import boxes
 from bench.cam_seeds.make import check_settings, make, standing
 from bench.cam_seeds.warnings import warnings
 from bench.contents import changes
@@ -72,6 +73,8 @@ def run(
                 seeds = make_seeds(plan.seeds, display, None, overwrite, anyway)
                 with ranks.together():
                     stop.check()
+            if plan.box_seeds is not None:
+                ranks.first_alone(lambda: _make_box_seeds(plan, display, stop, overwrite))
             if plan.labeler is not None:
                 make_labels(plan, plan.labeler, display, stop, overwrite, anyway)
             with memory_errors(lambda: "before the first step", LESS_MEMORY):
@@ -104,6 +107,13 @@ def _beginning(plan: Plan, resume: bool, overwrite: bool, anyway: bool) -> tuple
 def _refuse_before_seeds(plan: Plan, overwrite: bool) -> None:
     if plan.seeds is not None and (overwrite or plan.seeds.folder.read_report() is None):
         refuse_early(plan)
+
+
+def _make_box_seeds(plan: Plan, display: Display, stop: Stop, overwrite: bool) -> None:
+    assert plan.box_seeds is not None, "asked of splits that grant boxes alone"
+    if overwrite or not plan.box_seeds.folder.ledger.exists():
+        refuse_early(plan)
+    boxes.make(plan, plan.box_seeds, display, stop)
 
 
 LESS_MEMORY = (
@@ -180,6 +190,8 @@ def refuse_early(plan: Plan) -> Parts:
         if plan.seeds is not None and plan.seeds.folder.read_report() is None:
             check_settings(plan.seeds.settings, parts.dataset)
             session.parts_of(plan.seeds.classifier, fetch=False)
+        if plan.box_seeds is not None:
+            boxes.check_settings(plan.box_seeds.settings)
     return parts
 
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import ConfigError, DataError
 from bench.randomness import numpy_for
 from bench.records.folders import RunFolder
-from bench.records.shared_folders import SeedFolder
+from bench.records.shared_folders import BoxSeedFolder, SeedFolder
 from bench.settings import normalisation, registry
 from bench.settings.base import Knobs, expanded
+from bench.settings.box_seeds import BoxSeeds
 from bench.settings.reading import merge, validate
 from bench.settings.registry import MethodInfo
 from bench.settings.resolve import resolve
 from bench.settings.schema import CamSeeds, RunConfig
-from datasets.splits import GRANTS, UNLABELED, Split, batch_sources, find_split
+from datasets.splits import EVAL, UNLABELED, Split, batch_sources, find_split
 from datasets.tags import TagTable, load_tags
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Plan:
     run_id: str
     folder: RunFolder
     seeds: SeedPlan | None = None  # the CAM seeds to make first; None if the split grants no tags
+    box_seeds: BoxSeedPlan | None = None  # the seeds of boxes to make first; None if the split grants none
     labeler: Plan | None = None  # the run that labels the unlabeled images first; None without rounds
 
     @property
@@ -52,6 +54,14 @@ class Plan:
         """The method's hyperparameters, as its class reads them from the configuration."""
         given = {key: value for key, value in self.config.method.items() if key != "name"}
         return validate(self.method.cls.HParams, given, "method")
+
+
+@dataclass(frozen=True)
+class BoxSeedPlan:
+    """Seeds of boxes before they are made; all runs share them."""
+
+    settings: BoxSeeds
+    folder: BoxSeedFolder
 
 
 @dataclass(frozen=True)
@@ -113,15 +123,13 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
     method = registry.describe_method(config.method["name"])
     split = split or find_split(config.dataset, config.split, data_root(config), config.draw, config.scored)
     counts = split.counts
-    # A tagged image counts twice: as labeled (by its CAM seed) and as unlabeled (with its tags).
-    granted = {
-        "pixel": counts["pixel"] + counts["tags"],
-        "tags": counts["tags"],
-        "none": counts["none"] + counts["tags"],
-    }
+    # A tagged image counts twice: as labeled (by its CAM seed) and as unlabeled (with its tags). So does one
+    # with points, strokes or boxes.
+    weak = counts["tags"] + sum(map(len, split.sparse.values()))
+    granted = {"pixel": counts["pixel"] + weak, "tags": counts["tags"], "none": counts["none"] + weak}
     for kind in sorted(method.needs):
         if not granted[kind]:
-            has = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name in GRANTS)
+            has = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != EVAL)
             raise ConfigError(
                 f"method {method.name!r} needs images with supervision {kind!r}, but split {config.split!r} "
                 f"of {config.dataset!r} grants none (it grants {has}). Choose another split or method."
@@ -143,10 +151,15 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
         config = config.model_copy(update={"cam_seeds": None})
     else:
         inputs["cam_seeds"] = seeds.folder.seed_id
+    boxes = _box_seed_plan(config) if split.boxes and "pixel" in method.needs else None
+    if boxes is None:
+        config = config.model_copy(update={"box_seeds": BoxSeeds()})
+    else:
+        inputs["box_seeds"] = boxes.settings.seed_id
     run_id = config.run_id(method.version, inputs)
     place = (config.machine.runs, config.dataset, config.split, method.name)
     folder = RunFolder.of(*place, config.seed, run_id, config.draw)
-    return Plan(config, method, split, inputs, run_id, folder, seeds, labeler)
+    return Plan(config, method, split, inputs, run_id, folder, seeds, boxes, labeler)
 
 
 def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
@@ -184,6 +197,11 @@ def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
             f"renamed or edited. Undo that, or start anew with `run --config {folder.config}`."
         )
     return planned
+
+
+def _box_seed_plan(config: RunConfig) -> BoxSeedPlan:
+    settings = config.box_seeds
+    return BoxSeedPlan(settings, BoxSeedFolder.of(config.machine.runs, config.dataset, settings.seed_id))
 
 
 def _labeler_plan(config: RunConfig, method: MethodInfo, split: Split) -> Plan:

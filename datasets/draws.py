@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import DataError
+from bench.labels import SPARSE
 from datasets.ids import read_sealed
 
 SHARES = {"1_64": 64, "1_16": 16, "1_8": 8, "1_4": 4, "1_2": 2, "full": 1}
 TAGS, MIXED = "tags", "1_8+tags"
+KINDS = (TAGS, *SPARSE)  # what a split may grant an image in place of its mask
 MOST_DRAWS = 1000
 DRAWN = (*(name for name, share in SHARES.items() if share > 1), MIXED)  # what differs from draw to draw
 
@@ -35,23 +37,29 @@ class Draw:
     tag_digest: str
 
 
-def granted(name: str, order: Sequence[str]) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
-    """The ids that a split grants pixels, tags and nothing, of training ids in the order of the rule.
+def granted(name: str, order: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The ids that a split grants of each kind, of training ids in the order of the rule: {"pixel": ["c"],
+    "tags": ["a", "b"]}.
 
     Args:
-        name: One of `SHARES`, `TAGS` and `MIXED`.
+        name: A share, one of `KINDS`, or both: "1_8", "points", "1_8+points".
     """
-    if name == TAGS:
-        return (), order, ()
+    share, _, kind = name.partition("+")
+    if share in KINDS:
+        return {share: order}
     size = share_of(name, len(order))
-    if name == MIXED:
-        return order[:size], order[size:], ()
-    return order[:size], (), order[size:]
+    return {"pixel": order[:size], kind or "none": order[size:]}
+
+
+def is_drawn(name: str) -> bool:
+    """Whether other draws of a split label other images."""
+    share, _, kind = name.partition("+")
+    return SHARES.get(share, 1) > 1 and (not kind or kind in KINDS)
 
 
 def share_of(name: str, total: int) -> int:
     """How many of `total` images a share labels: share_of("1_16", 367) is 23."""
-    return math.ceil(total / SHARES[name.removesuffix("+tags")])
+    return math.ceil(total / SHARES[name.partition("+")[0]])
 
 
 def draw_file(place: Path, number: int) -> Path:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contract import IGNORE, Dataset
+from bench.contract import IGNORE, Box, Dataset
 from bench.errors import DataError
+from datasets.boxes import BOXES_FILE, read_boxes, refuse_outside
 from datasets.classes import read_classes
 from datasets.decode import image_size, read_image, read_mask
 from datasets.encodings import OTHERS, colours
@@ -39,7 +40,9 @@ class Folder(Dataset):
     unless dataset.yaml names another (`background: sky`) or `background` gives its id. dataset.yaml may also
     say what the numbers or colours of the masks mean, see `datasets.meaning`. tags.json is optional
     and gives the classes of an image by id or name, {"a": [1, "cat"]}. label_seconds.json is optional too
-    and says how many seconds it takes to label one image, {"pixel": 600, "tags": 20}. test.txt is scored
+    and says how many seconds it takes to label one image, {"pixel": 600, "tags": 20}. points/ID.png and
+    scribbles/ID.png hold class ids where somebody marked the image, and 255 elsewhere; boxes.json has COCO's
+    form, see `datasets.boxes`. test.txt is scored
     where there is one, else val.txt. Ids may lie in sub folders ("city/frame_1").
 
     Every method raises DataError for a missing or invalid file.
@@ -103,10 +106,30 @@ class Folder(Dataset):
     def tags(self, id: str) -> tuple[int, ...] | None:
         return self._tags.of(id) if self._tags else None
 
+    def drawn(self, id: str, kind: str) -> np.ndarray | None:
+        folder = self.root / kind
+        if not folder.is_dir():
+            return None
+        size = image_size(self._images.path(id))
+        return read_mask(Shelf(folder, (".png",)).path(id), size, len(self.classes))
+
+    def boxes(self, id: str) -> tuple[Box, ...] | None:
+        if self._boxes is None:
+            return None
+        path = self.root / BOXES_FILE
+        if id not in self._boxes:
+            raise DataError(f"{path} has no image {id!r}; add it, with its boxes if it has any.")
+        return refuse_outside(path, id, self._boxes[id], image_size(self._images.path(id)))
+
     @property
     def notes(self) -> tuple[str, ...]:
         read = self.__dict__.get("_tags")  # looking must not open a file that nobody has asked for
         return (*self._class_notes, *self._mask_notes, *(read.notes if read else ()))
+
+    @cached_property
+    def _boxes(self) -> dict[str, tuple[Box, ...]] | None:
+        path = self.root / BOXES_FILE
+        return read_boxes(path, self.classes) if path.exists() else None
 
     @cached_property
     def _tags(self) -> TagRecord | None:

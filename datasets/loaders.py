@@ -19,10 +19,12 @@ from torch.utils import data
 
 from bench.contract import ABSENT, EQUAL_COLOURS, IGNORE, Batch, Dataset, Stream, Supervision, Views
 from bench.errors import BenchError, ConfigError, DataError
+from bench.labels import SPARSE
 from bench.pool import end_with_parent
 from bench.randomness import generator_for, numpy_for
 from datasets.colours import strong_view
 from datasets.splits import MASKS, SEEDS, TAGS, UNLABELED, Split, batch_sources
+from datasets.streams import SparseStreams
 from datasets.views import (
     Geometry,
     View,
@@ -69,6 +71,7 @@ class StepBatches(data.Dataset[Batch]):
         label_of: Reads the pseudo-label of an unlabeled image, in the same way; None without rounds.
         rank, ranks: Which part of each stream to make, of how many equal ones. No view depends on it. See
             `bench.plan.refuse_unequal`.
+        sparse: The points, strokes and boxes that the split grants; None where it grants none.
 
     Raises:
         ConfigError: See `batch_sources`; or CutMix boxes are asked for in a batch of one.
@@ -92,12 +95,15 @@ class StepBatches(data.Dataset[Batch]):
         label_of: Callable[[str], np.ndarray] | None = None,
         rank: int = 0,
         ranks: int = 1,
+        sparse: SparseStreams | None = None,
     ) -> None:
         self.dataset = dataset
         self.needs = frozenset(needs)
         unlabeled = protocol.batch.unlabeled
         self.sources = batch_sources(split, self.needs, protocol.batch.labeled, unlabeled)
         self.tags, self.seed_of, self.label_of = dict(tags or {}), seed_of, label_of
+        self.sparse = sparse
+        self.tags |= {} if sparse is None else sparse.tags
         self.rare_crops, self.rare = protocol.rare_crops, tuple(rare)
         self.crop, self.resize, self.steps = protocol.crop, protocol.resize, protocol.steps
         self.views = views if protocol.views == "published" else views.equal(protocol.views == "equal")
@@ -146,8 +152,9 @@ class StepBatches(data.Dataset[Batch]):
 
     def _labeled(self, step: int) -> Stream:
         """Make the labeled stream: images with masks, then images with seeds."""
-        ids, views, labels, valid = [], [], [], []
+        ids, views, labels, valid, geometries = [], [], [], [], []
         of = {MASKS: self.dataset.mask, SEEDS: self._seed}
+        of |= {} if self.sparse is None else dict.fromkeys(SPARSE, self.sparse.label)
         whole = [
             (source, index, id)
             for source in of
@@ -161,6 +168,7 @@ class StepBatches(data.Dataset[Batch]):
                 geometry = self._rare_geometry(source, step, index, mask, geometry)
                 label = self._label(id, mask, geometry)
             ids.append(id)
+            geometries.append(geometry)
             view = weak_image(image, geometry)
             views.append(self._strong(view, source, step, index) if self.views.colours else view)
             labels.append(label)
@@ -171,7 +179,11 @@ class StepBatches(data.Dataset[Batch]):
             torch.stack(valid),
             label=torch.stack(labels),
             tags=self._tag_rows(ids),
+            **self._sparse(ids, geometries),
         )
+
+    def _sparse(self, ids: Sequence[str], geometries: Sequence[Geometry]) -> dict[str, Any]:
+        return {} if self.sparse is None else self.sparse.fields(ids, geometries)
 
     def _rare_geometry(
         self, source: str, step: int, index: int, mask: np.ndarray, first: Geometry
@@ -249,7 +261,7 @@ class StepBatches(data.Dataset[Batch]):
         """Make the unlabeled stream, and for an audit the labels withheld from it, B H W."""
         own = self._own(list(enumerate(self._ids(UNLABELED, step))))
         ids = tuple(id for _, id in own)
-        views, valid, truth = [], [], []
+        views, valid, truth, geometries = [], [], [], []
         labels: list[Tensor] = []
         strong: list[list[View]] = [[] for _ in range(self.views.strong)]
         for index, id in own:
@@ -257,7 +269,11 @@ class StepBatches(data.Dataset[Batch]):
             geometry = self._geometry(UNLABELED, step, index, image)
             weak = weak_image(image, geometry)
             views.append(weak)
-            valid.append(torch.from_numpy(weak_valid(geometry)))
+            inside = weak_valid(geometry)
+            if self.sparse is not None and (unmarked := self.sparse.unmarked(id, geometry)) is not None:
+                inside &= unmarked
+            valid.append(torch.from_numpy(inside))
+            geometries.append(geometry)
             for view, copies in enumerate(strong):
                 copies.append(self._strong(weak, UNLABELED, step, index, view))
             if self.label_of is not None:
@@ -272,6 +288,7 @@ class StepBatches(data.Dataset[Batch]):
             strong=tuple(map(stacked, strong)),
             boxes=self._boxes(step),
             tags=self._tag_rows(ids),
+            **self._sparse(ids, geometries),
         )
         return unlabeled, torch.stack(truth) if self.audit else None
 

@@ -18,7 +18,7 @@ from datasets.encodings import GREY, PALETTE, encoding
 from datasets.findings import Looked, spread
 from datasets.ids import some
 from datasets.image_forms import RULE_16, form_of, is_dark, is_transparent
-from datasets.splits import Split
+from datasets.splits import COMMITTED, Split, command, heldout_ids
 from datasets.tags import recorded
 
 MOST_DECODED = 20
@@ -48,7 +48,7 @@ def worth_a_look(
     Args:
         most: Images of training and of scoring whose headers are read; None: all.
     """
-    train = sorted({id for split in splits for id in (*split.pixel, *split.tags, *split.none)})
+    train = sorted({id for split in splits for id in split.train})
     test = sorted({id for split in splits for id in split.eval})
     tagged = all(split.tags for split in splits if split.pixel)  # then tags add classes to those of the masks
     found = [
@@ -182,3 +182,22 @@ def _twins(dataset: Dataset, train: Sequence[str], test: Sequence[str]) -> Itera
 def _digest(path: Path) -> bytes:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").digest()
+
+
+def held_out_said(dataset: Dataset, data_root: Path | None) -> list[str]:
+    """Say of a data set of the user's what is held out and how it is used. Of one without such a list, and of
+    the suite's own, there is nothing to say."""
+    if dataset.heldout is None or (COMMITTED / dataset.name).is_dir():
+        return []
+    file = f"{dataset.heldout}.txt"
+    try:
+        ids = heldout_ids(dataset.name, data_root)
+    except DataError as error:  # of a list that this run does not read
+        return [str(error)]
+    if ids is None:
+        make = command(dataset.name, data_root, "--make")
+        return [f"{file} lies unused: `{make}` makes it the held-out list, or says why it cannot be."]
+    return [
+        f"the {len(ids)} images of {file} are held out: nothing learns from them, and only "
+        "`--scored heldout` scores them. Choose thresholds, steps and other settings so."
+    ]

@@ -12,27 +12,36 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from bench.errors import ConfigError, DataError, check_name, did_you_mean
+from bench.labels import SPARSE
 from datasets import draws
 from datasets.ids import check_id, digest, read_json, read_list, read_sealed, some
-
-if TYPE_CHECKING:
-    from bench.contract import Dataset
+from datasets.marks import marks_digest, read_index
 
 GRANTS = ("pixel", "tags", "none")
 LISTS = (*GRANTS, "eval")
 COMMITTED = Path(__file__).parent / "splits"
 MANIFEST = "MANIFEST.json"
 TAGS_FILE = "tags.json"
+FROM_RECORD, FROM_MASKS = "the data set's own record", "masks"  # where weak labels come from
 EVAL, HELDOUT = "eval", "heldout"  # the lists of which one is scored
 
 # The sources that a batch draws images from. The words also name random streams: they stay as they are.
 MASKS, SEEDS, TAGS, UNLABELED = "pixel", "seeds", "tags", "none"
+KIND_NAMES = {MASKS: "images with masks", SEEDS: "tagged images"}
+
+
+@dataclass(frozen=True)
+class MarkRecord:
+    """What a split says of the points, strokes or boxes that it grants."""
+
+    source: str  # "masks" or "the data set's own record"
+    digest: str  # of the labels of all images that are granted them
 
 
 @dataclass(frozen=True)
@@ -51,22 +60,42 @@ class Split:
     tag_file: Path | None = field(default=None, compare=False)
     draw: int = 0  # which images the name stands for
     scored: str = EVAL  # where `eval` comes from: EVAL or HELDOUT
+    points: tuple[str, ...] = ()
+    scribbles: tuple[str, ...] = ()
+    boxes: tuple[str, ...] = ()
+    marks: Mapping[str, MarkRecord] = field(default_factory=dict, hash=False)  # of the three kinds above
+    place: Path | None = field(default=None, compare=False)  # where the records of these labels lie
+
+    @property
+    def sparse(self) -> dict[str, tuple[str, ...]]:
+        """The ids that grant points, strokes or boxes, by kind, where there are any: {"points": ("a",)}."""
+        return {kind: ids for kind in SPARSE if (ids := getattr(self, kind))}
+
+    @property
+    def train(self) -> tuple[str, ...]:
+        """All ids that may be learned from."""
+        sparse = (id for ids in self.sparse.values() for id in ids)
+        return (*self.pixel, *self.tags, *self.none, *sparse)
 
     @property
     def digests(self) -> dict[str, str]:
         """Give the SHA-256 of each list, {"pixel": "ab12...", ...}, and of the tags as "tag_sets" if any."""
         said = {"tag_sets": self.tag_digest} if self.tag_digest else {}
-        return {**self.list_digests, **said}
+        return {
+            **self.list_digests,
+            **said,
+            **{f"{kind}_marks": of.digest for kind, of in self.marks.items()},
+        }
 
     @property
     def list_digests(self) -> dict[str, str]:
-        """Give the SHA-256 of each of pixel, tags, none and eval."""
-        return {name: digest(getattr(self, name)) for name in LISTS}
+        """Give the SHA-256 of each of pixel, tags, none and eval, and of the lists of sparse labels."""
+        return {name: digest(getattr(self, name)) for name in (*LISTS, *self.sparse)}
 
     @property
     def counts(self) -> dict[str, int]:
         """Count the ids of each list, e.g. {"pixel": 32, "tags": 0, "none": 480, "eval": 200}."""
-        return {name: len(getattr(self, name)) for name in LISTS}
+        return {name: len(getattr(self, name)) for name in (*LISTS, *self.sparse)}
 
     @property
     def eval_digest(self) -> str:
@@ -126,25 +155,6 @@ def heldout_ids(dataset: str, data_root: Path | None) -> tuple[str, ...] | None:
     return None
 
 
-def held_out_said(dataset: Dataset, data_root: Path | None) -> list[str]:
-    """Say of a data set of the user's what is held out and how it is used. Of one without such a list, and of
-    the suite's own, there is nothing to say."""
-    if dataset.heldout is None or (COMMITTED / dataset.name).is_dir():
-        return []
-    file = f"{dataset.heldout}.txt"
-    try:
-        ids = heldout_ids(dataset.name, data_root)
-    except DataError as error:  # of a list that this run does not read
-        return [str(error)]
-    if ids is None:
-        make = command(dataset.name, data_root, "--make")
-        return [f"{file} lies unused: `{make}` makes it the held-out list, or says why it cannot be."]
-    return [
-        f"the {len(ids)} images of {file} are held out: nothing learns from them, and only "
-        "`--scored heldout` scores them. Choose thresholds, steps and other settings so."
-    ]
-
-
 def _held_out(split: Split, folder: Path, data_root: Path | None) -> Split:
     """The split with the held-out list in place of the scored one."""
     dataset, ids = split.dataset, heldout_ids(split.dataset, data_root)
@@ -166,10 +176,10 @@ def _held_out(split: Split, folder: Path, data_root: Path | None) -> Split:
 def _drawn(split: Split, folder: Path, number: int, data_root: Path | None) -> Split:
     """The split with the images that another draw labels."""
     dataset, name = split.dataset, split.name
-    if name in (draws.TAGS, "full"):
+    if name in (*draws.KINDS, "full"):
         raise ConfigError(f"{dataset}/{name} grants the same in every draw; leave --draw {number} out.")
     origin = read_json(folder / MANIFEST).get("origin")
-    if name not in draws.DRAWN or not isinstance(origin, dict) or "rule_version" not in origin:
+    if not draws.is_drawn(name) or not isinstance(origin, dict) or "rule_version" not in origin:
         raise ConfigError(
             f"{dataset}/{name} is one given list, which has no other draws; leave --draw {number} out."
         )
@@ -180,16 +190,19 @@ def _drawn(split: Split, folder: Path, number: int, data_root: Path | None) -> S
         raise ConfigError(f"{dataset} has no draw {number}. Known: {known}. Make it with `{make}`.")
     mend = f"restore the file, or make it anew with `{make}`."
     draw = draws.read_draw(places[0], dataset, number, mend)
-    if name in draw.left_out:
-        raise ConfigError(f"{draw.left_out[name]} Choose another draw or a larger split.")
-    pixel, tagged, none = (tuple(sorted(ids)) for ids in draws.granted(name, draw.order))
-    known_ids = sorted((*split.pixel, *split.tags, *split.none))
-    if sorted(draw.order) != known_ids or draw.eval_digest != split.eval_digest:
+    if why := draw.left_out.get(name, draw.left_out.get(name.partition("+")[0])):
+        raise ConfigError(f"{why} Choose another draw or a larger split.")
+    granted = draws.granted(name, draw.order)
+    lists: dict[str, Any] = {kind: tuple(sorted(ids)) for kind, ids in granted.items()}
+    if sorted(draw.order) != sorted(split.train) or draw.eval_digest != split.eval_digest:
         path = draws.draw_file(places[0], number)
         raise DataError(f"{path} is of other training or scored images than {folder}; {mend}")
-    drawn = replace(split, pixel=pixel, tags=tagged, none=none, draw=number)
-    if tagged:
+    drawn = replace(split, draw=number, **{"none": (), **lists})
+    if drawn.tags:
         drawn = replace(drawn, tag_source=draw.tag_source, tag_digest=draw.tag_digest)
+    for kind, ids in drawn.sparse.items():  # other images than draw 0 grants them, of the same record
+        of = replace(split.marks[kind], digest=marks_digest(read_index(folder.parent, kind, mend), ids))
+        drawn = replace(drawn, marks={**drawn.marks, kind: of})
     check_split(drawn, folder)
     return drawn
 
@@ -220,9 +233,14 @@ def _read_split(dataset: str, name: str, folder: Path) -> Split:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8-sig"))
         stored, owner = dict(manifest["digests"]), (manifest["dataset"], manifest["split"])
-        expected = {list_: str(stored[list_]) for list_ in LISTS}
+        expected = {
+            list_: str(stored[list_]) for list_ in (*LISTS, *(kind for kind in SPARSE if kind in stored))
+        }
         source, tag_digest = (str(manifest.get(key, "")) for key in ("tag_source", "tag_digest"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        said = {
+            kind: (str(of["source"]), str(of["digest"])) for kind, of in manifest.get("marks", {}).items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{path} is not the manifest of a split ({error!r}); make or import the split again."
         ) from error
@@ -231,20 +249,21 @@ def _read_split(dataset: str, name: str, folder: Path) -> Split:
             f"{path} is that of {owner[0]}/{owner[1]}, not of {dataset}/{name}; put the folder back in its "
             "place."
         )
-    files = {grant: folder / f"{grant}.txt" for grant in GRANTS} | {"eval": folder.parent / "eval.txt"}
-    lists = {list_: tuple(sorted(read_list(file))) for list_, file in files.items()}
+    files = {list_: folder / f"{list_}.txt" for list_ in expected} | {EVAL: folder.parent / "eval.txt"}
+    lists: dict[str, Any] = {list_: tuple(sorted(read_list(file))) for list_, file in files.items()}
     for list_, ids in lists.items():
         if digest(ids) != expected[list_]:
             raise DataError(
                 f"{files[list_]} has changed since the split was made: its {len(ids)} ids do not have the "
                 f"digest in {path}. Restore the list, or make the split anew under another name."
             )
-    pixel, tagged, none, scored = (lists[list_] for list_ in LISTS)
-    split = Split(dataset, name, pixel, tagged, none, scored, tag_source=source, tag_digest=tag_digest)
+    marks = {kind: MarkRecord(*of) for kind, of in said.items()}
+    split = Split(dataset, name, **lists, tag_source=source, tag_digest=tag_digest, marks=marks)
     check_split(split, folder)
-    if split.tags and not tag_digest:
-        raise DataError(f"{path} does not say what the tags are; make the split again.")
-    return replace(split, tag_file=folder.parent / TAGS_FILE) if split.tags else split
+    if (split.tags and not tag_digest) or split.sparse.keys() != marks.keys():
+        raise DataError(f"{path} does not say what the labels are; make the split again.")
+    split = replace(split, tag_file=folder.parent / TAGS_FILE) if split.tags else split
+    return replace(split, place=folder.parent) if marks else split
 
 
 def check_split(split: Split, where: Path) -> None:
@@ -254,7 +273,8 @@ def check_split(split: Split, where: Path) -> None:
     that differ only in upper and lower case are one image).
     """
     seen: dict[str, tuple[str, str]] = {}
-    for list_ in LISTS:
+    lists = (*LISTS, *split.sparse)
+    for list_ in lists:
         for id in getattr(split, list_):
             check_id(id, where)
             # ids that differ in case only are one file on some systems
@@ -264,10 +284,10 @@ def check_split(split: Split, where: Path) -> None:
                     f"{where}: {id!r} in {list_}.txt and {before!r} in {other}.txt are one image; an image "
                     "belongs to one list, and a scored one to no other: remove it from one of them."
                 )
-    for list_ in LISTS:
+    for list_ in lists:
         if len(set(getattr(split, list_))) < len(getattr(split, list_)):
             raise DataError(f"{where}: {list_}.txt holds an id more than once; remove the repeats.")
-    if not (split.pixel or split.tags or split.none):
+    if not split.train:
         raise DataError(
             f"{where}: pixel.txt, tags.txt and none.txt are all empty; a split needs images to learn from."
         )
@@ -305,8 +325,9 @@ def batch_sources(
     """Say where the images of a batch come from: a `Source` for each of MASKS, SEEDS, TAGS, UNLABELED in use.
 
     A tagged image appears in the labeled stream, with its CAM seed as mask, and in the unlabeled stream, with
-    its tags. Where a split grants masks and tags, half of a labeled batch (rounded up) has masks. For
-    example, `1_8+tags` with a labeled batch of 8 gives {"pixel": Source(..., 4), "seeds": Source(..., 4)}.
+    its tags. So does an image with points, strokes or boxes. Kinds of labels share a labeled batch evenly,
+    masks first. For example, `1_8+tags` with a labeled batch of 8 gives {"pixel": Source(..., 4), "seeds":
+    Source(..., 4)}.
 
     Args:
         needs: What the method asks for: "pixel" (the labeled stream), "tags" (tagged), "none" (unlabeled).
@@ -321,12 +342,10 @@ def batch_sources(
     """
     sources: dict[str, Source] = {}
 
-    def take(
-        source: str, stream: str, ids: tuple[str, ...], size: int, batch: str, half: bool = False
-    ) -> None:
+    def take(source: str, stream: str, ids: tuple[str, ...], size: int, batch: str, share: int = 1) -> None:
         if len(ids) < size:
-            kind = {MASKS: "images with masks", SEEDS: "tagged images"}[source] if half else "images"
-            fits = (2 if half else 1) * len(ids)
+            kind = KIND_NAMES.get(source, f"images with {source}") if share > 1 else "images"
+            fits = share * len(ids)
             enough = fits >= (1 if stream == "unlabeled" else least) and fits > 0
             smaller = f" or a smaller batch, e.g. `--set {setting}.{batch}={fits}`" if enough else ""
             raise ConfigError(
@@ -345,20 +364,21 @@ def batch_sources(
             f"the labeled batch is {labeled}, and this network normalises over a batch of {least} images at "
             f"least: use `--set {setting}.labeled={least}` or more, and a split with as many labeled images."
         )
-    if "pixel" in needs and split.pixel and split.tags:
-        if labeled < 2:
+    if "pixel" in needs:
+        # The masks are few and right, the rest is many and rough: drawn from one list, masks would be rare.
+        kinds_there = {MASKS: split.pixel, SEEDS: split.tags, **split.sparse}
+        there = {source: ids for source, ids in kinds_there.items() if ids} or {MASKS: ()}
+        if labeled < len(there):
             raise ConfigError(
-                f"masks and seeds share the labeled batch: use `--set {setting}.labeled=2` or more."
+                f"{' and '.join({MASKS: 'masks'}.get(one, one) for one in there)} share the labeled batch: "
+                f"use `--set {setting}.labeled={len(there)}` or more."
             )
-        # The masks are few and right, the seeds many and rough: drawn from one list, masks would be rare.
-        masks = (labeled + 1) // 2
-        take(MASKS, "labeled", split.pixel, masks, "labeled", half=True)
-        take(SEEDS, "labeled", split.tags, labeled - masks, "labeled", half=True)
-    elif "pixel" in needs:
-        source = SEEDS if split.tags else MASKS
-        take(source, "labeled", split.tags or split.pixel, labeled, "labeled")
+        for place, (source, ids) in enumerate(there.items()):
+            size = (labeled + len(there) - 1 - place) // len(there)
+            take(source, "labeled", ids, size, "labeled", share=len(there))
     if "tags" in needs:
         take(TAGS, "tagged", (*split.pixel, *split.tags), labeled, "labeled")
     if "none" in needs:
-        take(UNLABELED, "unlabeled", (*split.none, *split.tags), unlabeled, "unlabeled")
+        sparse = (id for ids in split.sparse.values() for id in ids)
+        take(UNLABELED, "unlabeled", (*split.none, *split.tags, *sparse), unlabeled, "unlabeled")
     return sources

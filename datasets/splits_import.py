@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, DataError, check_name
 from datasets import tags
 from datasets.ids import digest, some
 from datasets.list_lines import read_foreign
 from datasets.lookup import all_missing, summary
-from datasets.splits import COMMITTED, TAGS_FILE, Split, known_splits
-from datasets.splits_make import FROM_RECORD, hold_out, write_split
+from datasets.sparse_make import with_own_marks
+from datasets.splits import COMMITTED, FROM_RECORD, TAGS_FILE, Split, known_splits
+from datasets.splits_make import hold_out, write_split
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -36,17 +38,19 @@ def import_split(
     destination: Path,
     tagged_file: Path | None = None,
     data: Dataset | None = None,
+    sparse_files: Mapping[str, Path] | None = None,
 ) -> Split:
     """Import lists of ids as the split `destination`/<name>/ and return it.
 
     A line is an id, or the path of an image with or without that of its mask behind it, e.g.
     "JPEGImages/2007_000032.jpg SegmentationClass/2007_000032.png"; see `datasets.list_lines`. Without an
-    unlabeled list, all other training ids grant nothing. The tags of `tagged_file` are those that `data`, the
-    data set, has a record of. The MANIFEST says under which names published lists are known.
+    unlabeled list, all other training ids grant nothing. The tags of `tagged_file`, and the points, strokes
+    and boxes of `sparse_files` (by kind), are those that `data`, the data set, has a record of. The MANIFEST
+    says under which names published lists are known.
 
     Raises ConfigError for a name that is taken or not allowed, DataError for an unreadable list, a line that
     names no image or several, an id that is not a training id, stands in two lists, is scored, or is to be
-    tagged and has no record of tags, and for images and granted masks that are not there.
+    tagged or marked and has no record of that, and for images and granted masks that are not there.
     """
     name = name.replace("/", "_")
     check_name(name, "a split")
@@ -54,20 +58,24 @@ def import_split(
         raise ConfigError(
             f"{dataset} has a split {name!r} of the suite's own; import the list under another name."
         )
-    files = {"pixel": labeled_file, "tags": tagged_file, "none": unlabeled_file}
+    files = {"pixel": labeled_file, "tags": tagged_file, "none": unlabeled_file, **(sparse_files or {})}
     known = {*train_ids, *eval_ids}
-    lists = {grant: read_foreign(file, known, dataset) if file else () for grant, file in files.items()}
+    lists: dict[str, Any] = {
+        grant: read_foreign(file, known, dataset) if file else () for grant, file in files.items()
+    }
     if unlabeled_file is None:
-        lists["none"] = tuple(sorted(set(train_ids).difference(lists["pixel"], lists["tags"])))
+        lists["none"] = tuple(sorted(set(train_ids).difference(*lists.values())))
     _check_lists(dataset, lists, files, set(eval_ids))
-    split = Split(dataset, name, lists["pixel"], lists["tags"], lists["none"], tuple(sorted(eval_ids)))
-    missing = all_missing(data, (*split.pixel, *split.tags, *split.none), split.pixel) if data else []
+    split = Split(dataset, name, **lists, eval=tuple(sorted(eval_ids)))
+    missing = all_missing(data, split.train, split.pixel) if data else []
     if missing:
         count = len(train_ids) if unlabeled_file is None else sum(map(len, lists.values()))
         raise DataError(summary(missing, count, f"images of the split {name!r} of {dataset}"))
     if tagged_file and data:
         table = tags.recorded(data, split.tags, destination / TAGS_FILE)
         split = replace(split, tag_source=FROM_RECORD, tag_digest=tags.tag_digest(table, data.background))
+    if split.sparse and data:
+        split = with_own_marks(split, data, destination)
     origin = {
         "imported": {grant: "/".join(file.parts[-3:]) for grant, file in files.items() if file}
         | ({} if unlabeled_file else {"none": "all other training ids"}),
@@ -86,7 +94,8 @@ def _check_lists(
     scored: set[str],
 ) -> None:
     """Raise DataError, which names the file, for an id in two lists, or a scored one."""
-    for grant, other in (("pixel", "tags"), ("pixel", "none"), ("tags", "none")):
+    order = sorted(lists, key=lambda grant: grant == "none")
+    for grant, other in combinations(order, 2):
         shared = sorted(set(lists[grant]).intersection(lists[other]))
         if shared:
             raise DataError(

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,8 +22,11 @@ from datasets.encodings import refuse_disagreement
 from datasets.ids import digest, read_list, sealed, some
 from datasets.lookup import all_missing, summary
 from datasets.pairs import TARGET, Pair
+from datasets.sparse_make import Marking, names_of
 from datasets.splits import (
     COMMITTED,
+    FROM_MASKS,
+    FROM_RECORD,
     GRANTS,
     HELDOUT,
     MANIFEST,
@@ -38,8 +41,6 @@ from datasets.splits_adapt import domain_of, make_adaptation
 if TYPE_CHECKING:
     from bench.contract import Dataset
 
-FROM_RECORD, FROM_MASKS = "the data set's own record", "masks"
-
 RULE_VERSION = 1  # raise it when the rule would give other splits
 RULE = (  # every MANIFEST holds this text: a changed letter changes all of them
     "Training ids in the order of sha256('<dataset>:<seed>:<id>'); first a cover of the classes (while one "
@@ -53,14 +54,16 @@ def regenerate(
     dataset: Dataset,
     destination: Path | None = None,
     others: Collection[int] = (),
+    kinds: Collection[str] = (),
     on_item: Callable[[int, int], None] | None = None,
     on_mask: Callable[[str, np.ndarray], None] | None = None,
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Make and write the splits of a data set under `destination` (datasets/splits/<name>/ unless given).
 
     Reads the mask of every training image. `on_item(done, total)` is called after each, and before it
-    `on_mask(id, mask)`, for others that want to look at it. Writes the list of each draw of `others` and the
-    held-out list too. Returns what `make_splits` does, with what else is left out and why.
+    `on_mask(id, mask)`, for others that want to look at it. Writes the list of each draw of `others`, the
+    sparse labels of `kinds` with their splits, and the held-out list too. Returns what `make_splits` does,
+    with what else is left out and why.
 
     Raises DataError for missing and invalid data, where no training or no scored mask holds a labeled pixel,
     and where eval.txt is there with other ids.
@@ -72,9 +75,14 @@ def regenerate(
     findings.refuse_unlabeled(dataset, findings.scored_name(dataset), scored)
     place = destination or COMMITTED / dataset.name
     if isinstance(dataset, Pair):
+        if kinds:
+            raise DataError(
+                f"{dataset.name} is a pair of data sets, whose splits have no {', '.join(kinds)}."
+            )
         return _regenerate_pair(dataset, place, train, scored, others, on_item, on_mask)
-    held = _classes_held(dataset, train, on_item, on_mask)
-    made, skipped = make_splits(dataset.name, train, scored, held.__getitem__, dataset.classes)
+    marking = Marking(dataset, kinds, train)
+    held = _classes_held(dataset, train, on_item, [marking.look, *([on_mask] if on_mask else [])])
+    made, skipped = make_splits(dataset.name, train, scored, held.__getitem__, dataset.classes, kinds=kinds)
     origin = {"rule": RULE, "rule_version": RULE_VERSION, "seed": 0, "scored_list": dataset.scored}
     table, source = _tags_for_splits(dataset, train, held)
     if source == FROM_MASKS:
@@ -84,7 +92,10 @@ def regenerate(
         told = tags.tag_digest({id: table[id] for id in ids}, dataset.background)
         return {"tag_source": source, "tag_digest": told}
 
+    marking.write(place)
     for name, split in made.items():
+        if split.sparse:
+            made[name] = split = marking.granted(split, place)
         if split.tags:
             told = tags_of(split.tags)
             split = replace(split, tag_source=told["tag_source"], tag_digest=told["tag_digest"])
@@ -92,7 +103,7 @@ def regenerate(
         write_split(place / name, split, origin)
     for number in sorted(set(others) - {0}):
         ranked = rank(dataset.name, train, held.__getitem__, dataset.classes, number)
-        about = {} if MIXED in ranked.left_out else tags_of(draws.granted(MIXED, ranked.order)[1])
+        about = {} if MIXED in ranked.left_out else tags_of(draws.granted(MIXED, ranked.order)[TAGS])
         write_draw(place, dataset.name, ranked, {**origin, "seed": number}, about, scored)
         skipped |= {f"{name} of draw {number}": why for name, why in ranked.left_out.items()}
     if why := hold_out(dataset, place):
@@ -111,7 +122,7 @@ def _regenerate_pair(
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Do as `regenerate` for a pair of data sets. Opens the masks of the target alone."""
     target = domain_of(train, TARGET)
-    held = _classes_held(pair, target, on_item, on_mask)
+    held = _classes_held(pair, target, on_item, [on_mask] if on_mask else [])
     order, cover, _ = _cover_first(pair.name, target, held.__getitem__, len(pair.classes), 0)
     made, skipped = make_adaptation(pair.name, train, scored, order, cover)
     for name, split in made.items():
@@ -127,15 +138,15 @@ def _classes_held(
     dataset: Dataset,
     ids: Sequence[str],
     on_item: Callable[[int, int], None] | None,
-    on_mask: Callable[[str, np.ndarray], None] | None,
+    lookers: Iterable[Callable[[str, np.ndarray], None]],
 ) -> dict[str, set[int]]:
     """Read the masks: which values each of them holds."""
     held: dict[str, set[int]] = {}
     for id in ids:
         mask = dataset.mask(id)
         held[id] = set(mask.tobytes())  # uint8: a byte is a class id
-        if on_mask:
-            on_mask(id, mask)
+        for look in lookers:
+            look(id, mask)
         if on_item:
             on_item(len(held), len(ids))
     return held
@@ -188,21 +199,32 @@ def make_splits(
     classes_of: Callable[[str], Collection[int]],
     class_names: Sequence[str],
     draw: int = 0,
+    kinds: Collection[str] = (),
 ) -> tuple[dict[str, Split], dict[str, str]]:
     """Make the splits of a data set by `RULE`: nested, with every class of train, the same on every machine.
 
     `classes_of` gives the class ids in an image; ids outside `class_names` (255) are passed over. Returns
-    the splits by name (those of `SHARES`, tags, 1_8+tags), and for each that is too small to hold every
-    class, and so not made, its name and why. Raises DataError for empty or overlapping lists.
+    the splits by name (those of `SHARES`, tags, 1_8+tags, and of `kinds`, see `sparse_make`), and for each
+    that is too small to hold every class, and so not made, its name and why. Raises DataError for empty or
+    overlapping lists.
     """
     ranked = rank(dataset_name, train_ids, classes_of, class_names, draw)
     made: dict[str, Split] = {}
-    for name in (*SHARES, TAGS, MIXED):
-        if name not in ranked.left_out:
-            pixel, tagged, none = (tuple(sorted(ids)) for ids in draws.granted(name, ranked.order))
-            made[name] = Split(dataset_name, name, pixel, tagged, none, tuple(sorted(eval_ids)), draw=draw)
-            check_split(made[name], Path(dataset_name) / name)
+    of_kinds = (name for kind in kinds for name in names_of(kind))
+    for name in (*SHARES, TAGS, MIXED, *of_kinds):
+        if name not in ranked.left_out and name.partition("+")[0] not in ranked.left_out:
+            made[name] = _granted(dataset_name, name, ranked, eval_ids)
     return made, ranked.left_out
+
+
+def _granted(dataset_name: str, name: str, ranked: Ranked, eval_ids: Sequence[str]) -> Split:
+    """A split by its name. Raises DataError where it is not sound."""
+    lists: dict[str, Any] = {"pixel": (), "tags": (), "none": ()} | {
+        kind: tuple(sorted(ids)) for kind, ids in draws.granted(name, ranked.order).items()
+    }
+    split = Split(dataset_name, name, **lists, eval=tuple(sorted(eval_ids)), draw=ranked.draw)
+    check_split(split, Path(dataset_name) / name)
+    return split
 
 
 def rank(
@@ -325,6 +347,10 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
     check_split(split, folder)
     if split.tags and not split.tag_digest:
         raise DataError(f"{folder}: a split that grants tags must say what they are (tag_digest).")
+    if split.sparse.keys() != split.marks.keys():
+        raise DataError(
+            f"{folder}: a split that grants {', '.join(split.sparse)} must say what they are (marks)."
+        )
     scored = folder.parent / "eval.txt"
     if scored.is_file() and digest(read_list(scored)) != split.eval_digest:
         raise DataError(
@@ -335,7 +361,7 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
         folder.mkdir(parents=True, exist_ok=True)
     if not scored.is_file():
         write_atomic(scored, _as_lines(split.eval))
-    for grant in GRANTS:
+    for grant in (*GRANTS, *split.sparse):
         write_atomic(folder / f"{grant}.txt", _as_lines(getattr(split, grant)))
     about_tags = {"tag_source": split.tag_source, "tag_digest": split.tag_digest} if split.tags else {}
     manifest = {
@@ -345,6 +371,7 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
         "counts": split.counts,
         "digests": split.list_digests,
         **about_tags,
+        **({"marks": {kind: asdict(of) for kind, of in split.marks.items()}} if split.marks else {}),
     }
     write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 

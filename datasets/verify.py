@@ -10,12 +10,12 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
-from datasets import advice, channels, findings
+from datasets import advice, channels, findings, sparse
 from datasets.encodings import disagreement, refuse_disagreement
 from datasets.look import worth_a_look
 from datasets.lookup import Missing, summary
 from datasets.meaning import Unread
-from datasets.splits import LISTS, Split
+from datasets.splits import Split
 
 MOST_ALIKE = 3  # sentences on masks that lack the same
 OnItem = Callable[[int, int], None]
@@ -57,13 +57,13 @@ class Verdict:
 def verify(
     dataset: Dataset, splits: Sequence[Split], on_item: OnItem | None = None, held_out: Sequence[str] = ()
 ) -> Verdict:
-    """Open every image of the splits, and the mask of every id whose pixels one of them grants or scores; and
-    images and masks of the held-out list.
+    """Open every image of the splits, and the mask of every id whose pixels one of them grants or scores; the
+    points, strokes and boxes that they grant; and images and masks of the held-out list.
 
     A problem is a file that is not sound, or a list that no score can be made of. `on_item(done, total)` is
     called after each id.
     """
-    ids = sorted({*held_out, *(id for split in splits for list_ in LISTS for id in getattr(split, list_))})
+    ids = sorted({*held_out, *(id for split in splits for id in (*split.train, *split.eval))})
     masked = {*held_out, *(id for split in splits for id in (*split.pixel, *split.eval))}
     # A dict for its order: an unreadable image also fails the size check of its mask, with the same sentence.
     problems: dict[str, None] = {}
@@ -88,6 +88,7 @@ def verify(
                 problems[str(error)] = None
         if on_item:
             on_item(done, len(ids))
+    problems |= dict.fromkeys(sparse.problems(dataset, splits))
     if missing:  # by their reason: a folder that is not there is one problem, not one for each image
         problems[summary(list(missing.values()), len(ids), "images of the splits")] = None
     problems |= dict.fromkeys(_some_unread(list(unread.values())))

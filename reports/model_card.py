@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.labels import SPARSE
 from bench.records.folders import RunFolder
 from bench.records.index import find_results
 from bench.records.schema import Result
@@ -86,7 +87,11 @@ def _trained_on(result: Result) -> str:
     network = protocol.get("network", {})
     given = [
         f"{counts[kind]} with {what}"
-        for kind, what in (("pixel", "masks"), ("tags", "image tags"), ("none", "nothing"))
+        for kind, what in (
+            *(("pixel", "masks"), ("tags", "image tags")),
+            *((kind, kind) for kind in SPARSE),
+            ("none", "nothing"),
+        )
         if counts.get(kind)
     ]
     opened = counts.get("opened")

@@ -28,7 +28,7 @@ from reports.sheets.differences import differences
 from reports.sheets.headline import headline
 from reports.sheets.short import in_short, leading
 from reports.sheets.text import to_markdown
-from reports.splits import KINDS
+from reports.splits import kind_name
 
 PUBLISHED = "published"  # the folder of the records that make the tables of methods
 ABLATIONS = "ablations"  # the one beside it, of runs with other knobs than the methods' own
@@ -63,7 +63,7 @@ def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | Non
     groups = comparable(published)
     found = []
     for group in (part for whole in groups for part in whole.kinds):
-        kind = f" / {KINDS[group.splits[0].kind]}" if group.whole else ""
+        kind = f" / {kind_name(group.splits[0].kind)}" if group.whole else ""
         found.append(("", group, kind, headline(group)))
         if group.rows_named(BASELINE) == [BASELINE] and len(group.rows) > 1:
             found.append(("", group, f"{kind} / differences", differences(group, BASELINE)))

@@ -35,7 +35,7 @@ from reports.sheets.sentences import facts, sentence
 from reports.sheets.sheet import MISSING, Sheet, counted
 from reports.sheets.short import leading
 from reports.sheets.take import take
-from reports.splits import KINDS, Split
+from reports.splits import Split, kind_name
 
 HOW_TO_READ = (
     "A cell is mean ± spread (n) of the mIoU in percent over n seeds; spread is the sample standard "
@@ -194,7 +194,7 @@ def _marks(group: Group, *splits: Split) -> dict[str, tuple[str, ...]]:
         "data set": (group.dataset,),
         "split": tuple(dict.fromkeys(split.name for split in splits)),
         "views": (group.views,),
-        "labels": tuple(dict.fromkeys(KINDS[split.kind] for split in splits)),
+        "labels": tuple(dict.fromkeys(kind_name(split.kind) for split in splits)),
     }
 
 
@@ -203,7 +203,7 @@ def _together(speaking: Iterable[Group]) -> tuple[Part, ...]:
     by_kind: dict[tuple[str, str, str], list[Group]] = defaultdict(list)
     for group in (part for whole in speaking for part in whole.kinds):
         if group.rows_named(BASELINE) == [BASELINE]:
-            by_kind[group.views, group.scorer, KINDS[group.splits[0].kind]].append(group)
+            by_kind[group.views, group.scorer, kind_name(group.splits[0].kind)].append(group)
     parts: list[Part] = []
     for (views, scorer, kind), groups in by_kind.items():
         if len(groups) > 1 and (together := overall_sheet(groups, BASELINE)):

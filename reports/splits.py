@@ -7,20 +7,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.labels import LABEL_SECONDS
+from bench.labels import LABEL_SECONDS, SPARSE
 from bench.records.schema import Result
 from reports.knobs import unique
 
 LISTS = ("pixel", "tags", "none")
-# Kinds of supervision, by what a split grants: each is a question of its own.
-KINDS = {"pixel": "masks", "mixed": "masks and tags", "tags": "tags"}
+MIXED = "mixed"  # the kind of masks and tags
+Counts = tuple[tuple[str, int], ...]  # of images, by kind of sparse labels: (("points", 480),)
 
 
-def supervision(masks: int, tags: int) -> str:
-    """The kind of labels that so many images with masks and with tags are, a key of `KINDS`."""
-    if not tags:
-        return "pixel"
-    return "mixed" if masks else "tags"
+def supervision(masks: int, tags: int, sparse: Counts = ()) -> str:
+    """The kind of labels that so many images with masks, tags and sparse labels are. Each is a question of
+    its own: "pixel", "tags", "mixed", "points", "pixel+points"."""
+    kinds = [*(["pixel"] if masks else []), *(["tags"] if tags else []), *(kind for kind, _ in sparse)]
+    return MIXED if kinds == ["pixel", "tags"] else "+".join(kinds) or "pixel"
+
+
+def kind_name(kind: str) -> str:
+    """What a kind of labels is called: "masks and points"."""
+    if kind == MIXED:
+        return "masks and tags"
+    return " and ".join("masks" if one == "pixel" else one for one in kind.split("+"))
 
 
 @dataclass(frozen=True)
@@ -34,18 +41,22 @@ class Split:
     none: int = 0
     digests: tuple[str, ...] = ("", "", "")  # of `LISTS`, in its first draw
     name: str = ""  # which several may share
+    sparse: Counts = ()
 
     @property
     def heading(self) -> str:
-        if not self.tags:
-            return f"{self.label} ({self.pixel})"
-        if not self.pixel:
-            return f"{self.label} ({self.tags} tags)"
-        return f"{self.label} ({self.pixel} + {self.tags} tags)"
+        weak = [f"{count} {kind}" for kind, count in (("tags", self.tags), *self.sparse) if count]
+        granted = [str(self.pixel)] if self.pixel or not weak else []
+        return f"{self.label} ({' + '.join(granted + weak)})"
 
     @property
     def kind(self) -> str:
-        return supervision(self.pixel, self.tags)
+        return supervision(self.pixel, self.tags, self.sparse)
+
+    @property
+    def weak(self) -> int:
+        """Images with labels that are no masks."""
+        return self.tags + sum(count for _, count in self.sparse)
 
 
 def masks(result: Result) -> int:
@@ -60,17 +71,26 @@ def label_hours(result: Result) -> float:
     are not counted.
     """
     seconds = LABEL_SECONDS | result.label_seconds
-    return (masks(result) * seconds["pixel"] + result.images.get("tags", 0) * seconds["tags"]) / 3600
+    weak = ("tags", *SPARSE)
+    spent = sum(result.images[kind] * seconds[kind] for kind in weak if kind in result.images)
+    return (masks(result) * seconds["pixel"] + spent) / 3600
 
 
-Granted = tuple[tuple[int, int, int], str, tuple[str, ...]]  # counts of `LISTS`, name of the split, digests
+def sparse_counts(result: Result) -> Counts:
+    return tuple((kind, result.images[kind]) for kind in SPARSE if kind in result.images)
+
+
+# Counts of `LISTS`, name of the split, digests of `LISTS`, counts and digests of sparse labels
+Granted = tuple[tuple[int, int, int], str, tuple[str, ...], Counts, tuple[str, ...]]
 
 
 def granted(result: Result) -> Granted:
     """What a split grants; the name alone does not say, since many published lists share one."""
     pixel, tags, none = (result.images.get(name, 0) for name in LISTS)
     digests = tuple(result.split_digests.get(name, "") for name in LISTS)
-    return (pixel, tags, none), result.split, digests
+    sparse = sparse_counts(result)
+    of_sparse = tuple(result.split_digests.get(kind, "") for kind, _ in sparse)
+    return (pixel, tags, none), result.split, digests, sparse, of_sparse
 
 
 def columns(results: Sequence[Result]) -> dict[tuple[int, Granted], Split]:
@@ -81,20 +101,21 @@ def columns(results: Sequence[Result]) -> dict[tuple[int, Granted], Split]:
     """
     keys = sorted({(result.draw, granted(result)) for result in results}, key=lambda key: (key[1][:2], key))
     by_name: dict[tuple[Any, ...], list[tuple[int, Granted]]] = defaultdict(list)
-    for draw, (counts, name, digests) in keys:
-        by_name[counts, name].append((draw, (counts, name, digests)))
+    for draw, what in keys:
+        counts, name, _, sparse, _ = what
+        by_name[counts, name, sparse].append((draw, what))
     found: dict[tuple[int, Granted], Granted] = {}
     for same in by_name.values():
         one = len({draw for draw, _ in same}) == len(same)
         found |= {key: same[0][1] if one else key[1] for key in same}
     kept = sorted(set(found.values()))
     names = []
-    for _, name, digests in kept:
-        namesakes = [others for _, other, others in kept if other == name]
+    for _, name, digests, _, _ in kept:
+        namesakes = [others for _, other, others, _, _ in kept if other == name]
         differing = [i for i in range(len(LISTS)) if len({others[i] for others in namesakes}) > 1]
         names.append(" ".join([name, *(f"[{LISTS[i]} {digests[i][:8]}]" for i in differing)]))
     splits = {
-        (counts, name, digests): Split(label, *counts, digests, name)
-        for label, (counts, name, digests) in zip(unique(names), kept, strict=True)
+        what: Split(label, *what[0], what[2], what[1], what[3])
+        for label, what in zip(unique(names), kept, strict=True)
     }
     return {key: splits[column] for key, column in found.items()}

@@ -179,7 +179,7 @@ class SeedMaker:
             else:
                 image = self.dataset.image(id)
                 seed = seed_of(image, maps, classes, self.dataset.background, self.settings, self.scores)
-                data = _as_png(seed)
+                data = as_png(seed)
                 write_atomic(path, data)
         except WriteError:  # no other image would fare better
             raise
@@ -193,7 +193,8 @@ class SeedMaker:
         return Made(int(dead), pixels, seconds, hashlib.sha256(data).hexdigest())
 
 
-def _as_png(seed: np.ndarray) -> bytes:
+def as_png(seed: np.ndarray) -> bytes:
+    """The file of a seed, H W uint8."""
     buffer = io.BytesIO()
     Image.fromarray(seed).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench.commands.options import Commands, DataRoot, DatasetName, numbers, out, say, spans
 from bench.errors import ConfigError, DataError, check_name
+from bench.labels import SPARSE
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -154,29 +155,46 @@ def splits(
         bool, typer.Option("--make", help="Make the nested splits from the train list's masks.")
     ] = False,
     draw: Annotated[list[str] | None, typer.Option(help="... and these other draws: 1-4.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="... and those of points, scribbles, boxes; may be given several times."),
+    ] = None,
     labeled: Annotated[Path | None, typer.Option(help="Import this list of labeled images.")] = None,
     unlabeled: Annotated[Path | None, typer.Option(help="... and this list of unlabeled ones.")] = None,
     tagged: Annotated[
         Path | None, typer.Option(help="... and this list of images whose classes tags.json says.")
     ] = None,
+    points: Annotated[
+        Path | None, typer.Option(help="... and this list of images with points/ID.png.")
+    ] = None,
+    scribbles: Annotated[Path | None, typer.Option(help="... with scribbles/ID.png.")] = None,
+    boxes: Annotated[Path | None, typer.Option(help="... with boxes in boxes.json, of COCO's form.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the imported split.")] = None,
 ) -> None:
     """List splits with counts and digests; make them for a data set of yours; import other projects'
     lists."""
     from bench.settings import registry
-    from datasets import splits, splits_import
+    from datasets import splits_import
     from datasets.draws import MOST_DRAWS
+    from datasets.look import held_out_said
 
-    if make and (labeled or unlabeled or tagged or name):
+    sparse = {what: file for what, file in zip(SPARSE, (points, scribbles, boxes), strict=True) if file}
+    lists = labeled or tagged or sparse
+    if make and (lists or unlabeled or name):
         raise ConfigError("--make makes all splits by the rule: leave it out to import lists, or the lists.")
     others = numbers("--draw", draw, "draws")
+    kinds = [one for said in kind or () for one in said.split(",")]
     if others and not make:
         raise ConfigError("--draw makes other draws of the splits; give it with --make.")
+    if kinds and not make:
+        raise ConfigError("--kind makes splits of points, scribbles or boxes; give it with --make.")
+    if unknown := sorted(set(kinds) - set(SPARSE)):
+        raise ConfigError(f"--kind {unknown[0]}: the kinds are {', '.join(SPARSE)}.")
     if others and max(others) > MOST_DRAWS:
         raise ConfigError(f"--draw {max(others)}: draws are numbered up to {MOST_DRAWS}.")
-    if unlabeled and not (labeled or tagged):
+    if unlabeled and not lists:
         raise ConfigError("--unlabeled goes with --labeled or --tagged: give the list of those too.")
-    if make or labeled or tagged:
+    if make or lists:
         check_name(dataset, "a data set")
         if data_root is None:
             raise DataError("give --data-root: new splits are written to <data root>/<data set>/splits.")
@@ -184,7 +202,7 @@ def splits(
         data = registry.load_dataset(dataset, data_root)
         if make:
             before = _lists(folder)
-            made, skipped, look = _make(data, folder, others)
+            made, skipped, look = _make(data, folder, others, kinds)
             _print_look(look)
             _say_made(made, before, _lists(folder))
             for left_out, why in skipped.items():
@@ -194,20 +212,32 @@ def splits(
                 raise ConfigError("an import needs --name NAME.")
             ids = data.ids("train"), data.ids(data.scored)
             imported = splits_import.import_split(
-                dataset, name, labeled, unlabeled, *ids, folder, tagged, data
+                dataset, name, labeled, unlabeled, *ids, folder, tagged, data, sparse
             )
             known = ", ".join(splits_import.recognise(imported.pixel)) or "no list of a project we know"
             say(f"imported {name}: {known}")
         _say_notes(data)
-        for sentence in splits.held_out_said(data, data_root):
+        for sentence in held_out_said(data, data_root):
             say(sentence)
-    table = Table("split", "pixel", "tags", "none", "scored", "digest of pixel", title=escape(dataset))
-    for found in splits.some_splits(dataset, data_root):
-        split = splits.find_split(dataset, found, data_root)
+    _print_splits(dataset, data_root)
+
+
+def _print_splits(dataset: str, data_root: Path | None) -> None:
+    """The table of splits, with a column for each kind of sparse labels that one of them grants."""
+    from datasets import splits
+
+    found = [splits.find_split(dataset, name, data_root) for name in splits.some_splits(dataset, data_root)]
+    kinds = [
+        *splits.GRANTS[:2],
+        *(kind for kind in SPARSE if any(kind in one.sparse for one in found)),
+        "none",
+    ]
+    table = Table("split", *kinds, "scored", "digest of pixel", title=escape(dataset))
+    for split in found:
         counts = split.counts
         table.add_row(
-            found,
-            *(str(counts[kind]) for kind in ("pixel", "tags", "none", "eval")),
+            split.name,
+            *(str(counts.get(kind, 0)) for kind in (*kinds, "eval")),
             split.digests["pixel"][:12],
         )
     out.print(table)
@@ -290,7 +320,9 @@ def _say_notes(data: "Dataset") -> None:
         say(note)
 
 
-def _make(data: "Dataset", folder: Path, others: list[int]) -> tuple[list[str], dict[str, str], list[str]]:
+def _make(
+    data: "Dataset", folder: Path, others: list[int], kinds: list[str]
+) -> tuple[list[str], dict[str, str], list[str]]:
     """Make all splits. Give their names and those of the draws, why some are left out, and what is worth a
     look."""
     from datasets import findings, splits_make
@@ -298,7 +330,7 @@ def _make(data: "Dataset", folder: Path, others: list[int]) -> tuple[list[str], 
 
     facts: dict[str, findings.MaskFacts] = {}
     made, skipped = splits_make.regenerate(
-        data, folder, others, on_mask=lambda id, mask: facts.update({id: findings.facts_of(mask)})
+        data, folder, others, kinds, on_mask=lambda id, mask: facts.update({id: findings.facts_of(mask)})
     )
     learned = findings.Looked(findings.learned_name(data), len(facts), facts)
     scored = findings.look_at(data, findings.scored_name(data), data.ids(data.scored))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from bench.contents.files import FileDigests
 from bench.contents.gather import SHORT, Gathered, of_run, of_seeds
 from bench.errors import ConfigError, DataError
+from bench.labels import SPARSE
 from bench.plan import Plan
 from bench.records.schema import Contents, Listing, Result
 
@@ -17,10 +18,11 @@ WHOLE = {
     "encoder": "the encoder's weights",
     "maps": "the activation maps",
     "seeds": "the CAM seeds",
+    "box_seeds": "the seeds of boxes",
     "labels": "the pseudo-labels",
     "weights": "the weights of the tag classifier",
 }
-FILES = {"images": ("image",), "masks": ("mask",), "scored": ("image", "mask")}
+FILES = {"images": ("image",), "masks": ("mask", *SPARSE), "scored": ("image", "mask")}
 
 
 def changes(before: Contents, now: Gathered, listing: Listing | None = None) -> list[str]:
@@ -130,8 +132,9 @@ def since_begun(plan: Plan, now: Gathered | None = None) -> list[str]:
     if listing is None:
         return []
     now = now or of_run(plan)
-    # Pseudo-labels that are damaged are made again; then the checkpoint tells whether they are its own.
-    same = {part: getattr(now.contents, part) for part in (*not_trained_on(plan), "labels")}
+    # Pseudo-labels and seeds of boxes that are damaged are made again; then the checkpoint tells whether they
+    # are its own.
+    same = {part: getattr(now.contents, part) for part in (*not_trained_on(plan), "labels", "box_seeds")}
     return changes(listing.contents.model_copy(update=same), now, listing)
 
 

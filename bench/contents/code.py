@@ -25,6 +25,7 @@ ROOMS = (
     "bench.ops",
     "bench.cam_seeds",
     "bench.contract",
+    "bench.batches",
     "bench.views",
     "bench.randomness",
     "bench.labels",
@@ -34,9 +35,10 @@ ROOMS = (
 OURS = {"bench", "datasets", "methods", "reports"}
 RUN = ("bench.training.session", "bench.scoring.inference")  # what every run imports
 # The order of a run, and which module is scored. What else it imports is of some runs only, and is begun with
-# where it is (`SEEDS`).
+# where it is (`SEEDS`, `BOXES`).
 ALONE = ("bench.pipeline",)
 SEEDS = ("bench.cam_seeds.make",)
+BOXES = ("bench.cam_seeds.boxes",)
 INSTALLED = {"site-packages", "dist-packages"}
 FORM = 1  # of `source`: raise it when the same file would get another digest
 
@@ -51,7 +53,11 @@ class Source(NamedTuple):
 
 
 def code_files(
-    methods: Iterable[type], datasets: Iterable[type], seeds: bool, begin: Sequence[str] = (*RUN, *ALONE)
+    methods: Iterable[type],
+    datasets: Iterable[type],
+    seeds: bool,
+    boxes: bool = False,
+    begin: Sequence[str] = (*RUN, *ALONE),
 ) -> dict[str, Files]:
     """The digests of the files that decide a run's number, by room: {"bench/ops": {"bench/ops/cam.py": ...}}.
 
@@ -62,9 +68,10 @@ def code_files(
         methods: The classes of the methods that are trained.
         datasets: The classes of the data sets.
         seeds: Whether the run makes CAM seeds.
+        boxes: Whether it makes seeds of boxes.
         begin: The modules whose imports are followed.
     """
-    todo = [(name, "") for name in (*begin, *(SEEDS if seeds else ()))]
+    todo = [(name, "") for name in (*begin, *(SEEDS if seeds else ()), *(BOXES if boxes else ()))]
     for kind, classes in (("methods", methods), ("datasets", datasets)):
         for cls in classes:
             names = [part for base in cls.__mro__ for part in _parts(base.__module__)]

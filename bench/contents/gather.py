@@ -15,9 +15,10 @@ from bench.contents.code import by_room, code_files
 from bench.contents.files import FileDigests, combined
 from bench.contract import Dataset
 from bench.networks.weights import weights_file
-from bench.plan import Plan, SeedPlan, data_root, dataset_of, granted_tags
+from bench.plan import BoxSeedPlan, Plan, SeedPlan, data_root, dataset_of, granted_tags
 from bench.records.ledger import Ledger
 from bench.records.schema import Contents, Listing
+from datasets.sparse import Marks
 from datasets.splits import MASKS, TAGS, batch_sources
 
 SHORT = 16  # hex digits that are kept of a file's digest: enough to tell which one changed
@@ -46,6 +47,8 @@ def of_run(plan: Plan) -> Gathered:
     gathered = _gather(plan, plan.seeds)
     report = plan.seeds.folder.read_report() if plan.seeds else None
     made: dict[str, str | None] = {"labels": _labels(plan)} if plan.labeler else {}
+    if plan.box_seeds is not None:
+        made["box_seeds"] = _box_seeds(plan, plan.box_seeds)
     if report is not None and report.contents is not None:
         made |= {"maps": report.contents.maps, "seeds": report.contents.seeds}
     return Gathered(gathered.contents.model_copy(update=made), gathered.files, gathered.places)
@@ -92,10 +95,10 @@ def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
         methods.append(seeds.classifier.method.cls)
     files = {
         "images": reader.digests(f"image {id}" for id in images),
-        "masks": reader.digests(f"mask {id}" for id in masks),
+        "masks": reader.digests(f"mask {id}" for id in masks) | _marked(plan, dataset),
         "scored": reader.digests(_scored(plan.split.eval)),
     }
-    code = code_files(methods, [type(dataset)], seeds is not None)
+    code = code_files(methods, [type(dataset)], seeds is not None, plan.box_seeds is not None)
     tags = granted_tags(plan, dataset)
     contents = Contents(
         code=by_room(code),
@@ -108,11 +111,26 @@ def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
     return Gathered(contents, files, reader.places)
 
 
+def _box_seeds(plan: Plan, boxes: BoxSeedPlan) -> str | None:
+    """Of the seeds of boxes that are as they were made; None where there are none."""
+    sound = Ledger(boxes.folder.ledger).sound({id: boxes.folder.seed(id) for id in plan.split.boxes})
+    return combined(sound) if sound else None
+
+
 def _labels(plan: Plan) -> str | None:
     """Of the pseudo-labels that are as they were made; None where there are none."""
     files = {id: plan.folder.pseudo_label(id) for id in plan.unlabeled}
     sound = Ledger(plan.folder.pseudo_ledger).sound(files)
     return combined(sound) if sound else None
+
+
+def _marked(plan: Plan, dataset: Dataset) -> dict[str, str]:
+    """The digests of the points, strokes and boxes that a run learns from, by "points ID": whoever reads one
+    refuses another."""
+    if not plan.split.sparse or "pixel" not in plan.method.needs:
+        return {}
+    marks = Marks(dataset, plan.split)
+    return {f"{kind} {id}": marks.index[kind][id] for kind, ids in marks.ids.items() for id in sorted(ids)}
 
 
 def _learned(plan: Plan) -> tuple[set[str], set[str]]:

@@ -25,7 +25,7 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 class Contents(Grown):
     """What a run was made of, as SHA-256: equal digests, equal content. None: there is none, or not known."""
 
-    NEW: ClassVar[frozenset[str]] = frozenset({"labels"})
+    NEW: ClassVar[frozenset[str]] = frozenset({"labels", "box_seeds"})
 
     code: dict[str, str]  # by room: "methods" is the method and what it inherits from, "bench/training", ...
     images: str  # those that the run learns from; of each its id and content
@@ -36,6 +36,7 @@ class Contents(Grown):
     encoder: str | None = None  # file of the encoder's weights
     maps: str | None = None  # of the CAM seeds
     seeds: str | None = None
+    box_seeds: str | None = None  # made of the boxes that the split grants
     labels: str | None = None  # pseudo-labels of an earlier round
     weights: str | None = None  # weights.safetensors of the run; of CAM seeds, those of their classifier
     # What had changed when the run went on all the same (--anyway): the number is of both.
@@ -147,8 +148,8 @@ class Result(Sealed):
     protocol: str
     protocol_hash: str  # a table never mixes two of these
     steps: Count
-    # Ids that the split grants "pixel", "tags", "none"; "eval": scored; "opened": whose masks a policy of CAM
-    # seeds has read.
+    # Ids that the split grants "pixel", "tags", "none", and each kind of sparse labels where there are any;
+    # "eval": scored; "opened": whose masks a policy of CAM seeds has read.
     images: dict[str, Count]
     classes: Annotated[list[str], Field(min_length=1)]
     student: Score
@@ -166,8 +167,8 @@ class Result(Sealed):
     split_digests: dict[str, str]
     weights_digest: str | None
     config: dict[str, Any]  # resolved, without the paths of the machine
-    # What the data set says it takes to label one image by a mask ("pixel") and by its classes ("tags").
-    # Records from before this field have the default.
+    # What the data set says it takes to label one image, by the kind of label. Records from before this field
+    # have the default.
     label_seconds: dict[str, Amount] = Field(default_factory=lambda: dict(LABEL_SECONDS))
     contents: Contents | None = None  # None in records from before this field
     seed_cost: SeedCost | None = None  # None without CAM seeds, and in records from before this field

@@ -1,4 +1,4 @@
-"""What runs share: the state behind a warm-up, and CAM seeds."""
+"""What runs share: the state behind a warm-up, CAM seeds, and seeds of boxes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,27 @@ class WarmUpFolder:
     def any_of(root: Path, dataset: str, split: str, seed: int) -> bool:
         """Whether there is one of a seed, whatever its id."""
         return any((root / dataset / split / "warm_up").glob(f"{seed}-*/state.pt"))
+
+    @contextmanager
+    def claimed(self, wait: Callable[[], None]) -> Iterator[None]:
+        """As that of a SeedFolder."""
+        with folder_held(self.path, self.path / ".lock", lambda lock: wait()):
+            yield
+
+
+class BoxSeedFolder:
+    """The seeds of a split's boxes, which runs of all methods, seeds and draws share."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.ledger = path / "seeds.jsonl"
+
+    @classmethod
+    def of(cls, root: Path, dataset: str, seed_id: str) -> BoxSeedFolder:
+        return cls(root / dataset / "box_seeds" / seed_id)
+
+    def seed(self, id: str) -> Path:
+        return self.path / "seeds" / f"{id}.png"
 
     @contextmanager
     def claimed(self, wait: Callable[[], None]) -> Iterator[None]:

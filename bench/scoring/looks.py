@@ -153,7 +153,8 @@ def _network(planned: Plan, result: Result) -> tuple[Segmenter, str]:
 
 def chosen(split: Split, images: int, seed: int) -> list[str]:
     """The ids of a sheet, at random: the first of a larger sheet are those of a smaller one."""
-    ids = [*split.tags, *split.none] or [*split.pixel]
+    labeled = set(split.pixel)
+    ids = [id for id in split.train if id not in labeled] or [*split.pixel]
     return [ids[i] for i in numpy_for(seed, "sheet").permutation(len(ids))[:images]]
 
 

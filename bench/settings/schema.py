@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from bench.settings.base import RECORD, Knobs, expanded
+from bench.settings.box_seeds import BoxSeeds
 from bench.settings.class_weights import ClassWeights
 from datasets.draws import MOST_DRAWS
 
@@ -340,7 +341,7 @@ class Machine(Knobs):
         return device
 
 
-USUAL = (("draw", 0), ("scored", "eval"))
+USUAL = (("draw", 0), ("scored", "eval"), ("box_seeds", BoxSeeds().model_dump(mode="json")))
 
 
 class RunConfig(Knobs):
@@ -352,6 +353,7 @@ class RunConfig(Knobs):
     machine: Machine = Machine()
     tags: Literal["given", "shuffled"] = "given"  # shuffled: dealt out anew among the images, as a control
     cam_seeds: CamSeeds | None = None  # None where the split grants no tags
+    box_seeds: BoxSeeds = BoxSeeds()  # of images that are granted boxes
     draw: int = Field(0, ge=0, le=MOST_DRAWS)  # which images the split labels
     scored: Literal["eval", "heldout"] = "eval"  # the list that is scored; settings are chosen on heldout
 
@@ -372,9 +374,10 @@ class RunConfig(Knobs):
     def run_id(self, method_version: int, input_digests: Mapping[str, str]) -> str:
         """Eight hex digits of all that decides the result: same id, same run.
 
-        `input_digests` are those of the split's lists, of CAM seeds, and of a weights file.
+        `input_digests` are those of the split's lists, of CAM seeds, seeds of boxes, and a weights file.
         """
-        what = self.record(exclude={"machine": True, "protocol": {"name"}, "cam_seeds": True, "tags": True})
+        left_out = {"machine": True, "protocol": {"name"}, "cam_seeds": True, "box_seeds": True, "tags": True}
+        what = self.record(exclude=left_out)
         if self.tags != "given":
             what["tags"] = self.tags
         what["protocol"] |= _later_version()

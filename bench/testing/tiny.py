@@ -18,8 +18,8 @@ from bench.randomness import numpy_for
 from bench.settings.registry import describe_method
 from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
-from datasets.splits import Split
-from datasets.splits_make import FROM_RECORD, write_split
+from datasets.splits import FROM_RECORD, Split
+from datasets.splits_make import write_split
 from datasets.tags import tag_digest
 
 TRAIN, TEST, SIZE = 16, 4, 40

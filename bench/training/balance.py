@@ -19,6 +19,7 @@ from bench.errors import ConfigError
 from bench.ops.losses import cross_entropy, ohem_cross_entropy, soft_dice_loss, weighted_cross_entropy
 from bench.plan import Plan
 from bench.settings.schema import Protocol
+from bench.training.sparse import sparse_streams
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits B C H W, label B H W -> scalar
 SHOWN = 5  # rare classes that are named
@@ -36,8 +37,8 @@ class Balance:
 def balance(plan: Plan, dataset: Dataset) -> Balance:
     """Settle weights and rare classes of a run.
 
-    Pixels are counted in the masks that the split grants, which are opened once for it, and in the CAM seeds
-    of tagged images, as far as they are made.
+    Pixels are counted in the masks, points and strokes that the split grants, which are opened once for it,
+    and in the seeds of tagged images and of boxes, as far as they are made.
 
     Raises:
         ConfigError: There is not one weight a class.
@@ -72,16 +73,23 @@ def balance(plan: Plan, dataset: Dataset) -> Balance:
 def labeled_pixels(plan: Plan, dataset: Dataset) -> np.ndarray:
     """Count the labeled pixels of each class that a run learns from: C int64."""
     pixels = class_pixels(dataset, plan.split.pixel)
+    if (sparse := sparse_streams(plan, dataset)) is not None:
+        made = {id for id in plan.split.boxes if plan.box_seeds and plan.box_seeds.folder.seed(id).exists()}
+        pixels += _counted(map(sparse.label, (*sparse.drawn, *sorted(made))), len(dataset.classes))
     report = plan.seeds.folder.read_report() if plan.seeds else None
     return pixels if report is None else pixels + np.array(report.class_pixels, np.int64)
 
 
 def class_pixels(dataset: Dataset, ids: Iterable[str]) -> np.ndarray:
     """Count the pixels of each class in the masks of some images, 255 left out: C int64."""
+    return _counted(map(dataset.mask, ids), len(dataset.classes))
+
+
+def _counted(masks: Iterable[np.ndarray], classes: int) -> np.ndarray:
     pixels = np.zeros(256, np.int64)
-    for id in ids:
-        pixels += np.bincount(dataset.mask(id).ravel(), minlength=256)
-    return pixels[: len(dataset.classes)]
+    for mask in masks:
+        pixels += np.bincount(mask.ravel(), minlength=256)
+    return pixels[:classes]
 
 
 def inverse_sqrt(pixels: Sequence[int] | np.ndarray) -> tuple[float, ...]:

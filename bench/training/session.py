@@ -8,7 +8,6 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench import ranks
@@ -35,7 +34,6 @@ from bench.randomness import torch_seeded
 from bench.records import provenance
 from bench.records.atomic import write_atomic
 from bench.records.schema import Contents, Listing, SeedReport
-from bench.records.shared_folders import SeedFolder
 from bench.scoring import pseudo_labels
 from bench.scoring.inference import Inference, evaluate
 from bench.settings import normalisation
@@ -47,8 +45,9 @@ from bench.training import checkpoint
 from bench.training.balance import Balance, balance, labeled_loss
 from bench.training.metrics_log import kept_lines
 from bench.training.ranks import joint_norm
+from bench.training.sparse import read_seed, sparse_streams
 from bench.training.trainer import Parts, Trainer, refuse_other
-from datasets.decode import read_mask, refuse_channels
+from datasets.decode import refuse_channels
 from datasets.findings import refuse_unfit
 from datasets.loaders import StepBatches
 from datasets.lookup import all_missing, summary
@@ -243,10 +242,11 @@ def parts_of(plan: Plan, fetch: bool = True) -> Parts:
         audit=machine.audit,
         tags=granted_tags(plan, dataset),
         rare=balanced.rare,
-        seed_of=partial(_read_seed, plan.seeds.folder, classes) if plan.seeds else None,
+        seed_of=partial(read_seed, plan.seeds.folder, classes) if plan.seeds else None,
         label_of=partial(pseudo_labels.read, plan.folder, classes) if plan.labeler else None,
         rank=ranks.number(),
         ranks=ranks.count(),
+        sparse=sparse_streams(plan, dataset),
     )
     parts = Parts(dataset, weights, method, batches, device, balanced.said)
     _rehearse_scoring(plan, parts)
@@ -289,7 +289,8 @@ def _refuse_missing(plan: Plan, dataset: Dataset) -> None:
 def _opened(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The ids whose images a run opens, and those whose masks; scored images are among the second alone."""
     split, needs = plan.split, plan.method.needs
-    images = (*split.pixel, *split.tags, *(split.none if "none" in needs else ()))
+    set_aside = set(split.none)
+    images = tuple(id for id in split.train if "none" in needs or id not in set_aside)
     return images, (*(split.pixel if "pixel" in needs else ()), *split.eval)
 
 
@@ -348,13 +349,3 @@ def _check_classes(dataset: str, classes: int) -> None:
             f"{dataset} has {classes} classes, but a mask holds at most {IGNORE} classes: ids "
             f"0..{IGNORE - 1}, and {IGNORE} for no label; shorten its classes.txt."
         )
-
-
-def _read_seed(folder: SeedFolder, classes: int, id: str) -> np.ndarray:
-    try:
-        return read_mask(folder.seed(id), None, classes)
-    except DataError as error:
-        raise DataError(
-            f"the CAM seed of {id!r} is gone or damaged since this run began: start it again with --resume, "
-            f"and the seed is made again ({error})"
-        ) from error

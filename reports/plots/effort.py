@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from bench.labels import LABEL_SECONDS
+from bench.labels import LABEL_SECONDS, SPARSE
 from reports.groups import Group, Run, summary
 from reports.plots import picture as p
-from reports.splits import Split, label_hours, masks, supervision
+from reports.splits import Split, label_hours, masks, sparse_counts, supervision
 from reports.statistics import Summary
 
 # What was granted shows in how a marker is filled; its shape is the method's.
@@ -20,6 +20,10 @@ FILLS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pixel": ("filled", "masks", {"fillstyle": "full"}),
     "tags": ("open", "tags", {"fillstyle": "full", "markerfacecolor": "white"}),
     "mixed": ("half", "masks and tags", {"fillstyle": "left", "markerfacecoloralt": "white"}),
+    **{
+        kind: (f"{side} half", kind, {"fillstyle": side, "markerfacecoloralt": "white"})
+        for kind, side in zip(SPARSE, ("top", "bottom", "right"), strict=True)
+    },
 }
 LOG_RANGE = 5  # a wider range of hours is drawn on a log scale
 HOW_TRAINED = (
@@ -62,7 +66,7 @@ def hours(group: Group) -> list[p.Picture]:
     named = [(f"{at.label} on {at.split.heading}, {at.hours:.3g} hours of labels,", at.cell) for at in every]
     title = "mIoU against annotation hours"
     look = {"color": "#555555", "marker": "o", "linestyle": "none"}
-    kinds = {point.kind for point in every}
+    kinds = {_filled(point.kind) for point in every}
     fills = [
         (f"{filling}: {said}", look | fill) for kind, (filling, said, fill) in FILLS.items() if kind in kinds
     ]
@@ -95,7 +99,8 @@ def _annotated(group: Group, number: int) -> list[Point]:
         # Seeds of one cell may have had more labels than others, by what a policy has opened.
         alike: dict[tuple[float, str], list[Run]] = defaultdict(list)
         for run in row.on(split):
-            kind = supervision(masks(run.result), run.result.images.get("tags", 0))
+            tags, sparse = run.result.images.get("tags", 0), sparse_counts(run.result)
+            kind = supervision(masks(run.result), tags, sparse)
             alike[label_hours(run.result), kind].append(run)
         for (spent, kind), runs in alike.items():
             cell = summary(runs)
@@ -115,20 +120,30 @@ def _lines(points: Sequence[Point], shift: float) -> list[p.Line]:
     )
     found = [line]
     for kind, (_, _, fill) in FILLS.items():
-        of = [i for i, point in enumerate(points) if point.kind == kind]
+        of = [i for i, point in enumerate(points) if _filled(point.kind) == kind]
         if of:
             look = style | {"linestyle": "none", "markersize": 7} | fill
             found.append(p.Line("", line.x[of], line.y[of], look))
     return found
 
 
+def _filled(kind: str) -> str:
+    """The key of `FILLS` of a kind of labels; sparse labels beside masks are drawn as they are alone."""
+    return kind if kind in FILLS else kind.split("+")[-1]
+
+
 def _rates(group: Group) -> str:
     """`240 s a mask, 20 s for the tags of an image`: every rate that the runs have recorded."""
     seconds = [LABEL_SECONDS | run.result.label_seconds for run in group.runs]
     masks, tags = (sorted({one[kind] for one in seconds}) for kind in ("pixel", "tags"))
+    there = [kind for kind in SPARSE if any(kind in run.result.images for run in group.runs)]
+    sparse = "".join(
+        f", {' or '.join(f'{rate:g}' for rate in sorted({one[kind] for one in seconds}))} s for its {kind}"
+        for kind in there
+    )
     return (
         f"Annotation takes {' or '.join(f'{rate:g}' for rate in masks)} s a mask and "
-        f"{' or '.join(f'{rate:g}' for rate in tags)} s for the tags of an image"
+        f"{' or '.join(f'{rate:g}' for rate in tags)} s for the tags of an image{sparse}"
     )
 
 

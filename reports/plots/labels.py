@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from reports.groups import Group
 from reports.plots import picture as p
-from reports.splits import Split
+from reports.splits import Split, kind_name
 from reports.statistics import Summary
 
 PANELS = {
@@ -17,6 +17,7 @@ PANELS = {
     "mixed": ("pixel labels, and tags on other images", "images with pixel labels"),
     "tags": ("tags only", "images with tags"),
 }
+OTHER = "labeled images"  # of a panel of another kind, which is titled by its name
 UPRIGHT_LENGTH = 26  # characters of a name that stands upright below an axis
 
 
@@ -39,8 +40,7 @@ def labels(group: Group) -> list[p.Picture]:
             caption=f"{p.BARS} Methods, and lists of one size, stand side by side.",
             panels=tuple(
                 _panel(group, kind, kinds[kind], p.limits(cells), len(kinds) > 1)
-                for kind in PANELS
-                if kind in kinds
+                for kind in sorted(kinds, key=lambda kind: ([*PANELS, kind].index(kind), kind))
             ),
         )
     ]
@@ -53,7 +53,7 @@ def _panel(
     splits = [group.splits[i] for i in indices]
     # Without the axis and the names at the ends of the lines.
     room = p.WIDTH - 1.0 - p.LETTER * 9 * max(len(p.short(row.label)) for row in group.rows)
-    counts = [split.pixel or split.tags for split in splits]
+    counts = [split.pixel or split.weak for split in splits]
     logs = [math.log(max(count, 1)) for count in counts]
     width = max(max(logs) - min(logs), math.log(2))
     # Lists of one size stand 0.3 inches apart, the first at its count.
@@ -73,14 +73,14 @@ def _panel(
     margin = 0.06 * width + step * len(drawn) / 2
     ticks, upright = _ticks(splits, places, room)
     across = p.Axis(
-        f"{PANELS[kind][1]} (log scale)",
+        f"{PANELS.get(kind, ('', OTHER))[1]} (log scale)",
         log=True,
         limits=(math.exp(low - margin), math.exp(high + margin)),
         ticks=ticks,
         upright=upright,
     )
     return p.Panel(
-        title=PANELS[kind][0] if titled else "",
+        title=PANELS.get(kind, (kind_name(kind),))[0] if titled else "",
         x=across,
         y=p.Axis("mIoU (%)", limits=ends),
         lines=tuple(lines),

@@ -8,7 +8,7 @@ from reports.sheets import sheet as s
 from reports.sheets.answer import Answer, Gain
 from reports.sheets.differences import CHANCES
 from reports.sheets.sentences import sentence
-from reports.splits import KINDS
+from reports.splits import kind_name
 from reports.statistics import chances
 
 FOREST = ("method", "reference", *s.SPLIT_COLUMNS, *s.SUMMARY_COLUMNS, *CHANCES)
@@ -81,7 +81,7 @@ def _record(of: Answer) -> s.Record:
     change, ends = (of.best.change, of.best.ends) if of.best else (None, None)
     likely = chances(change) if change else None
     record: s.Record = {"dataset": of.group.dataset, "none": of.split.none, **s.split_record(of.split)}
-    record |= {"labels": KINDS[of.split.kind], "views": of.group.views, "steps": of.group.steps}
+    record |= {"labels": kind_name(of.split.kind), "views": of.group.views, "steps": of.group.steps}
     record |= {"answer": of.state, "method": of.best.row.label if of.best else None}
     record |= {"reference": of.reference, "gain_percent": s.percent(change.mean if change else None)}
     record |= {"low_percent": s.percent(ends[0] if ends else None)}

@@ -59,7 +59,9 @@ def facts(of: Answer) -> tuple[tuple[str, str], ...]:
 
 def _labels(of: Answer) -> str:
     split = of.split
-    granted = {"masks": split.pixel, "images with tags": split.tags, "images without labels": split.none}
+    granted = {"masks": split.pixel, "images with tags": split.tags}
+    granted |= {f"images with {kind}": count for kind, count in split.sparse}
+    granted["images without labels"] = split.none
     views = "equal views" if of.group.views == "equal" else "each method's own views"
     return f"{', '.join(f'{n} {what}' for what, n in granted.items() if n)}; {of.group.steps} steps; {views}."
 

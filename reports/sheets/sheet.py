@@ -9,7 +9,7 @@ from typing import Any
 import pandas
 
 from reports.groups import Group, Row
-from reports.splits import KINDS, Split
+from reports.splits import Split, kind_name
 from reports.statistics import Summary
 
 GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
@@ -68,7 +68,7 @@ def sheet_of(
     """
     if group.whole:
         kind = group.splits[0].kind
-        name, title = f"{name}-{kind}", f"{title}, {KINDS[kind]}"
+        name, title = f"{name}-{kind}", f"{title}, {kind_name(kind)}"
     frame = frame_of((*GROUP_COLUMNS, *columns), (group_record(group) | record for record in records))
     lines = listed(records, shown) if isinstance(shown, Mapping) else shown
     text = tuple(map(tuple, lines))
@@ -120,7 +120,13 @@ def group_record(group: Group) -> Record:
 
 def split_record(split: Split) -> Record:
     """`SPLIT_COLUMNS` of a split, and its "heading"."""
-    return {"split": split.label, "pixel": split.pixel, "tags": split.tags, "heading": split.heading}
+    return {
+        "split": split.label,
+        "pixel": split.pixel,
+        "tags": split.tags,
+        "sparse": split.sparse,
+        "heading": split.heading,
+    }
 
 
 def summary_record(cell: Summary | None, prefix: str = "", family: int = 1) -> Record:

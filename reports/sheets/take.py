@@ -8,7 +8,7 @@ from statistics import fmean
 from reports.evidence import listed
 from reports.sheets import sheet as s
 from reports.sheets.answer import Answer
-from reports.splits import KINDS, label_hours
+from reports.splits import kind_name, label_hours
 
 COLUMNS = (
     *("dataset", *s.SPLIT_COLUMNS, "none", "labels", "hours", "method", "answer"),
@@ -60,7 +60,7 @@ def _record(of: Answer) -> s.Record | None:
         "dataset": of.group.dataset,
         "none": of.split.none,
         **s.split_record(of.split),
-        "labels": KINDS[of.split.kind],
+        "labels": kind_name(of.split.kind),
         "hours": fmean(map(label_hours, runs)),
         "method": label,
         "answer": of.state,
@@ -72,5 +72,7 @@ def _record(of: Answer) -> s.Record | None:
 
 def _have(record: s.Record) -> str:
     """`shapes: 32 masks, 480 unlabeled`."""
-    counts = {"masks": record["pixel"], "images with tags": record["tags"], "unlabeled": record["none"]}
+    counts = {"masks": record["pixel"], "images with tags": record["tags"]}
+    counts |= {f"images with {kind}": count for kind, count in record["sparse"]}
+    counts["unlabeled"] = record["none"]
     return f"{record['dataset']}: {', '.join(f'{n} {what}' for what, n in counts.items() if n)}"

@@ -36,9 +36,12 @@ def refused(what: str, call: Callable[[], object], error: type[Exception] = Conf
 
 def test_grants_by_hand() -> None:
     order = [f"i{n}" for n in range(17)]
-    assert draws.granted("1_16", order) == (order[:2], (), order[2:])
-    assert draws.granted("1_8+tags", order) == (order[:3], order[3:], ())
-    assert draws.granted("tags", order) == ((), order, ()) and draws.granted("full", order) == (order, (), [])
+    assert draws.granted("1_16", order) == {"pixel": order[:2], "none": order[2:]}
+    assert draws.granted("1_8+tags", order) == {"pixel": order[:3], "tags": order[3:]}
+    assert draws.granted("1_8+points", order) == {"pixel": order[:3], "points": order[3:]}
+    assert draws.granted("boxes", order) == {"boxes": order}
+    assert draws.granted("tags", order) == {"tags": order}
+    assert draws.granted("full", order) == {"pixel": order, "none": []}
     assert draws.share_of("1_64", 367) == 6 and draws.share_of("1_64", 64) == 1
 
 

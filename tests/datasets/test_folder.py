@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.errors import DataError
+from bench.labels import LABEL_SECONDS
 from datasets.camvid import CamVid
 from datasets.folder import Folder
 from datasets.ids import check_id, read_list
@@ -192,11 +193,11 @@ def test_bad_tags(root: Path, text: str) -> None:
 
 
 def test_label_seconds(root: Path) -> None:
-    assert Folder(root, "mine").label_seconds == {"pixel": 240.0, "tags": 20.0}
+    assert Folder(root, "mine").label_seconds == LABEL_SECONDS
     (root / "label_seconds.json").write_text('{"pixel": 5400}')
-    assert Folder(root, "mine").label_seconds == {"pixel": 5400.0, "tags": 20.0}
+    assert Folder(root, "mine").label_seconds == LABEL_SECONDS | {"pixel": 5400.0, "tags": 20.0}
     (root / "label_seconds.json").write_text('\ufeff{"tags": 0.5, "pixel": 1e6}', encoding="utf-8")
-    assert Folder(root, "mine").label_seconds == {"pixel": 1e6, "tags": 0.5}
+    assert Folder(root, "mine").label_seconds == LABEL_SECONDS | {"pixel": 1e6, "tags": 0.5}
 
 
 @pytest.mark.parametrize(

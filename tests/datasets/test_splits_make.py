@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import DataError
+from bench.labels import SPARSE
 from datasets.camvid import DRIVE_SPLIT, CamVid
 from datasets.folder import Folder
 from datasets.msrc21 import Msrc21, Msrc21Objects
@@ -136,16 +137,16 @@ def test_the_rule_is_the_text_of_every_manifest() -> None:
     manifests = sorted(COMMITTED.glob("*/*/MANIFEST.json"))
     manifests += sorted(COMMITTED.glob("*/draw*.json"))
     origins = {file: json.loads(file.read_text())["origin"] for file in manifests}
-    assert len(manifests) == 64 and origins.pop(COMMITTED / "camvid" / DRIVE_SPLIT / "MANIFEST.json")["lists"]
+    assert len(manifests) == 73 and origins.pop(COMMITTED / "camvid" / DRIVE_SPLIT / "MANIFEST.json")["lists"]
     assert all(origin["rule"] == RULE for origin in origins.values())
     assert {origin["seed"] for file, origin in origins.items() if file.name == "draw3.json"} == {3}
 
 
 def test_the_splits_of_shapes_come_from_the_rule(tmp_path: Path) -> None:
     """Byte for byte, with the lists of the other draws and the held-out one."""
-    regenerate(Shapes(), tmp_path, range(1, 10))
+    regenerate(Shapes(), tmp_path, range(1, 10), SPARSE)
     ours = {file.relative_to(COMMITTED / "shapes") for file in (COMMITTED / "shapes").rglob("*.*")}
-    assert {file.relative_to(tmp_path) for file in tmp_path.rglob("*.*")} == ours and len(ours) == 54
+    assert {file.relative_to(tmp_path) for file in tmp_path.rglob("*.*")} == ours and len(ours) == 105
     for file in ours:
         assert (tmp_path / file).read_bytes() == (COMMITTED / "shapes" / file).read_bytes(), file
 

@@ -42,8 +42,8 @@ from bench.settings.resolve import resolve
 from bench.settings.schema import CamSeeds, RunConfig
 from bench.training import session
 from datasets.folder import Folder
-from datasets.splits import Split, find_split
-from datasets.splits_make import FROM_RECORD, write_split
+from datasets.splits import FROM_RECORD, Split, find_split
+from datasets.splits_make import write_split
 from datasets.tags import tag_digest
 
 Config = Callable[..., RunConfig]

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from bench.errors import ConfigError, DataError
+from bench.labels import LABEL_SECONDS
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder
 from bench.records.index import find_results, find_unfinished, read_results, records_file, write_records
@@ -130,7 +131,7 @@ def test_a_result_from_before_label_seconds_has_the_published_ones(folder: RunFo
     del old["label_seconds"]
     folder.result.write_text(json.dumps(old))
     read = folder.read_result()
-    assert read is not None and read.label_seconds == {"pixel": 240.0, "tags": 20.0}
+    assert read is not None and read.label_seconds == LABEL_SECONDS
     assert read.label_seconds is not result().label_seconds, "no two results share one"
 
 

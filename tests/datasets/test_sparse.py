@@ -1,0 +1,241 @@
+"""Points, strokes and boxes as files of a data set, or made of its masks: what is read, refused, granted."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bench.errors import ConfigError, DataError
+from bench.labels import SPARSE, Box
+from bench.testing import tiny
+from datasets import sparse_rule
+from datasets.boxes import read_boxes, to_coco
+from datasets.decode import read_mask
+from datasets.folder import Folder
+from datasets.sparse import Marks, problems
+from datasets.sparse_make import made_of, names_of
+from datasets.splits import FROM_MASKS, FROM_RECORD, find_split
+from datasets.splits_import import import_split
+from datasets.splits_make import regenerate
+
+CLASSES = ("background", "square", "stripe")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with a tiny set of its own."""
+    shutil.copytree(tiny.shared_root(), tmp_path / "data")
+    return tmp_path / "data"
+
+
+def tiny_set(root: Path) -> Folder:
+    return Folder(root / "tinyset", "tinyset")
+
+
+def draw_own(root: Path, ids: tuple[str, ...], kinds: tuple[str, ...] = SPARSE) -> None:
+    """Write what the rule makes as files of the data set itself."""
+    data, boxes = tiny_set(root), {}
+    for id in ids:
+        mask = read_mask(root / "tinyset" / "labels" / f"{id}.png", None, 3)
+        for kind in kinds:
+            mark = made_of(kind, data, id, mask)
+            if isinstance(mark, np.ndarray):
+                (root / "tinyset" / kind).mkdir(exist_ok=True)
+                Image.fromarray(mark).save(root / "tinyset" / kind / f"{id}.png")
+            else:
+                boxes[id] = mark
+    if boxes:
+        (root / "tinyset" / "boxes.json").write_bytes(to_coco(boxes, CLASSES))
+
+
+def imported(root: Path, name: str, **lists: tuple[str, ...]) -> None:
+    data, files = tiny_set(root), {}
+    for kind, ids in lists.items():
+        files[kind] = root / f"{kind}.txt"
+        files[kind].write_text("\n".join(ids) + "\n")
+    labeled = files.pop("pixel", None)
+    import_split(
+        "tinyset", name, labeled, None, data.ids("train"), data.ids("test"), root / "tinyset" / "splits",
+        data=data, sparse_files=files,
+    )  # fmt: skip
+
+
+def fails(word: str, call: Callable[[], object]) -> str:
+    with pytest.raises(DataError) as error:
+        call()
+    assert word in str(error.value)
+    return str(error.value)
+
+
+def test_splits_of_every_kind_are_made_of_masks(root: Path) -> None:
+    data, place = tiny_set(root), root / "tinyset" / "splits"
+    (root / "tinyset" / "tags.json").unlink()
+    made, _ = regenerate(data, place, kinds=SPARSE)
+    for kind in SPARSE:
+        assert made[kind].counts == {"pixel": 0, "tags": 0, "none": 0, "eval": 4, kind: 16}
+        for name in names_of(kind):
+            if name in made:
+                assert find_split("tinyset", name, root) == made[name]
+        assert made[kind].marks[kind].source == FROM_MASKS
+        marks = Marks(data, made[kind])
+        for id in made[kind].sparse[kind]:
+            found, expected = marks.read(kind, id), made_of(kind, data, id, data.mask(id))
+            assert np.array_equal(np.asarray(found), np.asarray(expected))
+    mixed = made["1_8+points"]
+    assert mixed.counts == {"pixel": 2, "tags": 0, "none": 0, "eval": 4, "points": 14}
+    assert not set(mixed.pixel) & set(mixed.points)
+    with pytest.raises(DataError, match="not granted its points"):
+        Marks(data, mixed).read("points", mixed.pixel[0])
+    digests = {name: split.digests for name, split in made.items()}
+    assert digests["points"].keys() - digests["full"].keys() == {"points", "points_marks"}
+    before = {path: path.read_bytes() for path in place.rglob("*.*")}
+    regenerate(tiny_set(root), place, kinds=SPARSE)
+    assert {path: path.read_bytes() for path in place.rglob("*.*")} == before
+
+
+def test_a_draw_of_a_mixed_split(root: Path) -> None:
+    data = tiny_set(root)
+    regenerate(data, root / "tinyset" / "splits", others=[2], kinds=["points"])
+    split = find_split("tinyset", "1_8+points", root, draw=2)
+    assert split.pixel == find_split("tinyset", "1_8", root, draw=2).pixel
+    assert len(split.points) == 14 and Marks(data, split).read("points", split.points[0]) is not None
+    with pytest.raises(ConfigError, match="same in every draw"):
+        find_split("tinyset", "points", root, draw=2)
+
+
+def test_the_own_record_of_a_data_set_comes_first(root: Path) -> None:
+    data = tiny_set(root)
+    draw_own(root, data.ids("train"))
+    mark = np.full((40, 40), 255, np.uint8)
+    mark[20, 20] = 1
+    Image.fromarray(mark).save(root / "tinyset" / "points" / "train_00.png")
+    made, _ = regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=SPARSE)
+    assert not (root / "tinyset" / "splits" / "points.zip").exists()
+    for kind in SPARSE:
+        assert made[kind].marks[kind].source == FROM_RECORD
+    assert np.array_equal(Marks(tiny_set(root), made["points"]).drawn("points", "train_00"), mark)
+
+
+def test_an_import_opens_no_mask(root: Path) -> None:
+    train = tiny_set(root).ids("train")
+    draw_own(root, train[:6])
+    for id in train:
+        (root / "tinyset" / "labels" / f"{id}.png").write_bytes(b"no image")
+    imported(root, "mine", points=train[:3], boxes=train[3:6])
+    split = find_split("tinyset", "mine", root)
+    assert split.counts == {"pixel": 0, "tags": 0, "none": 10, "eval": 4, "points": 3, "boxes": 3}
+    assert all(box.label in (1, 2) for box in Marks(tiny_set(root), split).boxes(train[4]))
+    said = fails("train_06", lambda: imported(root, "more", points=train[:7]))
+    assert "points" in said
+
+
+def test_marks_that_changed_since_are_refused(root: Path) -> None:
+    train = tiny_set(root).ids("train")
+    draw_own(root, train[:4])
+    imported(root, "mine", points=train[:4])
+    split, path = find_split("tinyset", "mine", root), root / "tinyset" / "points" / f"{train[1]}.png"
+    mark = read_mask(path, None, 3)
+    mark[mark != 255] = 2
+    mark[30, 30] = 1
+    Image.fromarray(mark).save(path)
+    fails(f"the points of {train[1]!r}", lambda: Marks(tiny_set(root), split).read("points", train[1]))
+    assert [*problems(tiny_set(root), [split])] and Marks(tiny_set(root), split).read(
+        "points", train[0]
+    ) is not None
+    imported(root, "other", points=train[:2])  # another index
+    fails("not those that its split 'mine'", lambda: Marks(tiny_set(root), split))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda mark: mark[:, :-1], ["points", "train_03.png", "39x40", "40x40"]),
+        (lambda mark: np.where(mark == 1, 9, mark), ["points", "train_03.png", "9"]),
+    ],
+)
+def test_points_that_are_not_of_the_image(root: Path, change: Callable, words: list[str]) -> None:  # type: ignore[type-arg]
+    train = tiny_set(root).ids("train")
+    draw_own(root, train)
+    path = root / "tinyset" / "points" / "train_03.png"
+    Image.fromarray(np.ascontiguousarray(change(read_mask(path, None, 3))).astype(np.uint8)).save(path)
+    for call in (
+        lambda: imported(root, "mine", points=train[:4]),
+        lambda: regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=["points"]),
+    ):
+        said = fails(words[0], call)
+        assert all(word in said for word in words) and "\n" not in said
+
+
+@pytest.mark.parametrize("kind", ["points", "scribbles"])
+def test_a_mark_on_void_is_refused_where_masks_are_read(root: Path, kind: str) -> None:
+    train = tiny_set(root).ids("train")
+    draw_own(root, train)
+    path = root / "tinyset" / kind / "train_05.png"
+    mark = read_mask(path, None, 3)
+    mark[0, 7] = 1  # the first row has no label
+    Image.fromarray(mark).save(path)
+    said = fails(kind, lambda: regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=[kind]))
+    assert "'train_05'" in said and "row 0, column 7" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"bbox": [3, 4, 0, 9]}, ["'train_00'", "0 x 9", "without an area"]),
+        ({"bbox": [30, 4, 20, 9]}, ["'train_00'", "columns 30..50", "40x40"]),
+        ({"bbox": [-9, 4, 5, 9]}, ["'train_00'", "columns -9..-4"]),
+        ({"bbox": [1, 2, 3]}, ["'train_00'", "four numbers"]),
+        ({"bbox": [1, 2, 3, None]}, ["'train_00'", "four numbers"]),
+        ({"category_id": 77}, ["77"]),
+        ({"image_id": "no"}, ["'no'"]),
+    ],
+)
+def test_boxes_that_cannot_be(root: Path, change: dict[str, object], words: list[str]) -> None:
+    train = tiny_set(root).ids("train")
+    draw_own(root, train)
+    path = root / "tinyset" / "boxes.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0] |= change
+    path.write_text(json.dumps(document))
+    said = fails("boxes.json", lambda: imported(root, "mine", boxes=train[:4]))
+    assert all(word in said for word in words) and "\n" not in said
+
+
+def test_a_category_that_is_no_class(root: Path) -> None:
+    draw_own(root, tiny_set(root).ids("train"))
+    path = root / "tinyset" / "boxes.json"
+    path.write_text(path.read_text().replace('"square"', '"squares"'))
+    said = fails("boxes.json", lambda: tiny_set(root).boxes("train_00"))
+    assert "squares" in said and "square" in said.replace("squares", "")
+
+
+def test_boxes_are_widened_to_whole_pixels_and_cut_at_the_border(root: Path) -> None:
+    file = root / "tinyset" / "boxes.json"
+    file.write_text(
+        json.dumps(
+            {
+                "images": [{"id": 5, "file_name": "train_00.jpg"}, {"id": 6, "file_name": "a/b.png"}],
+                "categories": [{"id": 12, "name": "stripe"}],
+                "annotations": [{"image_id": 5, "category_id": 12, "bbox": [1.5, 2.25, 3, 38.5], "more": 1}],
+            }
+        )
+    )
+    assert read_boxes(file, CLASSES) == {"train_00": (Box(2, 2, 1, 41, 5),), "a/b": ()}
+    assert tiny_set(root).boxes("train_00") == (Box(2, 2, 1, 40, 5),)
+    fails("no image 'train_01'", lambda: tiny_set(root).boxes("train_01"))
+
+
+def test_coco_and_back(tmp_path: Path) -> None:
+    table = {"a": (Box(1, 2, 3, 4, 5), Box(2, 0, 0, 9, 9)), "b.c/d": ()}
+    (tmp_path / "boxes.json").write_bytes(to_coco(table, CLASSES))
+    assert read_boxes(tmp_path / "boxes.json", CLASSES) == table
+
+
+def test_the_rule_stands_in_the_index(root: Path) -> None:
+    regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=["scribbles"])
+    said = json.loads((root / "tinyset" / "splits" / "scribbles.index.json").read_text())
+    assert said["rule"] == sparse_rule.RULE and said["rule_version"] == 1 and said["source"] == "masks"
