@@ -60,6 +60,14 @@ class Stream:
         rows = torch.arange(len(self.place), device=self.place.device)[:, None, None]
         return self.place_tags[rows, self.place.long()].permute(0, 3, 1, 2)  # B C H W
 
+    @property
+    def sets(self) -> tuple[Tensor, Tensor]:
+        """The sets of classes that pixels may show, R C bool, and the row of each pixel, B H W int64."""
+        number = torch.arange(len(self.valid), device=self.valid.device)[:, None, None]
+        if self.place is None:
+            return self.tags, number.expand_as(self.valid)
+        return self.place_tags.flatten(0, 1), self.place.long() + number * self.place_tags.shape[1]
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -46,6 +46,8 @@ class SparseStreams:
         self.marks, self.classes, self.background, self.seed_of = marks, classes, background, seed_of
         # Read at once: a box outside of its image shall not end a run that has trained for days.
         self.boxes = {id: marks.boxes(id) for id in sorted(marks.ids.get(BOXES, ()))}
+        # As many rows in every batch, on every rank. With a border around all boxes: no image has more parts.
+        self.most = max((len(self._places(of, _around(of))[1]) for of in self.boxes.values()), default=1)
         self.drawn = {id: kind for kind, ids in marks.ids.items() if kind != BOXES for id in ids}
 
     def label(self, id: str) -> np.ndarray:
@@ -85,9 +87,8 @@ class SparseStreams:
                 view, table = np.zeros(geometry.crop, np.uint8), everything
             places.append(view)
             tables.append(table)
-        most = max(map(len, tables))
         padded = [
-            np.concatenate([one, np.zeros((most - len(one), self.classes), np.bool_)]) for one in tables
+            np.concatenate([one, np.zeros((self.most - len(one), self.classes), np.bool_)]) for one in tables
         ]
         said["place"] = torch.from_numpy(np.stack(places))
         said["place_tags"] = torch.from_numpy(np.stack(padded))
@@ -118,3 +119,8 @@ class SparseStreams:
         else:
             table[:, self.background] = True
         return place.repeat(np.diff(rows), 0).repeat(np.diff(columns), 1), table
+
+
+def _around(boxes: Sequence[Box]) -> tuple[int, int]:
+    """Height and width of an image that is larger than all of its boxes."""
+    return max((box.bottom for box in boxes), default=0) + 1, max((box.right for box in boxes), default=0) + 1

@@ -306,7 +306,8 @@ class U2PL(Family):
         small_box, source = (self.net.downsample(x, cells, fill=False) for x in (box, source))  # B h w
         cells, keys = (cat([x[:n], mix(x[n:], small_box)]) for x in (cells, keys))
         p = pixels(cells.float().softmax(1))  # N C
-        eligible, rules = self.negatives(batch, said, target, source, small_box)
+        of_keys = Negatives(alpha, p, source, box, small_box)
+        eligible, rules = self.negatives(batch, said, target, of_keys)
         contrast, figures = self.contrast(
             Pixels(pixels(hidden), pixels(keys), p, target, eligible, len(target) - source.numel()),
             rules,
@@ -315,7 +316,7 @@ class U2PL(Family):
             project_keys=self.teacher.project,
         )
 
-        self.log(batch, said, split, Negatives(alpha, p, source, box, small_box), figures)
+        self.log(batch, said, split, of_keys, figures)
         return {
             "labeled": self.task.labeled_loss(logits_labeled, labeled.label),
             "unlabeled": self.unlabeled_loss(logits_mixed, said, split),
@@ -344,18 +345,16 @@ class U2PL(Family):
         weight = total(said.valid.sum()) / total(split.reliable.sum()).clamp(min=1)
         return self.hp.unlabeled_weight * weight * loss
 
-    def negatives(
-        self, batch: Batch, said: Targets, target: Tensor, source: Tensor, box: Tensor
-    ) -> tuple[Tensor, Rules]:
+    def negatives(self, batch: Batch, said: Targets, target: Tensor, keys: Negatives) -> tuple[Tensor, Rules]:
         """Which pixels may be negative keys (N bool), and by which rules of which classes (Eq. 13 to 15).
 
         Args:
             target: N int64, first the labels, then the reliable pseudo-labels; 255 where there is none.
-            source, box: B h w bool, of the mixed images: what `source` answers, and the boxes.
+            keys: Of the mixed images: what `source` answers, and the boxes.
         """
-        mixed = source.numel()
+        mixed = keys.source.numel()
         label = F.pad(target[:-mixed], (0, mixed), value=IGNORE)  # N
-        source = F.pad(source.flatten(), (len(target) - mixed, 0))  # N
+        source = F.pad(keys.source.flatten(), (len(target) - mixed, 0))  # N
         labeled_low = self.rank_low if self.hp.use_ranks else len(self.task.classes)
 
         def rules(pixel: Tensor, rank: Tensor) -> dict[str, Tensor]:
