@@ -37,12 +37,14 @@ def names_of(kind: str) -> tuple[str, ...]:
     return (kind, *(f"{share}+{kind}" for share in MIXED_SHARES))
 
 
-def made_of(kind: str, dataset: Dataset, id: str, mask: np.ndarray) -> Mark:
-    """The marks of one image by the rule."""
+def made_of(
+    kind: str, dataset: Dataset, id: str, mask: np.ndarray, found: Sequence[sparse_rule.Region] | None = None
+) -> Mark:
+    """The marks of one image by the rule; `found`, the regions of its mask, where they are known."""
     if kind == BOXES:
-        return sparse_rule.boxes(mask, dataset.background)
+        return sparse_rule.boxes(mask, dataset.background, found)
     draw = sparse_rule.points if kind == POINTS else sparse_rule.scribbles
-    return draw(mask, numpy_for(0, kind, dataset.name, id))
+    return draw(mask, numpy_for(0, kind, dataset.name, id), found)
 
 
 class Marking:
@@ -62,10 +64,12 @@ class Marking:
 
     def look(self, id: str, mask: np.ndarray) -> None:
         """Raises DataError where marks of the data set's own are missing, or do not lie on the mask."""
+        of_masks = FROM_MASKS in self.source.values()
+        found = tuple(sparse_rule.regions(mask)) if of_masks else ()
         for kind, source in self.source.items():
             mark = own(self.dataset, kind, id) if source == FROM_RECORD else None
             if mark is None:
-                mark = made_of(kind, self.dataset, id, mask)
+                mark = made_of(kind, self.dataset, id, mask, found)
             else:
                 refuse_misplaced(f"the {kind} of {id!r} of {self.dataset.name}", mark, mask)
             self.marks[kind][id] = mark

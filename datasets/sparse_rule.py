@@ -11,8 +11,9 @@ give other marks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -46,6 +47,12 @@ class Region:
     left: int
     inside: np.ndarray
 
+    @cached_property
+    def depth(self) -> np.ndarray:
+        """Steps, diagonal ones too, to the nearest pixel outside, h w; beyond its own box all is outside."""
+        padded = np.pad(self.inside, 1)
+        return ndimage.distance_transform_cdt(padded, metric="chessboard")[1:-1, 1:-1]
+
 
 def regions(mask: np.ndarray) -> Iterator[Region]:
     """The regions of a mask without specks, by class, and from top to bottom.
@@ -64,23 +71,31 @@ def regions(mask: np.ndarray) -> Iterator[Region]:
                 yield Region(label, top, left, numbered[part] == number + 1)
 
 
-def points(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A pixel of each region: near its inside, at its centre by chance alone. H W uint8, 255 elsewhere."""
+def points(
+    mask: np.ndarray, generator: np.random.Generator, found: Sequence[Region] | None = None
+) -> np.ndarray:
+    """A pixel of each region: near its inside, at its centre by chance alone. H W uint8, 255 elsewhere.
+
+    Args:
+        found: Its regions, where they are known already.
+    """
     marked = np.full_like(mask, IGNORE)
-    for region in regions(mask):
-        depth = _depth(region.inside)
-        rows, columns = np.nonzero(depth >= DEEP * depth.max())
+    for region in regions(mask) if found is None else found:
+        rows, columns = np.nonzero(region.depth >= DEEP * region.depth.max())
         at = int(generator.integers(len(rows)))
         marked[region.top + rows[at], region.left + columns[at]] = region.label
     return marked
 
 
-def scribbles(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A stroke along the axis of each region, as a hand draws it. H W uint8, 255 elsewhere."""
+def scribbles(
+    mask: np.ndarray, generator: np.random.Generator, found: Sequence[Region] | None = None
+) -> np.ndarray:
+    """A stroke along the axis of each region, as a hand draws it. H W uint8, 255 elsewhere. Args as of
+    `points`."""
     marked = np.full_like(mask, IGNORE)
-    for region in regions(mask):
+    for region in regions(mask) if found is None else found:
         height, width = region.inside.shape
-        rows, columns = _stroke(region.inside, generator)
+        rows, columns = _stroke(region, generator)
         seen = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         rows, columns = rows[seen], columns[seen]
         kept = region.inside[rows, columns]
@@ -88,23 +103,18 @@ def scribbles(mask: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return marked
 
 
-def boxes(mask: np.ndarray, background: int | None) -> tuple[Box, ...]:
-    """The box of each region that is not background."""
+def boxes(mask: np.ndarray, background: int | None, found: Sequence[Region] | None = None) -> tuple[Box, ...]:
+    """The box of each region that is not background. Args as of `points`."""
     return tuple(
         Box(one.label, one.top, one.left, one.top + one.inside.shape[0], one.left + one.inside.shape[1])
-        for one in regions(mask)
+        for one in (regions(mask) if found is None else found)
         if one.label != background
     )
 
 
-def _depth(inside: np.ndarray) -> np.ndarray:
-    """Steps, diagonal ones too, to the nearest pixel outside; beyond its own box all is outside."""
-    return ndimage.distance_transform_cdt(np.pad(inside, 1), metric="chessboard")[1:-1, 1:-1]
-
-
-def _stroke(inside: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _stroke(region: Region, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of a stroke, some of which may lie outside the region."""
-    depth = _depth(inside)
+    inside, depth = region.inside, region.depth
     rows, columns = np.nonzero(inside)
     # The whole region is not needed to know where it runs.
     some = slice(None, None, 1 + len(rows) // MOST_SAMPLED)

@@ -27,6 +27,7 @@ from pydantic import (
 from bench.settings.base import RECORD, Knobs, expanded
 from bench.settings.box_seeds import BoxSeeds
 from bench.settings.class_weights import ClassWeights
+from bench.settings.gated_crf import GatedCrf
 from datasets.draws import MOST_DRAWS
 
 # Bounds: far beyond any use, and short of what stalls a machine or overflows a number of torch.
@@ -57,6 +58,7 @@ BEFORE: Mapping[str, Any] = {
     "class_weights": "none",
     "dice": 0.0,
     "rare_crops": 0.0,
+    "gated_crf": None,
 }
 SEEDS_BEFORE: Mapping[str, Any] = {"maker": "classifier", "walk": "none", "walk_steps": 32}
 NETWORK_BEFORE: Mapping[str, Any] = {
@@ -228,6 +230,7 @@ class Protocol(Knobs):
     # How likely a labeled crop is drawn again until it holds the rarest class of its image, where that is
     # among the rarer half of the classes.
     rare_crops: float = Field(0.0, ge=0, le=1)
+    gated_crf: GatedCrf | None = None  # on images with sparse labels
 
     @model_validator(mode="after")
     def _ranges(self) -> Protocol:

@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contract import Dataset, Supervision
+from bench.contract import Dataset, Stream, Supervision
 from bench.errors import ConfigError
+from bench.ops.gated_crf import gated_crf_of_logits
 from bench.ops.losses import cross_entropy, ohem_cross_entropy, soft_dice_loss, weighted_cross_entropy
 from bench.plan import Plan
+from bench.settings.gated_crf import GatedCrf
 from bench.settings.schema import Protocol
 from bench.training.sparse import sparse_streams
 
@@ -126,10 +128,30 @@ def labeled_loss(protocol: Protocol, weights: Sequence[float] | None = None, dev
     if settings.name == "ohem":
         of = {"threshold": settings.ohem_threshold, "min_kept": settings.ohem_min_kept}
         loss = partial(ohem_cross_entropy, **of, weight=weight)  # type: ignore[arg-type]
-    if not protocol.dice:
-        return loss
+    if protocol.dice:
+        loss = partial(_with_dice, loss=loss, weight=protocol.dice)
+    return loss if protocol.gated_crf is None else WithGatedCrf(loss, protocol.gated_crf)
 
-    def with_dice(logits: Tensor, label: Tensor) -> Tensor:
-        return loss(logits, label) + protocol.dice * soft_dice_loss(logits, label)
 
-    return with_dice
+def _with_dice(logits: Tensor, label: Tensor, loss: Loss, weight: float) -> Tensor:
+    return loss(logits, label) + weight * soft_dice_loss(logits, label)
+
+
+class WithGatedCrf:
+    """A loss on labeled pixels, and beside it a gated CRF on the images with sparse labels among them.
+
+    A method hands over logits and labels. The colours that the CRF needs are those of `stream`, which whoever
+    trains sets before each step: so the term reaches every method, and none has to know of it.
+    """
+
+    def __init__(self, loss: Loss, settings: GatedCrf) -> None:
+        self.loss, self.settings = loss, settings
+        self.stream: Stream | None = None  # the labeled images of the step
+
+    def __call__(self, logits: Tensor, label: Tensor) -> Tensor:
+        loss, of, stream = self.loss(logits, label), self.settings, self.stream
+        if stream is None or stream.sparse is None or label is not stream.label:
+            return loss
+        gate = stream.valid & stream.sparse[:, None, None]  # B H W
+        window = (of.stride, of.radius, of.width, of.colour)
+        return loss + of.weight * gated_crf_of_logits(logits, stream.image, gate, *window)

@@ -32,6 +32,7 @@ from bench.randomness import seed_torch, torch_seeded
 from bench.records.schema import Contents, Point
 from bench.scoring.inference import Inference, evaluate, score
 from bench.training import checkpoint
+from bench.training.balance import WithGatedCrf
 from bench.training.gradient_shares import gradient_shares, measured_steps
 from bench.training.metrics_log import Log
 from bench.training.optimizer import build_optimizer, lr_factor, set_lr
@@ -199,6 +200,8 @@ class Trainer:
     def _terms(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
         """The terms of the method's loss, or those of the warm-up."""
         self.method.notes.clear()
+        if isinstance(loss := self.method.task.labeled_loss, WithGatedCrf):
+            loss.stream = batch.labeled
         if self.warmup:
             self.method.note("warmup_steps", torch.full((), self.warmup, device=self.device))
         dtype = DTYPES.get(self.protocol.precision)

@@ -6,17 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from bench.cam_seeds import boxes as box_seeds
 from bench.errors import ConfigError, DataError
 from bench.labels import SPARSE
 from bench.machine import Stop
+from bench.ops.gated_crf import gated_crf_of_logits
+from bench.ops.losses import cross_entropy
 from bench.pipeline import run
 from bench.plan import Plan, plan
+from bench.records.logs import read_metrics
 from bench.testing import tiny
 from bench.testing.runs import GARBAGE, Quiet
 from bench.training import session
+from bench.training.balance import WithGatedCrf
 from datasets.boxes import to_coco
 from datasets.decode import read_mask
 from datasets.folder import Folder
@@ -186,3 +191,37 @@ def test_a_split_without_sparse_labels_has_the_streams_it_had(root: Path) -> Non
 def test_kinds_share_a_batch_and_too_small_a_batch_is_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"masks and points and scribbles and boxes share .*labeled=4"):
         planned(root, "supervised", "protocol.batch.labeled=3")
+
+
+def test_a_gated_crf_reaches_every_method_on_sparse_labels_alone(root: Path) -> None:
+    sets = ("protocol.steps=3", "protocol.gated_crf.weight=0.5")
+    for method in ("supervised", "fixmatch"):
+        plain, gated = planned(root, method, "protocol.steps=3"), planned(root, method, *sets)
+        assert plain.run_id != gated.run_id
+        losses = [run(one, Quiet()) and read_metrics(one.folder.metrics) for one in (plain, gated)]
+        assert losses[1][0]["labeled"] > losses[0][0]["labeled"]
+    few = [planned(root, "supervised", *of, split="few") for of in (("protocol.steps=3",), sets)]
+    for one in few:
+        run(one, Quiet())
+    same = [read_metrics(one.folder.metrics) for one in few]
+    assert [line["loss"] for line in same[0]] == [line["loss"] for line in same[1]], "masks alone"
+
+
+def test_the_gated_crf_sees_the_images_of_the_step(root: Path) -> None:
+    """Against the loss itself: images with sparse labels, no padding, what the network sees."""
+    made = planned(root, "supervised", "protocol.steps=3", "protocol.gated_crf.weight=2")
+    assert made.box_seeds is not None
+    box_seeds.make(made, made.box_seeds, Quiet(), Stop())
+    trainer = session.trainer_of(made, Quiet(), Stop())
+    stream = trainer.batches[0].on("cpu").labeled
+    loss = trainer.method.task.labeled_loss
+    assert isinstance(loss, WithGatedCrf)
+    logits = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    bare = cross_entropy(logits, stream.label)
+    assert loss(logits, stream.label) == bare, "of no step"
+    loss.stream = stream
+    gate = stream.valid & stream.sparse[:, None, None]
+    assert gate[0].sum() == 0 < gate[1].sum()
+    expected = bare + 2 * gated_crf_of_logits(logits, stream.image, gate, 4, 5, 6.0, 0.0225)
+    torch.testing.assert_close(loss(logits, stream.label), expected)
+    assert loss(logits, stream.label.clone()) == bare, "labels of another image"
