@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.ops.processes import share_of_mean
+
 
 def gated_crf(
     probability: Tensor, image: Tensor, gate: Tensor, radius: int, width: float, colour: float
 ) -> Tensor:
-    """The sum over pairs i, j of k_ij (1 - p_i . p_j), over the number of open cells: a scalar, 0 or more.
+    """The sum over pairs i, j of k_ij (1 - p_i . p_j), over the open cells: a scalar, 0 or more.
 
     k_ij = exp(-|x_i - x_j|^2 / 2 width^2 - |c_i - c_j|^2 / 2 colour^2) for the other cells of a window of
     2 radius + 1, between open cells, else 0. The release closes one end of a pair; here both, which makes k
@@ -44,7 +46,7 @@ def gated_crf(
             q[there].addcmul_(k.unsqueeze(1), p[here])
     # Its value is total - p . q, and since k is symmetric its gradient is -2 q.
     loss = total - 2 * (probability * q).sum() + (p * q).sum()
-    return loss / gate.sum().clamp(min=1)
+    return share_of_mean(loss, gate.sum())
 
 
 def gated_crf_of_logits(

@@ -27,7 +27,7 @@ from pydantic import (
 from bench.settings.base import RECORD, Knobs, expanded
 from bench.settings.box_seeds import BoxSeeds
 from bench.settings.class_weights import ClassWeights
-from bench.settings.gated_crf import GatedCrf
+from bench.settings.labeled_loss import GatedCrf, LabeledLoss
 from datasets.draws import MOST_DRAWS
 
 # Bounds: far beyond any use, and short of what stalls a machine or overflows a number of torch.
@@ -178,12 +178,6 @@ class Optimizer(Knobs):
 class Schedule(Knobs):
     power: float = Field(0.9, ge=0, le=100)  # lr * (1 - step / steps) ** power
     warmup_steps: StepsOrZero = 0  # linear from lr / warmup_steps
-
-
-class LabeledLoss(Knobs):
-    name: Literal["cross_entropy", "ohem"] = "cross_entropy"
-    ohem_threshold: float = Field(0.7, gt=0, le=1)
-    ohem_min_kept: int = Field(100_000, ge=1, le=1_000_000_000)
 
 
 class Evaluation(Knobs):

@@ -19,7 +19,7 @@ from bench.errors import ConfigError
 from bench.ops.gated_crf import gated_crf_of_logits
 from bench.ops.losses import cross_entropy, ohem_cross_entropy, soft_dice_loss, weighted_cross_entropy
 from bench.plan import Plan
-from bench.settings.gated_crf import GatedCrf
+from bench.settings.labeled_loss import GatedCrf
 from bench.settings.schema import Protocol
 from bench.training.sparse import sparse_streams
 

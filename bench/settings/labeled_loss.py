@@ -1,10 +1,18 @@
-"""A gated CRF on images with sparse labels: the settings."""
+"""The loss on labeled pixels: the settings."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import Field
 
 from bench.settings.base import Knobs
+
+
+class LabeledLoss(Knobs):
+    name: Literal["cross_entropy", "ohem"] = "cross_entropy"
+    ohem_threshold: float = Field(0.7, gt=0, le=1)
+    ohem_min_kept: int = Field(100_000, ge=1, le=1_000_000_000)
 
 
 class GatedCrf(Knobs):

@@ -13,7 +13,7 @@ from stepping import channels_last, ready_batch, trainer_of
 
 from bench.contract import Progress
 from bench.ops.gated_crf import gated_crf_of_logits
-from bench.settings.gated_crf import GatedCrf
+from bench.settings.labeled_loss import GatedCrf
 
 pytestmark = pytest.mark.perf
 
