@@ -307,6 +307,7 @@ PROTOCOL_CHANGES = [
     "class_weights=[1, 2, 3]",
     "dice=0.5",
     "rare_crops=0.5",
+    *(f"gated_crf.{knob}" for knob in ("weight=0.2", "radius=4", "stride=2", "width=5", "colour=0.03")),
 ]
 OF_THE_PLAIN_DECODER = ("network.low_level", "network.aspp", "network.dropout")
 
