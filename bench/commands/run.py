@@ -108,7 +108,7 @@ def run(
         from bench.pipeline import check
 
         check(planned, resume, overwrite, anyway)
-        found = {"cost": costs([(planned.method.name, planned)])} if cost else {}
+        found = {"cost": costs([(planned.method.name, planned)], gpus=several or 1)} if cost else {}
         print_json(_planned(planned) | found) if json_ else _print_plan(planned)
         if found and not json_:
             print_costs(found["cost"], "# ")
