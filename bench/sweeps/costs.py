@@ -210,9 +210,7 @@ def _on_gpus(kinds: Sequence[Kind], gpus: int, each: int) -> list[str]:
     for kind in kinds:
         fits = ", ".join(f"{_images(kind.cost.fitting_gpus(size, each))} in {size} GiB" for size in SIZES)
         holds = _gib(kind.cost.gpu_mib(each))
-        said.append(
-            f"  {kind.label}: each GPU holds {holds} and what its library needs; largest batch: {fits}"
-        )
+        said.append(f"  {kind.label}: each GPU holds {holds} at least; largest batch, at most: {fits}")
     return said
 
 
