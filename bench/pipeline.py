@@ -32,10 +32,14 @@ def announced_run(
     plan: Plan, display: Display, resume: bool = False, overwrite: bool = False, anyway: bool = False
 ) -> Result:
     """Say what a run will do, and do it; raises as `run` does."""
+    ranks.first_alone(lambda: _announce(plan, display, overwrite))
+    return run(plan, display, resume, overwrite, anyway)
+
+
+def _announce(plan: Plan, display: Display, overwrite: bool) -> None:
     if overwrite or not plan.folder.result.exists():
         for line in outlook(plan, choose_device(plan.config.machine.device)):
             display.say(line)
-    return run(plan, display, resume, overwrite, anyway)
 
 
 def run(

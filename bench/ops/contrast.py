@@ -117,8 +117,8 @@ def info_nce(
             anchor = F.pad(anchor, (0, 0, 0, short))
         away = anchor.view(classes, groups, size, channels) @ negative  # C G M/G K
         cosine = torch.cat([toward, away.flatten(1, 2)[:, :anchors]], 2) / temperature  # C M 1+K
-        loss = -cosine.log_softmax(2)[:, :, 0]  # C M
-        return (loss if here is None else torch.where(here, loss, 0)).mean(1)
+        share = cosine.log_softmax(2)[:, :, 0]  # C M
+        return -(share if here is None else torch.where(here, share, 0)).mean(1)
 
 
 def mean_over_classes(per_class: Tensor, candidates: Tensor, ready: Tensor) -> Tensor:
