@@ -103,12 +103,12 @@ def run(
         audit=audit,
     )
     planned = plan(resolve(flags, config, sets or []))
-    several = 0 if cost else _several(planned, gpus)  # what it would cost elsewhere may be asked anywhere
+    several = _several(planned, gpus)
     if dry_run:
         from bench.pipeline import check
 
         check(planned, resume, overwrite, anyway)
-        found = {"cost": costs([(planned.method.name, planned)], gpus=gpus or 1)} if cost else {}
+        found = {"cost": costs([(planned.method.name, planned)], gpus=several or 1)} if cost else {}
         print_json(_planned(planned) | found) if json_ else _print_plan(planned)
         if found and not json_:
             print_costs(found["cost"], "# ")
