@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import BenchError, ConfigError, DataError, Interrupted, InUse, MachineError
-from bench.machine import CUBLAS, FIXED_WORKSPACE, Stop
+from bench.machine import CUBLAS, FIXED_WORKSPACE, Stop, choose_device
 from bench.pool import end_with_parent
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def met(device: str, deterministic: bool = False) -> Iterator[None]:
     """Let the ranks that torchrun has started find each other, for the block.
 
     Args:
-        device: "cuda", where each takes the one of its number on its machine, or "cpu".
+        device: As machine.device says: of "cuda" each takes the one of its number on its machine.
         deterministic: As of `bench.machine.use_device`, which comes too late for it where ranks meet.
 
     Raises ConfigError for a device that ranks cannot share.
@@ -96,6 +96,7 @@ def met(device: str, deterministic: bool = False) -> Iterator[None]:
     import torch
     import torch.distributed as dist
 
+    device = choose_device(device)
     check_devices(device, on_this_machine())
     end_with_parent()  # torchrun has put it into a session of its own
     if device == "cuda":

@@ -165,7 +165,6 @@ def _run_and_print(
 ) -> None:
     from bench import ranks
     from bench.display import Display, Quiet
-    from bench.machine import choose_device
     from bench.pipeline import announced_run
 
     if several:
@@ -175,7 +174,7 @@ def _run_and_print(
     display = Display(verbose=verbose) if ranks.is_first() else Quiet()
     machine = plan.config.machine
     try:
-        with ranks.met(choose_device(machine.device), machine.deterministic):
+        with ranks.met(machine.device, machine.deterministic):
             result = announced_run(plan, display, resume, overwrite, anyway)
     except Interrupted as error:
         path = plan.folder.path

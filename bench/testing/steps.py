@@ -226,12 +226,13 @@ def its_passes_are_as_many_as_it_says(case: Case) -> None:
     if said is None:
         return
     method, batch = case.method(), case.batches()[0]
-    seen: defaultdict[tuple[str, bool], float] = defaultdict(float)
+    seen: defaultdict[tuple[str, bool], float] = defaultdict(int)
 
     def count(part: str, module: nn.Module, given: Any, answer: Any) -> None:
         found = answer if isinstance(answer, Tensor) else answer[-1]
-        share = given[0][0, 0].numel() / SIZE**2 if part == "encoder" else 1
-        seen[part, torch.is_grad_enabled()] += len(found) * share
+        pixels = given[0][0, 0].numel() if part == "encoder" else SIZE**2
+        images = len(found) * pixels / SIZE**2
+        seen[part, torch.is_grad_enabled()] += int(images) if images.is_integer() else images
 
     for module in method.modules():
         if isinstance(module, Net):

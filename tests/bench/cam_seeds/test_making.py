@@ -968,8 +968,6 @@ def test_a_seed_that_is_lost_while_a_run_trains_is_made_again_by_the_next_start(
 
     with monkeypatch.context() as patch:
         patch.setattr(session, "start", losing)
-        with pytest.raises(
-            DataError, match=r"the CAM seed of 'train_1.' is gone .*start it again with --resume"
-        ):
+        with pytest.raises(DataError, match=r"the seed of 'train_1.' is gone .*start it again with --resume"):
             pipeline.run(plan(config), Quiet())
     assert pipeline.run(plan(config), Quiet(), resume=True).steps == 12

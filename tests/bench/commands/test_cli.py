@@ -506,7 +506,7 @@ def test_list_names_methods_data_sets_and_protocols(bench: Bench, tiny_root: Pat
     found = bench("list", "--data-root", tiny_root)
     assert found.code == 0
     assert re.search(r"fixmatch\W+none \+ pixel\W+FixMatch for segmentation", found.out)
-    assert re.search(r"camvid\W+.*1_8", found.out) and "protocols: camvid" in found.out
+    assert re.search(r"camvid\W+.*1_8", found.out) and "protocols: adaptation_mitb5_512, camvid" in found.out
 
 
 def test_list_names_the_folders_of_the_user(bench: Bench, tiny_root: Path) -> None:

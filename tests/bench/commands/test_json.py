@@ -102,7 +102,7 @@ def test_a_sweep_says_how_its_runs_stand(read: Read, settings: Path) -> None:
         ("to do", True),
         ("to do", True),
     ]
-    assert {"state", "label", "said", "folder", "run_id", "miou"} == set(found["runs"][0])
+    assert {"state", "label", "said", "queued", "folder", "run_id", "miou"} == set(found["runs"][0])
     (refused,) = found["refused"]
     assert "fixmatch on tinyset full" in refused["label"] and "'none'" in refused["reason"]
     (table,) = found["tables"]
