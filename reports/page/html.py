@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from urllib.parse import quote
 
 import jinja2
 
@@ -21,6 +22,7 @@ TYPES = {
     "jpg": "image/jpeg",
     "png": "image/png",
 }
+UNQUOTED = " !$()*+,-./:;=?@[]^_`{|}~"  # in addresses of text, beside letters and digits
 
 
 def to_html(document: Section[Filed]) -> str:
@@ -71,6 +73,10 @@ def _data_uri(filed: Filed, ending: str) -> str:
 
 
 def _uri(data: bytes, ending: str) -> str:
+    if TYPES[ending].startswith(
+        "text/"
+    ):  # a quarter shorter, and no letter is escaped again
+        return f"data:{TYPES[ending]};charset=utf-8,{quote(data, safe=UNQUOTED)}"
     return f"data:{TYPES[ending]};base64,{base64.b64encode(data).decode()}"
 
 

@@ -37,7 +37,9 @@ DPI = 100  # of a PNG
 GEOMETRY = re.compile(rb'( (?:d|x|y)=")([^"]*)')  # places in an SVG, and no text
 INDENTED = re.compile(rb" *\n *")
 HUNDREDTHS = re.compile(rb"(\.\d\d)\d+")
-IDLE = re.compile(rb' transform="rotate\(-0 [^"]*"|(?<=<g) id="[\w.]+_\d+"')  # turns by nothing, unused names
+# Turns by nothing, names that nothing uses, and the font, which is said once.
+FONT = b"font-family: 'DejaVu Sans', sans-serif"
+IDLE = re.compile(rb' transform="rotate\(-0 [^"]*"|(?<=<g) id="[\w.]+_\d+"|' + FONT + b"; ")
 HATCH = {"facecolor": "#eeeeee", "hatch": "////", "edgecolor": "#999999"}
 LIGHT = 50  # percent from which on a cell is light
 LEADER: dict[str, Any] = {  # the line from a name to what it names
@@ -68,7 +70,8 @@ def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, b
             about = {"metadata": said or {}} if ending == "png" else {}
             figure.savefig(file, format=ending, dpi=DPI, **(options | about))
             found[ending] = file.getvalue()
-    found["svg"] = INDENTED.sub(b"\n", IDLE.sub(b"", GEOMETRY.sub(_rounded, found["svg"])))
+    lean = INDENTED.sub(b"\n", IDLE.sub(b"", GEOMETRY.sub(_rounded, found["svg"])))
+    found["svg"] = lean.replace(b"<svg ", b'<svg style="' + FONT + b'" ', 1)
     return found
 
 

@@ -39,7 +39,7 @@ def test_a_protocol_says_what_its_records_say(file: Path) -> None:
     if not ours:
         assert said.startswith("Expected: no record of ")
         return
-    head = re.match(r"Expected on (\w+), (\d+) draws: (.+?) % mIoU", said)
+    head = re.match(r"Expected on (\w+), (\d+) draws?: (.+?) % mIoU", said)
     assert head
     figures: dict[str, dict[Key, float]] = defaultdict(dict)
     for one in ours:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from browsing import Tree, needs_chromium, store
@@ -103,7 +104,7 @@ def test_downloads_are_the_files_beside_the_page(written: Path) -> None:
     links = [link for link in Tree(written.read_text()).all("a") if "download" in link]
     assert {Path(str(link["download"])).suffix for link in links} == {".csv", ".tex"}
     for link in links:
-        content = base64.b64decode(str(link["href"]).split(",", 1)[1])
+        content = unquote_to_bytes(str(link["href"]).split(",", 1)[1])
         assert content == written.with_name(str(link["download"])).read_bytes()
 
 
