@@ -1,5 +1,6 @@
 """The command line. What a command needs is imported inside it, so that `--help` answers at once."""
 
+import os
 import sys
 import threading
 import traceback
@@ -58,7 +59,13 @@ def main() -> None:
         said = f"[bold]{kind}:[/bold] {escape(str(error))}"
         if ranks.speaks_of(error):
             Terminal(stderr=True).print(said, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
+        code = error.exit_code if isinstance(error, BenchError) else 1
+        if ranks.started() > 1:
+            # Behind an error the connection of the ranks stays open, and its thread may abort Python.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+        sys.exit(code)
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:

@@ -249,7 +249,7 @@ class OwnDraw(FixMatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cls", "words"), [(OwnShare, "the term 'labeled' of step 0"), (OwnDraw, "two ranks keep another drawn")]
+    ("cls", "words"), [(OwnShare, "the term 'labeled' of step "), (OwnDraw, "two ranks keep another drawn")]
 )
 def test_ranks_that_are_not_one_are_seen(cls: type[Method], words: str) -> None:
     with pytest.raises(AssertionError) as caught:
