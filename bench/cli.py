@@ -41,6 +41,24 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Run the command line; every error of ours becomes a sentence and an exit code."""
+    if ranks.started() == 1:
+        _main()
+        return
+    # A thread of the ranks' connection may abort Python where it ends in order, and the exit code is lost.
+    try:
+        _main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:  # what Python itself would show
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _main() -> None:
     wait_passively()
     # A flag for every command, wherever it stands.
     debug = "--debug" in sys.argv
@@ -59,13 +77,7 @@ def main() -> None:
         said = f"[bold]{kind}:[/bold] {escape(str(error))}"
         if ranks.speaks_of(error):
             Terminal(stderr=True).print(said, highlight=False, soft_wrap=True)
-        code = error.exit_code if isinstance(error, BenchError) else 1
-        if ranks.started() > 1:
-            # Behind an error the connection of the ranks stays open, and its thread may abort Python.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        sys.exit(code)
+        sys.exit(error.exit_code if isinstance(error, BenchError) else 1)
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:

@@ -1,7 +1,7 @@
 """What it costs that two ranks are one: a step of the joint batch against the ranks' steps on their own.
 
-Batch norm stays each rank's own here. On a GPU torch's own joins it; the stand-in of the other tests is slower
-than all that is measured.
+Batch norm stays each rank's own here. On a GPU torch's own joins it; the stand-in of the other tests is
+slower than all that is measured.
 """
 
 from __future__ import annotations
