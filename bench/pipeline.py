@@ -23,6 +23,7 @@ from bench.records.atomic import WriteError
 from bench.records.schema import Result, SeedReport
 from bench.scoring import pseudo_labels
 from bench.training import session
+from bench.training.ranks import refuse_apart_norm
 from bench.training.result import score_and_record
 from bench.training.shared import shared_warm_up
 from bench.training.trainer import Parts, Trainer
@@ -139,7 +140,9 @@ def _train_and_score(trainer: Trainer, display: Display) -> Result:
 def check_shares(plan: Plan, processes: int) -> None:
     """Raise ConfigError where so many processes cannot share this run on this machine: its batches, those of
     the runs before it, and the devices."""
-    ranks.check_devices(choose_device(plan.config.machine.device), processes)
+    device = choose_device(plan.config.machine.device)
+    refuse_apart_norm(device)
+    ranks.check_devices(device, processes)
     refuse_unequal(plan, processes)
 
 

@@ -8,10 +8,15 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bench.errors import BenchError, Interrupted
 
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
 SAVE_SECONDS = 60  # that ranks have to end their step and save, once they are asked to stop
+NOTICE_SECONDS = 10  # within which a rank's end ends the others
 
 
 def command() -> list[str]:
@@ -51,7 +56,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
         except SignalException:
             return Interrupted.exit_code  # they have said so
         except ChildFailedError as error:
-            rank, failure = min(error.failures.items(), key=lambda one: one[1].timestamp)
+            rank, failure = min(error.failures.items(), key=lambda one: _began(one[1]))
             if failure.exitcode < 0:
                 raise BenchError(
                     f"process {rank} of the run was killed by {signal.Signals(-failure.exitcode).name}; what "
@@ -59,3 +64,9 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
                 ) from error
             return failure.exitcode
     return 0
+
+
+def _began(failure: ProcessFailure) -> int:
+    """When the trouble began, in seconds. The others end because a rank was killed, though torch, which looks
+    now and then and keeps whole seconds, may see them end at once."""
+    return failure.timestamp - (NOTICE_SECONDS if failure.exitcode < 0 else 0)

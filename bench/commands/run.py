@@ -103,7 +103,7 @@ def run(
         audit=audit,
     )
     planned = plan(resolve(flags, config, sets or []))
-    several = _several(planned, gpus)
+    several = _several(planned, gpus, elsewhere=cost)
     if dry_run:
         from bench.pipeline import check
 
@@ -140,17 +140,24 @@ def resume(
     _run_and_print(planned, verbose, json_, resume=True, anyway=anyway, several=several)
 
 
-def _several(plan: Any, gpus: int | None) -> int:
+def _several(plan: Any, gpus: int | None, elsewhere: bool = False) -> int:
     """How many processes to start for a run, from 2 on; 0 where this one does it, alone or as one of them.
+
+    Args:
+        elsewhere: It is asked what the run would cost, perhaps of another machine with such devices.
 
     Raises ConfigError where they cannot share it.
     """
     from bench import ranks
     from bench.pipeline import check_shares
+    from bench.plan import refuse_unequal
 
     if not gpus or gpus == 1 or ranks.started() > 1:
         return 0
-    check_shares(plan, gpus)
+    if elsewhere:
+        refuse_unequal(plan, gpus)
+    else:
+        check_shares(plan, gpus)
     return gpus
 
 

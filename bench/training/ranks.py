@@ -42,6 +42,15 @@ def joined(method: Method, terms: Terms) -> Terms:
         )
 
 
+def refuse_apart_norm(device: str) -> None:
+    """Raise ConfigError for a device on which torch has no batch norm over several processes."""
+    if not device.startswith("cuda"):
+        raise ConfigError(
+            "a run on several processes needs CUDA devices, since torch has batch norm over a joint batch "
+            "for them alone; use one process on this device."
+        )
+
+
 def joint_norm(module: nn.Module, device: str) -> None:
     """Make every batch norm of a module, in place, one of the joint batch, where there are several ranks.
 
@@ -49,11 +58,7 @@ def joint_norm(module: nn.Module, device: str) -> None:
     """
     if world_size() == 1:
         return
-    if not device.startswith("cuda"):
-        raise ConfigError(
-            "a run on several processes needs CUDA devices, since torch has batch norm over a joint batch "
-            "for them alone; use one process on this device."
-        )
+    refuse_apart_norm(device)
     convert_sync_batchnorm(module)  # torch's own loses the activation of timm's BatchNormAct2d
 
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
+    from bench import pipeline
     from bench.testing.joint_norm import joint_norm
     from bench.training import session
 
@@ -17,6 +18,7 @@ def main() -> None:
         joint_norm(module)
 
     session.joint_norm = on_cpu
+    pipeline.refuse_apart_norm = lambda device: None
     from bench.cli import main as run
 
     run()

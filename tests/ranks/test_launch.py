@@ -106,3 +106,17 @@ def test_what_cannot_be_shared_is_refused_before_anything_starts(
     process, folder = started(place, processes=processes)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 2 and words in " ".join(said.split()) and not folder.path.exists()
+
+
+def test_processes_that_cannot_join_their_norms_are_refused_before_they_start(place: Path) -> None:
+    """By the real command line, without the stand-in: one sentence, and no folder."""
+    given = config("supervised", place, "runs")
+    (place / "run.yaml").write_text(given.to_yaml())
+    command = [sys.executable, "-m", "bench", "run", "--config", str(place / "run.yaml"), "--gpus", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and "needs CUDA devices" in done.stderr
+    assert not plan(given).folder.root.exists()
+    done = subprocess.run(
+        [*command, "--dry-run", "--device", "cpu"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench import cost
-from bench.cli import main
 from bench.plan import plan
 from bench.settings.schema import RunConfig
 from bench.sweeps.costs import Cost, Kind, makespan, seconds_of, sentences
@@ -97,22 +96,11 @@ def test_runs_from_tags_are_measured_before_their_seeds_are_made(tiny_config: Co
 
 
 @pytest.fixture
-def here(
-    tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    def call(*arguments: str) -> tuple[int, str, str]:
-        path = tmp_path / "settings.yaml"
-        path.write_text(tiny_config("supervised").to_yaml())
-        monkeypatch.setattr(sys, "argv", ["bench", *arguments, "--config", str(path)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+def here(tiny_config: Config, tmp_path: Path, typed: Callable[..., Any]) -> Callable[..., Any]:
+    """here("run", "--dry-run"): the command in this process; its exit code and what it says."""
+    path = tmp_path / "settings.yaml"
+    path.write_text(tiny_config("supervised").to_yaml())
+    return lambda *words: typed(*words, "--config", path)
 
 
 @pytest.mark.slow

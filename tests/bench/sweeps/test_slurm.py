@@ -19,7 +19,6 @@ import yaml
 from one_node import lacking, one_node
 
 from bench import machine, pipeline
-from bench.cli import main
 from bench.display import Display
 from bench.plan import plan
 from bench.records.folders import RunFolder
@@ -45,23 +44,9 @@ def settings(tiny_config: Config, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def here(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
+def here(settings: Path, typed: Callable[..., Any]) -> Callable[..., Any]:
     """here("--engine", "slurm"): the sweep in this process; its exit code and what it says."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", "sweep", *arguments, "--config", str(settings)])
-        monkeypatch.setattr("bench.commands.options.out.width", 200)
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+    return lambda *words: typed("sweep", *words, "--config", settings)
 
 
 # On a node ------------------------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ import pytest
 import yaml
 
 from bench import machine
-from bench.cli import main
 from bench.errors import ConfigError, InUse
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder
@@ -108,23 +107,9 @@ def sweep(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Outcome]
 
 
 @pytest.fixture
-def here(
-    settings: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
+def here(settings: Path, typed: Callable[..., Outcome]) -> Callable[..., Outcome]:
     """here("--method", "fixmach"): the same command in this process, for what starts no run."""
-
-    def call(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["bench", "sweep", *arguments, "--config", str(settings)])
-        monkeypatch.setattr("bench.commands.options.out.width", 200)
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        return Outcome(code, *capsys.readouterr())
-
-    return call
+    return lambda *words: typed("sweep", *words, "--config", settings)
 
 
 def wait_for(what: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
