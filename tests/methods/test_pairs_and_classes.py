@@ -131,6 +131,25 @@ def test_regional_contrast_by_hand() -> None:
     assert alone.item() == 0 and alone.requires_grad, "one class has nothing to be told from"
 
 
+def test_what_was_drawn_is_projected_and_nothing_else_changes() -> None:
+    """Projecting all pixels first gives the same loss and gradient; two classes are not there."""
+    torch.manual_seed(0)
+    project = torch.nn.Linear(3, 4)
+    label = torch.tensor([0, 0, 1, 1, 1, 3, 3, 0, 1, 3])
+    of_class = label == torch.arange(5).unsqueeze(1)
+    hard = torch.rand(10) < 0.7
+    settings: dict[str, Any] = {"labeled": 10, "queries": 6, "negatives": 5, "groups": 2, "temperature": 0.5}
+    found = []
+    for first in (False, True):
+        hidden = torch.randn(10, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        keys, rest = (project(hidden), torch.nn.Identity()) if first else (hidden, project)
+        loss = regional_contrast(keys, of_class, hard, generator(), **settings, project=rest)
+        found.append((loss.item(), *torch.autograd.grad(loss, [hidden, project.weight])))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5) and found[0][0] > 0
+    for one, other in zip(found[0][1:], found[1][1:], strict=True):
+        assert torch.allclose(one, other, atol=1e-6) and one.any()
+
+
 def test_reco_weighs_an_image_by_its_sure_pixels_and_leaves_out_what_is_learned() -> None:
     """One image of two sure pixels, one of one; a pixel of no loss drops out of the mean."""
     certain = (1.0, 1e-300, 1e-300)

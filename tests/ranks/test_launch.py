@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 from scenarios import config
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from bench.plan import plan
 from bench.records.folders import RunFolder
 from bench.testing import tiny
+from bench.torchrun import _began
 
 pytestmark = pytest.mark.slow
 
@@ -120,3 +122,13 @@ def test_processes_that_cannot_join_their_norms_are_refused_before_they_start(pl
         [*command, "--dry-run", "--device", "cpu"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
+
+
+def test_a_rank_that_was_killed_is_what_the_others_ended_of() -> None:
+    """Torch may see both at once, or the others first; what ends much later is not the cause."""
+    ended, killed = (
+        ProcessFailure(rank, 1, code, "nowhere") for rank, code in ((0, 1), (1, -signal.SIGKILL))
+    )
+    for later, cause in ((-1, killed), (0, killed), (2, killed), (60, ended)):
+        ended.timestamp, killed.timestamp = 1000, 1000 + later
+        assert min((ended, killed), key=_began) is cause
