@@ -77,3 +77,16 @@ def test_cells_are_means_and_closed_where_a_pixel_is() -> None:
     found = gated_crf_of_logits(logits, image, gate, stride=2, **KERNEL)
     assert found.item() == pytest.approx(gated_crf(*small, cells, **KERNEL).item(), rel=1e-5)
     assert gated_crf_of_logits(logits, image, gate, stride=99, **KERNEL).item() == 0, "one cell has no pair"
+
+
+def test_a_cell_with_one_closed_pixel_counts_for_nothing() -> None:
+    """Whatever is predicted or seen there: the loss is that of the cells that are open, over their number."""
+    torch.manual_seed(0)
+    logits, image = torch.randn(1, 3, 4, 6), torch.rand(1, 3, 4, 6)
+    gate = torch.ones(1, 4, 6, dtype=torch.bool)
+    gate[0, 3, 5] = False  # of the last cell
+    found = gated_crf_of_logits(logits, image, gate, stride=2, **KERNEL)
+    logits[..., 2:, 4:], image[..., 2:, 4:] = torch.randn(1, 3, 2, 2), torch.rand(1, 3, 2, 2)
+    assert gated_crf_of_logits(logits, image, gate, stride=2, **KERNEL).item() == pytest.approx(found.item())
+    opened = gated_crf_of_logits(logits, image, gate | True, stride=2, **KERNEL)
+    assert opened.item() != pytest.approx(found.item())
