@@ -48,25 +48,29 @@ def affinity(colours: Tensor) -> Tensor:
     standard deviation over the image. An image of one colour has 1 everywhere.
     """
     spread = colours.flatten(1).std(1, correction=0).clamp(min=1e-6)[:, None, None]
+    inside = _neighbours(torch.ones_like(colours[:1]))  # 1, and 0 beyond the border
     near = [
-        (-((moved - colours).abs() / spread).mean(0)).exp() * inside for moved, inside in _neighbours(colours)
+        (-((moved - colours).abs() / spread).mean(0)).exp() * there[0]
+        for moved, there in zip(_neighbours(colours), inside, strict=True)
     ]
     return torch.stack(near)
 
 
 def step(cells: Tensor, weights: Tensor) -> Tensor:
     """Each cell becomes the mean of its neighbours and itself by `weights`, N h w: K h w -> K h w."""
-    pairs = zip(weights, _neighbours(cells), strict=True)
-    return torch.stack([weight * moved for weight, (moved, _) in pairs]).sum(0)
+    mean = torch.zeros_like(cells)
+    # One neighbour after the other: all of them at once would take 81 times the memory of the maps.
+    for weight, moved in zip(weights, _neighbours(cells), strict=True):
+        mean += weight * moved
+    return mean
 
 
-def _neighbours(maps: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield `maps` (D h w) moved by each offset within the radius, and where that lies inside, h w bool."""
+def _neighbours(maps: Tensor) -> Iterator[Tensor]:
+    """Yield `maps` (D h w) moved by each offset within the radius, 0 beyond the border."""
     height, width = maps.shape[-2:]
     padded = F.pad(maps, [RADIUS] * 4)
-    inside = F.pad(torch.ones_like(maps[0], dtype=torch.bool), [RADIUS] * 4)
     for y in range(-RADIUS, RADIUS + 1):
         for x in range(-RADIUS, RADIUS + 1):
             if y * y + x * x <= RADIUS * RADIUS:
                 rows, columns = slice(RADIUS + y, RADIUS + y + height), slice(RADIUS + x, RADIUS + x + width)
-                yield padded[:, rows, columns], inside[rows, columns]
+                yield padded[:, rows, columns]
