@@ -13,7 +13,10 @@ from datasets.cityscapes_ids import CLASSES
 from datasets.decode import image_size, read_image, read_mask
 from datasets.lookup import Shelf
 
-TRAIN_IDS = np.full(256, IGNORE, np.uint8)
+LARGEST_ID = 34  # license plates in GTA5
+# What is no label id stays what it is, and reading refuses it.
+TRAIN_IDS = np.arange(256, dtype=np.uint8)
+TRAIN_IDS[: LARGEST_ID + 1] = IGNORE
 TRAIN_IDS[[label for label, _, _ in CLASSES]] = np.arange(len(CLASSES))
 
 LISTS = ("train", "val")
