@@ -8,67 +8,127 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.errors import DataError, did_you_mean
 from bench.labels import Box
-from datasets.ids import read_json
+from datasets.ids import is_number, read_json
+from datasets.lookup import FOREIGN, PICTURES
 
 BOXES_FILE = "boxes.json"
 OVER = 1.0  # pixels by which a box may pass the border of its image: tools round in different ways
 
 BoxTable = Mapping[str, tuple[Box, ...]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class BoxRecord:
+    """A boxes.json: the boxes of each image, and its height and width where the file says them."""
+
+    path: Path
+    table: dict[str, tuple[Box, ...]]
+    sizes: dict[str, tuple[Any, Any]]
+
+    def of(self, id: str, size: tuple[int, int]) -> tuple[Box, ...]:
+        """The boxes of an image of height and width `size`, cut off at its border.
+
+        Raises DataError where the file has no such image, says another size of it, or has a box that lies
+        outside of it, by more than rounding.
+        """
+        if id not in self.table:
+            near = [key for key in self.table if key.rpartition("/")[2] == id.rpartition("/")[2]]
+            meant = f" (there is {near[0]!r}; a file_name is the path below images)" if near else ""
+            raise DataError(f"{self.path} has no image {id!r}{meant}; add it, with its boxes if it has any.")
+        said = self.sizes.get(id, size)
+        if said != size:
+            turned = " and turned, as by an EXIF tag" if said == size[::-1] else ""
+            raise DataError(
+                f"{self.path}: the image {id!r} is {said[1]:g}x{said[0]:g} there, and {size[1]}x{size[0]} "
+                f"pixels here{turned}; its boxes would lie elsewhere: write those of this image."
+            )
+        return tuple(_inside(self.path, id, box, size) for box in self.table[id])
 
 
 def read_boxes(path: Path, classes: Sequence[str]) -> dict[str, tuple[Box, ...]]:
+    """The boxes of each image, as `read_record` reads them."""
+    return read_record(path, classes).table
+
+
+def read_record(path: Path, classes: Sequence[str]) -> BoxRecord:
     """Read the boxes of each image: {"a": (Box(3, 0, 0, 20, 20),)}; an image without any has ().
 
-    A box is widened to whole pixels. Whether it lies in its image, `refuse_outside` says.
+    A box is widened to whole pixels. Whether it lies in its image, `BoxRecord.of` says.
 
     Raises DataError, which names the file, the image and the annotation, for anything that is no such JSON: a
-    class that the data set lacks, a box without an area.
+    class that the data set lacks, a box without an area, an image or a category that stands twice.
     """
     document = read_json(path)
     for key in ("images", "annotations", "categories"):
         entries = document.get(key) if isinstance(document, dict) else None
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise DataError(f"{path} is not of COCO's form: {key!r} must be a list of objects.")
-    ids = {entry.get("id"): _id(path, entry) for entry in document["images"]}
-    labels = {entry.get("id"): _label(path, entry, classes) for entry in document["categories"]}
+    ids = _by_id(path, "image", document["images"], _id)
+    labels = _by_id(
+        path, "category", document["categories"], lambda path, entry: _label(path, entry, classes)
+    )
     found: dict[str, list[Box]] = {id: [] for id in ids.values()}
     for number, entry in enumerate(document["annotations"]):
-        image, category = entry.get("image_id"), entry.get("category_id")
+        image, category = _key(entry.get("image_id")), _key(entry.get("category_id"))
         if image not in ids or category not in labels:
             raise DataError(
-                f"{path}: annotation {number} has the image {image!r} and the category {category!r}, one of "
-                "which is not in its lists; correct it."
+                f"{path}: annotation {number} has the image {str(entry.get('image_id'))[:40]!r} and the "
+                f"category {str(entry.get('category_id'))[:40]!r}, one of which is not in its lists; "
+                "correct it."
             )
         box = _whole(path, ids[image], number, entry.get("bbox"))
         found[ids[image]].append(Box(labels[category], *box))
-    return {id: tuple(sorted(boxes)) for id, boxes in found.items()}
+    sizes = {
+        _id(path, entry): (entry["height"], entry["width"])
+        for entry in document["images"]
+        if is_number(entry.get("height")) and is_number(entry.get("width"))
+    }
+    return BoxRecord(path, {id: tuple(sorted(boxes)) for id, boxes in found.items()}, sizes)
 
 
-def refuse_outside(path: Path, id: str, boxes: Sequence[Box], size: tuple[int, int]) -> tuple[Box, ...]:
-    """The boxes of an image of height and width `size`, cut off at its border.
+def _key(value: Any) -> int | str | None:
+    """An id of COCO's; None for what is none."""
+    return value if type(value) in (int, str) else None
 
-    Raises DataError for a box that lies outside of it, by more than rounding.
-    """
-    height, width = size
-    inside = []
-    for box in boxes:
-        over = max(-box.top, -box.left, box.bottom - height, box.right - width)
-        cut = Box(
-            box.label, max(box.top, 0), max(box.left, 0), min(box.bottom, height), min(box.right, width)
-        )
-        if over > OVER or cut.top >= cut.bottom or cut.left >= cut.right:
+
+def _by_id(
+    path: Path, what: str, entries: Sequence[dict[str, Any]], read: Callable[[Path, dict[str, Any]], T]
+) -> dict[int | str | None, T]:
+    """What each entry of a list means, by its id. Raises DataError where two have one id or one meaning."""
+    found: dict[int | str | None, T] = {}
+    meanings: set[T] = set()
+    for entry in entries:
+        key, meaning = _key(entry.get("id")), read(path, entry)
+        if key is None:
+            raise DataError(f"{path}: the {what} {str(entry)[:80]} needs an id, a number or a text.")
+        if key in found or meaning in meanings:
             raise DataError(
-                f"{path}: a box of {id!r} spans rows {box.top}..{box.bottom} and columns "
-                f"{box.left}..{box.right}, outside of its image of {width}x{height} pixels; correct it."
+                f"{path}: the {what} {str(entry)[:80]} stands twice, by its id or its name; keep one."
             )
-        inside.append(cut)
-    return tuple(inside)
+        found[key] = meaning
+        meanings.add(meaning)
+    return found
+
+
+def _inside(path: Path, id: str, box: Box, size: tuple[int, int]) -> Box:
+    """A box cut off at the border of its image. Raises DataError where it lies outside of it."""
+    height, width = size
+    over = max(-box.top, -box.left, box.bottom - height, box.right - width)
+    cut = Box(box.label, max(box.top, 0), max(box.left, 0), min(box.bottom, height), min(box.right, width))
+    if over > OVER or cut.top >= cut.bottom or cut.left >= cut.right:
+        raise DataError(
+            f"{path}: a box of {id!r} spans rows {box.top:g}..{box.bottom:g} and columns "
+            f"{box.left:g}..{box.right:g}, outside of its image of {width}x{height} pixels; correct it."
+        )
+    return cut
 
 
 def to_coco(table: BoxTable, classes: Sequence[str]) -> bytes:
@@ -97,7 +157,9 @@ def _id(path: Path, entry: Mapping[str, Any]) -> str:
     name = entry.get("file_name")
     if not isinstance(name, str) or not name:
         raise DataError(f"{path}: the image {entry.get('id')!r} has no file_name.")
-    return PurePosixPath(name).with_suffix("").as_posix()
+    bare = PurePosixPath(name.replace("\\", "/"))
+    known = bare.suffix.lower() in (*PICTURES, *FOREIGN)
+    return (bare.with_suffix("") if known else bare).as_posix()
 
 
 def _label(path: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> int:
@@ -112,11 +174,11 @@ def _label(path: Path, entry: Mapping[str, Any], classes: Sequence[str]) -> int:
 
 def _whole(path: Path, id: str, number: int, bbox: Any) -> tuple[int, int, int, int]:
     """Top, left, bottom and right, of whole pixels."""
-    numbers = isinstance(bbox, list) and len(bbox) == 4
-    if not numbers or not all(type(part) in (int, float) and math.isfinite(part) for part in bbox):
+    numbers = isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox))
+    if not numbers or not (is_number(bbox[0] + bbox[2]) and is_number(bbox[1] + bbox[3])):
         raise DataError(
             f"{path}: annotation {number}, of {id!r}, has the bbox {str(bbox)[:80]}; it must be four "
-            "numbers, [x, y, width, height]."
+            "numbers of pixels, [x, y, width, height]."
         )
     x, y, width, height = bbox
     if width <= 0 or height <= 0:

@@ -136,16 +136,18 @@ def _names(document: dict[str, list[Any]], file: Path) -> dict[int | str, str]:
 def _images(document: dict[str, list[Any]], file: Path, images: Shelf) -> dict[int | str, str]:
     """Our id of each image by its id there."""
     found: dict[int | str, str] = {}
+    seen: set[str] = set()
     for entry in document["images"]:
         number, name = entry.get("id"), entry.get("file_name")
         if not _key(number) or not isinstance(name, str) or not name:
             raise DataError(f"{file}: the image {str(entry)[:80]} needs an id and a file_name.")
         where = f"{file}: the image {number}, {name[:80]!r}"
         id = id_of_path(name, images, where)
-        if number in found or id in found.values():
+        if number in found or id in seen:
             raise DataError(f"{where}, stands twice, by its id or its file; keep one of them.")
         refuse_size(id, images, entry.get("height"), entry.get("width"), where)
         found[number] = id
+        seen.add(id)
     return found
 
 
@@ -183,7 +185,7 @@ def _rle(annotation: dict[str, Any], size: tuple[int, int], where: str) -> dict[
         found: dict[str, Any] = mask.merge(mask.frPyObjects(polygons, *size))
         return found
     counts = segmentation.get("counts") if isinstance(segmentation, dict) else None
-    if not isinstance(counts, list | str) or list(segmentation.get("size") or ()) != list(size):
+    if not isinstance(counts, list | str) or segmentation.get("size") != list(size):
         raise DataError(
             f"{where}: its RLE must hold counts, and the size of the image, [{size[0]}, {size[1]}]; export "
             f"it anew."

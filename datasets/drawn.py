@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -15,7 +14,7 @@ from bench.errors import DataError, did_you_mean
 from datasets.classes import BACKGROUND, IGNORED, read_classes
 from datasets.convert import LISTS, Source
 from datasets.decode import image_size
-from datasets.ids import read_list, some
+from datasets.ids import is_number, read_list, some
 from datasets.image_forms import ENDINGS
 from datasets.lookup import PICTURES, Missing, Shelf
 from datasets.meaning import ABOUT_FILE, Meaning, background_of, read_about
@@ -178,7 +177,7 @@ def refuse_size(id: str, images: Shelf, height: Any, width: Any, where: str) -> 
 def points_of(value: Any, size: tuple[int, int], where: str, fewest: int) -> list[tuple[float, float]]:
     """Points [[x, y], ...] as numbers. Raises DataError for what is none, too few, or far from the image."""
     good = isinstance(value, list) and all(isinstance(point, list) and len(point) == 2 for point in value)
-    if not good or not all(_is_number(part) for point in value for part in point):
+    if not good or not all(is_number(part) for point in value for part in point):
         raise DataError(f"{where}: its points must be pairs of numbers, [[x, y], ...].")
     if len(value) < fewest:
         raise DataError(f"{where} has {len(value)} points, and needs {fewest}; remove it, or draw it anew.")
@@ -190,7 +189,3 @@ def points_of(value: Any, size: tuple[int, int], where: str, fewest: int) -> lis
                 f"correct it."
             )
     return [(float(x), float(y)) for x, y in value]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)

@@ -201,11 +201,15 @@ def disagreement(dataset: Dataset, ids: Iterable[str]) -> str | None:
     that are read by their colours cannot disagree, nor those of two domains.
     """
     for part, own in dataset.parts(ids):
-        if not part.by_colour:
-            found = [known for path in _masks(part, own) if (known := encoding(path)) is not None]
-            if said := _depths(found) or _palettes(found, part.mask_colours):
-                return said
+        if not part.by_colour and (said := contradiction(_masks(part, own), part.mask_colours)):
+            return said
     return None
+
+
+def contradiction(paths: Iterable[Path], table: np.ndarray | None = None) -> str | None:
+    """As `disagreement`, of some files; `table`: the colours that the data set defines for its classes."""
+    found = [known for path in paths if (known := encoding(path)) is not None]
+    return _depths(found) or _palettes(found, table)
 
 
 def _masks(dataset: Dataset, ids: Iterable[str]) -> Iterator[Path]:

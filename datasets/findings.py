@@ -18,6 +18,7 @@ from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
 from datasets.encodings import refuse_disagreement
 from datasets.ids import some
+from datasets.sparse import Marks, classes_of
 from datasets.splits import HELDOUT, Split
 from datasets.tags import NoEntry
 
@@ -163,7 +164,7 @@ def refuse_unfit(dataset: Dataset, split: Split) -> None:
         )
     refuse_disagreement(dataset, (*split.pixel, *split.eval))
     for name, ids, tagged in (
-        (granted_name(split), split.pixel, bool(split.tags)),
+        (granted_name(split), split.pixel, bool(split.tags or split.sparse)),
         (scored_of(dataset, split), split.eval, False),
     ):
         seen: set[int] = set()
@@ -175,6 +176,26 @@ def refuse_unfit(dataset: Dataset, split: Split) -> None:
         whole = len(found) == len(ids) > 0
         if whole and (said := meaningless(name, len(ids), seen, dataset, tagged)):
             raise DataError(said)
+    if said := unmarked(dataset, split):
+        raise DataError(said)
+
+
+def unmarked(dataset: Dataset, split: Split) -> str | None:
+    """As `meaningless`, of a split that grants points, strokes or boxes alone; None of any other.
+
+    Reads them until two classes are seen. Raises DataError as that does.
+    """
+    if not split.sparse or split.pixel or split.tags:
+        return None
+    marks = Marks(dataset, split)
+    seen: set[int] = set()
+    for kind, ids in split.sparse.items():
+        for id in ids:
+            seen |= classes_of(marks.read(kind, id), dataset.background)
+            if len(seen) > 1:
+                return None
+    name = f"the {' and '.join(split.sparse)} that the split {split.name!r} of {split.dataset} grants"
+    return meaningless(name, sum(map(len, split.sparse.values())), seen, dataset)
 
 
 def refuse_unlabeled(dataset: Dataset, name: str, ids: Sequence[str]) -> None:
@@ -256,15 +277,26 @@ def _drawn_as_255(looked: Looked, dataset: Dataset) -> Iterator[str]:
 
 
 def of_splits(
-    dataset: Dataset, learned: Looked, splits: Sequence[Split], tags: Mapping[str, Iterable[int]]
+    dataset: Dataset,
+    learned: Looked,
+    splits: Sequence[Split],
+    tags: Mapping[str, Iterable[int]],
+    marked: Mapping[str, Iterable[int] | None],
 ) -> Iterator[str]:
-    """Classes that are in some training masks, and in no labeled image of a split."""
+    """Classes that are in some training masks, and in no labeled image of a split.
+
+    Args:
+        tags: Of each image.
+        marked: By the name of a split the classes in its points, strokes and boxes; None: not all of them
+            were looked at.
+    """
     there = learned.ids or set(range(len(dataset.classes)))
     for split in splits:
         known = [learned.facts[id].ids for id in split.pixel if id in learned.facts]
-        if len(known) < len(split.pixel) or any(id not in tags for id in split.tags):
+        of_marks = marked[split.name]
+        if len(known) < len(split.pixel) or any(id not in tags for id in split.tags) or of_marks is None:
             continue  # not all of it was looked at
-        held = {c for ids in known for c in ids} | {c for id in split.tags for c in tags[id]}
+        held = {c for ids in known for c in ids} | {c for id in split.tags for c in tags[id]} | {*of_marks}
         missing = sorted(there - held - ({dataset.background} if split.tags else set()))
         if missing:
             names = _listed([f"{c} {dataset.classes[c]!r}" for c in missing])

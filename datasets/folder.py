@@ -9,10 +9,12 @@ import numpy as np
 
 from bench.contract import IGNORE, Box, Dataset
 from bench.errors import DataError
-from datasets.boxes import BOXES_FILE, read_boxes, refuse_outside
+from bench.labels import DRAWN
+from datasets.boxes import BOXES_FILE, BoxRecord
+from datasets.boxes import read_record as read_box_record
 from datasets.classes import read_classes
 from datasets.decode import image_size, read_image, read_mask
-from datasets.encodings import OTHERS, colours
+from datasets.encodings import OTHERS, colours, contradiction
 from datasets.ids import check_id, read_json, read_list
 from datasets.image_forms import ENDINGS
 from datasets.lookup import Shelf, near_files
@@ -74,6 +76,12 @@ class Folder(Dataset):
         self.meaning = meaning_of(about, file, self.classes)
         tables = [key for key in TABLES if about is not None and getattr(about, key)]
         self._mask_notes = (f"{file}: masks are read by its {' and '.join(tables)}.",) if tables else ()
+        drawn = [kind for kind in DRAWN if (root / kind).is_dir()]
+        if drawn and {"label_map", "colours"} & {*tables}:
+            self._mask_notes += (
+                f"{' and '.join(drawn)} of {name} hold class ids: {file} is of masks, and changes nothing "
+                "there.",
+            )
         self.by_colour, self.mask_rule = self.meaning.colours is not None, self.meaning.rule
         self.scored = "test" if (root / "test.txt").is_file() else "val"
         others = (name for name in ("heldout", "val") if name != self.scored)
@@ -82,6 +90,7 @@ class Folder(Dataset):
         self._tags_path = root / tags_file
         self._images = Shelf(root / "images", ENDINGS)
         self._masks = Shelf(root / labels, MASK_ENDINGS)
+        self._drawn: dict[str, Shelf] = {}
         # Read at once: a run that has trained for days shall not end here.
         self.label_seconds = {**Dataset.label_seconds, **_read_label_seconds(root / LABEL_SECONDS_FILE)}
 
@@ -107,19 +116,26 @@ class Folder(Dataset):
         return self._tags.of(id) if self._tags else None
 
     def drawn(self, id: str, kind: str) -> np.ndarray | None:
-        folder = self.root / kind
-        if not folder.is_dir():
-            return None
-        size = image_size(self._images.path(id))
-        return read_mask(Shelf(folder, (".png",)).path(id), size, len(self.classes))
+        if kind not in self._drawn:
+            folder = self.root / kind
+            if not folder.is_dir():
+                return None
+            if said := contradiction(sorted(folder.rglob("*.png"))):
+                raise DataError(said)
+            self._drawn[kind] = Shelf(folder, (".png",))
+        size, path = image_size(self._images.path(id)), self._drawn[kind].path(id)
+        mark = read_mask(path, size, len(self.classes))
+        if (mark != IGNORE).all():
+            raise DataError(
+                f"{path} marks every pixel, and {kind} are a few: write {IGNORE} where nothing is marked, or "
+                "put the file into labels where it is a whole mask."
+            )
+        return mark
 
     def boxes(self, id: str) -> tuple[Box, ...] | None:
         if self._boxes is None:
             return None
-        path = self.root / BOXES_FILE
-        if id not in self._boxes:
-            raise DataError(f"{path} has no image {id!r}; add it, with its boxes if it has any.")
-        return refuse_outside(path, id, self._boxes[id], image_size(self._images.path(id)))
+        return self._boxes.of(id, image_size(self._images.path(id)))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -127,9 +143,9 @@ class Folder(Dataset):
         return (*self._class_notes, *self._mask_notes, *(read.notes if read else ()))
 
     @cached_property
-    def _boxes(self) -> dict[str, tuple[Box, ...]] | None:
+    def _boxes(self) -> BoxRecord | None:
         path = self.root / BOXES_FILE
-        return read_boxes(path, self.classes) if path.exists() else None
+        return read_box_record(path, self.classes) if path.exists() else None
 
     @cached_property
     def _tags(self) -> TagRecord | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, cast
 
 from bench.errors import DataError, nearest
 
@@ -49,6 +50,12 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
+
+
+def is_number(value: object) -> bool:
+    """Whether a value of JSON is a number: no bool, no NaN, and none that a float cannot hold, for whole
+    numbers of JSON may have thousands of digits."""
+    return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
 
 
 def _refuse_pipe(path: Path) -> None:

@@ -76,7 +76,7 @@ def _shapes(file: Path, id: str, images: Shelf) -> list[dict[str, Any]]:
         if not isinstance(label, str) or not label.strip():
             raise DataError(f"{file}: shape {number} has no label; give it one, or remove it.")
         kind = shape.get("shape_type") or "polygon"  # as before LabelMe had others
-        if kind not in FEWEST:
+        if not isinstance(kind, str) or kind not in FEWEST:
             raise DataError(
                 f"{file}: shape {number}, {label[:40]!r}, is a {str(kind)[:40]}; what is drawn are "
                 f"{', '.join(FEWEST)}: draw it as a polygon, or remove it."

@@ -12,7 +12,7 @@ from typing import Literal
 
 from bench.contract import Dataset
 from bench.errors import DataError
-from datasets import findings
+from datasets import findings, marks_look
 from datasets.decode import is_turned
 from datasets.encodings import GREY, PALETTE, encoding
 from datasets.findings import Looked, spread
@@ -51,11 +51,13 @@ def worth_a_look(
     train = sorted({id for split in splits for id in split.train})
     test = sorted({id for split in splits for id in split.eval})
     tagged = all(split.tags for split in splits if split.pixel)  # then tags add classes to those of the masks
+    looked = {split.name: marks_look.looked_at(dataset, split, most) for split in splits if split.sparse}
     found = [
         *findings.of_names(dataset),
         *findings.of_masks(dataset, learned, tagged),
         *findings.of_masks(dataset, scored),
-        *findings.of_splits(dataset, learned, splits, _tags(dataset, splits)),
+        *findings.of_splits(dataset, learned, splits, _tags(dataset, splits), _marked(splits, looked)),
+        *marks_look.of_marks(splits, looked),
         *findings.of_tags(dataset, learned),
         *findings.of_tags(dataset, scored),
         *_turned(dataset, "image", [*spread(train, most), *spread(test, most)]),
@@ -65,6 +67,18 @@ def worth_a_look(
         *_twins(dataset, train, test),
     ]
     return list(dict.fromkeys(found))
+
+
+def _marked(
+    splits: Sequence[Split], looked: Mapping[str, marks_look.Looked]
+) -> dict[str, frozenset[int] | None]:
+    """As `findings.of_splits` has them."""
+    found: dict[str, frozenset[int] | None] = {}
+    for split in splits:
+        marks = looked.get(split.name, {})
+        classes = frozenset(c for one in marks.values() for c in one.classes)
+        found[split.name] = classes if marks_look.whole(split, marks) else None
+    return found
 
 
 def _tags(dataset: Dataset, splits: Sequence[Split]) -> Mapping[str, Iterable[int]]:

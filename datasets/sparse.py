@@ -36,6 +36,14 @@ def own(dataset: Dataset, kind: str, id: str) -> Mark | None:
     return dataset.boxes(id) if kind == BOXES else dataset.drawn(id, kind)
 
 
+def classes_of(mark: Mark, background: int | None) -> frozenset[int]:
+    """The classes that marks say something of: what lies outside of all boxes is background, if there is
+    one."""
+    if isinstance(mark, np.ndarray):
+        return frozenset(np.unique(mark).tolist()) - {IGNORE}
+    return frozenset(box.label for box in mark) | (set() if background is None else {background})
+
+
 class Marks:
     """Reads the marks that a split grants; each process of a pool may hold a copy.
 

@@ -8,6 +8,7 @@ else.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from bench.errors import DataError
-from bench.labels import BOXES, DRAWN, POINTS, Box
+from bench.labels import BOXES, DRAWN, IGNORE, POINTS, Box
 from bench.randomness import numpy_for
 from bench.records.atomic import write_atomic
 from datasets import sparse_rule
 from datasets.boxes import BOXES_FILE, to_coco
-from datasets.ids import read_json
+from datasets.ids import read_json, some
 from datasets.marks import Mark, archive_file, index_file, mark_digest, marks_digest
 from datasets.sparse import own, refuse_misplaced, to_archive
 from datasets.splits import FROM_MASKS, FROM_RECORD, MarkRecord, Split
@@ -29,6 +30,7 @@ from datasets.splits import FROM_MASKS, FROM_RECORD, MarkRecord, Split
 if TYPE_CHECKING:
     from bench.contract import Dataset
 
+MOST_WRONG = 0.5  # share of marked pixels: a person clicks wrong now and then
 MIXED_SHARES = ("1_16", "1_8")  # whose images keep their masks, where the others have sparse labels
 
 
@@ -61,6 +63,9 @@ class Marking:
             kind: FROM_MASKS if own(dataset, kind, ids[0]) is None else FROM_RECORD for kind in kinds
         }
         self.marks: dict[str, dict[str, Mark]] = {kind: {} for kind in kinds}
+        # Of the points or strokes of the data set's own: marked pixels of which the mask says another class.
+        self._wrong: dict[str, dict[str, int]] = {kind: {} for kind in kinds}
+        self._marked: Counter[str] = Counter()
 
     def look(self, id: str, mask: np.ndarray) -> None:
         """Raises DataError where marks of the data set's own are missing, or do not lie on the mask."""
@@ -72,10 +77,28 @@ class Marking:
                 mark = made_of(kind, self.dataset, id, mask, found)
             else:
                 refuse_misplaced(f"the {kind} of {id!r} of {self.dataset.name}", mark, mask)
+                self._compare(kind, id, mark, mask)
             self.marks[kind][id] = mark
 
+    def _compare(self, kind: str, id: str, mark: Mark, mask: np.ndarray) -> None:
+        if isinstance(mark, np.ndarray):
+            marked = mark != IGNORE
+            self._marked[kind] += int(marked.sum())
+            if wrong := int((marked & (mark != mask)).sum()):
+                self._wrong[kind][id] = wrong
+
     def write(self, place: Path) -> None:
-        """Write what was made, and the index of each kind, beside the splits in `place`."""
+        """Write what was made, and the index of each kind, beside the splits in `place`.
+
+        Raises DataError where most pixels of the data set's own points or strokes contradict its masks.
+        """
+        for kind, wrong in self._wrong.items():
+            if (count := sum(wrong.values())) > MOST_WRONG * self._marked[kind]:
+                raise DataError(
+                    f"{count:,} of the {self._marked[kind]:,} pixels that the {kind} of {self.dataset.name} "
+                    f"mark are of another class in its masks ({some(sorted(wrong))}); correct one of the "
+                    f"two: {kind} hold class ids, whatever dataset.yaml says of masks."
+                )
         for kind, marks in self.marks.items():
             if self.source[kind] == FROM_MASKS:
                 write_atomic(archive_file(place, kind), _archive(kind, marks, self.dataset.classes))

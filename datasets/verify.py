@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -130,6 +131,9 @@ def _meaningless(
     ]
     every = [(learned, all(tagged for _, tagged in granted))]
     said = _sentences(dataset, [(scored, False)])
+    for split in splits:
+        with suppress(DataError):  # of marks that cannot be read, which is a problem of its own
+            said += [sentence] if (sentence := findings.unmarked(dataset, split)) else []
     return said + (_sentences(dataset, every) or _sentences(dataset, granted))
 
 

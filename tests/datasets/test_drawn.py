@@ -208,11 +208,16 @@ WRONG_COCO: dict[str, tuple[Edit, tuple[str, ...]]] = {
     "a polygon of text": (of("annotations", 0, segmentation=[["a"] * 6]), ("pairs of numbers",)),
     "a point at infinity": (of("annotations", 0, segmentation=[[1e308, 2, 3, 4, 5, 6]]), ("far outside",)),
     "no number": (of("annotations", 0, segmentation=[[float("nan"), 2, 3, 4, 5, 6]]), ("pairs of numbers",)),
+    "a number of 400 digits": (
+        of("annotations", 0, segmentation=[[10**400, 2, 3, 4, 5, 6]]),
+        ("pairs of numbers",),
+    ),
     "true as a number": (of("annotations", 0, segmentation=[[True, 2, 3, 4, 5, 6]]), ("pairs of numbers",)),
     "RLE of another size": (
         of("annotations", 2, segmentation={"size": [9, 9], "counts": [81]}),
         ("[12, 16]",),
     ),
+    "RLE without size": (of("annotations", 2, segmentation={"size": 9, "counts": [81]}), ("[12, 16]",)),
     "runs that are too short": (
         of("annotations", 2, segmentation={"size": [12, 16], "counts": [2, 4, 6]}),
         ("annotation 3", "do not make 16x12 pixels"),
@@ -378,6 +383,8 @@ WRONG_LABELME: dict[str, tuple[Edit, tuple[str, ...]]] = {
     ),
     "a point": (of("shapes", 0, shape_type="point"), ("is a point",)),
     "a mask": (of("shapes", 0, shape_type="mask"), ("is a mask",)),
+    "a kind in a list": (of("shapes", 0, shape_type=["polygon"]), ("is a ['polygon']",)),
+    "a number of 400 digits": (of("shapes", 0, points=[[10**400, 1], [2, 2], [3, 9]]), ("pairs of numbers",)),
     "two points": (of("shapes", 0, points=[[1, 1], [2, 2]]), ("shape 1, 'dog', has 2 points, and needs 3",)),
     "one corner": (of("shapes", 1, points=[[1, 1]]), ("has 1 points, and needs 2",)),
     "three corners": (of("shapes", 1, points=[[1, 1]] * 3), ("is a rectangle of 3 points, and has two",)),

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,15 @@ from bench.testing import tiny
 from datasets import sparse_rule
 from datasets.boxes import read_boxes, to_coco
 from datasets.decode import read_mask
+from datasets.findings import refuse_unfit
 from datasets.folder import Folder
+from datasets.look import before_a_run
 from datasets.sparse import Marks, problems
 from datasets.sparse_make import made_of, names_of
 from datasets.splits import FROM_MASKS, FROM_RECORD, find_split
 from datasets.splits_import import import_split
 from datasets.splits_make import regenerate
+from datasets.verify import verify
 
 CLASSES = ("background", "square", "stripe")
 
@@ -170,6 +174,90 @@ def test_points_that_are_not_of_the_image(root: Path, change: Callable, words: l
         assert all(word in said for word in words) and "\n" not in said
 
 
+def marks_of(root: Path, change: Callable[[np.ndarray], np.ndarray]) -> tuple[str, ...]:
+    """Write other points for all training images."""
+    train = tiny_set(root).ids("train")
+    draw_own(root, train, ("points",))
+    for id in train:
+        path = root / "tinyset" / "points" / f"{id}.png"
+        Image.fromarray(change(read_mask(path, None, 3)).astype(np.uint8)).save(path)
+    return train
+
+
+def test_points_that_mark_every_pixel_are_refused(root: Path) -> None:
+    train = marks_of(root, lambda mark: np.where(mark == 255, 0, mark))
+    assert "255" in fails("train_00.png marks every pixel", lambda: imported(root, "mine", points=train[:4]))
+
+
+def test_points_that_mark_most_of_an_image_are_worth_a_look(root: Path) -> None:
+    def thick(mark: np.ndarray) -> np.ndarray:
+        mark[5:] = np.where(mark[5:] == 255, 0, mark[5:])
+        return mark
+
+    train = marks_of(root, thick)
+    imported(root, "mine", points=train[:4])
+    (said,) = before_a_run(tiny_set(root), find_split("tinyset", "mine", root))
+    assert "points of 4 of 4 images mark more than half" in said and "'train_00'" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda mark: np.full_like(mark, 255), "none of the points"),
+        (lambda mark: np.where(mark == 255, 255, 1), "one class alone, 1 'square'"),
+    ],
+)
+def test_points_that_nothing_can_be_learned_from(root: Path, change: Callable, words: str) -> None:  # type: ignore[type-arg]
+    train = marks_of(root, change)
+    imported(root, "mine", points=train[:4])
+    data, split = tiny_set(root), find_split("tinyset", "mine", root)
+    with pytest.raises(DataError, match=words):
+        refuse_unfit(data, split)
+    assert any("that the split 'mine' of tinyset grants" in said for said in verify(data, [split]).problems)
+
+
+def test_classes_that_points_mark_are_not_said_to_be_missing(root: Path) -> None:
+    train = marks_of(root, lambda mark: mark)
+    imported(root, "mine", points=train)
+    data, split = tiny_set(root), find_split("tinyset", "mine", root)
+    assert before_a_run(data, split) == [] == verify(data, [split]).look
+    marks_of(root, lambda mark: np.where(mark == 2, 255, mark))
+    imported(root, "fewer", points=train)
+    (said,) = before_a_run(tiny_set(root), find_split("tinyset", "fewer", root))
+    assert said == "no labeled image of the split 'fewer' holds 2 'stripe'."
+
+
+def test_points_whose_palettes_contradict_each_other(root: Path) -> None:
+    train = marks_of(root, lambda mark: mark)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:3], colours[255] = [[0, 0, 0], [128, 0, 0], [0, 128, 0]], 255
+    for number, id in enumerate(train):
+        path = root / "tinyset" / "points" / f"{id}.png"
+        order = np.arange(256)
+        if number % 2:  # as a paint program numbers them
+            order[:3] = 2, 0, 1
+        table = np.zeros_like(colours)
+        table[order] = colours
+        picture = Image.fromarray(order[read_mask(path, None, 3)].astype(np.uint8), "P")
+        picture.putpalette(table.ravel().tolist())
+        picture.save(path)
+    fails("contradict each other", lambda: imported(root, "mine", points=train[:4]))
+
+
+def test_points_that_contradict_the_masks(root: Path) -> None:
+    marks_of(root, lambda mark: np.array([0, 2, 1, *[255] * 253])[mark])
+    place = root / "tinyset" / "splits"
+    said = fails("correct one of the two", lambda: regenerate(tiny_set(root), place, kinds=["points"]))
+    assert "of another class in its masks ('train_00'" in said
+
+
+def test_a_table_of_masks_is_not_of_points(root: Path) -> None:
+    (root / "tinyset" / "dataset.yaml").write_text("label_map: {0: 0, 1: stripe, 2: square}\n")
+    assert len(tiny_set(root).notes) == 1
+    marks_of(root, lambda mark: mark)
+    assert "points of tinyset hold class ids" in tiny_set(root).notes[1]
+
+
 @pytest.mark.parametrize("kind", ["points", "scribbles"])
 def test_a_mark_on_void_is_refused_where_masks_are_read(root: Path, kind: str) -> None:
     train = tiny_set(root).ids("train")
@@ -190,8 +278,12 @@ def test_a_mark_on_void_is_refused_where_masks_are_read(root: Path, kind: str) -
         ({"bbox": [-9, 4, 5, 9]}, ["'train_00'", "columns -9..-4"]),
         ({"bbox": [1, 2, 3]}, ["'train_00'", "four numbers"]),
         ({"bbox": [1, 2, 3, None]}, ["'train_00'", "four numbers"]),
+        ({"bbox": [10**400, 2, 3, 4]}, ["'train_00'", "four numbers"]),
+        ({"bbox": [1e308, 2, 1e308, 4]}, ["'train_00'", "four numbers"]),
         ({"category_id": 77}, ["77"]),
         ({"image_id": "no"}, ["'no'"]),
+        ({"image_id": [0]}, ["'[0]'"]),
+        ({"category_id": {}}, ["'{}'"]),
     ],
 )
 def test_boxes_that_cannot_be(root: Path, change: dict[str, object], words: list[str]) -> None:
@@ -203,6 +295,45 @@ def test_boxes_that_cannot_be(root: Path, change: dict[str, object], words: list
     path.write_text(json.dumps(document))
     said = fails("boxes.json", lambda: imported(root, "mine", boxes=train[:4]))
     assert all(word in said for word in words) and "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (lambda d: d["images"][0].update(id=[1]), ["needs an id"]),
+        (lambda d: d["categories"][1].update(id={}), ["needs an id"]),
+        (lambda d: d["categories"][1].update(id=d["categories"][2]["id"]), ["stands twice"]),
+        (lambda d: d["categories"][1].update(name="stripe"), ["stands twice"]),
+        (lambda d: d["images"][1].update(id=0), ["stands twice"]),
+        (
+            lambda d: d["images"].append({"id": 99, "file_name": "train_00.jpg"}),
+            ["stands twice", "train_00.jpg"],
+        ),
+        (
+            lambda d: d["images"][0].update(file_name="images\\train_00.png"),
+            ["'images/train_00'", "below images"],
+        ),
+        (lambda d: d["images"][0].update(file_name="."), ["no image 'train_00'"]),
+        (lambda d: d["images"][0].update(height=80, width=80), ["80x80 there, and 40x40"]),
+    ],
+)
+def test_lists_of_boxes_that_cannot_be(root: Path, edit: Callable[[Any], None], words: list[str]) -> None:
+    train = tiny_set(root).ids("train")
+    draw_own(root, train)
+    path = root / "tinyset" / "boxes.json"
+    document = json.loads(path.read_text())
+    edit(document)
+    path.write_text(json.dumps(document))
+    said = fails(str(path), lambda: imported(root, "mine", boxes=train[:4]))
+    assert all(word in said for word in words) and "\n" not in said
+
+
+def test_an_id_with_a_dot_has_no_ending(tmp_path: Path) -> None:
+    document = json.loads(to_coco({"scan.v2": (Box(1, 2, 3, 4, 5),)}, CLASSES))
+    for name in ("scan.v2", "scan.v2.png", "scan.v2.NPY"):
+        document["images"][0]["file_name"] = name
+        (tmp_path / "boxes.json").write_text(json.dumps(document))
+        assert [*read_boxes(tmp_path / "boxes.json", CLASSES)] == ["scan.v2"]
 
 
 def test_a_category_that_is_no_class(root: Path) -> None:
