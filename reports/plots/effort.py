@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from bench.labels import LABEL_SECONDS, SPARSE
 from reports.groups import Group, Run, summary
@@ -25,6 +27,22 @@ FILLS: dict[str, tuple[str, str, dict[str, Any]]] = {
         for kind, side in zip(SPARSE, ("top", "bottom", "right"), strict=True)
     },
 }
+FRONT = "Pareto front"
+STAIRS: p.Look = {  # behind the methods: a ring around each cell of the front, and steps between them
+    "color": "#cccccc",
+    "linestyle": "-",
+    "linewidth": 3.0,
+    "drawstyle": "steps-post",
+    "marker": "o",
+    "markersize": 13,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#222222",
+    "zorder": 1.5,
+}
+HOW_BEATEN = (
+    "Ringed: the Pareto front, the cells that no other cell of this picture beats with as few hours or fewer "
+    "and a mean mIoU as high or higher. Means are compared, whether or not their intervals overlap. "
+)
 LOG_RANGE = 5  # a wider range of hours is drawn on a log scale
 HOW_TRAINED = (
     "Training of one run, mean over seeds, without evaluation; on CAM seeds with the classifier and its "
@@ -59,10 +77,12 @@ def hours(group: Group) -> list[p.Picture]:
     spent = [point.hours for point in every]
     # Methods stand side by side, so that their bars can be told apart.
     step = min(0.01, 0.05 / len(by_row)) * max(math.log(max(spent) / min(spent)), math.log(2))
-    lines = [
-        _lines(points, shift=math.exp((place - (len(by_row) - 1) / 2) * step))
-        for place, points in enumerate(by_row)
-    ]
+    places = [math.exp((place - (len(by_row) - 1) / 2) * step) for place in range(len(by_row))]
+    shifts = {points[0].row: shift for points, shift in zip(by_row, places, strict=True)}
+    lines = [_lines(points, shifts[points[0].row]) for points in by_row]
+    unbeaten = front(every) if len(every) > 1 else []
+    if unbeaten:
+        lines.append([_stairs(unbeaten, shifts)])
     named = [(f"{at.label} on {at.split.heading}, {at.hours:.3g} hours of labels,", at.cell) for at in every]
     title = "mIoU against annotation hours"
     look = {"color": "#555555", "marker": "o", "linestyle": "none"}
@@ -74,19 +94,25 @@ def hours(group: Group) -> list[p.Picture]:
         p.Picture(
             name=p.file_name("annotation", group),
             title=title,
-            alt=f"{title}: {p.best(named)}.",
+            alt=f"{title}: {p.best(named)}. {_said(unbeaten)}".strip(),
             heading=f"{group.title}: {title}",
             caption=f"{_rates(group)}. Not counted: the masks of the scored list, the time to choose images. "
-            f"A line joins the splits of a method; methods stand side by side. {p.BARS}",
+            f"A line joins the splits of a method; methods stand side by side. {p.BARS} "
+            f"{HOW_BEATEN if unbeaten else ''}{_said(unbeaten)}".strip(),
             panels=(
                 p.Panel(
                     x=_hour_axis("annotation of the training images (hours, log scale)", spent, log=True),
                     y=p.Axis("mIoU (%)", limits=p.limits([point.cell for point in every])),
                     lines=tuple(line for of_row in lines for line in of_row),
-                    height=3.4,
+                    height=4.0,
+                    above=tuple(sorted({(at.hours, at.split.label) for at in every})),
                 ),
             ),
-            keys=(*((points[0].label, p.style(points[0].row)) for points in by_row), *fills),
+            keys=(
+                *((points[0].label, p.style(points[0].row)) for points in by_row),
+                *fills,
+                *([(f"{FRONT}, by means", STAIRS)] if unbeaten else []),
+            ),
         )
     ]
 
@@ -125,6 +151,37 @@ def _lines(points: Sequence[Point], shift: float) -> list[p.Line]:
             look = style | {"linestyle": "none", "markersize": 7} | fill
             found.append(p.Line("", line.x[of], line.y[of], look))
     return found
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The Pareto front, fewest hours first: the points that no other beats. One that does takes as few hours
+    and reaches as high a mean, and is better in one of the two; equal points do not beat each other."""
+
+    def beaten(one: Point) -> bool:
+        return any(
+            other.hours <= one.hours
+            and other.cell.mean >= one.cell.mean
+            and (other.hours, other.cell.mean) != (one.hours, one.cell.mean)
+            for other in points
+        )
+
+    return sorted((one for one in points if not beaten(one)), key=lambda one: (one.hours, one.row))
+
+
+def _stairs(unbeaten: Sequence[Point], shifts: Mapping[int, float]) -> p.Line:
+    """The front, drawn where the markers of its cells stand."""
+    x = [shifts[point.row] * point.hours for point in unbeaten]
+    y = [100 * point.cell.mean for point in unbeaten]
+    return p.Line(FRONT, np.asarray(x), np.asarray(y), STAIRS)
+
+
+def _said(unbeaten: Sequence[Point]) -> str:
+    """The cells of the front in words; "" where there is none."""
+    cells = "; ".join(
+        f"{at.label} on {at.split.heading}, {at.hours:.3g} hours, {100 * at.cell.mean:.1f} %"
+        for at in unbeaten
+    )
+    return f"{FRONT}, fewest hours first: {cells}." if cells else ""
 
 
 def _filled(kind: str) -> str:

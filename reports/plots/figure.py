@@ -27,6 +27,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bench.errors import plain
+from reports.plots.names import SMALL, SPLIT_NAME, above, beside, lanes
 from reports.plots.picture import CLASS_NAME, LETTER, NAME_LENGTH, Axis, Line, Map, Panel, Picture, short
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -42,14 +43,6 @@ FONT = b"font-family: 'DejaVu Sans', sans-serif"
 IDLE = re.compile(rb' transform="rotate\(-0 [^"]*"|(?<=<g) id="[\w.]+_\d+"|' + FONT + b"; ")
 HATCH = {"facecolor": "#eeeeee", "hatch": "////", "edgecolor": "#999999"}
 LIGHT = 50  # percent from which on a cell is light
-LEADER: dict[str, Any] = {  # the line from a name to what it names
-    "arrowstyle": "-",
-    "linewidth": 0.8,
-    "linestyle": (0, (1, 2)),
-    "relpos": (0, 0.5),
-    "shrinkA": 1,
-    "shrinkB": 4,
-}
 TEXT: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
 
 
@@ -166,6 +159,8 @@ def _beside(panel: Panel) -> float:
     )
     if panel.map:
         found += 0.16 * len(panel.map.said)
+    if panel.above:
+        found += LETTER * SMALL * max(len(short(text, SPLIT_NAME)) for _, text in panel.above) + 0.2
     names = panel.map.columns if panel.map else ()
     texts = [*names, *(text for _, text in panel.x.ticks or ())] or ["0"]
     if names or panel.x.upright:
@@ -202,7 +197,7 @@ def _panel(ax: Axes, panel: Panel, width: float) -> None:
     if panel.map:
         _map(ax, panel.map, panel.height)
     else:
-        _axes(ax, panel)
+        _axes(ax, panel, width)
     for axis, of in ((ax.xaxis, panel.x), (ax.yaxis, panel.y)):
         if of.title:
             axis.set_label_text(of.title, fontsize=9, parse_math=False)
@@ -217,7 +212,7 @@ def _panel(ax: Axes, panel: Panel, width: float) -> None:
         ax.axvline(panel.dashed, color="black", linewidth=1, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _axes(ax: Axes, panel: Panel) -> None:
+def _axes(ax: Axes, panel: Panel, width: float) -> None:
     if panel.x.log:
         ax.set_xscale("log")
     for set_limits, of in ((ax.set_xlim, panel.x), (ax.set_ylim, panel.y)):
@@ -236,9 +231,11 @@ def _axes(ax: Axes, panel: Panel) -> None:
     _ticks(ax.xaxis, panel.x)
     _ticks(ax.yaxis, panel.y)
     if panel.lanes:
-        _lanes(ax, panel.lanes)
+        lanes(ax, panel.lanes)
     if panel.named:
-        _name_lines(ax, panel)
+        beside(ax, panel)
+    if panel.above:
+        above(ax, panel, width)
 
 
 def _line(ax: Axes, line: Line) -> None:
@@ -272,60 +269,6 @@ def _ticks(axis: Ticked, of: Axis) -> None:
     found = MaxNLocator(4, steps=[1, 2, 5, 10], min_n_ticks=3).tick_values(low, high)
     ticks = [float(tick) for tick in found if low <= tick <= high]
     axis.set_ticks(ticks, [f"{tick:.6g}" for tick in ticks])
-
-
-def _lanes(ax: Axes, names: Sequence[str]) -> None:
-    """A line between lanes, and their names below the ticks."""
-    ax.xaxis.labelpad = 14 if any(names) else 4
-    for lane, name in enumerate(names):
-        if lane:
-            ax.axvline(lane - 0.03, color="#999999", linewidth=0.8)
-        ax.annotate(
-            name,
-            (lane + 0.47, 0),
-            xycoords=ax.get_xaxis_transform(),
-            xytext=(0, -17),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=9,
-            parse_math=False,
-        )
-
-
-def spread(heights: Sequence[float], gap: float, ceiling: float) -> list[float]:
-    """Ascending heights moved apart by at least `gap`, the highest at most at `ceiling`."""
-    moved = list(heights)
-    for i in range(1, len(moved)):
-        moved[i] = max(moved[i], moved[i - 1] + gap)
-    for i in reversed(range(len(moved))):
-        moved[i] = min(moved[i], ceiling)
-        ceiling = moved[i] - gap
-    return moved
-
-
-def _name_lines(ax: Axes, panel: Panel) -> None:
-    """Write each line's name at the right of it, moved apart where lines end close to each other."""
-    ends = []
-    for line in panel.lines:
-        last = np.flatnonzero(np.isfinite(line.y))[-1]
-        ends.append((float(line.y[last]), float(line.x[last]), line))
-    ends.sort(key=lambda end: end[0])
-    bottom, top = ax.get_ylim()
-    heights = spread([end[0] for end in ends], 0.17 / panel.height * (top - bottom), top)
-    for height, (y_end, x_end, line) in zip(heights, ends, strict=True):
-        ax.annotate(
-            short(line.name),
-            xy=(x_end, y_end),
-            xytext=(1.03, height),
-            textcoords=ax.get_yaxis_transform(),
-            va="center",
-            fontsize=9,
-            color="#222222",
-            annotation_clip=False,
-            arrowprops=LEADER | {"color": line.look["color"]},
-            parse_math=False,
-        )
 
 
 # Maps -------------------------------------------------------------------------------------------------------

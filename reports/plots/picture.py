@@ -84,6 +84,7 @@ class Panel:
     named: bool = False  # each line bears its name at its end
     dashed: float | None = None  # a place along x that is marked
     lanes: tuple[str, ...] = ()  # names of the parts of the x axis, each 1 wide
+    above: tuple[tuple[float, str], ...] = ()  # places along x that are named above a panel without a title
 
 
 @dataclass(frozen=True)

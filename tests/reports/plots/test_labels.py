@@ -9,7 +9,7 @@ from matplotlib.markers import CARETDOWN, CARETUP
 from PIL import Image
 
 from reports.groups import Group
-from reports.plots import figure, labels
+from reports.plots import figure, labels, names
 from reports.plots.picture import style
 
 
@@ -147,4 +147,4 @@ def test_files_are_pictures_and_equal_for_equal_results(make: Any) -> None:
 def test_names_of_lines_are_moved_apart_and_stay_below_the_ceiling(
     heights: list[float], moved: list[float]
 ) -> None:
-    assert figure.spread(heights, gap=1, ceiling=10) == moved
+    assert names.spread(heights, gap=1, ceiling=10) == moved
