@@ -130,7 +130,12 @@ def find_split(dataset: str, name: str, data_root: Path | None, draw: int = 0, s
     known = some_splits(dataset, data_root)
     wanted = name.replace("/", "_")
     if wanted not in known:
-        raise ConfigError(f"The data set {dataset!r} has no split {name!r}{did_you_mean(wanted, known)}.")
+        kind = wanted.rpartition("+")[2]
+        make = command(dataset, data_root, f"--make --kind {kind}")
+        hint = f" Those of {kind} are made with `{make}`." if kind in SPARSE else ""
+        raise ConfigError(
+            f"The data set {dataset!r} has no split {name!r}{did_you_mean(wanted, known)}.{hint}"
+        )
     folder = next(place / wanted for place in _places(dataset, data_root) if (place / wanted).is_dir())
     split = _read_split(dataset, wanted, folder)
     if draw:

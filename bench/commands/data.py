@@ -241,6 +241,10 @@ def _print_splits(dataset: str, data_root: Path | None) -> None:
             split.digests["pixel"][:12],
         )
     out.print(table)
+    for kind in kinds[2:-1]:
+        most = max(found, key=lambda split: len(split.sparse.get(kind, ())))
+        marks = most.marks[kind]
+        say(f"the {kind} of {most.name!r} come from {marks.source}: digest {marks.digest[:12]}")
     say(f"draws: {spans(splits.known_draws(dataset, data_root))}")
     held_out = splits.heldout_ids(dataset, data_root)
     say(

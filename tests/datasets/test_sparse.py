@@ -1,6 +1,7 @@
 """Points, strokes and boxes as files of a data set, or made of its masks: what is read, refused, granted."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,14 @@ from PIL import Image
 from bench.errors import ConfigError, DataError
 from bench.labels import SPARSE, Box
 from bench.testing import tiny
-from datasets import sparse_rule
+from datasets import sparse_rule, splits
 from datasets.boxes import read_boxes, to_coco
 from datasets.decode import read_mask
 from datasets.findings import refuse_unfit
 from datasets.folder import Folder
 from datasets.look import before_a_run
+from datasets.marks import archive_file
+from datasets.msrc21 import Msrc21
 from datasets.sparse import Marks, problems
 from datasets.sparse_make import made_of, names_of
 from datasets.splits import FROM_MASKS, FROM_RECORD, find_split
@@ -99,6 +102,41 @@ def test_splits_of_every_kind_are_made_of_masks(root: Path) -> None:
     before = {path: path.read_bytes() for path in place.rglob("*.*")}
     regenerate(tiny_set(root), place, kinds=SPARSE)
     assert {path: path.read_bytes() for path in place.rglob("*.*")} == before
+
+
+def test_splits_of_a_built_in_data_set_are_made_beside_the_data(root: Path, committed: Path) -> None:
+    data, own = tiny_set(root), root / "tinyset" / "splits"
+    regenerate(data, committed / "tinyset", others=[1])
+    before = {path: path.read_bytes() for path in committed.rglob("*.*")}
+    with pytest.raises(ConfigError, match=r"no split '1_8\+points'.*--make --kind points --dataset tinyset"):
+        find_split("tinyset", "1_8+points", root)
+    regenerate(data, own, kinds=SPARSE)
+    assert {path: path.read_bytes() for path in committed.rglob("*.*")} == before, "the suite's own stay"
+    split = find_split("tinyset", "1_8+points", root)
+    assert split.place == own and split.pixel == find_split("tinyset", "1_8", None).pixel
+    assert Marks(data, split).read("points", split.points[0]) is not None
+    drawn = find_split("tinyset", "1_8+points", root, draw=1)
+    assert drawn.pixel == find_split("tinyset", "1_8", None, draw=1).pixel and drawn.marks != split.marks
+    (own / "points.zip").unlink()
+    fails("points.zip is missing", lambda: Marks(data, split).read("points", split.points[0]))
+
+
+def test_two_users_of_the_same_masks_get_the_same_marks(root: Path, tmp_path: Path) -> None:
+    made = [regenerate(tiny_set(root), tmp_path / user, kinds=SPARSE)[0] for user in ("one", "two")]
+    for kind in SPARSE:
+        assert made[0][kind].marks == made[1][kind].marks
+        archive = archive_file(Path(), kind)
+        assert (tmp_path / "one" / archive).read_bytes() == (tmp_path / "two" / archive).read_bytes()
+
+
+def test_the_digests_of_msrc21_are_those_of_the_manual(tmp_path: Path) -> None:
+    data_root = os.environ.get("BENCH_DATA")
+    if not data_root:
+        pytest.skip("BENCH_DATA names no folder of data sets")
+    made, _ = regenerate(Msrc21(Path(data_root)), tmp_path, kinds=SPARSE)
+    manual = (Path(splits.__file__).parent / "README.md").read_text()
+    for kind in SPARSE:
+        assert f"| `{kind}` | `{made[kind].marks[kind].digest[:12]}` |" in manual
 
 
 def test_a_draw_of_a_mixed_split(root: Path) -> None:
