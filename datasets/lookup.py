@@ -238,6 +238,22 @@ def all_missing(dataset: Dataset, images: Iterable[str], masks: Iterable[str]) -
     return found
 
 
+def masked(dataset: Dataset, ids: Iterable[str]) -> list[str]:
+    """Those of the ids that have a mask, or something in its place which is none, as its reader says; the
+    others are unlabeled."""
+
+    def there(id: str) -> bool:
+        try:
+            dataset.files(id, "mask")
+        except Missing as error:
+            return not error.gone
+        except DataError:  # two files of one id
+            return True
+        return True
+
+    return [id for id in ids if there(id)]
+
+
 def summary(missing: Sequence[Missing], count: int, what: str) -> str:
     """Count missing files by their reason, with an example of each: "7 of the 20 images of train.txt ..."."""
     kinds: dict[str, list[Missing]] = defaultdict(list)

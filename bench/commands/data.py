@@ -25,7 +25,8 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     """Open every image and mask of every split, say what is wrong with them and what is worth a look."""
     from bench.display import Display
     from bench.settings import registry
-    from datasets.findings import background_said, there
+    from datasets.findings import background_said
+    from datasets.lookup import masked
     from datasets.splits import Split, command, find_split, heldout_ids, known_splits
     from datasets.verify import verify as find_problems
 
@@ -35,7 +36,8 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     made = len(splits)
     if not made:  # they are made once the masks can be read: look at the lists
         train = data.ids("train")
-        splits = [Split(dataset, "full", tuple(there(data, train)) or train, (), (), data.ids(data.scored))]
+        labeled = tuple(masked(data, train)) or train
+        splits = [Split(dataset, "full", labeled, (), (), data.ids(data.scored))]
 
     def on_item(done: int, total: int) -> None:
         if done <= 1:

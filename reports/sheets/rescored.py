@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,18 @@ def _sheet(group: Group, found: Mapping[Path, list[Rescored]]) -> s.Sheet:
         records,
         s.crossed(records, {"method": "method", "split": "heading"}, "column", s.mean_text),
         names=2,
-        notes=note_on_classes(counts),
+        notes=(*note_on_classes(counts), *_note_on_code(found.values())),
+    )
+
+
+def _note_on_code(found: Iterable[Sequence[Rescored]]) -> tuple[str, ...]:
+    """What a reader must know where the code that scores has changed between the runs of a table."""
+    states = {json.dumps(one.code, sort_keys=True) for numbers in found for one in numbers if one.code}
+    if len(states) < 2:
+        return ()
+    return (
+        f"The numbers come of {len(states)} states of the code that scores again, so runs may differ by it: "
+        "give all of them to `score` once more, with --overwrite.",
     )
 
 

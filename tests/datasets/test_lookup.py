@@ -272,6 +272,20 @@ def test_advice_where_there_are_no_splits(tmp_path: Path) -> None:
     assert advised(message)[0][-2:] == ["--data-root", "DIR"]
 
 
+def test_verify_before_splits_says_what_lies_in_place_of_a_mask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make(tmp_path / "mini")
+    first, second, third, *_ = Folder(root, "mini").ids("train")
+    labels = root / "labels"
+    (labels / f"{first}.png").unlink()  # unlabeled
+    (labels / f"{second}.png").rename(labels / f"{second}_mask.png")
+    assert "1 problem in mini" in said(lambda: data_commands.verify("mini", tmp_path))
+    told = capsys.readouterr()
+    assert f"{second}_mask.png does; rename it to {second}.png" in told.out + told.err
+    assert first not in (told.out + told.err).replace(second, "").replace(third, "")
+
+
 def test_options_of_splits_that_do_not_go_together(tmp_path: Path) -> None:
     make(tmp_path / "mini")
     at = ["data", "splits", "--dataset", "mini", "--data-root", str(tmp_path)]

@@ -102,6 +102,17 @@ def test_other_numbers_of_classes_are_noted(make: Any) -> None:
     assert "(2, 3)" in sheet.notes[0] and "(2, 3)" in to_markdown(sheet)
 
 
+def test_numbers_of_several_codes_are_noted(make: Any) -> None:
+    old, new = ({"code": {"bench/ops": digest}} for digest in ("12", "34"))
+    before = make(0.4), both(0.42, 0.44)  # of before digests: nobody knows
+    assert sheets(before, (make(0.4, seed=1), both(0.42, 0.44, **old)))[0].notes == ()
+    (sheet,) = sheets(
+        before, (make(0.4, seed=1), both(0.4, 0.4, **old)), (make(0.4, seed=2), both(0.4, 0.4, **new))
+    )
+    (note,) = sheet.notes
+    assert "of 2 states of the code that scores again" in note and "--overwrite" in note
+
+
 def test_the_csv_has_a_line_for_each_number(make: Any) -> None:
     (sheet,) = sheets((make(0.4), both(0.5, 0.6)))
     lines = list(csv.DictReader(io.StringIO(to_csv(sheet))))
