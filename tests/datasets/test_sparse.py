@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bench.errors import ConfigError, DataError
-from bench.labels import SPARSE, Box
+from bench.labels import DRAWN, SPARSE, Box
 from bench.testing import tiny
 from datasets import sparse_rule, splits
 from datasets.boxes import read_boxes, to_coco
@@ -22,7 +23,7 @@ from datasets.folder import Folder
 from datasets.look import before_a_run
 from datasets.marks import archive_file
 from datasets.msrc21 import Msrc21
-from datasets.sparse import Marks, problems
+from datasets.sparse import Marks, problems, to_archive
 from datasets.sparse_make import made_of, names_of
 from datasets.splits import FROM_MASKS, FROM_RECORD, find_split
 from datasets.splits_import import import_split
@@ -192,23 +193,46 @@ def test_marks_that_changed_since_are_refused(root: Path) -> None:
     fails("not those that its split 'mine'", lambda: Marks(tiny_set(root), split))
 
 
+def test_made_marks_that_changed_since_are_refused(root: Path) -> None:
+    data, place = tiny_set(root), root / "tinyset" / "splits"
+    split = regenerate(data, place, kinds=["points"])[0]["points"]
+    first, second, third = split.points[:3]
+    marks = {id: Marks(data, split).drawn("points", id).copy() for id in split.points}
+    marks[first][:] = 255
+    (place / "points.zip").write_bytes(to_archive(marks))
+    fails(
+        f"the points of {first!r} of tinyset have changed", lambda: Marks(data, split).read("points", first)
+    )
+    assert Marks(data, split).read("points", second) is not None
+    del marks[third]
+    (place / "points.zip").write_bytes(to_archive(marks))
+    fails(f"There is no item named '{third}.png'", lambda: Marks(data, split).read("points", second))
+    with zipfile.ZipFile(place / "points.zip", "w") as archive:
+        for id in split.points:
+            archive.writestr(f"{id}.png", b"no image")
+    fails(f"points.zip: {second}.png cannot be decoded", lambda: Marks(data, split).read("points", second))
+
+
+@pytest.mark.parametrize("kind", DRAWN)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda mark: mark[:, :-1], ["points", "train_03.png", "39x40", "40x40"]),
-        (lambda mark: np.where(mark == 1, 9, mark), ["points", "train_03.png", "9"]),
+        (lambda mark: mark[:, :-1], ["39x40", "40x40"]),
+        (lambda mark: np.where(mark == 1, 9, mark), ["9"]),
     ],
 )
-def test_points_that_are_not_of_the_image(root: Path, change: Callable, words: list[str]) -> None:  # type: ignore[type-arg]
+def test_drawn_marks_that_are_not_of_the_image(
+    root: Path, kind: str, change: Callable[[np.ndarray], np.ndarray], words: list[str]
+) -> None:
     train = tiny_set(root).ids("train")
     draw_own(root, train)
-    path = root / "tinyset" / "points" / "train_03.png"
+    path = root / "tinyset" / kind / "train_03.png"
     Image.fromarray(np.ascontiguousarray(change(read_mask(path, None, 3))).astype(np.uint8)).save(path)
     for call in (
-        lambda: imported(root, "mine", points=train[:4]),
-        lambda: regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=["points"]),
+        lambda: imported(root, "mine", **{kind: train[:4]}),
+        lambda: regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=[kind]),
     ):
-        said = fails(words[0], call)
+        said = fails(f"{kind}/train_03.png", call)
         assert all(word in said for word in words) and "\n" not in said
 
 
@@ -296,7 +320,7 @@ def test_a_table_of_masks_is_not_of_points(root: Path) -> None:
     assert "points of tinyset hold class ids" in tiny_set(root).notes[1]
 
 
-@pytest.mark.parametrize("kind", ["points", "scribbles"])
+@pytest.mark.parametrize("kind", DRAWN)
 def test_a_mark_on_void_is_refused_where_masks_are_read(root: Path, kind: str) -> None:
     train = tiny_set(root).ids("train")
     draw_own(root, train)
