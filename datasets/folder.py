@@ -75,7 +75,9 @@ class Folder(Dataset):
         self.background = background_of(about, file, self.classes) if background is None else background
         self.meaning = meaning_of(about, file, self.classes)
         tables = [key for key in TABLES if about is not None and getattr(about, key)]
-        self._mask_notes = (f"{file}: masks are read by its {' and '.join(tables)}.",) if tables else ()
+        self._mask_notes: tuple[str, ...] = ()
+        if tables:
+            self._mask_notes = (f"{file}: masks are read by its {' and '.join(tables)}.",)
         drawn = [kind for kind in DRAWN if (root / kind).is_dir()]
         if drawn and {"label_map", "colours"} & {*tables}:
             self._mask_notes += (

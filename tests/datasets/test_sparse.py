@@ -275,7 +275,7 @@ def test_points_that_mark_most_of_an_image_are_worth_a_look(root: Path) -> None:
         (lambda mark: np.where(mark == 255, 255, 1), "one class alone, 1 'square'"),
     ],
 )
-def test_points_that_nothing_can_be_learned_from(root: Path, change: Callable, words: str) -> None:  # type: ignore[type-arg]
+def test_points_that_nothing_can_be_learned_from(root: Path, change: Callable[..., Any], words: str) -> None:
     train = marks_of(root, change)
     imported(root, "mine", points=train[:4])
     data, split = tiny_set(root), find_split("tinyset", "mine", root)
