@@ -127,7 +127,8 @@ class U2PLReleased(Family):
         labeled *= world_size()  # those of all ranks
         order = torch.rand(len(negative), generator=at.generator("keys"), device=at.device).argsort()
         index, meant = sample_keys(negative[order], hp.queue_keys)
-        added = self.queues.push(self.teacher.project(every.take(keys, order[index])), meant)
+        taken = every.take(keys, order[index], lambda found: self.queues.kept(self.teacher.project(found)))
+        added = self.queues.push(taken, meant)
 
         # A2: place i holds the anchors and the prototype of class i, and the queue of the i-th valid class.
         valid = total(low.any(0))  # C

@@ -207,12 +207,12 @@ class Contrast(nn.Module):
         order = torch.rand(len(eligible), generator=generator("keys"), device=p.device) + ~eligible
         order = order.argsort()[: RANKED * self.queue_keys]
         negative = self._negative(pixels, order, p, rules)
-        index, meant = sample_keys(
-            torch.stack(list(negative.values())).any(0), self.queue_keys
-        )  # C queue_keys
+        union = torch.stack(list(negative.values())).any(0)
+        index, meant = sample_keys(union, self.queue_keys)  # C queue_keys
         if not self.use_queue:
             self.queues.clear()
-        added = self.queues.push(project_keys(pixels.take(of.keys, order[index])), meant)
+        keys = pixels.take(of.keys, order[index], lambda found: self.queues.kept(project_keys(found)))
+        added = self.queues.push(keys, meant)
 
         mask = anchor_mask(of.target, p, self.anchor_confidence)  # C N
         candidates = total(mask.sum(1))
@@ -240,7 +240,8 @@ class Contrast(nn.Module):
         row, here = pixels.own(order)
         said = rules(row, ranks(probability[row]))
         if here is not None:
-            said = {name: filled(negative, here.unsqueeze(1)) for name, negative in said.items()}
+            every = filled(torch.stack(list(said.values())), here.unsqueeze(1))
+            said = dict(zip(said, every, strict=True))
         return {
             name: at_most(negative, self.limits[name]) if name in self.limits else negative
             for name, negative in said.items()

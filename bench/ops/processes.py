@@ -10,6 +10,7 @@ Every rank must call these functions in the same order, with tensors of the same
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -108,14 +109,18 @@ class JointOrder(NamedTuple):
         here = (row >= 0) & (row < torch.where(second, mixed, self.labeled))
         return torch.where(second, row + self.labeled, row).where(here, 0), here
 
-    def take(self, rows: Tensor, index: Tensor) -> Tensor:
-        """Rows by their joint numbers, wherever they are: N D and int64 of any shape -> ... D; without
-        gradient where there are several ranks."""
+    def take(self, rows: Tensor, index: Tensor, made: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `made` gives of rows by their joint numbers, wherever they are: N D and int64 of any shape ->
+        ... D; without gradient where there are several ranks. It is made before it is sent."""
         row, here = self.own(index)
-        found = rows.index_select(0, row.flatten()).view(*row.shape, -1)
+        found = made(rows.index_select(0, row.flatten()).view(*row.shape, -1))
         return found if here is None else filled(found, here.unsqueeze(-1))
 
 
 def filled(tensor: Tensor, here: Tensor | None) -> Tensor:
     """Each entry from the rank that has it, which `here` says; one rank at most has it."""
-    return tensor if here is None else total(torch.where(here, tensor, torch.zeros_like(tensor)))
+    if here is None:
+        return tensor
+    # The others add zeros, so bytes can be summed: every backend has them, and half precision is slow.
+    own = torch.where(here, tensor, torch.zeros_like(tensor)).contiguous()
+    return total(own.view(torch.uint8)).view(tensor.dtype)

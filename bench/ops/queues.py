@@ -25,24 +25,19 @@ def sample_keys(negative: Tensor, limit: int) -> tuple[Tensor, Tensor]:
         Row numbers C K int64 and which of them are meant, C K bool, with K = limit.
     """
     pixels, classes = negative.shape
-    wanted = negative.t().contiguous()  # C P
-    place = wanted.cumsum(1, dtype=torch.int32)  # from 1
-    row = torch.arange(classes, device=negative.device, dtype=torch.int32).unsqueeze(1) * limit
-    # What is not wanted, or beyond the limit, goes to one place behind the table.
-    slot = torch.where(wanted & (place <= limit), row + place - 1, classes * limit).long()
-    index = torch.zeros(classes * limit + 1, dtype=torch.int64, device=negative.device)
-    index.scatter_(0, slot.flatten(), torch.arange(pixels, device=negative.device).repeat(classes))
-    count = place[:, -1:] if pixels else place.new_zeros(classes, 1)
-    meant = torch.arange(limit, device=negative.device) < count
-    return index[:-1].view(classes, limit), meant
+    place = negative.t().contiguous().cumsum(1, dtype=torch.int32)  # C P, from 1
+    nth = torch.arange(1, limit + 1, device=negative.device, dtype=torch.int32).repeat(classes, 1)
+    index = torch.searchsorted(place, nth)  # behind the last pixel where a class has fewer
+    meant = index < pixels
+    return index.where(meant, 0), meant
 
 
 class Queues(nn.Module):
     """First in, first out, per class. Keys are stored normalised, in half precision: the cosine of a stored
     key is off by about 1e-5.
 
-    Memory: sum(capacities) * channels * 2 bytes, 333 MB for 50 000 + 20 * 30 000 keys of 256 channels. Each
-    rank pushes its keys, and every rank stores those of all, in the order of the ranks.
+    Memory: sum(capacities) * channels * 2 bytes, 333 MB for 50 000 + 20 * 30 000 keys of 256 channels. Every
+    rank stores the keys of all.
     """
 
     keys: Tensor  # (sum of capacities + 1) D; the last row takes what is not stored
@@ -61,14 +56,18 @@ class Queues(nn.Module):
         self.register_buffer("offset", capacity.cumsum(0) - capacity, persistent=False)
 
     @torch.no_grad()
+    def kept(self, keys: Tensor) -> Tensor:
+        """Keys as they are stored: ... D, of any length and precision."""
+        return F.normalize(keys.float(), dim=-1).to(self.keys.dtype)
+
+    @torch.no_grad()
     def push(self, keys: Tensor, meant: Tensor) -> Tensor:
         """Append keys, oldest first, and drop the oldest of a full ring. Answers how many each class got: C.
 
         Args:
-            keys: C K D, of any length; the same on every rank.
+            keys: C K D, from `kept`; the same on every rank.
             meant: C K bool; the others are not stored.
         """
-        keys = F.normalize(keys.float(), dim=-1).to(self.keys.dtype)
         capacity, offset, head = (x.unsqueeze(1) for x in (self.capacity, self.offset, self.head))
         place = meant.cumsum(1) - 1
         count = meant.sum(1)

@@ -84,7 +84,7 @@ def regional_contrast(
         prototypes = project(class_means(hidden, of_class))  # C D
         of_class = pixels.joint(of_class.t()).t()  # C WN
         index = negative_pixels(of_class, prototypes, groups * negatives, temperature, generator)
-        negative = project(pixels.take(hidden, index)).unflatten(1, (groups, negatives))  # C G K D
+        negative = pixels.take(hidden, index, project).unflatten(1, (groups, negatives))  # C G K D
     per_class = info_nce(query, prototypes, negative, temperature, here)
     present = of_class.any(1).sum()
     summed = world_size() * torch.where(candidates.any(1), per_class, 0).sum()

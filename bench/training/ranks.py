@@ -38,7 +38,10 @@ def joined(method: Method, terms: Terms) -> Terms:
         warnings.simplefilter("ignore", FutureWarning)
         # Some methods leave a head alone, and others do so in their warm-up. Buffers are alike by themselves.
         return DistributedDataParallel(
-            _Step(method, terms), broadcast_buffers=False, find_unused_parameters=True
+            _Step(method, terms),
+            broadcast_buffers=False,
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,
         )
 
 

@@ -225,7 +225,7 @@ def fill(method: Method, label: int, vector: Sequence[float], count: int = 8) ->
     keys = torch.zeros(len(queues.length), count, BITS)
     meant = torch.zeros(len(queues.length), count, dtype=torch.bool)
     keys[label, :, : len(vector)], meant[label] = torch.tensor(vector), True
-    queues.push(keys, meant)
+    queues.push(queues.kept(keys), meant)
 
 
 def classes_of_key(method: Method) -> list[int]:

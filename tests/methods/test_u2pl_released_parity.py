@@ -75,7 +75,8 @@ def given(case: Case, seed: int) -> Given:
         method.net.projection.weight.copy_(random(BITS, BITS))
         teacher.projection.weight.copy_(random(BITS, BITS))
     old = random(case.classes, 5, BITS)
-    queues_of(method).push(old, torch.rand(case.classes, 5, generator=generator) < 0.5)
+    queues = queues_of(method)
+    queues.push(queues.kept(old), torch.rand(case.classes, 5, generator=generator) < 0.5)
 
     images = [
         torch.cat([2 * random(IMAGES, case.classes, SIZE, SIZE), random(IMAGES, BITS, SIZE, SIZE)], 1)

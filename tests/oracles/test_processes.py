@@ -93,7 +93,7 @@ def joins(number: int) -> dict[str, Any]:
     return {
         "joint": joint(rows).flatten().tolist(),
         "order": order.joint(rows).flatten().tolist(),
-        "taken": order.take(rows, torch.tensor([[0, 5], [1, 2]])).squeeze(2).tolist(),
+        "taken": order.take(rows, torch.tensor([[0, 5], [1, 2]]), torch.neg).squeeze(2).tolist(),
         "row": row.tolist(),
         "here": [] if here is None else here.tolist(),
         "filled": filled(torch.tensor([7, 8]) + number, torch.tensor([number == 0, number == 1])).tolist(),
@@ -186,7 +186,7 @@ def test_rows_and_numbers_of_all_ranks_by_hand(ranks: list[dict[str, Any]]) -> N
     for alike, expected in {
         "joint": [1, 2, 3, 11, 12, 13],
         "order": [1, 11, 2, 3, 12, 13],  # the labeled ones come first
-        "taken": [[1, 13], [11, 2]],
+        "taken": [[-1, -13], [-11, -2]],
         "filled": [7, 9],
         "any": [False, True],
     }.items():

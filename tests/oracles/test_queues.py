@@ -34,7 +34,7 @@ def push(queues: Queues, *classes: list[int]) -> list[int]:
     for label, pushed in enumerate(classes):
         for place, number in enumerate(pushed):
             keys[label, place], meant[label, place] = code(number), True
-    return queues.push(keys, meant).tolist()
+    return queues.push(queues.kept(keys), meant).tolist()
 
 
 def held(queues: Queues, label: int = 0) -> list[int]:
@@ -82,7 +82,7 @@ def test_a_push_of_nothing_changes_nothing(width: int) -> None:
     queues = Queues([5, 4], BITS)
     push(queues, [1, 2], [3])
     before = {name: value.clone() for name, value in queues.state_dict().items()}
-    count = queues.push(torch.randn(2, width, BITS), torch.zeros(2, width, dtype=torch.bool))
+    count = queues.push(queues.kept(torch.randn(2, width, BITS)), torch.zeros(2, width, dtype=torch.bool))
     assert count.tolist() == [0, 0]
     assert all(torch.equal(value, before[name]) for name, value in queues.state_dict().items())
 
@@ -90,7 +90,7 @@ def test_a_push_of_nothing_changes_nothing(width: int) -> None:
 def test_keys_that_are_not_meant_leave_no_gap() -> None:
     queues = Queues([4], BITS)
     keys = torch.stack([code(n) for n in range(1, 7)]).unsqueeze(0)
-    queues.push(keys, torch.tensor([[True, False, False, True, False, True]]))
+    queues.push(queues.kept(keys), torch.tensor([[True, False, False, True, False, True]]))
     assert held(queues) == [1, 4, 6]
 
 
@@ -143,7 +143,7 @@ def test_queues_are_deques_of_a_maximal_length(history: tuple[list[int], list[li
 
 def test_keys_are_stored_normalised_in_half_precision() -> None:
     queues = Queues([2], 2)
-    queues.push(torch.tensor([[[30.0, 40.0], [-0.001, 0.0]]]), torch.tensor([[True, True]]))
+    queues.push(queues.kept(torch.tensor([[[30.0, 40.0], [-0.001, 0.0]]])), torch.tensor([[True, True]]))
     assert queues.keys.dtype == torch.float16
     torch.testing.assert_close(contents(queues, 0), torch.tensor([[0.6, 0.8], [-1, 0]], dtype=torch.float16))
     assert queues.draw(3, stream()).dtype == torch.float32
@@ -152,14 +152,14 @@ def test_keys_are_stored_normalised_in_half_precision() -> None:
 def test_a_stored_key_keeps_its_cosine() -> None:
     queues = Queues([500], 256)
     keys, anchor = torch.randn(1, 500, 256, generator=stream()), torch.randn(256, generator=stream(1))
-    queues.push(keys, torch.ones(1, 500, dtype=torch.bool))
+    queues.push(queues.kept(keys), torch.ones(1, 500, dtype=torch.bool))
     stored = torch.cosine_similarity(contents(queues, 0).float(), anchor)
     assert (stored - torch.cosine_similarity(keys[0], anchor)).abs().max() < 5e-5
 
 
 def test_a_key_has_no_gradient() -> None:
     queues = Queues([2], BITS)
-    queues.push(torch.randn(1, 2, BITS, requires_grad=True), torch.ones(1, 2, dtype=torch.bool))
+    queues.push(queues.kept(torch.randn(1, 2, BITS, requires_grad=True)), torch.ones(1, 2, dtype=torch.bool))
     assert not queues.keys.requires_grad and not queues.draw(2, stream()).requires_grad
     assert not list(queues.parameters())
 
