@@ -122,5 +122,5 @@ def filled(tensor: Tensor, here: Tensor | None) -> Tensor:
     if here is None:
         return tensor
     # The others add zeros, so bytes can be summed: every backend has them, and half precision is slow.
-    own = torch.where(here, tensor, torch.zeros_like(tensor)).contiguous()
-    return total(own.view(torch.uint8)).view(tensor.dtype)
+    own = torch.where(here, tensor, torch.zeros_like(tensor)).flatten()
+    return total(own.view(torch.uint8)).view(tensor.dtype).view(tensor.shape)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.perf
 
 WORLD, ROUNDS, WARMUP = 2, 15, 3
 BEHIND = 1050  # the first step: behind every method's own warm-up
-# Of a rank's own step, with as many images for each. Measured on quiet cores: 1.12 and 1.19.
+# Of a rank's own step, with as many images for each. Measured on quiet cores: 1.12 for fixmatch.
 MOST = {"fixmatch": 1.3, "u2pl": 1.4}
 
 
