@@ -90,6 +90,7 @@ class Folder(Dataset):
         self.heldout = next((name for name in others if (root / f"{name}.txt").is_file()), None)
         self.palette = _palette(self.meaning)
         self._tags_path = root / tags_file
+        self._record_notes = tuple(_overlooked(root / file) for file in (tags_file, BOXES_FILE))
         self._images = Shelf(root / "images", ENDINGS)
         self._masks = Shelf(root / labels, MASK_ENDINGS)
         self._drawn: dict[str, Shelf] = {}
@@ -142,7 +143,8 @@ class Folder(Dataset):
     @property
     def notes(self) -> tuple[str, ...]:
         read = self.__dict__.get("_tags")  # looking must not open a file that nobody has asked for
-        return (*self._class_notes, *self._mask_notes, *(read.notes if read else ()))
+        said = (*self._class_notes, *self._mask_notes, *filter(None, self._record_notes))
+        return (*said, *(read.notes if read else ()))
 
     @cached_property
     def _boxes(self) -> BoxRecord | None:
@@ -153,6 +155,16 @@ class Folder(Dataset):
     def _tags(self) -> TagRecord | None:
         path = self._tags_path
         return read_record(path, self.classes) if path.exists() else None
+
+
+def _overlooked(file: Path) -> str:
+    """What lies in place of a record that is not there, such as tags.csv for tags.json; "" for nothing."""
+    if file.exists():
+        return ""
+    others = sorted(path.name for path in file.parent.glob("*.*") if path.stem.lower() == file.stem)
+    if not others:
+        return ""
+    return f"{file.parent}: {' and '.join(others)} is not read, only {file.name} is; see datasets/README.md."
 
 
 def _palette(meaning: Meaning) -> np.ndarray:

@@ -192,6 +192,16 @@ def test_bad_tags(root: Path, text: str) -> None:
     fails(str(root / "tags.json"), lambda: Folder(root, "mine").tags("a"))
 
 
+@pytest.mark.parametrize(("file", "read"), [("tags.csv", "tags.json"), ("Boxes.XML", "boxes.json")])
+def test_a_record_of_another_form_is_not_passed_over_in_silence(root: Path, file: str, read: str) -> None:
+    assert Folder(root, "mine").notes == ()
+    (root / file).write_text("a,1")
+    (said,) = Folder(root, "mine").notes
+    assert f"{file} is not read, only {read} is" in said
+    (root / read).write_text("{}")
+    assert Folder(root, "mine").notes == (), "the record itself is there"
+
+
 def test_label_seconds(root: Path) -> None:
     assert Folder(root, "mine").label_seconds == LABEL_SECONDS
     (root / "label_seconds.json").write_text('{"pixel": 5400}')
