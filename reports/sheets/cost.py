@@ -29,6 +29,7 @@ PARTS = ("train_seconds", "classifier_seconds", "map_seconds", "whole_seconds") 
 NOTES = (
     "Over all runs of a row together; peak MiB: the largest, that of a classifier among them; all other "
     "seconds and hours: means over the runs that have them, whose number is in brackets where it is smaller.",
+    "Seconds are by the clock, so what else the machine did made them longer. Images a step do not change.",
     "images/s: steps times the protocol's batch, labeled and unlabeled, by training seconds. The unlabeled "
     "part counts for every method on a split that has any, looked at or not.",
     "x supervised: s per step over those of supervised on the same split. trained/step and read/step: images "
