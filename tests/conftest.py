@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,15 @@ from datasets.folder import Folder
 def _one_thread() -> None:
     # Another number of threads sums in another order: bit-exact comparisons need the same one everywhere.
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of data sets that BENCH_DATA names."""
+    root = os.environ.get("BENCH_DATA")
+    if not root:
+        pytest.skip("BENCH_DATA names no folder of data sets")
+    return Path(root)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Points, strokes and boxes as files of a data set, or made of its masks: what is read, refused, granted."""
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -128,15 +127,6 @@ def test_two_users_of_the_same_masks_get_the_same_marks(root: Path, tmp_path: Pa
         assert made[0][kind].marks == made[1][kind].marks
         archive = archive_file(Path(), kind)
         assert (tmp_path / "one" / archive).read_bytes() == (tmp_path / "two" / archive).read_bytes()
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of data sets that BENCH_DATA names."""
-    root = os.environ.get("BENCH_DATA")
-    if not root:
-        pytest.skip("BENCH_DATA names no folder of data sets")
-    return Path(root)
 
 
 def test_the_digests_of_msrc21_are_those_of_the_manual(real_data: Path, tmp_path: Path) -> None:

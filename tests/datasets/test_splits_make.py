@@ -1,6 +1,5 @@
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -152,15 +151,6 @@ def test_the_splits_of_shapes_come_from_the_rule(tmp_path: Path) -> None:
     assert {file.relative_to(tmp_path) for file in tmp_path.rglob("*.*")} == ours and len(ours) == 105
     for file in ours:
         assert (tmp_path / file).read_bytes() == (COMMITTED / "shapes" / file).read_bytes(), file
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of data sets that BENCH_DATA names."""
-    root = os.environ.get("BENCH_DATA")
-    if not root:
-        pytest.skip("BENCH_DATA names no folder of data sets")
-    return Path(root)
 
 
 @pytest.mark.parametrize("cls", [CamVid, Msrc21, Msrc21Objects])

@@ -1,4 +1,3 @@
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -103,15 +102,6 @@ def test_verify_does_not_hide_faults_of_the_program(data: Folder, monkeypatch: p
     monkeypatch.setattr(Folder, "mask", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         verify(data, SPLITS)
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of data sets that BENCH_DATA names."""
-    root = os.environ.get("BENCH_DATA")
-    if not root:
-        pytest.skip("BENCH_DATA names no folder of data sets")
-    return Path(root)
 
 
 @pytest.mark.parametrize(("cls", "table"), [(CamVid, 0), (Msrc21, 0), (Msrc21Objects, 1)])
