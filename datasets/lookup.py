@@ -8,11 +8,13 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from bench.contract import Dataset
 from bench.errors import DataError
 from datasets.ids import check_id
+
+if TYPE_CHECKING:
+    from bench.contract import Dataset
 
 PICTURES = (
     ".jpg",
