@@ -22,6 +22,7 @@ def digest(ids: Iterable[str]) -> str:
 def read_lines(path: Path) -> list[str]:
     """Read the stripped lines of a UTF-8 text file, without BOM or CR. Raises DataError if it cannot be
     read."""
+    refuse_pipe(path)
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except FileNotFoundError:
@@ -46,7 +47,7 @@ def read_json(path: Path) -> Any:
         return dict(pairs)
 
     try:
-        _refuse_pipe(path)
+        refuse_pipe(path)
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
@@ -58,7 +59,7 @@ def is_number(value: object) -> bool:
     return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
 
 
-def _refuse_pipe(path: Path) -> None:
+def refuse_pipe(path: Path) -> None:
     """Raise DataError for what a reader would wait for, such as a pipe."""
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise DataError(f"{path} is no file; put the file itself there.")
@@ -69,7 +70,6 @@ def read_list(path: Path) -> tuple[str, ...]:
 
     Raises DataError for a file that cannot be read, an id that stands twice or is no plain relative path.
     """
-    _refuse_pipe(path)
     ids = tuple(line for line in read_lines(path) if line)
     for id in ids:
         check_id(id, path)

@@ -20,7 +20,7 @@ from typing import Any
 from bench.errors import ConfigError, DataError, check_name, did_you_mean
 from bench.labels import SPARSE
 from datasets import draws
-from datasets.ids import check_id, digest, read_json, read_list, read_sealed, some
+from datasets.ids import check_id, digest, read_json, read_list, read_sealed, refuse_pipe, some
 from datasets.marks import marks_digest, read_index
 
 GRANTS = ("pixel", "tags", "none")
@@ -235,6 +235,7 @@ def command(dataset: str, data_root: Path | None, options: str) -> str:
 
 def _read_split(dataset: str, name: str, folder: Path) -> Split:
     path = folder / MANIFEST
+    refuse_pipe(path)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8-sig"))
         stored, owner = dict(manifest["digests"]), (manifest["dataset"], manifest["split"])

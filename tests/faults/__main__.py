@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from .campaign import PARTS, trials
-from .trials import table
+from .trials import Trial, table
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     asked = parser.parse_args()
     if unknown := sorted(set(asked.parts) - set(PARTS)):
         parser.error(f"no part {unknown[0]!r}; give some of {', '.join(PARTS)}")
-    found = []
+    found: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="faults-") as work:
         for name in asked.parts or PARTS:
             began = time.monotonic()

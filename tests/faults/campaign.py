@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import calls, damage, races, stops
+from . import calls, damage, inputs, races, stops
 from .trials import Trial
 
 Part = Callable[[Path, random.Random, int], Iterator[Trial]]
@@ -17,6 +17,8 @@ PARTS: dict[str, tuple[Part, int, int]] = {  # what is tried, how often in the s
     "finished": (damage.finished, 6, 40),
     "published": (damage.published, 4, 30),
     "seeds": (damage.seeds, 2, 20),
+    "inputs": (inputs.inputs, 2, 45),
+    "masks": (inputs.masks, 100, 500),
     "calls": (calls.calls, 24, 90),
     "races": (races.races, 1, 10),
 }
