@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from bench.sweeps.ablations import sweeps_of
 from reports.evidence import counts_of, listed, log_of, origins, seed_folders, shown_path
 from reports.groups import BASELINE, Group, comparable, identity, told_apart
 from reports.plots import figure
+from reports.plots.effort import hours
 from reports.plots.labels import labels
+from reports.plots.picture import Picture
 from reports.readme import blocks, read_readme, rewritten
 from reports.sheets.ablation import ablation_tables
 from reports.sheets.differences import differences
@@ -35,6 +37,12 @@ ABLATIONS = "ablations"  # the one beside it, of runs with other knobs than the 
 SHOWN = (0, 0)  # draw and seed of the runs whose samples are kept: a page shows one run a row
 SAMPLES = 6  # of such a run
 RECORDS = "Records"  # in a picture's metadata: the digest of what it was made of
+PICTURES: Mapping[
+    str, Callable[[Group], list[Picture]]
+] = {  # by what stands behind the data set in the file's name
+    "": labels,
+    "-hours": hours,
+}
 
 
 @dataclass(frozen=True)
@@ -138,7 +146,7 @@ def refresh(readmes: Sequence[Path], records: Path, check: bool = False) -> Refr
                 ending = "\r\n" if b"\r\n" in readme.read_bytes() else "\n"  # kept as they are in this file
                 write_atomic(readme.resolve(), of.text.replace("\n", ending).encode())
         for path, group in pictures.items():
-            write_atomic(path, drawn(group))
+            write_atomic(path, drawn(path, group))
     return Refreshed(
         written={readme: tuple(block.name for block in of.stale) for readme, of in new.items()},
         pictures=tuple(pictures),
@@ -156,13 +164,17 @@ def stale_pictures(folder: Path, published: Mapping[Path, Result]) -> dict[Path,
     of. Of several groups of a data set the one in short is drawn; a picture of no data set is left alone.
     """
     groups = _speaking(comparable(published))
-    drawable = {path: groups[path.stem] for path in sorted(folder.glob("*.png")) if path.stem in groups}
-    return {path: group for path, group in drawable.items() if _made_of(path) != _digest(group)}
+    drawable = {
+        folder / f"{name}{ending}.png": group for name, group in groups.items() for ending in PICTURES
+    }
+    stale = {path: group for path, group in drawable.items() if _made_of(path) != _digest(group)}
+    return {path: stale[path] for path in sorted(stale) if path.exists()}
 
 
-def drawn(group: Group) -> bytes:
-    """The PNG of mIoU against labels, which says what records it was made of."""
-    (picture,) = labels(group)
+def drawn(path: Path, group: Group) -> bytes:
+    """The PNG of a path, which says what records it was made of."""
+    ending = max((ending for ending in PICTURES if path.stem.endswith(ending)), key=len)
+    (picture,) = PICTURES[ending](group)
     return figure.render(figure.draw(picture), {RECORDS: _digest(group)})["png"]
 
 

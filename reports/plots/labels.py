@@ -27,9 +27,11 @@ def labels(group: Group) -> list[p.Picture]:
     cells = [cell for _, cell in named if p.known(cell)]
     if not cells:
         return []
-    kinds: dict[str, list[int]] = defaultdict(list)
+    every: dict[str, list[int]] = defaultdict(list)
     for index, split in enumerate(group.splits):
-        kinds[split.kind].append(index)
+        every[split.kind].append(index)
+    # A single cell is no curve: against hours it stands beside those of other kinds.
+    kinds = {kind: of for kind, of in every.items() if _known(group, of) > 1} or every
     title = "mIoU against labels"
     return [
         p.Picture(
@@ -44,6 +46,11 @@ def labels(group: Group) -> list[p.Picture]:
             ),
         )
     ]
+
+
+def _known(group: Group, indices: Sequence[int]) -> int:
+    """How many cells of these columns have a score."""
+    return sum(p.known(row.cells[i]) for row in group.rows for i in indices)
 
 
 def _panel(
@@ -84,7 +91,7 @@ def _panel(
         x=across,
         y=p.Axis("mIoU (%)", limits=ends),
         lines=tuple(lines),
-        height=max(2.6, 0.19 * len(group.rows) + 0.2),
+        height=max(2.6, 0.19 * len(drawn) + 0.2),
         named=True,
     )
 
@@ -123,7 +130,7 @@ def _ticks(
             together[-1].append(i)
         else:
             together.append([i])
-    counts = [", ".join(dict.fromkeys(str(splits[i].pixel or splits[i].tags) for i in t)) for t in together]
+    counts = [", ".join(dict.fromkeys(str(splits[i].pixel or splits[i].weak) for i in t)) for t in together]
     names = [[p.short(splits[i].label) for i in those] for those in together]
     middles = [sum(places[i] for i in those) / len(those) for those in together]
     widths = [p.LETTER * 9 * max(map(len, [n, *of])) for n, of in zip(counts, names, strict=True)]

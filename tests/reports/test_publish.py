@@ -511,21 +511,24 @@ def test_a_readme_keeps_its_line_ends_and_its_place(
         refresh([readme], records)
 
 
-def test_a_picture_of_other_records_is_stale_and_drawn_anew(make: Make, runs: Path, records: Path) -> None:
-    picture, other = records.parent / "camvid.png", records.parent / "logo.png"
+@pytest.mark.parametrize("name", ["camvid.png", "camvid-hours.png"])
+def test_a_picture_of_other_records_is_stale_and_drawn_anew(
+    name: str, make: Make, runs: Path, records: Path
+) -> None:
+    picture, other = records.parent / name, records.parent / "logo.png"
     store(runs, make(0.4))
     publish([runs], records)
     for data in (b"no picture", PNG):
         picture.write_bytes(data)
         other.write_bytes(data)
-        with pytest.raises(Regression, match="camvid.png was not drawn from the records; run `publish`"):
+        with pytest.raises(Regression, match=f"{name} was not drawn from the records; run `publish`"):
             refresh([], records, check=True)
         assert picture.read_bytes() == data, "--check writes nothing"
         assert refresh([], records).pictures == (picture,)
         assert refresh([], records, check=True).pictures == () and other.read_bytes() == data
     store(runs, make(0.5, seed=1))
     publish([runs], records)
-    with pytest.raises(Regression, match="camvid.png"):
+    with pytest.raises(Regression, match=name):
         refresh([], records, check=True)
 
 

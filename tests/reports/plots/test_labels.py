@@ -88,12 +88,19 @@ def test_an_upright_tick_shows_each_of_its_names() -> None:
 
 def test_kinds_of_label_have_panels_of_their_own(make: Any) -> None:
     runs = [make(0.4, split=s) for s in ("1_8", "full", "1_8+tags", "tags")]
-    runs += [make(0.5, method="u2pl", split="tags")]
+    runs += [make(0.5, method="u2pl", split=s) for s in ("1_8+tags", "tags")]
     axes = panels(grouped(runs))
-    assert [len(ax.containers) for ax in axes] == [1, 1, 2]
+    assert [len(ax.containers) for ax in axes] == [1, 2, 2]
     assert [[round(x) for x in ax.get_xticks()] for ax in axes] == [[46, 367], [46], [367]]
     said = [labels.PANELS[kind][0] for kind in ("pixel", "mixed", "tags")]
     assert [ax.get_title(loc="left") for ax in axes] == said
+
+
+def test_a_kind_with_one_cell_has_no_panel(make: Any) -> None:
+    runs = [make(0.4, split=s) for s in ("1_8", "full", "tags")]
+    (ax,) = panels(grouped(runs))
+    assert [round(x) for x in ax.get_xticks()] == [46, 367]
+    assert len(panels(grouped([make(0.4, split="1_8"), make(0.3, split="tags")]))) == 2, "better than nothing"
 
 
 def test_names_are_written_beside_the_lines_without_overlap(make: Any) -> None:
