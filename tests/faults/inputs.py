@@ -204,7 +204,7 @@ PLACES: Mapping[str, Callable[[Path], None]] = {  # what may lie where a file sh
 
 
 def inputs(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
-    """Args: each: malformed contents of a file; and `PLACES` for each."""
+    """Give `each` malformed contents of a file, and all of `PLACES`."""
     mine = folder(work / "data")
     sound, said = survived(work / "data")
     assert sound, said
@@ -216,7 +216,7 @@ def inputs(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
         own = lines if name in TEXTS else values if name in JSONS else pictures
         bad = [
             *own(whole, draws),
-            *((what, data) for what, data in damages(whole, draws, 3) if data is not None),
+            *((what, data) for what, data in damages(whole, draws, 12) if data is not None),
         ]
         for what, data in draws.sample(bad, min(each, len(bad))):
             file.write_bytes(data)
