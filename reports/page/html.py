@@ -22,6 +22,7 @@ TYPES = {
     "jpg": "image/jpeg",
     "png": "image/png",
 }
+PACKED = ("jpg", "png")
 UNQUOTED = " !$()*+,-./:;=?@[]^_`{|}~"  # in addresses of text, beside letters and digits
 
 
@@ -73,7 +74,7 @@ def _data_uri(filed: Filed, ending: str) -> str:
 
 
 def _uri(data: bytes, ending: str) -> str:
-    if TYPES[ending].startswith("text/"):  # a quarter shorter, and no letter is escaped again
+    if ending not in PACKED:  # a sixth to a quarter shorter, and no letter is escaped again
         return f"data:{TYPES[ending]};charset=utf-8,{quote(data, safe=UNQUOTED)}"
     return f"data:{TYPES[ending]};base64,{base64.b64encode(data).decode()}"
 

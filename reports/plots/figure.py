@@ -69,8 +69,8 @@ def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, b
 
 
 def _rounded(attribute: re.Match[bytes]) -> bytes:
-    """Hundredths of a point are finer than any screen."""
-    return attribute[1] + HUNDREDTHS.sub(rb"\1", attribute[2])
+    """Hundredths of a point are finer than any screen. A space is shorter in an address than a new line."""
+    return attribute[1] + HUNDREDTHS.sub(rb"\1", attribute[2]).replace(b"\n", b" ")
 
 
 def draw(picture: Picture) -> Figure:
