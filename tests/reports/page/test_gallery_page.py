@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,15 @@ def test_names_of_images_and_methods_are_text(make: Any, tmp_path: Path, name: s
     tree = Tree(write(make, tmp_path, ["supervised", name], [name.replace("/", "_")]).read_text())
     assert not tree.open and len(tree.all("script")) == 1
     assert all(str(picture["src"]).startswith("data:image/") for picture in tree.all("img"))
+
+
+def test_all_of_a_gallery_is_in_one_picture_beside_the_page(make: Any, tmp_path: Path) -> None:
+    page = write(make, tmp_path, ["supervised", "fixmatch"], ["a"])
+    (said,) = [text for text in Tree(page.read_text()).text("p") if "beside this page" in text]
+    name = re.fullmatch(r"In one picture: (\S+\.png), beside this page\.", said.strip())
+    assert name is not None, said
+    with Image.open(page.with_name(name[1])) as picture:
+        assert min(picture.size) > 100
 
 
 def test_a_run_without_samples_has_no_gallery(make: Any, tmp_path: Path) -> None:
