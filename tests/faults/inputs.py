@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -32,13 +33,14 @@ from .damage import damages
 from .trials import Trial, swapped
 
 SECONDS = 30  # after which a command hangs: it takes a third of a second here
+MEMORY = 4 << 30  # bytes that a command may take beyond what is taken already
 CODES = (0, 2, 3)  # done; settings; data
 TEXTS = ("train.txt", "test.txt", "classes.txt", "dataset.yaml", "splits/few/pixel.txt")
 JSONS = ("tags.json", "boxes.json", "label_seconds.json", "splits/few/MANIFEST.json")
 PICTURES = ("images/train_00.png", "labels/train_00.png", "points/train_00.png", "labels/test_00.png")
-LINES = ("", "..", "/etc/passwd", "\0", "\ufeffa", "a" * 5000, "train_00", "train_00 1 -1", "a,b;c")
-LINES += ("\u202ea", "\x1b[2J", "a: &a [*a, *a]", "- [", "!!python/object:os.system {}", "background: 99")
-LINES += ("colours: {0: red}", "{" * 2000)
+LINES: tuple[str, ...] = ("", "..", "/etc/passwd", "\0", "\ufeffa", "a" * 5000, "train_00", "train_00 1 -1")
+LINES += ("a,b;c", "\u202ea", "\x1b[2J", "a: &a [*a, *a]", "- [", "!!python/object:os.system {}", "{" * 2000)
+LINES += ("background: 99", "colours: {0: red}")
 VALUES: tuple[Any, ...] = (None, True, -1, 2**70, 10**400, 1e308, float("nan"), "", "x" * 5000, "../a")
 VALUES += ("\ud800", "\x1b[2J", [], {}, [[]], [None], [1, 2, 3, 4, 5], {"a": {}})
 MODES = ("1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "I", "I;16", "F", "HSV")
@@ -88,6 +90,9 @@ def typed(*words: str) -> tuple[int | str, str]:
     said = io.StringIO()
     before = signal.signal(signal.SIGALRM, _hangs)
     signal.alarm(SECONDS)
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY, limits[1]))  # and not until the machine has none
     try:
         printed = contextlib.redirect_stdout(said), contextlib.redirect_stderr(said)
         with swapped(sys, "argv", ["bench", *words]), printed[0], printed[1]:
@@ -100,6 +105,7 @@ def typed(*words: str) -> tuple[int | str, str]:
     except BaseException:
         return "traceback", traceback.format_exc()
     finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
 
