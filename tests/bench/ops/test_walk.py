@@ -67,8 +67,9 @@ def test_a_map_stays_within_its_range_and_a_flat_one_stays(seed: int, steps: int
     maps[1] = 0.5
     after = walked(maps, image, steps)
     assert after.shape == maps.shape
-    assert after.min() >= maps.min() - 1e-6 and after.max() <= maps.max() + 1e-6
-    assert after[1].flatten().tolist() == pytest.approx([0.5] * 35)
+    off = 1e-5  # float32 sums of 81 terms, in each of four steps
+    assert after.min() >= maps.min() - off and after.max() <= maps.max() + off
+    assert after[1].flatten().tolist() == pytest.approx([0.5] * 35, abs=off)
 
 
 def test_no_tags_no_walk() -> None:
