@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench.errors import BenchError, ConfigError, DataError, Interrupted, InUse, MachineError
 from bench.machine import CUBLAS, FIXED_WORKSPACE, Stop, choose_device
-from bench.pool import end_with_parent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +94,8 @@ def met(device: str, deterministic: bool = False) -> Iterator[None]:
         return
     import torch
     import torch.distributed as dist
+
+    from bench.pool import end_with_parent
 
     device = choose_device(device)
     check_devices(device, on_this_machine())

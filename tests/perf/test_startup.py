@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import resource
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +81,6 @@ def test_start_costs_little_beside_its_libraries(
         setup=lambda: taken["bare"].append(seconds(*bare)),
         rounds=ROUNDS,
     )
-    ratio = statistics.median(ours / other for ours, other in zip(taken["ours"], taken["bare"], strict=True))
+    ratio = min(taken["ours"]) / min(taken["bare"])  # what a busy machine adds is no work of theirs
     benchmark.extra_info["ratio"] = round(ratio, 2)
     assert ratio <= limit
