@@ -10,6 +10,7 @@ from importlib import resources
 from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup
 
 from bench.errors import plain
 from reports.page.document import Filed, Section
@@ -23,7 +24,8 @@ TYPES = {
     "png": "image/png",
 }
 PACKED = ("jpg", "png")
-UNQUOTED = " !$()*+,-./:;=?@[]^_`{|}~"  # in addresses of text, beside letters and digits
+# In addresses of text, beside letters and digits; and in those of pictures.
+UNQUOTED, OF_TAGS = " !$()*+,-./:;=?@[]^_`{|}~", "'<>"
 
 
 def to_html(document: Section[Filed]) -> str:
@@ -69,14 +71,17 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _data_uri(filed: Filed, ending: str) -> str:
+def _data_uri(filed: Filed, ending: str) -> Markup:
     return _uri(filed.files[ending], ending)
 
 
-def _uri(data: bytes, ending: str) -> str:
-    if ending not in PACKED:  # a sixth to a quarter shorter, and no letter is escaped again
-        return f"data:{TYPES[ending]};charset=utf-8,{quote(data, safe=UNQUOTED)}"
-    return f"data:{TYPES[ending]};base64,{base64.b64encode(data).decode()}"
+def _uri(data: bytes, ending: str) -> Markup:
+    """The address that is the data itself, for an attribute in double quotes."""
+    if ending in PACKED:
+        return Markup(f"data:{TYPES[ending]};base64,{base64.b64encode(data).decode()}")
+    # A quarter shorter than base64 is.
+    text = quote(data, safe=UNQUOTED + OF_TAGS if ending == "svg" else UNQUOTED)
+    return Markup(f"data:{TYPES[ending]};charset=utf-8,{text}")
 
 
 def _run_rows(document: Section[Filed]) -> dict[str, int]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -29,18 +28,13 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from bench.errors import plain
 from reports.plots.names import SMALL, SPLIT_NAME, above, beside, lanes
 from reports.plots.picture import CLASS_NAME, LETTER, NAME_LENGTH, Axis, Line, Map, Panel, Picture, short
+from reports.plots.svg import lean
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "png": {"pil_kwargs": {"compress_level": 3}},  # a quarter of the time for a few percent of the size
     "svg": {"metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))},
 }
 DPI = 100  # of a PNG
-GEOMETRY = re.compile(rb'( (?:d|x|y)=")([^"]*)')  # places in an SVG, and no text
-INDENTED = re.compile(rb" *\n *")
-HUNDREDTHS = re.compile(rb"(\.\d\d)\d+")
-# Turns by nothing, names that nothing uses, and the font, which is said once.
-FONT = b"font-family: 'DejaVu Sans', sans-serif"
-IDLE = re.compile(rb' transform="rotate\(-0 [^"]*"|(?<=<g) id="[\w.]+_\d+"|' + FONT + b"; ")
 HATCH = {"facecolor": "#eeeeee", "hatch": "////", "edgecolor": "#999999"}
 LIGHT = 50  # percent from which on a cell is light
 TEXT: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
@@ -63,14 +57,8 @@ def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, b
             about = {"metadata": said or {}} if ending == "png" else {}
             figure.savefig(file, format=ending, dpi=DPI, **(options | about))
             found[ending] = file.getvalue()
-    lean = INDENTED.sub(b"\n", IDLE.sub(b"", GEOMETRY.sub(_rounded, found["svg"])))
-    found["svg"] = lean.replace(b"<svg ", b'<svg style="' + FONT + b'" ', 1)
+    found["svg"] = lean(found["svg"])
     return found
-
-
-def _rounded(attribute: re.Match[bytes]) -> bytes:
-    """Hundredths of a point are finer than any screen. A space is shorter in an address than a new line."""
-    return attribute[1] + HUNDREDTHS.sub(rb"\1", attribute[2]).replace(b"\n", b" ")
 
 
 def draw(picture: Picture) -> Figure:

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 
 from bench.records.folders import RunFolder
 from bench.records.schema import Result
-from reports.page.html import UNQUOTED
+from reports.page.html import OF_TAGS, UNQUOTED
 from reports.report import write_report
 
 HOSTILE = [
@@ -186,7 +186,7 @@ def test_pictures_are_in_the_page_once_and_saved_from_there(
         name, got = waiting.value.suggested_filename, waiting.value.path().read_bytes()
         assert got == written.with_name(name).read_bytes()
         packed = Path(name).suffix == ".jpg"
-        held = base64.b64encode(got).decode() if packed else quote(got, safe=UNQUOTED)
+        held = base64.b64encode(got).decode() if packed else quote(got, safe=UNQUOTED + OF_TAGS)
         assert written.read_text().count(held) == 1
         saved.add(Path(name).suffix)
     assert saved == {".svg", ".jpg"} and page.locator("button.save").count() == page.locator("img").count()
