@@ -11,6 +11,7 @@ from bench.errors import DataError, did_you_mean
 
 BEGIN = re.compile(r"<!-- table: (.+) -->")
 END = "<!-- end of table -->"
+NOT_SHOWN = re.compile(r"^<!-- not shown: (.+) -->\s*$", re.M)  # a table that is left out, and not forgotten
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Rewritten:
 
     text: str
     stale: tuple[Block, ...]  # of the text before, whose content was not their table
-    unplaced: tuple[str, ...]  # names of tables that have no block
+    unplaced: tuple[str, ...]  # names of tables that it neither shows nor leaves out by name
 
 
 def rewritten(text: str, found: Mapping[str, str], file: str = "README.md") -> Rewritten:
@@ -42,28 +43,28 @@ def rewritten(text: str, found: Mapping[str, str], file: str = "README.md") -> R
         if lines[block.start : block.end] != content:
             stale.insert(0, block)
             lines[block.start : block.end] = content
-    names = {block.name for block in placed}
+    names = {*(block.name for block in placed), *NOT_SHOWN.findall(text)}
     return Rewritten("\n".join(lines), tuple(stale), tuple(name for name in found if name not in names))
 
 
 def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Block]:
     """The blocks of a text, in its order: between a line `<!-- table: NAME -->` and `<!-- end of table -->`.
 
-    Raises DataError, with the line at fault, for a name that no table has and a marker without its partner.
+    Raises DataError, with the line at fault, for a name that no table has and a marker without its partner. A
+    line `<!-- not shown: NAME -->` must name a table too.
     """
     known = set(names)
     found: list[Block] = []
     open_: tuple[str, int] | None = None
     for number, line in enumerate(text.split("\n"), 1):
         marker = BEGIN.fullmatch(line.rstrip())
+        if left_out := NOT_SHOWN.match(line):
+            _refuse_unknown(left_out[1], known, file, number)
         if open_ is not None and marker:
             raise DataError(_no_end(file, *open_))
         if marker:
             open_ = marker[1], number
-            if marker[1] not in known:
-                raise DataError(
-                    f"{file}, line {number}: there is no table {marker[1]!r}{did_you_mean(marker[1], known)}"
-                )
+            _refuse_unknown(marker[1], known, file, number)
         elif line.rstrip() == END:
             if open_ is None:
                 raise DataError(f"{file}, line {number}: {END!r} ends no table; remove the line.")
@@ -72,6 +73,11 @@ def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Blo
     if open_ is not None:
         raise DataError(_no_end(file, *open_))
     return found
+
+
+def _refuse_unknown(name: str, known: set[str], file: str, line: int) -> None:
+    if name not in known:
+        raise DataError(f"{file}, line {line}: there is no table {name!r}{did_you_mean(name, known)}")
 
 
 def _no_end(file: str, name: str, line: int) -> str:

@@ -452,6 +452,8 @@ def test_only_what_is_between_the_markers_is_written() -> None:
     assert [block.name for block in once.stale] == ["x", "y"] and once.unplaced == ("z",)
     again = rewritten(once.text, found)
     assert again.stale == () and again.text == once.text
+    left_out = f"{text}\n<!-- not shown: z --> \n"
+    assert rewritten(left_out, found).unplaced == () and rewritten(left_out, found).text.startswith(once.text)
 
 
 @pytest.mark.parametrize(
@@ -460,6 +462,7 @@ def test_only_what_is_between_the_markers_is_written() -> None:
         (f"<!-- table: y -->\n{END}", "R.md, line 1: there is no table 'y'"),
         (f"\n<!-- table: xy -->\n{END}", "R.md, line 2: there is no table 'xy'. Known: x"),
         ("\n<!-- table: x -->\nold", "R.md, line 2: the table 'x' has no end"),
+        ("a\n<!-- not shown: xy -->", "R.md, line 2: there is no table 'xy'. Known: x"),
         (f"<!-- table: x -->\n<!-- table: x -->\n{END}", "R.md, line 1: the table 'x' has no end"),
         (f"a\n{END}", "R.md, line 2: '<!-- end of table -->' ends no table"),
     ],
