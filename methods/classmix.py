@@ -5,8 +5,9 @@ and all others come from the next image, labels and all. The student learns the 
 every pixel, weighted by one number a batch: the share of pixels that the teacher is sure of.
 
 As in the released code (trainSSL.py): VOC's configuration has no colours; the share is that of the batch.
-Different here: the teacher averages the statistics of batch norm too, and colours, where the protocol gives
-them, are of the two images and not of the mixed one.
+Different here: the teacher averages the statistics of batch norm too; share and loss are of the pixels
+outside padding, there of all; and colours, where the protocol gives them, are of the two images and not of
+the mixed one.
 """
 
 from pydantic import Field

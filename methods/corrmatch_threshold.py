@@ -5,8 +5,8 @@ class. The student's own labels of the weak view train it on the strong view.
 
 This is no CorrMatch: what its name stands for, correlation maps that spread labels, is left out, as are its
 dropped features and second strong view. From the code (util/thresh_helper.py): start .85, .999 stays in a
-step; a threshold of its own for Cityscapes is 0. There the confidence is masked by the mixed images' padding,
-which belongs to other pixels; here by its own.
+step; on Cityscapes it is 0 and stays so (threshold 0, momentum 1). There the confidence is masked by the
+mixed images' padding, which belongs to other pixels; here by its own.
 """
 
 from pydantic import Field

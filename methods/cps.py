@@ -5,8 +5,9 @@ gradient; its labels, cut-mixed, are what the other one learns on the cut-mixed 
 pixel counts.
 
 As in the released code (exp.voc/voc8.res50v3+.CPS+CutMix): labels come from networks in training mode, the
-weight is 1 (its text says 1.5), and the first network is the one that is scored. Different here: one box an
-image instead of three, and a network's labeled and mixed images go through it in one pass.
+weight is 1 (1.5 is that of the version without CutMix; on Cityscapes 5), and the first network is the one
+that is scored. Different here: one box an image instead of three, of which the inside shows the other image,
+there either the inside or the outside; and a network's labeled and mixed images go through it in one pass.
 """
 
 import torch
@@ -27,7 +28,10 @@ class CPS(Method):
 
     class HParams(Knobs):
         cross_weight: float = Field(
-            1.0, ge=0, le=1e6, description="of what the networks learn from each other (config.py:73)"
+            1.0,
+            ge=0,
+            le=1e6,
+            description="of what the networks learn from each other; 5 on Cityscapes (config.py)",
         )
 
     def __init__(self, net: Net, task: Task, hparams: HParams) -> None:

@@ -3,6 +3,10 @@
 The teacher predicts two unlabeled images; the student must predict, on their CutMix, the CutMix of those
 predictions. The squared difference counts on every pixel and is scaled by one number per batch: the share of
 pixels that the teacher is sure of. Under equal views box and student's view are those of every method.
+
+As in the released code (CutMix-Seg): threshold .97, weight 1, the squared difference, the rule of the box.
+Different here: labeled and mixed images go through the student in one pass; the partner of an image is the
+next one of the batch, there one of a second batch; share and mean are of the pixels outside padding.
 """
 
 from pydantic import Field

@@ -3,6 +3,11 @@
 The teacher labels the weak view; its confident pixels train the student on a strong view of the same crop,
 coloured anew and cut-mixed with another image. The denominator counts every pixel outside padding, so the
 term grows with the share of confident pixels.
+
+As in UniMatch's fixmatch.py: threshold .95, the rule of the box, the colours, the denominators, half of each
+term. Different here: a teacher in eval mode labels, there the student in training mode; labeled and strong
+images share the statistics of batch norm, there labeled and weak ones; the partner of a mixed image is the
+next one of the batch, there one of a second loader; padding has the mean colour, there it is black.
 """
 
 from pydantic import Field

@@ -26,7 +26,7 @@ class Shared(Knobs):
 
     unlabeled_weight: float = Field(1.0, ge=0, le=1e6, description="of the unlabeled images (USB)")
     momentum: float = Field(
-        0.999, ge=0, lt=1, description="how much of the statistics stays in a step (USB; FlexMatch: ours)"
+        0.999, ge=0, le=1, description="how much of the statistics stays in a step (USB; FlexMatch: ours)"
     )
 
 

@@ -22,7 +22,8 @@ Built from the paper; where paper and released code differ, and what was chosen:
 - Every class present counts once, whatever the number of classes of the data set.
 - No auxiliary head; padding is ignored, not background.
 - Under equal views the student has the strong view and the boxes that every method gets; the teacher keeps
-  the weak one.
+  the weak one. So the protocol says whether there is a strong view, for all methods at once, and no knob of
+  this method does: `--set protocol.views=plain` leaves out the colours of all (the sweep `strong_views`).
 
 The last three knobs are switches of the journal version (U2PL+, IJCV), known from memory only and off here;
 u2pl_plus sets them.

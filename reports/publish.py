@@ -29,7 +29,7 @@ from reports.sheets.ablation import ablation_tables
 from reports.sheets.differences import differences
 from reports.sheets.headline import headline
 from reports.sheets.short import in_short, leading
-from reports.sheets.text import to_markdown
+from reports.sheets.text import markdown_text, to_markdown
 from reports.splits import kind_name
 
 PUBLISHED = "published"  # the folder of the records that make the tables of methods
@@ -86,11 +86,14 @@ def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | Non
         for before, group, behind, _ in found
     ]
     names = told_apart(names, [group for _, group, _, _ in found], " / ")
-    sheets = {name: sheet for name, (*_, sheet) in zip(names, found, strict=True)}
+    made = {
+        name: f"{markdown_text(sheet.group)}\n\n{to_markdown(sheet).strip()}"
+        for name, (*_, sheet) in zip(names, found, strict=True)
+    }
     for dataset, group in _speaking(groups).items():
-        if short := in_short(group):
-            sheets[f"{dataset} / in short"] = short
-    return {name: to_markdown(sheet).strip() for name, sheet in sheets.items()}
+        if short := in_short(group):  # its first cell says what it is of
+            made[f"{dataset} / in short"] = to_markdown(short).strip()
+    return made
 
 
 def _speaking(groups: Sequence[Group]) -> dict[str, Group]:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,23 @@ def test_every_environment_is_run_by_default_or_named_in_the_readme_and_run_by_c
     assert others and f"environments={others[1]}\n" in CI
     environments = [name.removeprefix("testenv:") for name in TOX.sections() if name.startswith("testenv:")]
     assert sorted([*default, *others[1].split(",")]) == sorted(environments)
+
+
+@pytest.mark.slow
+def test_the_first_command_scores_what_is_said_of_it_on_one_thread_too(tmp_path: Path) -> None:
+    """`.ci/run` looks at the run with as many threads as the machine has."""
+    options = commands()[0].partition("python -m bench ")[2].partition("  #")[0].split()
+    run = [sys.executable, "-m", "bench", *options, "--threads", "1", "--out", str(tmp_path / "runs")]
+    subprocess.run(run, cwd=ROOT, check=True, capture_output=True)
+    shutil.copy2(ROOT / "README.md", tmp_path)
+    look = [sys.executable, str(ROOT / ".ci" / "expected")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(look, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = README.replace("and 48 to 56 with", "and 90 to 99 with")
+    assert text != README
+    (tmp_path / "README.md").write_text(text)
+    assert subprocess.run(look, cwd=tmp_path, env=environment, check=False).returncode == 1
 
 
 @pytest.mark.slow

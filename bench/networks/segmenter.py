@@ -18,7 +18,7 @@ from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 from segmentation_models_pytorch.encoders import get_encoder
 from segmentation_models_pytorch.encoders.timm_universal import TimmUniversalEncoder
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
-from timm.models import adapt_input_conv
+from timm.models import adapt_input_conv, is_model
 from torch import Tensor, nn
 
 from bench.contract import Features, Net
@@ -150,16 +150,44 @@ class Segmenter(Net):
 
 
 def build_encoder(network: Network) -> nn.Module:
+    """Build the encoder. Raises ConfigError where there is none of that name, or its features are not those
+    that the decoder reads."""
     try:
         encoder = _build_encoder(network)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
+        if is_model(network.encoder):
+            raise ConfigError(_no_pair(network, str(error))) from error
         raise ConfigError(f"protocol.network.encoder {network.encoder!r} cannot be built: {error}") from error
+    if network.decoder == "dpt":  # a hierarchy, such as Swin, has maps of several widths
+        fits = isinstance(encoder, TimmViTEncoder) and len(set(encoder.out_channels)) == 1
+    else:
+        fits = network.decoder != "deeplabv3plus" or encoder.output_stride == min(network.output_stride, 16)
+    if not fits:
+        raise ConfigError(_no_pair(network))
     if network.multi_grid:
         _spread(encoder, network.multi_grid)
     return encoder
 
 
-def _build_encoder(network: Network) -> nn.Module:
+READ = {
+    "dpt": "the maps of a plain vision transformer, such as vit_small_patch14_dinov2",
+    "deeplabv3plus": "features of stride 4, and 8 or 16 as protocol.network.output_stride says",
+    "deeplabv3plus_plain": "features of stride 4, and of protocol.network.output_stride",
+    "segformer": "features of strides 4, 8, 16 and 32",
+    "unet": "features of strides 4, 8, 16 and so on",
+}
+
+
+def _no_pair(network: Network, cause: str = "") -> str:
+    stride = f" at output stride {network.output_stride}" if "deeplab" in network.decoder else ""
+    return (
+        f"protocol.network.decoder {network.decoder!r} reads {READ[network.decoder]}; the encoder "
+        f"{network.encoder!r} has none{stride}{f' ({cause})' if cause else ''}. Take another decoder "
+        f"({', '.join(READ)}), encoder or stride."
+    )
+
+
+def _build_encoder(network: Network) -> Any:
     if network.encoder == "tiny":
         return TinyEncoder(in_channels=network.channels)
     channels: Any = {"in_channels": network.channels}

@@ -13,6 +13,7 @@ from reports.groups import Group, Row, Run, summary
 from reports.knobs import SEEDS, applies, settings_of
 from reports.sheets import sheet as s
 from reports.sheets.differences import TWO_A_SIDE, family_of
+from reports.sheets.testable import not_testable
 from reports.statistics import Summary, equal_to_the_bit, halves, paired_difference
 
 REFERENCE = "reference"
@@ -121,7 +122,7 @@ def _sheet(group: Group, ablation: Ablation, setting: str, runs: Variants) -> s.
         "with intervals that hold all at once in 95 % of such tables. One without 0 is a finding. A/A, later "
         f"against earlier seeds of {ablation.reference!r}: {'; '.join(again) or TWO_A_SIDE}."
     ]
-    notes += _not_testable(group, ablation, reference)
+    notes += [f"Not testable here {said}." for said in not_testable(group, ablation.needs, reference)]
     if published:
         notes.append(
             f"Paper: {published.source}; {elsewhere}, so compare the order of the rows, not the numbers."
@@ -138,25 +139,6 @@ def _sheet(group: Group, ablation: Ablation, setting: str, runs: Variants) -> s.
         _lines(group, ablation, records, elsewhere),
         notes=[*notes, *([ablation.note] if ablation.note else []), *group.notes],
     )
-
-
-WORDS = {
-    "gradient_share/contrast": "of the gradient is the contrast's",
-    "share_unlabeled": "of the new negative keys are unlabeled",
-}
-
-
-def _not_testable(group: Group, ablation: Ablation, reference: Row) -> Iterator[str]:
-    """Where the reference hardly does what the sweep is about, so that no variant can tell."""
-    for split in group.splits:
-        of = [run.result.health for run in reference.on(split) if run.result.health]
-        found = []
-        for name, least in ablation.needs.items():
-            values = [health[name] for health in of if name in health]
-            if values and (share := sum(values) / len(values)) < least:
-                found.append(f"{100 * share:.0f} % {WORDS.get(name, name)} (least: {100 * least:.0f} %)")
-        if found:
-            yield f"Not testable here on {split.label}: {' and '.join(found)}."
 
 
 def _lines(group: Group, ablation: Ablation, records: Sequence[s.Record], elsewhere: str) -> s.Lines:

@@ -7,6 +7,7 @@ from functools import partial
 from reports.contents import note_on_classes
 from reports.groups import Column, Group, score_of, summary
 from reports.sheets import sheet as s
+from reports.sheets.testable import parts_not_testable
 
 ONE_RUN = "one run: no interval"
 # How each is called in the frame, and over its column.
@@ -34,7 +35,7 @@ def headline(group: Group) -> s.Sheet:
         for row, split, cell in group.cells()
     ]
     lines = s.crossed(records, {"method": "method"}, "heading", _cell)
-    notes = (*([HOW_DRAWN] if len(group.draws) > 1 else []), *group.notes)
+    notes = (*([HOW_DRAWN] if len(group.draws) > 1 else []), *group.notes, *parts_not_testable(group))
     return s.sheet_of(group, "miou", "mIoU (%)", s.CELL_COLUMNS, records, lines, notes=notes)
 
 

@@ -118,6 +118,8 @@ def test_corrmatchs_threshold_follows_the_surest_pixel_of_each_class() -> None:
     confidence, label = row(0.9, 0.8, 1.0, 0.3), torch.tensor([[[0, 1, 2, 2]]])
     valid = torch.ones(1, 1, 4, dtype=torch.bool)
     assert threshold(confidence, label, valid, 5, 0.999).item() == pytest.approx(0.85005, abs=1e-7)
+    still = GlobalThreshold(0.0)  # as on Cityscapes
+    assert still(confidence, label, valid, 5, 1.0).item() == 0
 
 
 @pytest.mark.parametrize("made", [FlexThreshold(3), FreeThreshold(3), SoftWeight(3), Alignment(3)])

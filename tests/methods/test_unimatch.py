@@ -85,6 +85,27 @@ def test_unimatch_v2_keeps_labeled_images_whole(seed: int) -> None:
     assert terms["unlabeled"].item() >= math.log(3) / 2 - 1e-6
 
 
+def test_unimatch_v2_is_half_of_the_mean_of_two_views_over_their_valid_pixels() -> None:
+    """The first view shows the next image's second pixel, which is in padding for one of them. The first
+    pixel of the first image is not sure, and counts below the line alone."""
+    batch = unlabeled(
+        [[UNSURE, B], [C, C]], strong=[[A, EVEN], [UNSURE, C]], box=[[0, 1], [0, 1]], valid=[[1, 1], [1, 0]]
+    )
+    (strong,), (box,) = batch.unlabeled.strong, batch.unlabeled.boxes
+    views = replace(batch.unlabeled, strong=(strong, strong), boxes=(box, torch.zeros_like(box)))
+    drawn = AT.generator("complementary dropout")
+    scales = complementary_dropout((torch.ones(4, 3, 1, 1),), drawn)[0].flatten(1).tolist()
+
+    def loss(pixel: tuple[float, ...], scale: list[float], label: int) -> float:
+        parts = [p**by for p, by in zip(pixel, scale, strict=True)]
+        return -math.log(parts[label] / sum(parts))
+
+    first = loss(UNSURE, scales[1], 2) + loss(EVEN, scales[1], 1)  # two of three pixels
+    second = loss(EVEN, scales[2], 1) + loss(UNSURE, scales[3], 2)  # the same two, each in its own image
+    got = values(build(UniMatchV2, threshold=0.8), replace(batch, unlabeled=views))
+    assert got["unlabeled"] == pytest.approx((first / 3 + second / 3) / 2 / 2)
+
+
 def test_features_are_cut_and_joined_by_image() -> None:
     features = Features((torch.arange(3.0).view(3, 1, 1, 1),), (torch.arange(3.0).view(3, 1, 1),))
     joined = features[1:].join(features[:1])

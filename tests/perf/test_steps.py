@@ -127,7 +127,7 @@ def test_a_u2pl_step_is_its_passes(
         optimizer.step()
 
     # Measured: 1.19 to 1.30 from machine to machine, of which 1.2 was hoped for.
-    assert ratio_of(lambda: void(trainer.train_step(batch, at)), bare, benchmark) <= 1.4
+    assert ratio_of(lambda: void(trainer.train_step(batch, at)), bare, benchmark) <= 1.35
 
 
 def test_a_u2pl_step_is_little_more_than_a_fixmatch_step(
@@ -146,4 +146,4 @@ def test_a_u2pl_step_is_little_more_than_a_fixmatch_step(
         void(trainer.train_step(batch, at))
 
     # Measured: 1.19 to 1.28; the passes alone, counted, are 1.14.
-    assert ratio_of(lambda: step(u2pl), lambda: step(fixmatch), benchmark) <= 1.4
+    assert ratio_of(lambda: step(u2pl), lambda: step(fixmatch), benchmark) <= 1.3

@@ -430,6 +430,12 @@ def test_there_is_a_table_for_each_group_and_each_complete_ablation(make: Make) 
     assert tables(foldered(both))[CAMVID].splitlines()[-1].split("|")[1:3] == [" supervised ", " 30.0 (1) "]
 
 
+def test_a_table_says_whose_views_and_scores_it_shows(make: Make) -> None:
+    head = tables(foldered([make(0.3)]))[CAMVID].splitlines()[0]
+    assert head.startswith("camvid, protocol camvid_small; protocol hash ")
+    assert "published views, scored by each method's own predictor" in head
+
+
 def test_groups_that_would_share_a_name_say_what_they_differ_in(make: Make) -> None:
     found = tables(foldered([make(0.3), make(0.4, protocol_hash="0" * 16), make(0.5, dataset="other")]))
     assert CAMVID not in found and len(found) == 3

@@ -167,6 +167,29 @@ def test_an_unknown_encoder_is_refused_by_name() -> None:
         build_encoder(Network(encoder="resnet5000"))
 
 
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "stride", "said"),
+    [
+        ("tiny", "dpt", 16, "'dpt' reads the maps of a plain vision transformer"),
+        ("tf_efficientnet_lite0", "dpt", 16, "'tf_efficientnet_lite0' has none "),
+        ("swin_tiny_patch4_window7_224", "dpt", 16, "has none. Take another decoder"),
+        ("vit_tiny_patch16_224", "unet", 16, "'unet' reads features of strides 4, 8, 16"),
+        ("mit_b0", "deeplabv3plus", 16, "'mit_b0' has none at output stride 16. Take another"),
+        ("tf_efficientnet_lite0", "deeplabv3plus", 32, "has none at output stride 32"),
+        ("vgg11", "deeplabv3plus_plain", 8, "has none at output stride 8"),
+    ],
+)
+def test_features_that_a_decoder_cannot_read_are_refused_by_names(
+    encoder: str, decoder: str, stride: int, said: str
+) -> None:
+    network = Network.model_validate(
+        {"encoder": encoder, "decoder": decoder, "weights": "none", "output_stride": stride}
+    )
+    with pytest.raises(ConfigError, match="protocol.network.decoder") as error:
+        Segmenter(network, classes=3)
+    assert said in str(error.value)
+
+
 def test_a_users_weights_may_say_their_own_normalisation(tmp_path: Path) -> None:
     good = {name: value.contiguous() for name, value in build_encoder(TINY).state_dict().items()}
     file, beside = tmp_path / "mine.safetensors", tmp_path / "mine.normalisation.json"

@@ -269,7 +269,7 @@ def test_show_prints_what_a_knob_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(options.out, "width", 400)
     result = CliRunner().invoke(app, ["show", "fixmatch"])
-    line = next(line for line in result.output.splitlines() if "threshold" in line)
+    line = next(line for line in result.output.splitlines() if "threshold" in line and "number" in line)
     for word in ("0.95", "number >= 0, <= 1", "confidence from which a pixel trains (UniMatch"):
         assert word in line
 

@@ -21,7 +21,12 @@ from bench.training import session
 from bench.training.trainer import Trainer
 
 Config = Callable[..., RunConfig]
-WAYS = {"u2pl": {"represent", "project"}, "supervised": {"_call_impl"}, "mean_teacher": {"_call_impl"}}
+WAYS = {
+    "u2pl": {"represent", "project"},
+    "supervised": {"_call_impl"},
+    "mean_teacher": {"_call_impl"},
+    "cps": {"_call_impl"},  # two networks
+}
 
 
 def trainer(config: RunConfig) -> Trainer:
@@ -60,6 +65,7 @@ def test_a_step_of_training_goes_through_what_is_compiled(
     assert set(called) >= WAYS[method]
     nets = [module for module in found.method.modules() if isinstance(module, Net)]
     assert all("represent" in vars(net) for net in nets)  # the teacher's and a second one's too
+    assert len(nets) == (1 if method == "supervised" else 2)
 
 
 @pytest.mark.slow

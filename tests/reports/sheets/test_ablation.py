@@ -16,6 +16,7 @@ from reports.groups import comparable
 from reports.report import write_report
 from reports.sheets.ablation import AblationTable
 from reports.sheets.ablation import ablation_tables as tables_of
+from reports.sheets.headline import headline
 from reports.sheets.text import to_csv, to_markdown, to_rich
 
 SWEEP = Ablation(
@@ -156,15 +157,29 @@ def test_a_sweep_says_itself_where_nothing_can_be_told(run: Any) -> None:
 
     needs = {"gradient_share_of_contrast": 0.1, "share_unlabeled": 0.2}
     weak = [healthy(0.04, 0.3), healthy(0.06, 0.3, seed=1)]
-    expected = "Not testable here on 1_8: 5 % of the gradient is the contrast's (least: 10 %)."
+    expected = "Not testable here on 1_8: 5.0 % of the gradient is the contrast's (least: 10 %)."
     assert notes_of(weak, **needs) == [expected]
-    both = "Not testable here on 1_8: 5 % of the gradient is the contrast's (least: 10 %) and 4 % of the new "
-    assert notes_of([healthy(0.05, 0.04)], **needs) == [both + "negative keys are unlabeled (least: 20 %)."]
+    both = expected[:-1] + " and 4.0 % of the new negative keys are unlabeled (least: 20 %)."
+    assert notes_of([healthy(0.05, 0.04)], **needs) == [both]
     assert notes_of([healthy(0.1, 0.2)], **needs) == [], "at the least it is testable"
     assert notes_of(weak) == [] == notes_of([run(0.4)], **needs), "without the figures nobody knows"
     assert notes_of([healthy(0.5, 0.5), healthy(0.01, 0.5, origin="all")], **needs) == [], "another variant"
     elsewhere = [healthy(0.5, 0.5), healthy(0.5, 0.1, split="full")]
     assert [note[:29] for note in notes_of(elsewhere, **needs)] == ["Not testable here on full: 10"]
+
+
+def test_the_table_of_methods_says_it_too(run: Any) -> None:
+    """Of the methods that have named sweeps, by the needs of these."""
+
+    def notes(method: str, contrast: float) -> list[str]:
+        health = {"gradient_share/contrast": contrast, "share_unlabeled": 0.198}
+        (group,) = comparable(foldered([run(0.4, method=method, health=health)]))
+        return [note for note in headline(group).notes if "cannot be tested" in note]
+
+    keys = "19.8 % of the new negative keys are unlabeled (least: 20 %)."
+    assert notes("u2pl", 0.5) == [f"What the parts of u2pl are worth cannot be tested on 1_8: {keys}"]
+    assert "3.0 % of the gradient is the contrast's (least: 10 %) and 19.8 %" in notes("u2pl", 0.03)[0]
+    assert notes("fixmatch", 0.5) == []
 
 
 def test_the_sweeps_about_the_contrast_need_it_to_be_at_work() -> None:
