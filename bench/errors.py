@@ -72,11 +72,20 @@ def check_name(name: str, what: str) -> None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """End a sentence about an unknown name: "; did you mean 'u2pl'? Known: fixmatch, u2pl"."""
+    """End a sentence about an unknown name: "; did you mean 'u2pl'? Known: fixmatch, u2pl".
+
+    Of keys, such as "protocol.steps", those of the same section are listed, and sections alone where the word
+    names none: "dataset, protocol.*, seed".
+    """
     names = sorted(known)
     near = nearest(word, names)
     meant = f"; did you mean {near!r}?" if near else "."
-    return f"{meant} Known: {', '.join(names) or 'none'}"
+    section = word.rpartition(".")[0]
+    listed = [name for name in names if section and name.startswith(f"{section}.")]
+    if not listed:
+        parts = (name.partition(".") for name in names)
+        listed = list(dict.fromkeys(f"{first}.*" if dot else first for first, dot, _ in parts))
+    return f"{meant} Known: {', '.join(listed) or 'none'}"
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
@@ -86,14 +95,14 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     are no slip. A key may be given by its last part: "steps" means "protocol.steps". None where no name is
     so near.
     """
-    found: list[tuple[int, str]] = []
+    found: list[tuple[int, int, str]] = []
     for name in names:
         asked = name.rpartition(".")[2] if "." not in word else name
         for one in {name, asked}:
             slips = _slips(word.casefold(), one.casefold())
             if slips <= min(2, max(len(word), len(one)) // 3):
-                found.append((slips, name))
-    return min(found)[1] if found else None
+                found.append((slips, name.count("."), name))  # "lr" is the protocol's, not its classifier's
+    return min(found)[2] if found else None
 
 
 def _slips(word: str, name: str) -> int:

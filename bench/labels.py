@@ -4,6 +4,9 @@ from typing import Final, NamedTuple
 
 IGNORE: Final = 255  # the id of a pixel without a label: never scored, never learned
 
+# What the images are called that a method asks for, by what their split grants of them.
+STREAMS: Final = {"pixel": "labeled", "tags": "tagged", "none": "unlabeled"}
+
 # Labels that say something of some pixels of an image. Points and strokes are class ids, 255 elsewhere.
 POINTS, SCRIBBLES, BOXES = "points", "scribbles", "boxes"
 DRAWN: Final = (POINTS, SCRIBBLES)

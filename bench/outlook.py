@@ -92,7 +92,7 @@ def _time(plan: Plan) -> str:
     """How long the newest run of the same method and protocol took here, in words."""
     last = last_like(plan)
     if last is None:
-        return "no such run is finished here, so wait for the ETA after the first steps"
+        return "no such run is finished here: `--dry-run --cost` says how long, or the ETA after some steps"
     spent = duration(last.train_seconds + last.eval_seconds)
     return f"the last {last.method} of this protocol here took {spent}"
 

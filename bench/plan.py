@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ConfigError, DataError
+from bench.labels import STREAMS
 from bench.randomness import numpy_for
 from bench.records.folders import RunFolder
 from bench.records.shared_folders import BoxSeedFolder, SeedFolder
@@ -131,8 +132,8 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
         if not granted[kind]:
             has = ", ".join(f"{count} {name}" for name, count in counts.items() if count and name != EVAL)
             raise ConfigError(
-                f"method {method.name!r} needs images with supervision {kind!r}, but split {config.split!r} "
-                f"of {config.dataset!r} grants none (it grants {has}). Choose another split or method."
+                f"method {method.name!r} needs {STREAMS[kind]} images, but split {config.split!r} of "
+                f"{config.dataset!r} has none (it grants {has}). Choose another split or method."
             )
     protocol = config.protocol
     batch_sources(

@@ -19,8 +19,8 @@ app = typer.Typer()
 def cam_seeds(
     dataset: Annotated[str | None, typer.Option(help="Data set; the default `shapes` is generated.")] = None,
     split: Annotated[str, typer.Option(help="A split that grants tags, such as tags or 1_8+tags.")] = "tags",
-    seed: Annotated[int | None, one_number(help="Seed of every random draw.")] = None,
-    draw: Annotated[int | None, one_number(help="Which images the split labels.")] = None,
+    seed: Annotated[int | None, one_number(help="Seed of every random draw.", show_default="0")] = None,
+    draw: Annotated[int | None, one_number(help="Which images the split labels.", show_default="0")] = None,
     scored: ScoredList = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None,
     sets: Annotated[

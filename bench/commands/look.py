@@ -1,5 +1,6 @@
 """`list`, `show`, `doctor`: look at what there is; `show RUN` draws its pictures."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ from bench.commands.cluster import Account, Partition, WithSbatch, refuse_withou
 from bench.commands.named_sweeps import sweeps_json, sweeps_table
 from bench.commands.options import DataRoot, DataRootOfRun, json_option, out, print_json, say, spans
 from bench.errors import BenchError, ConfigError
+from bench.labels import STREAMS
 
 app = typer.Typer()
 
@@ -38,7 +40,7 @@ def list_(
     for name in registry.method_names():
         try:
             info = registry.describe_method(name)
-            methods.add_row(name, " + ".join(sorted(info.needs)), escape(info.summary))
+            methods.add_row(name, _streams(info.needs), escape(info.summary))
         except BenchError as error:  # a broken plug-in is listed, it does not stop the list
             methods.add_row(escape(name), "", f"broken: {escape(str(error))}")
     heads = ("data set", "splits", "draws", "held out", "protocol")
@@ -159,9 +161,7 @@ def _scored(run: Path, data_root: Path | None) -> str:
 def _print_method(info: Any) -> None:
     from bench.settings.base import describe_knobs
 
-    out.print(
-        f"[bold]{escape(info.name)}[/bold] (version {info.version}), needs {' + '.join(sorted(info.needs))}"
-    )
+    out.print(f"[bold]{escape(info.name)}[/bold] (version {info.version}), needs {_streams(info.needs)}")
     out.print(escape(info.doc), highlight=False)
     table = Table(
         "knob", "default", "allowed", "", title="set with --set method.KNOB=VALUE", title_justify="left"
@@ -252,3 +252,8 @@ def doctor(
         )
     if unfit:
         raise typer.Exit(5)
+
+
+def _streams(needs: Iterable[str]) -> str:
+    """Name the images that a method asks for: `labeled + unlabeled`."""
+    return " + ".join(name for kind, name in STREAMS.items() if kind in needs)

@@ -37,8 +37,8 @@ def new_method(
     with writing(file), open(file, "x", encoding="utf-8") as written:  # never over a file that is there
         written.write(template(name))
     say(f"wrote {file}")
-    say(f"run it:  python -m bench run --method {name} --set protocol.steps=20")
-    say(f"test it: python -m pytest tests/contract --method {name}")
+    say(f"run it:  uv run python -m bench run --method {name} --set protocol.steps=20")
+    say(f"test it: uv run python -m pytest tests/contract --method {name}")
 
 
 def template(name: str) -> str:

@@ -112,7 +112,7 @@ Audit = Annotated[
 Anyway = Annotated[
     bool,
     typer.Option(
-        "--anyway", help="With --resume: go on though code or data have changed; the record says so."
+        "--anyway", help="Where a run goes on: do so though code or data have changed; the record says so."
     ),
 ]
 DatasetName = Annotated[

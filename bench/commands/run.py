@@ -64,7 +64,7 @@ def run(
     precision: Precision = None,
     workers: Workers = None,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads of torch.", show_default="torch's own")
+        int | None, typer.Option(help="CPU threads of torch.", show_default="the cores, less the workers")
     ] = None,
     compile_: Annotated[
         bool | None, typer.Option("--compile", help="Use torch.compile.", show_default="off")

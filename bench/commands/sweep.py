@@ -63,9 +63,15 @@ def sweep(
         str | None, typer.Argument(help="A named sweep, see --list, or a YAML file of that form.")
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="Methods, with commas between.")] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Data sets, with commas between.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Splits, with commas between.")] = None,
-    seed: Annotated[list[str] | None, typer.Option(help="Seeds: 0,1,2 or 0-4 or 0-2,7.")] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Data sets, with commas between.", show_default="shapes")
+    ] = None,
+    split: Annotated[
+        list[str] | None, typer.Option(help="Splits, with commas between.", show_default="1_16")
+    ] = None,
+    seed: Annotated[
+        list[str] | None, typer.Option(help="Seeds: 0,1,2 or 0-4 or 0-2,7.", show_default="0")
+    ] = None,
     draw: Annotated[
         list[str] | None, typer.Option(help="Draws of the split, as seeds: 0-2.", show_default="0")
     ] = None,
@@ -101,7 +107,9 @@ def sweep(
         bool, typer.Option("--dry-run", help="Print the runs, and what each would refuse, and stop.")
     ] = False,
     cost: CostToo = False,
-    status: Annotated[bool, typer.Option("--status", help="... and the tables so far.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Print how the runs stand, and the tables so far.")
+    ] = False,
     json_: Annotated[bool, json_option(KEYS)] = False,
     list_names: Annotated[bool, typer.Option("--list", help="Print the named sweeps and stop.")] = False,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -138,6 +138,8 @@ def _keys(model: type[Knobs], prefix: str) -> list[str]:
     for name, info in model.model_fields.items():
         key = f"{prefix}.{name}" if prefix else name
         parts = [*get_args(info.annotation), info.annotation]  # `CamSeeds | None` holds keys too
+        if get_origin(info.annotation) is dict:
+            key = f"{key}.*"  # a method's own
         inner = next((part for part in parts if isinstance(part, type) and issubclass(part, Knobs)), None)
         keys += _keys(inner, key) if inner else [key]
     return keys

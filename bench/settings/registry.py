@@ -103,19 +103,23 @@ class Preset(Knobs):
     doc: str = ""
 
 
-def _plugins(group: str) -> dict[str, EntryPoint]:
-    ours = _our_methods() if group == "methods" else DATASETS
-    found: dict[str, EntryPoint] = {}
+def _plugins(group: str) -> dict[str, list[str]]:
+    """List the places (`package.module:Class`) that installed packages offer, by name."""
+    found: dict[str, list[str]] = {}
     for point in entry_points(group=f"bench.{group}"):
-        other = "this one" if point.name in ours else ""
-        if point.name in found:
-            other = found[point.name].value
-        if other:
-            raise ConfigError(
-                f"two packages offer {group} {point.name!r}: {other} and {point.value}; uninstall one."
-            )
-        found[point.name] = point
+        found.setdefault(point.name, []).append(point.value)
     return found
+
+
+def _plugin(group: str, name: str) -> str | None:
+    """Give the place that a package offers under a name; None where none does. Raises ConfigError where two
+    do, or where the name is ours: other names are not hidden by that."""
+    places = _plugins(group).get(name, [])
+    ours = name in (_our_methods() if group == "methods" else DATASETS)
+    if len(places) + ours > 1:
+        both = " and ".join(["this one"] * ours + places)
+        raise ConfigError(f"two packages offer {group} {name!r}: {both}; uninstall one.")
+    return places[0] if places else None
 
 
 def _our_methods() -> set[str]:
@@ -144,11 +148,11 @@ def describe_method(name: str) -> MethodInfo:
         return _offered[name]
     if name not in method_names():
         raise ConfigError(suggest(name, method_names(), "method"))
+    place = _plugin("methods", name)
     if (METHODS / f"{name}.yaml").exists():
         return _read_preset(name, METHODS / f"{name}.yaml")
-    point = _plugins("methods").get(name)
-    if point is not None:
-        return describe_class(name, named_class(point.value, f"method {name!r}"))
+    if place is not None:
+        return describe_class(name, named_class(place, f"method {name!r}"))
     file = METHODS / f"{name}.py"
     return describe_class(name, _only_method(_import(f"methods.{name}", f"method {name!r}", file), file))
 
@@ -263,7 +267,11 @@ def _import(module: str, what: str, file: Path | None = None) -> ModuleType:
 def _fault(what: str, error: BaseException, file: Path | None) -> str:
     """Say what cannot be imported and why, with the line of `file` that is at fault."""
     line = error.lineno if isinstance(error, SyntaxError) else None
-    for frame in traceback.extract_tb(error.__traceback__):
+    frames = traceback.extract_tb(error.__traceback__)
+    if file is None and frames:  # a package that is imported on the way
+        where = error.filename if isinstance(error, SyntaxError) else frames[-1].filename
+        file = Path(where) if where and not where.startswith("<") else None
+    for frame in frames:
         if file is not None and frame.filename == str(file):
             line = frame.lineno
     place = f" ({file}{f', line {line}' if line else ''})" if file else ""
@@ -313,8 +321,8 @@ def load_dataset(name: str, data_root: Path | None) -> Dataset:
 
 def _make_dataset(name: str, data_root: Path | None) -> Dataset:
     cls: Callable[..., Dataset]
-    if name in DATASETS or name in _plugins("datasets"):
-        place = DATASETS[name].place if name in DATASETS else _plugins("datasets")[name].value
+    place = _plugin("datasets", name) or (DATASETS[name].place if name in DATASETS else None)
+    if place is not None:
         module, _, attribute = place.partition(":")
         cls = getattr(_import(module, f"data set {name!r}"), attribute)
         return cls(data_root) if _on_disk(name) else cls()

@@ -10,6 +10,8 @@ Without any, from the command line: `python -m bench.testing my_package.my_modul
 
 A check builds the method on a small real network and a data set of 20 small images, and raises AssertionError
 with a sentence where the method breaks its promise. Those of FixMatch take half a minute of one core.
+
+Must not: be imported by what runs, know a method by its name.
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def test_no_color_is_honoured_on_a_terminal(run: Bench, monkeypatch: pytest.Monk
         (["--precision", "fp64"], 2, ["protocol.precision"]),
         (["--device", "tpu"], 2, ["unknown device 'tpu'"]),
         (["--data-root", "/nowhere/at/all"], 2, ["'tinyset' has no splits", "/nowhere/at/all"]),
-        (["--split", "full"], 2, ["method 'fixmatch' needs images with supervision 'none'", "grants none"]),
+        (["--split", "full"], 2, ["method 'fixmatch' needs unlabeled images", "has none (it grants"]),
         (
             ["--set", "protocol.batch.labeled=5"],
             2,
@@ -516,7 +516,7 @@ def test_list_names_the_folders_of_the_user(bench: Bench, tiny_root: Path) -> No
 
 def test_show_a_method_prints_its_knobs_and_defaults(bench: Bench) -> None:
     found = bench("show", "fixmatch")
-    assert found.code == 0 and "fixmatch (version 1), needs none + pixel" in found.out
+    assert found.code == 0 and "fixmatch (version 1), needs labeled + unlabeled" in found.out
     assert (
         re.search(r"threshold\W+0.95\W+number >= 0, <= 1\W+confidence", found.out)
         and "teacher of UniMatch V2" in found.out

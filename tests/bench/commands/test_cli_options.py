@@ -173,7 +173,15 @@ def test_a_protocol_file_is_refused_with_a_sentence(own: Path, tmp_path: Path) -
 
 def test_the_help_of_run_shows_defaults() -> None:
     said = " ".join(bench("run", "--help").stdout.replace("│", " ").split())
-    for default in ("shapes", "1_16", "0", "runs", "auto", "the data set's own", "torch's own"):
+    for default in (
+        "shapes",
+        "1_16",
+        "0",
+        "runs",
+        "auto",
+        "the data set's own",
+        "the cores, less the workers",
+    ):
         assert f"[default: ({default})]" in said, default
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field, ValidationError
+from typer.testing import CliRunner
 
 import methods as methods_package
 from bench.cli import app
@@ -93,8 +94,6 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def listed(*arguments: str) -> str:
-    from typer.testing import CliRunner
-
     result = CliRunner().invoke(app, ["list", *arguments], env={"COLUMNS": "400"})
     assert result.exit_code == 0, result.exception
     return result.output
@@ -263,8 +262,6 @@ def test_what_a_knob_allows_is_said_of_none_tuples_and_lists() -> None:
 
 
 def test_show_prints_what_a_knob_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from typer.testing import CliRunner
-
     from bench.commands import options
 
     monkeypatch.setattr(options.out, "width", 400)
@@ -281,20 +278,27 @@ def test_a_data_set_plug_in_is_found_and_loaded(offer: Offer, tiny_root: Path) -
         registry.load_dataset("mine", None)
 
 
+def made(group: str, name: str) -> object:
+    if group == "methods":
+        return registry.describe_method(name)
+    return registry.load_dataset(name, Path("."))
+
+
 @pytest.mark.parametrize("group", ["methods", "datasets"])
 def test_a_name_offered_twice_is_an_error_that_names_both(offer: Offer, group: str) -> None:
     offer(**{group: [("same", "one:A"), ("same", "two:B")]})
-    names = registry.method_names if group == "methods" else registry.dataset_names
     with pytest.raises(ConfigError, match=rf"two packages offer {group} 'same': one:A and two:B"):
-        names()
+        made(group, "same")
+    made(group, "fixmatch" if group == "methods" else "shapes")  # others are not hidden
+    result = CliRunner().invoke(app, ["list"], env={"COLUMNS": "400"})
+    assert result.exit_code == 0 and "same" in result.output and "augseg" in result.output
 
 
 @pytest.mark.parametrize(("group", "name"), [("methods", "fixmatch"), ("datasets", "camvid")])
 def test_a_plug_in_cannot_take_a_name_of_ours(offer: Offer, group: str, name: str) -> None:
     offer(**{group: [(name, "their.module:Class")]})
-    names = registry.method_names if group == "methods" else registry.dataset_names
     with pytest.raises(ConfigError, match=rf"'{name}': this one and their.module:Class"):
-        names()
+        made(group, name)
 
 
 BROKEN = {  # the file, and what is said of it
@@ -352,7 +356,7 @@ def test_a_broken_plug_in_hides_no_method_of_ours(offer: Offer, module: Path, br
     assert resolve({"method": {"name": "fixmatch"}}).method["threshold"] == 0.95
     lines = listed().splitlines()
     assert any("idle" in line and "broken: " in line for line in lines)
-    assert any("fixmatch" in line and "none + pixel" in line for line in lines)
+    assert any("fixmatch" in line and "labeled + unlabeled" in line for line in lines)
 
 
 @pytest.mark.parametrize("place", ["gone_module:Class", "gone_package.inner:Class", "my_plugin:Missing", "?"])

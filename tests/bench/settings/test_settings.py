@@ -148,6 +148,16 @@ def test_knobs_of_no_method_are_refused(protocols: Path, knobs: str, said: str) 
     [
         ("protocol.step=3", "unknown key 'protocol.step'; did you mean 'protocol.steps'?"),
         ("sed=3", "unknown key 'sed'; did you mean 'seed'?"),
+        (
+            "steps=3",
+            "unknown key 'steps'; did you mean 'protocol.steps'? Known: box_seeds.*, cam_",
+        ),
+        ("lr=1", "did you mean 'protocol.optimizer.lr'?"),
+        ("threshold=0.5", "unknown key 'threshold'. Known: "),
+        (
+            "protocol.optimizer.x=1",
+            "unknown key 'protocol.optimizer.x'",
+        ),
         ("method.treshold=0.5", "unknown key 'method.treshold'; did you mean 'method.threshold'?"),
         ("protocol.optimizer.lrr=1", "did you mean 'protocol.optimizer.lr'?"),
         ("protocol.knobs.ema_decay=0.1", "unknown key 'protocol.knobs"),

@@ -143,7 +143,7 @@ def test_a_cell_of_several_draws_shows_both_spreads(make: Any) -> None:
     sheet = headline(grouped([*runs, make(0.3, method="fixmatch"), make(0.4, method="cutmix", draw=1)]))
     assert sheet.lines[1] == ("supervised", "47.0 ± 6.8 / 2.8 (2 x 2)")
     assert sheet.lines[2:] == (("cutmix", "40.0 (1), draw 1"), ("fixmatch", "30.0 (1), draw 0"))
-    assert headline(grouped([*runs, make(0.6, seed=9, draw=1)])).lines[1][1].endswith("(5 of 2 draws)")
+    assert headline(grouped([*runs, make(0.6, seed=9, draw=1)])).lines[1][1].endswith("(5 runs of 2 draws)")
     assert headline(grouped([make(0.4), make(0.5, draw=1)])).lines[1][1] == "45.0 ± 7.1 (2 x 1)"
 
 
