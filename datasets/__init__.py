@@ -1,4 +1,5 @@
-"""What a run learns from: images, masks, image tags, and the splits that say who may see which label.
+"""The data that a run learns from: images, masks, image tags, and the splits that say who may see which
+label.
 
 What lives here:
     Data sets: `shapes` and `shapes21` (drawn by `generated`), `camvid`, `msrc21`, `voc`, `cityscapes`, and

@@ -35,7 +35,8 @@ TRIPLE = re.compile(r"(?<!\d)(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?!\d)")
 def lines(
     dataset: Dataset, unread: Mapping[str, Unread], ids: Iterable[Iterable[int]], disagree: Sequence[str] = ()
 ) -> list[str]:
-    """What to write into dataset.yaml: a sentence and lines of YAML; [] where nothing there would help.
+    """Return what to write into dataset.yaml: a sentence and lines of YAML, such as `"label_map: from_1"`.
+    Returns [] where nothing there would help.
 
     Args:
         unread: The masks that have no meaning yet, by the id of their image.
@@ -135,8 +136,8 @@ def _of_colours(data: Folder, ids: Sequence[str], unread: Mapping[str, Unread]) 
 
 
 def _known_table(data: Folder, found: Iterable[int]) -> dict[int, str]:
-    """The names of colours, where all that were found are of one table: that of the list of classes, that of
-    VOC, or greys which are the ids."""
+    """Return the names of colours, where all that were found are of one table: {8405120: "road"}. Returns {}
+    otherwise. The tables are that of the list of classes, that of VOC, and greys which are the ids."""
     classes = len(data.classes)
     voc = {
         int(code): _quoted(name) for code, name in zip(codes_of(colours(classes)), data.classes, strict=True)
@@ -151,7 +152,8 @@ def _known_table(data: Folder, found: Iterable[int]) -> dict[int, str]:
 
 
 def _of_list(path: Path, classes: Sequence[str]) -> dict[int, str]:
-    """The colours that stand beside the names in a list of classes, such as "road:128,64,128::"."""
+    """Read the colours that stand beside the names in a list of classes, such as "road:128,64,128::". Returns
+    {} unless each name has one colour of its own."""
     found: dict[int, str] = {}
     lines = read_lines(path)
     for name in classes:
@@ -164,6 +166,6 @@ def _of_list(path: Path, classes: Sequence[str]) -> dict[int, str]:
 
 
 def _quoted(name: str) -> str:
-    """The name as a key of YAML."""
+    """Write the name as a key of YAML: `road`, but `"on"` in quotes."""
     plain = re.fullmatch(r"[^\W\d][\w -]*", name) and name.casefold() not in WORDS
     return name if plain else json.dumps(name, ensure_ascii=False)

@@ -34,7 +34,7 @@ class BoxRecord:
     sizes: dict[str, tuple[Any, Any]]
 
     def of(self, id: str, size: tuple[int, int]) -> tuple[Box, ...]:
-        """The boxes of an image of height and width `size`, cut off at its border.
+        """Return the boxes of an image of height and width `size`, cut off at its border.
 
         Raises DataError where the file has no such image, says another size of it, or has a box that lies
         outside of it, by more than rounding.
@@ -54,7 +54,7 @@ class BoxRecord:
 
 
 def read_boxes(path: Path, classes: Sequence[str]) -> dict[str, tuple[Box, ...]]:
-    """The boxes of each image, as `read_record` reads them."""
+    """Read the boxes of each image, as `read_record` does."""
     return read_record(path, classes).table
 
 
@@ -95,14 +95,15 @@ def read_record(path: Path, classes: Sequence[str]) -> BoxRecord:
 
 
 def _key(value: Any) -> int | str | None:
-    """An id of COCO's; None for what is none."""
+    """Return an id of COCO's, a number or a text; None for anything else."""
     return value if type(value) in (int, str) else None
 
 
 def _by_id(
     path: Path, what: str, entries: Sequence[dict[str, Any]], read: Callable[[Path, dict[str, Any]], T]
 ) -> dict[int | str | None, T]:
-    """What each entry of a list means, by its id. Raises DataError where two have one id or one meaning."""
+    """Read what each entry of a list means, by its id: {1: "person"}. Raises DataError where two have one id
+    or one meaning, or one has no id."""
     found: dict[int | str | None, T] = {}
     meanings: set[T] = set()
     for entry in entries:
@@ -119,7 +120,8 @@ def _by_id(
 
 
 def _inside(path: Path, id: str, box: Box, size: tuple[int, int]) -> Box:
-    """A box cut off at the border of its image. Raises DataError where it lies outside of it."""
+    """Cut a box off at the border of its image. Raises DataError where it lies outside, or passes the border
+    by more than rounding."""
     height, width = size
     over = max(-box.top, -box.left, box.bottom - height, box.right - width)
     cut = Box(box.label, max(box.top, 0), max(box.left, 0), min(box.bottom, height), min(box.right, width))
@@ -132,7 +134,7 @@ def _inside(path: Path, id: str, box: Box, size: tuple[int, int]) -> Box:
 
 
 def to_coco(table: BoxTable, classes: Sequence[str]) -> bytes:
-    """The bytes of a boxes.json. `read_boxes` gives the table back."""
+    """Return the bytes of a boxes.json. `read_boxes` gives the table back."""
     names = sorted(table)
     images = [{"id": number, "file_name": f"{id}.png"} for number, id in enumerate(names)]
     categories = [{"id": c, "name": name} for c, name in enumerate(classes)]

@@ -28,8 +28,8 @@ class CamVid(Folder):
 
 
 def drive_split(train_ids: Sequence[str], eval_ids: Sequence[str]) -> Split:
-    """The split that labels one drive: ids are frames such as "0006R0_f00930". Raises DataError where none is
-    of the drive."""
+    """Return the split that labels one drive. Ids are frames such as "0006R0_f00930". Raises DataError where
+    none is of the drive."""
     pixel = tuple(sorted(id for id in train_ids if id.startswith(f"{DRIVE}_")))
     if not pixel:
         raise DataError(f"no training id of camvid begins with {DRIVE}_; restore train.txt.")

@@ -60,7 +60,7 @@ def measure(
 
 
 def disagreement(dataset: Dataset, found: Mapping[int, Sequence[str]]) -> str | None:
-    """A sentence on images of several numbers of channels, or None.
+    """Return a sentence on images of several numbers of channels, or None where all have one number.
 
     Args:
         found: The ids that have each number.
@@ -78,7 +78,8 @@ def disagreement(dataset: Dataset, found: Mapping[int, Sequence[str]]) -> str | 
 
 
 def said(dataset: Dataset, found: Mapping[int, Sequence[str]]) -> list[str]:
-    """What to do with images that are no RGB; nothing for others."""
+    """Say what to do with images that are no RGB. Returns [] for RGB, and for images of several numbers of
+    channels."""
     if len(found) != 1 or COLOUR in found:
         return []
     (number,) = found

@@ -118,7 +118,7 @@ def _key(value: Any) -> bool:
 
 
 def _names(document: dict[str, list[Any]], file: Path) -> dict[int | str, str]:
-    """The name of each category by its id, in the order of the ids."""
+    """Read the name of each category by its id, in the order of the ids: {1: "person"}."""
     found: dict[int | str, str] = {}
     for entry in document["categories"]:
         id, name = entry.get("id"), entry.get("name")
@@ -172,7 +172,8 @@ def _annotations(
 
 
 def _rle(annotation: dict[str, Any], size: tuple[int, int], where: str) -> dict[str, Any]:
-    """The segmentation of an annotation as compressed RLE, which pycocotools can decode without harm."""
+    """Return the segmentation of an annotation as compressed RLE (lengths of runs of pixels), which
+    pycocotools can decode without harm."""
     mask, segmentation = tools(), annotation["segmentation"]
     if isinstance(segmentation, list):
         polygons = []
@@ -203,7 +204,8 @@ def _rle(annotation: dict[str, Any], size: tuple[int, int], where: str) -> dict[
 
 
 def _runs(text: str) -> list[int] | None:
-    """The runs of a compressed RLE; None for what is none. pycocotools itself reads past the end of such."""
+    """Read the runs of a compressed RLE: [3, 4] of "34". Returns None for a text that is none. pycocotools
+    itself reads past the end of such a text."""
     runs: list[int] = []
     value = place = 0
     for character in text:

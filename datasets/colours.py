@@ -42,7 +42,7 @@ def _changed(view: View, name: str, magnitude: float) -> View:
 
 
 def _drawn(stage: Stage, generator: np.random.Generator) -> list[tuple[str, float]]:
-    """The operations of a stage in their order, each with its magnitude."""
+    """Draw the operations of a stage in their order, each with its magnitude: [("contrast", 0.8)]."""
     if stage.draws is None:
         magnitudes = _magnitudes(stage.operations, generator)
         order = generator.permutation(len(magnitudes)) if len(magnitudes) > 1 else range(len(magnitudes))

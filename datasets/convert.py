@@ -31,7 +31,7 @@ LISTS = ("train", "val", "test", "heldout")
 
 
 class Source(ABC):
-    """What a clean folder is made of.
+    """A source that a clean folder is made of.
 
     Args of a subclass, as fields:
         name: Of the data set.
@@ -50,7 +50,7 @@ class Source(ABC):
 
     @abstractmethod
     def image(self, id: str) -> Path | np.ndarray:
-        """The file of an image, or its pixels, H W 3 uint8, where it has none. Raises DataError."""
+        """Return the file of an image, or its pixels, H W 3 uint8, where it has no file. Raises DataError."""
 
     @abstractmethod
     def mask(self, id: str) -> np.ndarray | None:

@@ -74,7 +74,8 @@ def _refuse_bands(what: Path | str, picture: Image.Image, channels: int | None) 
 
 
 def bands(what: Path | str, picture: Image.Image, channels: int | None) -> np.ndarray:
-    """The channels of a picture of 8 bits, H W C uint8; RGB where three are asked for, or none.
+    """Return the channels of a picture of 8 bits, H W C uint8. They are RGB where `channels` is three or
+    None.
 
     Raises WrongChannels, which begins with `what`.
     """
@@ -102,14 +103,14 @@ class Picture:
         _refuse_bands(path, self._stored, channels)
 
     def part(self, rows: slice, columns: slice) -> np.ndarray:
-        """Some rows and columns of the image as it is shown, h w C uint8."""
+        """Return some rows and columns of the image as it is shown, h w C uint8."""
         box = columns.start, rows.start, columns.stop, rows.stop
         part = self._stored.crop(_stored_box(box, self.size, self._turn))
         return bands(self._path, part if self._turn is None else part.transpose(self._turn), self.channels)
 
     def reduced(self, side: int) -> Image.Image:
-        """The image made smaller by the whole number that leaves at most `side` pixels for its longer side.
-        A number that is not whole would take as much memory as half of the image."""
+        """Make the image smaller by the whole number that leaves at most `side` pixels for its longer side. A
+        number that is not whole would take as much memory as half of the image."""
         factor = -(-max(self.size) // side)
         small = self._stored
         if factor > 1:
@@ -201,8 +202,8 @@ def read_mask(
 
 
 def colours_in(path: Path) -> dict[int, int]:
-    """The colours that a mask shows, as `datasets.meaning.codes_of` has them, and their pixels. Raises
-    DataError as `read_mask` does."""
+    """Count the pixels of each colour that a mask shows. Colours are numbers, as `datasets.meaning.codes_of`
+    has them: {16711680: 240} is 240 red pixels. Raises DataError as `read_mask` does."""
     with opened(path, MASK_FORMATS) as picture:
         _refuse_lossy(path, picture)
         return counted(codes_of(np.asarray(_colours_of(path, picture))))
@@ -258,7 +259,7 @@ def _refuse_no_numbers(path: Path, mask: ImageFile.ImageFile, meaning: Meaning |
 
 
 def _colours_of(path: Path, mask: ImageFile.ImageFile) -> Image.Image:
-    """A mask as the eye sees it, in RGB. Raises DataError where colours are cut or hidden."""
+    """Return a mask as the eye sees it, in RGB. Raises DataError where colours are cut or hidden."""
     if is_deep(mask):
         raise DataError(f"{path} has 16 bits a channel, and colours of masks have 8; save it with 8.")
     shown = eight_bits(path, mask)
@@ -313,7 +314,7 @@ def _stored_box(
 
 
 def _orientation(picture: ImageFile.ImageFile) -> int:
-    """The EXIF orientation 1..8; 1: as stored, from 5 on height and width change places."""
+    """Read the EXIF orientation, 1..8. 1 means as stored; from 5 on height and width change places."""
     # A tag may stand behind the pixels of a PNG; its own getexif decodes them to find it.
     if picture.format == "PNG" and not _tag_is_behind(picture):
         exif = Image.Image.getexif(picture)
@@ -329,7 +330,8 @@ def _tag_is_behind(picture: ImageFile.ImageFile) -> bool:
 
 
 def _turn(picture: ImageFile.ImageFile) -> Image.Transpose | None:
-    """What is done to the decoded picture to show it upright. Pillow turns a TIFF itself as it decodes it."""
+    """Return how to turn the decoded picture to show it upright, or None. Pillow turns a TIFF itself as it
+    decodes it."""
     # Not by ImageOps.exif_transpose, which writes the tags anew and fails on odd ones.
     return None if picture.format == "TIFF" else TURNS.get(_orientation(picture))
 

@@ -86,8 +86,8 @@ class Drawn(Source):
 
     @abstractmethod
     def drawn(self, id: str) -> Iterator[tuple[np.ndarray, str, Hashable]] | None:
-        """The shapes of an image, the lowest first: where each is, H W bool, its label, and which object it
-        is of. None for an image that nobody has labeled."""
+        """Return the shapes of an image, the lowest first: where each is, H W bool, its label, and which
+        object it is of. Returns None for an image that nobody has labeled."""
 
 
 def _plain(label: str) -> str:
@@ -95,7 +95,7 @@ def _plain(label: str) -> str:
 
 
 def images_of(root: Path) -> Shelf:
-    """The images of a folder. Raises DataError where it has none."""
+    """Return the images of a folder. Raises DataError where it has no folder `images`."""
     if not (root / "images").is_dir():
         raise DataError(
             f"{root} has no folder images; put the images there, and their labels where they are."
@@ -106,7 +106,8 @@ def images_of(root: Path) -> Shelf:
 def lists_of(
     root: Path, known: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """The lists of a folder, or `known` where it has none; and sentences on what is not in them.
+    """Read the lists of a folder: {"train": ("a", "b")}. Takes `known` where it has none. Also returns
+    sentences on what is not in the lists.
 
     Args:
         known: Labeled images, by the list that they belong to.
@@ -137,7 +138,7 @@ def lists_of(
 
 
 def id_of_path(text: str, images: Shelf, where: str) -> str:
-    """The id of the image that a path of a labeling tool means: "C:\\\\data\\\\images\\\\a.jpg" is "a".
+    """Return the id of the image that a labeling tool's path means: "C:\\\\data\\\\images\\\\a.jpg" is "a".
 
     Raises DataError, which begins with `where`, for an image that is not there.
     """

@@ -38,8 +38,8 @@ class Draw:
 
 
 def granted(name: str, order: Sequence[str]) -> dict[str, Sequence[str]]:
-    """The ids that a split grants of each kind, of training ids in the order of the rule: {"pixel": ["c"],
-    "tags": ["a", "b"]}.
+    """Return the ids that a split grants of each kind: {"pixel": ["c"], "tags": ["a", "b"]}. They are taken
+    from training ids in the order of the rule.
 
     Args:
         name: A share, one of `KINDS`, or both: "1_8", "points", "1_8+points".
@@ -67,7 +67,7 @@ def draw_file(place: Path, number: int) -> Path:
 
 
 def draws_in(place: Path) -> list[int]:
-    """The draws whose lists lie in a folder of splits."""
+    """Return the draws whose lists lie in a folder of splits: [1, 2] for draw1.txt and draw2.txt."""
     found = (re.fullmatch(r"draw([1-9]\d*)\.txt", path.name) for path in place.glob("draw*.txt"))
     return sorted(int(match[1]) for match in found if match)
 

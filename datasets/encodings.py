@@ -1,4 +1,4 @@
-"""What the stored numbers of a mask mean: palettes, and grey of fewer than 8 bits.
+"""The meaning of the stored numbers of a mask: palettes, and grey of fewer than 8 bits.
 
 A palette mask holds indices, and by custom index = class id. Two kinds of programs break that custom: paint
 programs number the colours of each file anew, and lossless optimisers turn 8-bit greys into a short palette.
@@ -48,7 +48,7 @@ def ids_of_palette(
     table: np.ndarray | None,
     known: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """What each index of a palette mask means, 256 uint8; None where the index is the class id.
+    """Return what each index of a palette mask means, 256 uint8; None where the index is the class id.
 
     - Entry k is grey k: the index is the id.
     - A palette of greys in another order: the grey value is the id, as before an optimiser made it a palette.
@@ -101,7 +101,8 @@ def _is_fill(shown: np.ndarray, places: np.ndarray, seen: np.ndarray) -> np.ndar
 
 
 def _ids_of_greys(path: Path, used: np.ndarray, greys: np.ndarray, known: np.ndarray) -> np.ndarray | None:
-    """What the indices `used` of a palette of greys mean; None where they are the same numbers."""
+    """Return what the indices `used` of a palette of greys mean, 256 uint8; None where they are the same
+    numbers."""
     values = greys[used]
     values = np.where(_is_fill(greys[:, None], values.astype(int), values[:, None]), used, values)
     if (values == used).all():
@@ -119,7 +120,7 @@ def _ids_of_greys(path: Path, used: np.ndarray, greys: np.ndarray, known: np.nda
 
 
 def _numbered(table: np.ndarray) -> dict[tuple[int, ...], int]:
-    """The class of each colour, 255 of the border."""
+    """Return the class of each colour, and 255 of the border: {(128, 0, 0): 1}."""
     return {BORDER: IGNORE} | {tuple(colour): k for k, colour in enumerate(table.tolist())}
 
 
@@ -194,7 +195,8 @@ def encoding(path: Path) -> Encoding | None:
 
 
 def disagreement(dataset: Dataset, ids: Iterable[str]) -> str | None:
-    """A sentence on two masks of one data set that cannot both be read by their stored numbers, or None.
+    """Return a sentence on two masks of one data set that cannot both be read by their stored numbers, or
+    None.
 
     Reads the headers of the masks of `ids`. Decodes only files that look as if they disagreed, and
     `MOST_DECODED` of them at most. What is missing or no PNG is passed over: reading it says so better. Masks

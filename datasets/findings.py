@@ -1,4 +1,4 @@
-"""What is worth a look in a data set: facts of single masks, and the sentences that they add up to.
+"""Findings that are worth a look in a data set: facts of single masks, and the sentences that they add up to.
 
 A file may be sound and yet not mean what its owner thinks: foreground drawn as 255, a class that no mask
 holds, masks that were resized with blended ids. Such things are said, not refused. Where a score would mean
@@ -124,7 +124,7 @@ def granted_name(split: Split) -> str:
 def meaningless(
     name: str, count: int, ids: Iterable[int], dataset: Dataset, tagged: bool = False
 ) -> str | None:
-    """The sentence on a list of masks that cannot be learned from or scored, or None.
+    """Return a sentence on a list of masks that cannot be learned from or scored, or None.
 
     Args:
         name: Of the list, as `Looked.name`.
@@ -217,7 +217,7 @@ def look_at(dataset: Dataset, name: str, ids: Sequence[str], most: int | None = 
 
 
 def there(dataset: Dataset, ids: Iterable[str]) -> list[str]:
-    """Those of the ids whose image and mask are not missing: a run counts what is missing when it starts."""
+    """Return the ids whose image and mask are not missing: a run counts what is missing when it starts."""
 
     def found(id: str) -> bool:
         try:
@@ -229,7 +229,7 @@ def there(dataset: Dataset, ids: Iterable[str]) -> list[str]:
 
 
 def of_masks(dataset: Dataset, looked: Looked, tagged: bool = False) -> Iterator[str]:
-    """What is worth a look in one list of masks; `tagged` as `meaningless` has it."""
+    """Yield sentences on what is worth a look in one list of masks; `tagged` as `meaningless` has it."""
     facts, pixels = looked.facts, looked.pixels
     if not facts:
         return
@@ -336,7 +336,7 @@ def of_tags(dataset: Dataset, looked: Looked) -> Iterator[str]:
 
 
 def _tags_of(dataset: Dataset, ids: Iterable[str]) -> dict[str, frozenset[int]]:
-    """The tags of those images that have a record."""
+    """Read the tags of those images that have a record: {"a": frozenset({0, 3})}."""
     found = {}
     for id in ids:
         try:
@@ -377,14 +377,15 @@ def _left_out(dataset: Dataset, c: int) -> str:
 
 
 def background_said(dataset: Dataset) -> str:
-    """ "the background is 0 'ground'", or "no class is the background"."""
+    """Say which class is the background: "the background is 0 'ground'", or "no class is the background"."""
     if dataset.background is None:
         return "no class is the background"
     return f"the background is {dataset.background} {dataset.classes[dataset.background]!r}"
 
 
 def _listed(names: Sequence[str]) -> str:
-    """["a", "b", "c"] -> "a, b and c"; at most five."""
+    """Join names for a sentence: ["a", "b", "c"] -> "a, b and c". Names five at most, and counts the
+    others."""
     if len(names) > 5:
         return f"{', '.join(names[:5])} and {len(names) - 5} more classes"
     return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + [names[-1]])

@@ -158,7 +158,8 @@ class Folder(Dataset):
 
 
 def _overlooked(file: Path) -> str:
-    """What lies in place of a record that is not there, such as tags.csv for tags.json; "" for nothing."""
+    """Say which files lie in place of a record that is not there, such as tags.csv for tags.json. Returns ""
+    where there are none."""
     if file.exists():
         return ""
     others = sorted(path.name for path in file.parent.glob("*.*") if path.stem.lower() == file.stem)

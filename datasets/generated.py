@@ -79,8 +79,8 @@ def _edge(wave: Field) -> Field:
 
 @dataclass(frozen=True)
 class Kind:
-    """What makes a class: its outline (signed distance, in radii), its pattern, the hue it tends to (None: to
-    none), and how often it is there beside the others."""
+    """The traits of a class: its outline (signed distance, in radii), its pattern, the hue it tends to (None:
+    to none), and how often it is there beside the others."""
 
     name: str
     outline: Callable[[Field, Field], Field]
@@ -141,7 +141,7 @@ class Generated(Dataset):
 
     @classmethod
     def labels(cls, rng: np.random.Generator) -> np.ndarray:
-        """The classes of the objects of a scene, from back to front."""
+        """Draw the classes of the objects of a scene, from back to front."""
         often = np.array([kind.often for kind in cls.kinds])
         number = rng.integers(cls.objects[0], cls.objects[1] + 1)
         if (often == often[0]).all():
@@ -150,14 +150,14 @@ class Generated(Dataset):
 
 
 def classes_of(kinds: tuple[Kind, ...]) -> tuple[tuple[str, ...], np.ndarray]:
-    """The names of the classes, background first, and their colours in pictures."""
+    """Return the names of the classes, background first, and their colours in pictures, C 3 uint8."""
     names = ("background", *(kind.name for kind in kinds))
     return names, np.array([(0, 0, 0), *(kind.colour for kind in kinds)], dtype=np.uint8)
 
 
 @cache
 def _scene(of: type[Generated], id: str) -> tuple[np.ndarray, np.ndarray]:
-    """The image and the mask of an id. They are drawn together, since what is in front decides both."""
+    """Draw the image and the mask of an id. They are drawn together, since what is in front decides both."""
     listing, _, number = id.partition("_")
     at = int(number) if number.isascii() and number.isdecimal() else 0
     if id != f"{listing}_{at:04d}" or not 1 <= at <= of.counts.get(listing, 0):
@@ -229,7 +229,8 @@ def _place(
 def _apart(
     rng: np.random.Generator, size: int, taken: Sequence[np.ndarray] = (), tries: int = 1
 ) -> np.ndarray:
-    """A random centre (row, column), of several the one whose nearest neighbour is farthest."""
+    """Draw a random centre (row, column). Of `tries` centres it is the one whose nearest neighbour is
+    farthest."""
     found = [rng.uniform(4, size - 4, size=2) for _ in range(tries)]
     return max(found, key=lambda centre: min((np.hypot(*(centre - other)) for other in taken), default=0.0))
 
@@ -254,7 +255,7 @@ def _colour(rng: np.random.Generator, hue: float) -> np.ndarray:
 
 
 def _lit(canvas: np.ndarray, rng: np.random.Generator, of: Light) -> np.ndarray:
-    """The canvas under light that falls off to one side and has a tint, with sensor noise, as uint8."""
+    """Show the canvas under light that falls off to one side and has a tint, with sensor noise, as uint8."""
     size = len(canvas)
     rows, columns = np.mgrid[:size, :size] / (size - 1) - 0.5
     angle = rng.uniform(0, 2 * np.pi)

@@ -23,7 +23,7 @@ DARK = 16  # a 16-bit image whose brightest value stays below, after the rule, h
 
 @dataclass(frozen=True)
 class Form:
-    """What is not plain in how an image is stored."""
+    """The traits of a stored image that are not plain."""
 
     deep: bool  # 16 bits a channel
     cmyk: bool

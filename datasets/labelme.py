@@ -58,7 +58,7 @@ class LabelMe(Drawn):
 
 
 def _shapes(file: Path, id: str, images: Shelf) -> list[dict[str, Any]]:
-    """The shapes of a file, with the fields that a shape must have."""
+    """Read the shapes of a file, and check that each has the fields that a shape must have."""
     found = read_json(file)
     shapes = found.get("shapes") if isinstance(found, dict) else None
     if not isinstance(shapes, list):

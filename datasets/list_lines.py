@@ -84,7 +84,8 @@ class _Images:
         return found
 
     def near(self, line: str) -> str:
-        """An id that differs in capitals, or lies in another folder; "" if there is none or several."""
+        """Return an id that differs in capitals, or lies in another folder; "" if there is none or
+        several."""
         for text in (line, CUT.split(line)[0]):
             stem = _without_ending(_path(text)).rpartition("/")[2]
             alike = self._alike.get(_letters(stem).casefold(), set())
@@ -93,7 +94,7 @@ class _Images:
         return ""
 
     def _of_path(self, text: str) -> set[str]:
-        """The ids that a path can mean: itself, without its ending, without folders in front."""
+        """Return the ids that a path can mean: itself, without its ending, without folders in front."""
         exact, path = self._exactly(text), _path(text)
         stem = _without_ending(path)
         if exact or ".." in path.split("/") or stem == path or path.startswith(f"{LAYOUT_FOLDER}/"):
@@ -104,7 +105,8 @@ class _Images:
         return found
 
     def _exactly(self, text: str) -> set[str]:
-        """The id that a path in our own layout means, with or without its ending."""
+        """Return the id that a path in our own layout means, with or without its ending. The set is empty
+        where it means none."""
         if text in self.known:
             return {text}
         path = _path(text)
@@ -129,7 +131,8 @@ def _letters(text: str) -> str:
 
 
 def _path(text: str) -> str:
-    """A path without quotes, a leading ./ or /, and backslashes."""
+    """Strip a path of quotes and of a leading ./ or /, and write / for its backslashes: `"./a/b.png"` in
+    quotes becomes a/b.png."""
     text = text.strip()
     if len(text) > 1 and text[0] in QUOTES and text[-1] == text[0]:
         text = text[1:-1].strip()

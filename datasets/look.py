@@ -26,8 +26,8 @@ COLOURS = {GREY: "grey", PALETTE: "palette", 2: "colour", 4: "grey with alpha", 
 
 
 def before_a_run(dataset: Dataset, split: Split) -> list[str]:
-    """What is worth a look in the files of one split, from `findings.MOST_LOOKED_AT` masks and images of each
-    list at most; nothing for a data set that reads no files.
+    """Say what is worth a look in the files of one split. Looks at `findings.MOST_LOOKED_AT` masks and images
+    of each list at most. Returns [] for a data set that reads no files.
 
     Raises DataError where the run could only end in a score that means nothing.
     """
@@ -93,7 +93,8 @@ def _tags(dataset: Dataset, splits: Sequence[Split]) -> Mapping[str, Iterable[in
 
 
 def _files(dataset: Dataset, id: str, what: Literal["image", "mask"]) -> tuple[Path, ...]:
-    """The files of an image or mask; () where the data set does not say, or one is missing (reading says)."""
+    """Return the files of an image or mask; () where the data set does not say, or one is missing (reading
+    says)."""
     try:
         return dataset.files(id, what) or ()
     except DataError:

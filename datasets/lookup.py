@@ -59,7 +59,8 @@ class Shelf:
         self._listed: dict[Path, _Listing] = {}
 
     def path(self, id: str) -> Path:
-        """Raises Missing, with what is there instead, or DataError for two files of one id."""
+        """Return the file of an id. Raises Missing, with what is there instead, or DataError for two files of
+        one id."""
         check_id(id, self.folder)
         place, name = (self.folder / id).parent, id.rpartition("/")[2]
         listing = self._listed.get(place)
@@ -127,7 +128,7 @@ def _folded(text: str) -> str:
 
 
 def _explained(shelf: Shelf, place: Path, name: str, listing: _Listing) -> Missing:
-    """What is there in place of a file: the likeliest reason first."""
+    """Return the error that says what is there in place of a file: the likeliest reason first."""
     first, *more = shelf.endings
     path = f"{place / name}{first}" + (f" (or {', '.join(more)})" if more else "")
     if listing.no_folder is False:  # once for all ids that name it
@@ -241,7 +242,7 @@ def all_missing(dataset: Dataset, images: Iterable[str], masks: Iterable[str]) -
 
 
 def masked(dataset: Dataset, ids: Iterable[str]) -> list[str]:
-    """Those of the ids that have a mask, or something in its place which is none, as its reader says; the
+    """Return the ids that have a mask, or something in its place which is none, as its reader says. The
     others are unlabeled."""
 
     def there(id: str) -> bool:

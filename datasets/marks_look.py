@@ -1,4 +1,4 @@
-"""What is worth a look in the points, strokes and boxes that splits grant."""
+"""Findings that are worth a look in the points, strokes and boxes that splits grant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the numbers and colours of a folder's masks mean: its dataset.yaml.
+"""The meaning of the numbers and colours of a folder's masks: its dataset.yaml.
 
     background: sky                          the name of the class that is background
     label_map: {1: road, 2: 1, 3: 255}       the class of each stored number, by name or id; 255 is no label
@@ -53,7 +53,7 @@ class Unread(DataError):
 
 
 class About(Knobs):
-    """What dataset.yaml may say. Tables are checked by `read_meaning`, which knows the classes."""
+    """The keys that dataset.yaml may have. Tables are checked by `read_meaning`, which knows the classes."""
 
     background: str | None = None
     label_map: Any = None
@@ -84,7 +84,8 @@ class Meaning:
 
     @property
     def rule(self) -> str:
-        """What decides a mask beside its file, by value; "" where the numbers are the ids and no more."""
+        """The tables that decide a mask beside its file, by value; "" where the numbers are the ids and no
+        more. For example "numbers {0: 255, 1: 0}; void_border 3"."""
         said = []
         if self.numbers is not None:
             known = np.flatnonzero(self.numbers != UNKNOWN)
@@ -102,7 +103,7 @@ class Meaning:
         return (numbers < self.classes) | (numbers == IGNORE)
 
     def of_numbers(self, path: Path, stored: np.ndarray) -> np.ndarray:
-        """The class ids of a mask, H W uint8, from its stored numbers, H W of any integer type.
+        """Return the class ids of a mask, H W uint8, from its stored numbers, H W of any integer type.
 
         Raises Unread, which names the mask, for numbers that have no meaning.
         """
@@ -135,7 +136,7 @@ class Meaning:
         )
 
     def of_colours(self, path: Path, shown: np.ndarray) -> np.ndarray:
-        """The class ids of a mask, H W uint8, from the colours that it shows, H W 3 uint8.
+        """Return the class ids of a mask, H W uint8, from the colours that it shows, H W 3 uint8.
 
         Raises Unread, which names the mask, for colours that have no meaning.
         """
@@ -163,8 +164,8 @@ class Meaning:
         )
 
     def bordered(self, mask: np.ndarray, objects: np.ndarray | None = None) -> np.ndarray:
-        """The mask, H W uint8, with 255 where another class is `void_border` pixels away or nearer; 255
-        itself is no class and has no border.
+        """Return the mask, H W uint8, with 255 where another class is `void_border` pixels away or nearer.
+        255 itself is no class and has no border.
 
         Args:
             objects: H W int, another number for each object, where they are known: then another object counts
@@ -214,7 +215,8 @@ def read_about(file: Path) -> About | None:
 
 
 def background_of(about: About | None, file: Path, classes: Sequence[str]) -> int | None:
-    """The id of the background class, as dataset.yaml names it, else a first class called "background"."""
+    """Return the id of the background class, as dataset.yaml names it, else of a first class called
+    "background". Returns None where no class is the background."""
     if about is None or "background" not in about.model_fields_set:
         return 0 if classes[0] == "background" else None
     if about.background is None:
@@ -366,7 +368,7 @@ class _Tables:
         return [code for code in found if code is not None]
 
     def _class(self, value: Any, key: str) -> int:
-        """The class id that a name, an id, or 255 means."""
+        """Return the class id that a name, an id, or 255 means."""
         if isinstance(value, str) and value in self.classes:
             return self.classes.index(value)
         if type(value) is int and (0 <= value < len(self.classes) or value == IGNORE):

@@ -69,7 +69,7 @@ class Pair(Dataset):
         )
 
     def listed(self, domain: str, listing: str) -> tuple[str, ...]:
-        """The ids of a list of one domain, as its data set writes them."""
+        """Return the ids of a list of one domain, as its data set writes them."""
         return self.domains[domain].ids(listing)
 
     def ids(self, listing: str) -> tuple[str, ...]:
@@ -114,7 +114,7 @@ class Pair(Dataset):
         return (*self._said, *self.domains[SOURCE].notes, *self.domains[TARGET].notes)
 
     def _of(self, id: str) -> tuple[str, str]:
-        """The domain of an id, and the id that its data set knows."""
+        """Split an id into its domain and the id that its data set knows: "source/a" into ("source", "a")."""
         domain, _, own = id.partition("/")
         if domain not in self.domains or not own:
             raise DataError(f"{self.name}: {id!r} is no id of a pair; ids begin with source/ or target/.")
@@ -133,7 +133,8 @@ def _table(ids: list[int]) -> np.ndarray:
 
 
 def _meant(name: str, source: Dataset, target: Dataset, names: Mapping[str, str]) -> dict[str, str]:
-    """The class of the target that each class of the source is, for those that are one."""
+    """Return the class of the target that each class of the source is, for those that are one: {"car":
+    "vehicle"}."""
     for what, labels, known in (
         (SOURCE, names.keys(), source.classes),
         (TARGET, names.values(), target.classes),

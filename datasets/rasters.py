@@ -33,7 +33,7 @@ AT_ONCE = 2**24  # numbers that are made 8 bits at once
 
 @dataclass(frozen=True)
 class Header:
-    """What a raster says of itself."""
+    """The facts that a raster states of itself."""
 
     height: int  # as it is shown
     width: int
@@ -85,7 +85,7 @@ def shown(image: np.ndarray) -> np.ndarray:
 
 
 def said_of_shown(channels: int) -> str:
-    """ "the channels 1 to 3 of 4 as red, green and blue"."""
+    """Say which channels are shown, and how: "the channels 1 to 3 of 4 as red, green and blue"."""
     if channels >= COLOUR:
         return f"the channels 1 to 3 of {channels} as red, green and blue"
     return "the one channel as grey" if channels == 1 else "the first of two channels as grey"
@@ -291,7 +291,7 @@ def _refuse_values(path: Path, part: np.ndarray) -> None:
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """What an EXIF orientation means, of rows and columns."""
+    """Turn and mirror the rows and columns as an EXIF orientation says."""
     if orientation > 4:
         image = image.swapaxes(0, 1)
     down = orientation in (3, 4, 7, 8)
@@ -308,11 +308,11 @@ class Raster:
         self.channels: int = self._pixels.shape[2]
 
     def part(self, rows: slice, columns: slice) -> np.ndarray:
-        """Some rows and columns, h w C uint8."""
+        """Return some rows and columns, h w C uint8."""
         return np.ascontiguousarray(self._pixels[rows, columns])
 
     def reduced(self, side: int) -> Image.Image:
-        """The image as it is `shown`, made smaller by the whole number that leaves at most `side` pixels."""
+        """Make the image, as it is `shown`, smaller by the whole number that leaves at most `side` pixels."""
         factor = -(-max(self.size) // side)
         whole = Image.fromarray(shown(self._pixels))
         return whole.reduce(factor) if factor > 1 else whole

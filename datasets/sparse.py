@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def own(dataset: Dataset, kind: str, id: str) -> Mark | None:
-    """The marks of an image by the data set's own record; None where it has none of the kind.
+    """Read the marks of an image from the data set's own record; None where it has none of the kind.
 
     Raises DataError where the record lacks the image, or is not sound.
     """
@@ -37,8 +37,8 @@ def own(dataset: Dataset, kind: str, id: str) -> Mark | None:
 
 
 def classes_of(mark: Mark, background: int | None) -> frozenset[int]:
-    """The classes that marks say something of: what lies outside of all boxes is background, if there is
-    one."""
+    """Return the classes that marks say something of. What lies outside of all boxes is background, if there
+    is one."""
     if isinstance(mark, np.ndarray):
         return frozenset(np.unique(mark).tolist()) - {IGNORE}
     return frozenset(box.label for box in mark) | (set() if background is None else {background})
@@ -79,7 +79,8 @@ class Marks:
         return mark
 
     def read(self, kind: str, id: str) -> Mark:
-        """Raises DataError for marks that are not granted, missing, or other than the split was made with."""
+        """Read the marks of one kind of an image. Raises DataError for marks that are not granted, missing,
+        or other than the split was made with."""
         if id not in self.ids.get(kind, frozenset()):
             raise DataError(f"{id!r} of {self.dataset.name} is not granted its {kind}.")
         mark = self._made(kind, id) if self.from_masks[kind] else own(self.dataset, kind, id)
@@ -102,7 +103,7 @@ class Marks:
 
 
 def problems(dataset: Dataset, splits: Iterable[Split]) -> Iterator[str]:
-    """What is wrong with the marks that splits grant, a sentence for each kind and image."""
+    """Yield what is wrong with the marks that splits grant, a sentence for each kind and image."""
     seen: set[tuple[str, str]] = set()
     for split in splits:
         try:
@@ -124,8 +125,8 @@ def problems(dataset: Dataset, splits: Iterable[Split]) -> Iterator[str]:
 
 
 def read_archive(path: Path, ids: Collection[str], mend: str) -> dict[str, bytes]:
-    """The PNG files of some images, and of no others, as they lie in a zip. Raises DataError where one is not
-    there."""
+    """Read the PNG files of some images, and of no others, as they lie in a zip. Raises DataError where one
+    is not there."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {id: archive.read(f"{id}.png") for id in ids}
@@ -134,7 +135,8 @@ def read_archive(path: Path, ids: Collection[str], mend: str) -> dict[str, bytes
 
 
 def decoded(path: Path, id: str, data: bytes) -> np.ndarray:
-    """Raises DataError, which names the archive and the id, for what is no PNG of greys."""
+    """Decode the PNG file of an image's points or strokes, H W uint8. Raises DataError, which names the
+    archive and the id, for what is no PNG of greys."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as picture:
             if picture.mode != "L":
@@ -145,7 +147,7 @@ def decoded(path: Path, id: str, data: bytes) -> np.ndarray:
 
 
 def to_archive(marks: Mapping[str, np.ndarray]) -> bytes:
-    """A zip of PNG files, always the same bytes for the same marks and libraries."""
+    """Return a zip of PNG files, always the same bytes for the same marks and libraries."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for id in sorted(marks):

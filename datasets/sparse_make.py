@@ -35,14 +35,14 @@ MIXED_SHARES = ("1_16", "1_8")  # whose images keep their masks, where the other
 
 
 def names_of(kind: str) -> tuple[str, ...]:
-    """The splits that are made for a kind: ("points", "1_16+points", "1_8+points")."""
+    """Return the names of the splits that are made for a kind: ("points", "1_16+points", "1_8+points")."""
     return (kind, *(f"{share}+{kind}" for share in MIXED_SHARES))
 
 
 def made_of(
     kind: str, dataset: Dataset, id: str, mask: np.ndarray, found: Sequence[sparse_rule.Region] | None = None
 ) -> Mark:
-    """The marks of one image by the rule; `found`, the regions of its mask, where they are known."""
+    """Make the marks of one image by the rule. `found` are the regions of its mask, where they are known."""
     if kind == BOXES:
         return sparse_rule.boxes(mask, dataset.background, found)
     draw = sparse_rule.points if kind == POINTS else sparse_rule.scribbles
@@ -68,7 +68,8 @@ class Marking:
         self._marked: Counter[str] = Counter()
 
     def look(self, id: str, mask: np.ndarray) -> None:
-        """Raises DataError where marks of the data set's own are missing, or do not lie on the mask."""
+        """Take the marks of one image, from the data set's own record or made of the mask. Raises DataError
+        where marks of the data set's own are missing, or do not lie on the mask."""
         of_masks = FROM_MASKS in self.source.values()
         found = tuple(sparse_rule.regions(mask)) if of_masks else ()
         for kind, source in self.source.items():
@@ -105,7 +106,7 @@ class Marking:
             write_index(place, kind, self.source[kind], marks)
 
     def granted(self, split: Split, place: Path) -> Split:
-        """The split with what it says of the marks that it grants."""
+        """Return the split with what it says of the marks that it grants."""
         said = {
             kind: MarkRecord(self.source[kind], marks_digest(digests_of(self.marks[kind]), ids))
             for kind, ids in split.sparse.items()
@@ -141,8 +142,9 @@ def _archive(kind: str, marks: Mapping[str, Mark], classes: Sequence[str]) -> by
 
 
 def with_own_marks(split: Split, dataset: Dataset, place: Path) -> Split:
-    """The split with what it says of its marks, all of which the data set has a record of; their index is
-    written or added to. Opens no mask. Raises DataError where there is no record, or none of an image."""
+    """Return the split with what it says of its marks, all of which the data set has a record of. Writes
+    their index, or adds to it. Opens no mask. Raises DataError where there is no record, or none of an
+    image."""
     said = {}
     for kind, ids in split.sparse.items():
         found = {id: own(dataset, kind, id) for id in ids}

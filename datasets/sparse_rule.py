@@ -1,4 +1,4 @@
-"""What a person would mark of an image, made from its mask: points, strokes and boxes.
+"""The marks that a person would make on an image, drawn from its mask: points, strokes and boxes.
 
 A region is a connected part of a class (diagonals connect). One smaller than `SPECK` of the largest of its
 class is a speck, which nobody would mark. All three are pure functions of a mask and a generator, and need no
@@ -55,7 +55,7 @@ class Region:
 
 
 def regions(mask: np.ndarray) -> Iterator[Region]:
-    """The regions of a mask without specks, by class, and from top to bottom.
+    """Yield the regions of a mask without specks, by class, and from top to bottom.
 
     Args:
         mask: H W uint8, class ids and 255.
@@ -74,7 +74,8 @@ def regions(mask: np.ndarray) -> Iterator[Region]:
 def points(
     mask: np.ndarray, generator: np.random.Generator, found: Sequence[Region] | None = None
 ) -> np.ndarray:
-    """A pixel of each region: near its inside, at its centre by chance alone. H W uint8, 255 elsewhere.
+    """Mark a pixel of each region: deep inside it, at its centre by chance alone. Returns H W uint8, 255
+    elsewhere.
 
     Args:
         found: Its regions, where they are known already.
@@ -90,8 +91,8 @@ def points(
 def scribbles(
     mask: np.ndarray, generator: np.random.Generator, found: Sequence[Region] | None = None
 ) -> np.ndarray:
-    """A stroke along the axis of each region, as a hand draws it. H W uint8, 255 elsewhere. Args as of
-    `points`."""
+    """Draw a stroke along the axis of each region, as a hand draws it. Returns H W uint8, 255 elsewhere. Args
+    as of `points`."""
     marked = np.full_like(mask, IGNORE)
     for region in regions(mask) if found is None else found:
         height, width = region.inside.shape
@@ -104,7 +105,7 @@ def scribbles(
 
 
 def boxes(mask: np.ndarray, background: int | None, found: Sequence[Region] | None = None) -> tuple[Box, ...]:
-    """The box of each region that is not background. Args as of `points`."""
+    """Return the box of each region that is not background. Args as of `points`."""
     return tuple(
         Box(one.label, one.top, one.left, one.top + one.inside.shape[0], one.left + one.inside.shape[1])
         for one in (regions(mask) if found is None else found)
@@ -166,7 +167,7 @@ def _knots(
     found: list[tuple[float, float]] = []
     for place in places:
         near = np.flatnonzero(np.abs(along - place) <= half)
-        if len(near) == 0:  # a region in two arms of which none is here
+        if len(near) == 0:  # a region in two arms, neither of which is here
             continue
         score = deep[near].astype(np.float64)
         if found:

@@ -38,7 +38,7 @@ KIND_NAMES = {MASKS: "images with masks", SEEDS: "tagged images"}
 
 @dataclass(frozen=True)
 class MarkRecord:
-    """What a split says of the points, strokes or boxes that it grants."""
+    """The entry of a split on the points, strokes or boxes that it grants."""
 
     source: str  # "masks" or "the data set's own record"
     digest: str  # of the labels of all images that are granted them
@@ -161,7 +161,7 @@ def heldout_ids(dataset: str, data_root: Path | None) -> tuple[str, ...] | None:
 
 
 def _held_out(split: Split, folder: Path, data_root: Path | None) -> Split:
-    """The split with the held-out list in place of the scored one."""
+    """Return the split with the held-out list in place of the scored one."""
     dataset, ids = split.dataset, heldout_ids(split.dataset, data_root)
     if ids is None:
         raise ConfigError(
@@ -179,7 +179,7 @@ def _held_out(split: Split, folder: Path, data_root: Path | None) -> Split:
 
 
 def _drawn(split: Split, folder: Path, number: int, data_root: Path | None) -> Split:
-    """The split with the images that another draw labels."""
+    """Return the split with the images that another draw labels."""
     dataset, name = split.dataset, split.name
     if name in (*draws.KINDS, "full"):
         raise ConfigError(f"{dataset}/{name} grants the same in every draw; leave --draw {number} out.")
@@ -228,7 +228,8 @@ def some_splits(dataset: str, data_root: Path | None) -> list[str]:
 
 
 def command(dataset: str, data_root: Path | None, options: str) -> str:
-    """The command that makes splits (`--make`) or imports them, as a user types it."""
+    """Return the command that makes splits (`--make`) or imports them, as a user types it: `python -m bench
+    data splits --make --dataset voc --data-root DIR`."""
     place = shlex.quote(str(data_root)) if data_root else "DIR"
     return f"python -m bench data splits {options} --dataset {dataset} --data-root {place}"
 

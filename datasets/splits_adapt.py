@@ -22,7 +22,7 @@ RULE = (  # the MANIFEST of each split holds this text
 
 
 def domain_of(train_ids: Sequence[str], domain: str) -> tuple[str, ...]:
-    """The sorted ids of a domain, among those of both."""
+    """Return the sorted ids of a domain, among those of both: ("source/a", "source/b")."""
     return tuple(sorted(id for id in train_ids if id.startswith(f"{domain}/")))
 
 

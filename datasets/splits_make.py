@@ -218,7 +218,7 @@ def make_splits(
 
 
 def _granted(dataset_name: str, name: str, ranked: Ranked, eval_ids: Sequence[str]) -> Split:
-    """A split by its name. Raises DataError where it is not sound."""
+    """Make a split by its name, such as "1_8+points". Raises DataError where it is not sound."""
     lists: dict[str, Any] = {"pixel": (), "tags": (), "none": ()} | {
         kind: tuple(sorted(ids)) for kind, ids in draws.granted(name, ranked.order).items()
     }

@@ -24,7 +24,8 @@ from datasets.views import Geometry, weak_label
 
 
 class SparseStreams:
-    """What a split's points, strokes and boxes say of images; pickles to the processes that load them.
+    """The points, strokes and boxes of a split, as a batch has them; pickles to the processes that load
+    images.
 
     Args:
         marks: Those of the split.
@@ -51,7 +52,7 @@ class SparseStreams:
         self.drawn = {id: kind for kind, ids in marks.ids.items() if kind != BOXES for id in ids}
 
     def label(self, id: str) -> np.ndarray:
-        """The label of an image in the labeled stream: H W uint8, 255 where there is none."""
+        """Return the label of an image in the labeled stream: H W uint8, 255 where there is none."""
         if id in self.drawn:
             return self.marks.drawn(self.drawn[id], id)
         assert self.seed_of is not None, "whoever trains on boxes makes their seeds first"
@@ -70,7 +71,7 @@ class SparseStreams:
         return marked
 
     def fields(self, ids: Sequence[str], geometries: Sequence[Geometry]) -> dict[str, Any]:
-        """The fields of a `Stream` of these images, in these views."""
+        """Return the fields of a `Stream` of these images, in these views."""
         said: dict[str, Any] = {
             "sparse": torch.tensor([id in self.drawn or id in self.boxes for id in ids], dtype=torch.bool)
         }
@@ -100,8 +101,8 @@ class SparseStreams:
         return tuple(sorted({self.background, *labels}))
 
     def _places(self, boxes: Sequence[Box], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """The parts of an image in which the same boxes lie: their numbers, H W uint8, and the classes that
-        each may show, S C bool."""
+        """Find the parts of an image in which the same boxes lie. Returns their numbers, H W uint8, and the
+        classes that each may show, S C bool."""
         rows = np.unique([0, size[0], *(edge for box in boxes for edge in (box.top, box.bottom))])
         columns = np.unique([0, size[1], *(edge for box in boxes for edge in (box.left, box.right))])
         # On the grid of all edges, which is far smaller than the image.

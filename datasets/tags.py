@@ -34,7 +34,7 @@ class TagRecord:
     notes: tuple[str, ...] = ()
 
     def of(self, id: str) -> tuple[int, ...]:
-        """The tags of an image. Raises NoEntry, with the entry that may be meant."""
+        """Return the tags of an image. Raises NoEntry, with the entry that may be meant."""
         if id in self.table:
             return self.table[id]
         near = [key for key in self.table if PurePosixPath(key).stem == PurePosixPath(id).name]

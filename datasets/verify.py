@@ -47,7 +47,7 @@ class Stats:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with a data set, and what is worth a look: a sentence each. And what to write into
+    """The problems of a data set, and what is worth a look: a sentence each. And what to write into
     dataset.yaml, where that may mend it: a sentence and lines of YAML."""
 
     problems: list[str]
@@ -106,7 +106,8 @@ def verify(
 
 
 def _some_unread(errors: Sequence[Unread]) -> list[str]:
-    """A sentence for each of the first masks without a meaning, and one for the others."""
+    """Return sentences on masks without a meaning. Each kind of error has one for each of its first masks,
+    and one for the others."""
     said: list[str] = []
     for kind in dict.fromkeys(error.kind for error in errors):
         alike = [str(error) for error in errors if error.kind == kind]
@@ -123,7 +124,7 @@ def _looked(name: str, ids: Collection[str], facts: Mapping[str, findings.MaskFa
 def _meaningless(
     dataset: Dataset, splits: Sequence[Split], learned: findings.Looked, scored: findings.Looked
 ) -> list[str]:
-    """What a run on one of the splits would refuse; once where it is so of all of them."""
+    """Say what a run on one of the splits would refuse. Says it once where it is so of all of them."""
     granted = [
         (_looked(findings.granted_name(split), split.pixel, learned.facts), bool(split.tags))
         for split in splits

@@ -75,7 +75,8 @@ def draw_geometry(
 
 
 def weak_image(image: np.ndarray, geometry: Geometry) -> View:
-    """The weak view of `image` (H W C uint8): bilinear, padded with the mean colour of the whole image.
+    """Return the weak view of `image` (H W C uint8): bilinear, padded with the mean colour of the whole
+    image.
 
     Only the source pixels under the crop are resampled. PIL's filters read beyond `box` as far as there are
     pixels, so the result is that of resizing the whole image and cropping it, up to two levels of 255: PIL
@@ -119,7 +120,7 @@ def _mean_colour(image: np.ndarray) -> tuple[int, ...]:
 
 
 def weak_label(label: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """The weak view of `label` (H W uint8): nearest source pixel, 255 in padding."""
+    """Return the weak view of `label` (H W uint8): nearest source pixel, 255 in padding."""
     height, width = geometry.inside
     # Whole numbers, because a box of floats would settle ties (every pixel at half size) by rounding error.
     rows, columns = (
@@ -174,7 +175,7 @@ def draw_box(generator: np.random.Generator, crop: tuple[int, int], rule: BoxRul
 
 
 def stacked(views: Sequence[View]) -> Tensor:
-    """Views of one size as a batch: B C H W uint8, channels last in memory, as Pillow has them."""
+    """Stack views of one size into a batch: B C H W uint8, channels last in memory, as Pillow has them."""
     pixels = [
         np.stack([np.asarray(one) for one in view], axis=-1) if isinstance(view, tuple) else np.asarray(view)
         for view in views

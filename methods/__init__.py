@@ -1,1 +1,2 @@
-"""What is compared: one file is one method, read from top to bottom. It inherits within its family alone."""
+"""The methods that are compared: one file is one method, read from top to bottom. It inherits within its
+family alone."""

@@ -104,8 +104,9 @@ class AugSeg(Method):
         }
 
     def boxes(self, sure: Tensor, valid: Tensor, at: Progress) -> tuple[Tensor, Tensor, Tensor]:
-        """The partner of each image (B) in the joint batch, and where boxes of labeled images and then of one
-        another are pasted, B H W bool; of labeled ones with probability 1 - `sure` (B)."""
+        """Draw the partner of each image (B) in the joint batch, and where boxes are pasted, B H W bool:
+        first boxes of labeled images, then of one another. Those of labeled images are pasted with
+        probability 1 - `sure` (B)."""
         draw, images = at.generator("adaptive injection"), len(sure) * world_size()
         partner = own(torch.randperm(images, generator=draw, device=sure.device))
         injected = own(torch.rand(images, generator=draw, device=sure.device)) >= sure

@@ -34,7 +34,7 @@ class Classifier(Method):
         return {"tags": self.tag_loss(activation, inside, batch.tagged.tags)}
 
     def seen(self, tagged: Stream) -> tuple[Tensor, Tensor]:
-        """The activation maps of the images, B C h w, and where these are no padding, B h w bool."""
+        """Return the activation maps of the images, B C h w, and where these are no padding, B h w bool."""
         activation = self.net.activate(tagged.image)
         return activation, self.net.downsample(tagged.valid, activation, fill=False)
 

@@ -31,7 +31,7 @@ class Shared(Knobs):
 
 
 class Adaptive(Method):
-    """What all methods of this family have: the student's own labels, and a weight for each pixel."""
+    """The base of all methods of this family: the student's own labels, and a weight for each pixel."""
 
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
     passes = Passes(trained=(1, 1), read=(0, 1))

@@ -49,9 +49,9 @@ class Puzzle(Classifier):
 
 
 def quarters(activate: Callable[[Tensor], Tensor], image: Tensor, whole: Tensor) -> Tensor:
-    """The maps of an image's quarters, put together: B 3 H W -> B C 2k 2l, of the h w cells of `whole` as
-    many as are even. They lie on the cells of `whole` where H and W are multiples of the network's stride. A
-    map of one row or column has no quarters, and comes back as it is."""
+    """Put the maps of an image's quarters together: B 3 H W -> B C 2k 2l. Where `whole` has h w cells, 2k is
+    the largest even number up to h, and 2l up to w. The maps lie on the cells of `whole` where H and W are
+    multiples of the network's stride. A map of one row or column has no quarters, and comes back as it is."""
     rows, columns = (cells // 2 for cells in whole.shape[-2:])
     if not rows * columns:
         return whole

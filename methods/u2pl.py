@@ -144,8 +144,9 @@ class Shared(Knobs):
             )
 
     def lowest_rank(self, classes: int) -> int:
-        """The rank from which an unreliable pixel is a negative key, among so many classes: with two or three
-        the default becomes their last one; another rank_low is a person's choice and stays."""
+        """Return the rank from which an unreliable pixel is a negative key, among this number of classes.
+        With two or three classes the default becomes their last rank. Another rank_low is a person's choice
+        and stays."""
         is_default = self.rank_low == type(self).model_fields["rank_low"].default
         return min(self.rank_low, max(classes - 1, 1)) if is_default else self.rank_low
 
@@ -172,7 +173,7 @@ class Shared(Knobs):
 
 
 class Targets(NamedTuple):
-    """What the teacher says of the unlabeled images, mixed as the student's images are."""
+    """The teacher's answers on the unlabeled images, mixed as the student's images are."""
 
     label: Tensor  # B H W int64
     entropy: Tensor  # B H W, nats
@@ -180,7 +181,7 @@ class Targets(NamedTuple):
 
 
 class Negatives(NamedTuple):
-    """What decides which mixed pixels are negative keys; for the log."""
+    """The facts that decide which mixed pixels are negative keys; for the log."""
 
     alpha: float
     probability: Tensor  # N C, of the teacher; the mixed pixels come last
@@ -190,7 +191,7 @@ class Negatives(NamedTuple):
 
 
 class Family(Method):
-    """What all methods of this family have: the teacher, a warm-up on labels alone, the student's box."""
+    """The base of all methods of this family: the teacher, a warm-up on labels alone, the student's box."""
 
     needs = frozenset({Supervision.PIXEL, Supervision.NONE})
     passes = Passes(trained=(1, 1), read=(1, 1), through="representation")

@@ -99,8 +99,8 @@ class U2PLWeak(U2PL):
         return known | source | (label != IGNORE), rules
 
     def sets(self, labeled: Stream, unlabeled: Stream, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """The sets of classes that pixels may show, R C bool, those of the unlabeled images of all ranks
-        among them, and the row of each cell, 2B h w int64."""
+        """Return the sets of classes that pixels may show, R C bool, and the row of each cell, 2B h w int64.
+        The R sets include those of the unlabeled images of all ranks."""
         (of_labeled, first), (of_unlabeled, then) = labeled.sets, unlabeled.sets
         then = then + len(of_labeled) + rank() * len(of_unlabeled)
         row = self.net.downsample(cat([first, then]), cells, fill=0)  # 2B h w
