@@ -14,7 +14,7 @@ from reports.statistics import Key, summarise
 
 
 def best_run(root: Path, dataset: str, split: str) -> tuple[Path, str]:
-    """The folder of the best run of a data set and split, and a sentence that says which it is and why.
+    """Find the folder of the best run of a data set and split, and a sentence that says which it is and why.
 
     The best row is that of the highest mean mIoU over the draws and seeds that all rows have; where there is
     none, each over its own. Of these runs the one with the median mIoU is taken, the lower of two: a usual
@@ -46,7 +46,8 @@ def best_run(root: Path, dataset: str, split: str) -> tuple[Path, str]:
 
 
 def _tables(groups: Sequence[Group]) -> str:
-    """What tells tables apart, by protocol: `protocol camvid: protocol 12ab34cd, protocol 56ef78ab`."""
+    """List the tables by protocol, with the marks that tell them apart:
+    `protocol camvid: hash 12ab34cd, hash 56ef78ab`."""
     found: dict[str, list[str]] = defaultdict(list)
     for group, mark in zip(groups, told_apart([""] * len(groups), groups, " "), strict=True):
         splits = [split.label for split in group.splits] if len(group.splits) > 1 else []
@@ -86,6 +87,6 @@ def _named(keys: Iterable[Key]) -> str:
 
 
 def median(runs: Iterable[Run]) -> Run:
-    """The run of the median mIoU; of two, and of equal ones, the lower one."""
+    """Return the run of the median mIoU; of two, and of equal ones, the lower one."""
     ordered = sorted(runs, key=lambda run: (run.result.predictor.miou, run.result.draw, run.result.seed))
     return ordered[(len(ordered) - 1) // 2]

@@ -1,4 +1,4 @@
-"""What changed between two folders of runs: every cell of both, run by run, as a table for a pull request."""
+"""The changes between two folders of runs: every cell of both, run by run, as a table for a pull request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ONLY = {"before": "no longer there", "now": "new"}
 
 
 def changes(now: Sequence[Path], before: Sequence[Path]) -> s.Sheet:
-    """The table: a line for each row and split that one of the two has.
+    """Make the table of changes: a line for each row and split that one of the two has.
 
     Runs are compared where data set, classes, protocol with its hash, scored list and weights are equal; what
     only one side has is new, or no longer there.

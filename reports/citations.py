@@ -1,4 +1,4 @@
-"""What to cite: the suite, and the paper of each method."""
+"""The works to cite: the suite, and the paper of each method."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SUITE = """\
 
 
 def bibtex(methods: Collection[str]) -> str:
-    """The suite's entry, and one for the paper of each of the methods that has one."""
+    """Return the suite's BibTeX entry, and one for the paper of each of the methods that has one."""
     found = [entry for names, entry in papers() if names & set(methods)]
     return "\n".join([SUITE, *found])
 
 
 @cache
 def papers() -> tuple[tuple[frozenset[str], str], ...]:
-    """The methods of each paper, and its entry."""
+    """Read the methods of each paper, and its BibTeX entry."""
     text = resources.files("reports.sheets").joinpath("citations.yaml").read_text(encoding="utf-8")
     return tuple((frozenset(paper["methods"]), paper["bibtex"]) for paper in yaml.safe_load(text))

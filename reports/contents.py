@@ -33,15 +33,15 @@ def truth_of(result: Result) -> str | None:
 
 
 def several(values: Iterable[str | None]) -> bool:
-    """Whether two of them are known to differ."""
+    """Say whether two of the values are known to differ."""
     return len({value for value in values if value is not None}) > 1
 
 
 def told_apart_by_data(
     labels: Sequence[str], splits: Sequence[Hashable], results: Sequence[Result]
 ) -> list[str]:
-    """The labels of rows; where the runs of a row on a split learned from several states of the data, with
-    the digest: `u2pl [data 1a2b3c4d]`. Seeds of different data are never averaged."""
+    """Return the labels of rows; where the runs of a row on a split learned from several states of the data,
+    with the digest: `u2pl [data 1a2b3c4d]`. Seeds of different data are never averaged."""
     states: dict[tuple[str, Hashable], set[str | None]] = defaultdict(set)
     data = [data_of(result) for result in results]
     for label, split, state in zip(labels, splits, data, strict=True):
@@ -53,13 +53,14 @@ def told_apart_by_data(
 
 
 def several_masks(results: Iterable[Result]) -> bool:
-    """Whether runs on one split learned from several states of its masks. What a policy opens is its own."""
+    """Say whether runs on one split learned from several states of its masks. Masks that a policy opens do
+    not count: they are its own."""
     fixed = [one for one in results if (one.config.get("cam_seeds") or {}).get("policy", "fixed") == "fixed"]
     return several(one.contents.masks for one in fixed if one.contents and one.images.get("pixel"))
 
 
 def notes_on_code(rows: Iterable[tuple[str, Sequence[Result]]]) -> tuple[str, ...]:
-    """What a reader must know of the code of rows, given as a label and its runs."""
+    """Write the notes that a reader needs on the code of rows, given as a label and its runs."""
     counted, mixed = [], []
     for label, results in rows:
         known = [result.contents for result in results if result.contents]
@@ -82,7 +83,7 @@ def notes_on_code(rows: Iterable[tuple[str, Sequence[Result]]]) -> tuple[str, ..
 
 
 def before_digests(results: Sequence[Result]) -> list[str]:
-    """The warning on records of before digests, if there are any."""
+    """Warn of records of before digests, if there are any."""
     old = sum(result.contents is None for result in results)
     if not old:
         return []
@@ -96,7 +97,8 @@ def before_digests(results: Sequence[Result]) -> list[str]:
 
 
 def note_on_classes(counts: Collection[int]) -> tuple[str, ...]:
-    """The note on means that are taken over different numbers of classes."""
+    """Write the note on means that are taken over different numbers of classes; none where the number is
+    one."""
     if len(counts) == 1:
         return ()
     return (
@@ -107,7 +109,7 @@ def note_on_classes(counts: Collection[int]) -> tuple[str, ...]:
 
 
 def warnings_on_classes(classes: Sequence[str], results: Sequence[Result]) -> tuple[str, ...]:
-    """What must stand above the tables where the scored masks do not hold every class."""
+    """Write the warnings that must stand above the tables where the scored masks do not hold every class."""
     scores = [score for result in results for score in (result.student, result.predictor)]
     absent = [name for k, name in enumerate(classes) if any(score.iou[k] is None for score in scores)]
     if not absent:

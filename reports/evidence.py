@@ -29,8 +29,8 @@ MOST_PIXELS = 50_000_000  # of a picture sheet; one of `show` has a few million
 
 
 def shown_path(path: Path, roots: Sequence[Path]) -> str:
-    """The path of a run as seen from the folder that was given, of several with that folder's name; the
-    places of a machine are not printed."""
+    """Return the path of a run as seen from the folder that was given: `shapes/1_16/u2pl/0-0db65c60`. Of
+    several folders it begins with that folder's name. The places of a machine are not printed."""
     for root in ((root if root.is_dir() else root.parent).resolve() for root in roots):
         if path.resolve().is_relative_to(root):
             seen_from = root if len(roots) == 1 and path.resolve() != root else root.parent
@@ -44,8 +44,8 @@ def each(
     read: Callable[[RunFolder, Result], T | None],
     what: str,
 ) -> tuple[dict[Path, T], list[str]]:
-    """What is read beside each result, by run folder, and a warning on what is damaged. A folder without it
-    is left out."""
+    """Read one thing beside each result. Return it by run folder, and a warning on what is damaged. A folder
+    without it is left out."""
     found, broken = {}, []
     for path, result in folders.items():
         try:
@@ -59,7 +59,7 @@ def each(
 
 
 def warnings(said: Mapping[str, Sequence[Path]], roots: Sequence[Path]) -> list[str]:
-    """A warning for each thing that is said of any folder."""
+    """Write a warning for each thing that is said of any folder."""
     return [
         f"{what}: {listed([shown_path(path, roots) for path in paths])}"
         for what, paths in said.items()
@@ -68,7 +68,7 @@ def warnings(said: Mapping[str, Sequence[Path]], roots: Sequence[Path]) -> list[
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first eight names, and how many more there are."""
+    """List the first eight names, and say how many more there are: `a, b, c, d, e, f, g, h and 3 more`."""
     rest = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return f"{', '.join(names[:8])}{rest}"
 
@@ -98,7 +98,7 @@ class Seeds:
 
 
 def seed_folders(folders: Mapping[Path, Result]) -> dict[Path, list[SeedFolder]]:
-    """The CAM seeds that each run learned from.
+    """Find the folders of the CAM seeds that each run learned from.
 
     Seeds of given and of shuffled tags are told apart by their classifier; where its run is not found, there
     may be several.
@@ -123,7 +123,7 @@ def _seeds_of(path: Path, result: Result, tags: Mapping[str, str]) -> list[SeedF
 
 
 def cam_seeds(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[dict[Path, Seeds], list[str]]:
-    """The CAM seeds of each run, by run folder, and warnings on those that are not clear."""
+    """Read the CAM seeds of each run, by run folder, and write warnings on those that are not clear."""
     tags = _tags(folders)
 
     def read(run: RunFolder, result: Result) -> list[Seeds]:
@@ -143,8 +143,8 @@ def cam_seeds(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[di
 
 
 def _photo(run: RunFolder, result: Result) -> bytes | None:
-    """The picture sheet of a run as JPEG of a size for a page, None without one. Raises DataError where it
-    cannot be read."""
+    """Read the picture sheet of a run as JPEG of a size for a page, None without one. Raises DataError where
+    it cannot be read."""
     if not run.sheet.exists():
         return None
     try:
@@ -196,7 +196,8 @@ def _origin_of(run: RunFolder, result: Result) -> Origin:
 def folder_warnings(
     folders: Mapping[Path, Result], made: Mapping[Path, Origin], roots: Sequence[Path]
 ) -> list[str]:
-    """Runs without a result, torn logs, and commits that do not say what was run; `made` is of `origins`."""
+    """Warn of runs without a result, torn logs, and commits that do not say what was run; `made` is of
+    `origins`."""
     unfinished = find_unfinished(folders, *roots)
     torn = [path for path in unfinished if RunFolder(path).result.exists()]
     said = {
@@ -213,13 +214,14 @@ def folder_warnings(
 
 
 def log_of(run: RunFolder, result: Result) -> list[dict[str, Any]]:
-    """The log of a run. Raises DataError where it is damaged, or not the one that the run has written."""
+    """Read the log of a run. Raises DataError where it is damaged, or not the one that the run has
+    written."""
     return read_metrics(run.metrics, result.file_digest(run.metrics))
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What lies beside the results, by run folder. A run may lack any of it."""
+    """The files beside the results, as read, by run folder. A run may lack any of them."""
 
     counts: Mapping[Path, np.ndarray]  # C C, see `counts_of`
     lines: Mapping[Path, Sequence[Mapping[str, Any]]]  # of the log
@@ -231,7 +233,8 @@ class Evidence:
 
 
 def gather(folders: Mapping[Path, Result], roots: Sequence[Path]) -> tuple[Evidence, list[str]]:
-    """What lies beside the results, and warnings on what does not or is not as it should be."""
+    """Read the files beside the results, and write warnings on those that are missing or not as they should
+    be."""
     said: list[str] = []
 
     def read(what: str, reader: Callable[[RunFolder, Result], T | None]) -> dict[Path, T]:

@@ -53,7 +53,7 @@ class Row:
     cells: tuple[Summary | None, ...]  # one per split, shares 0..1; None = missing
 
     def on(self, split: Split) -> list[Run]:
-        """The runs on a split, one for each draw and seed."""
+        """Return the runs on a split, one for each draw and seed."""
         return list(self.runs.get(split, {}).values())
 
     def scores(self, split: Split) -> dict[Key, float]:
@@ -67,7 +67,8 @@ class Group:
     """
 
     def __init__(self, runs: Iterable[Run], whole: Group | None = None) -> None:
-        """Raises DataError for runs that may not be compared; `comparable` sorts them into groups.
+        """Make a group of runs. Raises DataError for runs that may not be compared; `comparable` sorts them
+        into groups.
 
         Args:
             whole: The group that these runs are a part of, which keep their rows and columns.
@@ -133,7 +134,7 @@ class Group:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the headline numbers must know."""
+        """Notes that a reader of the headline numbers must know."""
         classes = note_on_classes({run.result.predictor.classes_averaged for run in self.runs})
         rows = (
             (f"{row.label} on {split.label}", [run.result for run in row.on(split)])
@@ -160,8 +161,8 @@ class Group:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What must be known of the tables: states of the data, draws that differ, and classes that no
-        scored mask holds."""
+        """Warnings that must be known of the tables: states of the data, draws that differ, and classes that
+        no scored mask holds."""
         found = [*self.mixed]
         for split in self.splits:
             if odd := [f"{row.label} ({of})" for row in self.rows if (of := self.other_draws(row, split))]:
@@ -227,7 +228,8 @@ class Group:
         return Row(method, label, found, tuple(cells))
 
     def by_split(self, runs: Iterable[Run]) -> dict[Split, dict[Key, Run]]:
-        """Runs of one method with one set of knobs by draw and seed. Raises DataError where two have both."""
+        """Sort runs of one method with one set of knobs by split, draw and seed. Raises DataError where two
+        have all three."""
         found: dict[Split, dict[Key, Run]] = defaultdict(dict)
         for run in runs:
             known = found[self.split_of[run.folder]].setdefault((run.result.draw, run.result.seed), run)
@@ -278,7 +280,8 @@ def comparable(results: Mapping[Path, Result]) -> list[Group]:
 
 
 def told_apart(names: Sequence[str], groups: Sequence[Group], between: str = ", ") -> list[str]:
-    """The names of groups, those that several share with what these differ in: `camvid, list 12ab34cd`."""
+    """Return the names of groups. A name that several share has the marks in which these differ:
+    `camvid, list 12ab34cd`."""
     marks = [
         {
             "views": group.views,
@@ -300,12 +303,12 @@ def told_apart(names: Sequence[str], groups: Sequence[Group], between: str = ", 
 
 
 def identity(result: Result) -> tuple[Any, ...]:
-    """What makes two results those of one run, wherever their folders are."""
+    """Return the values that are equal for two results of one run, wherever their folders are."""
     return result.dataset, result.split, result.draw, result.method, result.seed, result.run_id
 
 
 def score_of(result: Result, column: Column) -> float:
-    """The mIoU (0..1) that a run shows in a column."""
+    """Return the mIoU (0..1) that a run shows in a column."""
     if column == "oracle":
         return max([result.predictor.miou, *(point.miou for point in result.curve)])
     scores = {"student": result.student, "own": result.own or result.predictor}
@@ -313,7 +316,8 @@ def score_of(result: Result, column: Column) -> float:
 
 
 def summary(runs: Iterable[Run], score: Callable[[Result], float | None] | None = None) -> Summary | None:
-    """A number of some runs, over draws and seeds; by default the headline. None where no run has one."""
+    """Summarise a number of some runs over draws and seeds; by default the headline. None where no run has
+    one."""
     of = score or (lambda result: score_of(result, "last"))
     found = {(run.result.draw, run.result.seed): of(run.result) for run in runs}
     known = {key: value for key, value in found.items() if value is not None}

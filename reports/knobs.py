@@ -35,13 +35,14 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def applies(key: str, settings: Mapping[str, str]) -> bool:
-    """Whether a run has this setting: one on a split without tags has none of CAM seeds, which makes it no
-    other method."""
+    """Say whether a run has this setting: one on a split without tags has none of CAM seeds, which makes it
+    no other method."""
     return key in settings or not key.startswith(SEEDS)
 
 
 def _text(value: Any) -> str:
-    """A word as it is; all else as JSON, and so is what would read as such: "1" is another knob than 1."""
+    """Return a word as it is; all else as JSON, and so is what would read as such: "1" is another knob than
+    1."""
     try:
         json.loads(value)
     except ValueError:
@@ -52,9 +53,9 @@ def _text(value: Any) -> str:
 
 
 def labels_of(results: Sequence[Result]) -> list[str]:
-    """The row label of each result: the method, and the knobs in which it differs from most of that method's
-    rows. If no value of a knob is most common, it is shown in every row. A number tells methods apart whose
-    labels come out alike."""
+    """Return the row label of each result: the method, and the knobs in which it differs from most of that
+    method's rows, such as `u2pl (tags=shuffled)`. If no value of a knob is most common, it is shown in every
+    row. A number tells methods apart whose labels come out alike."""
     settings = [settings_of(result) for result in results]
     by_method: dict[str, list[dict[str, str]]] = defaultdict(list)
     for result, setting in zip(results, settings, strict=True):
@@ -76,8 +77,8 @@ def labels_of(results: Sequence[Result]) -> list[str]:
 
 
 def _usual(settings: Sequence[dict[str, str]]) -> dict[str, tuple[str | None] | None]:
-    """The commonest value of each knob in which these rows differ, None where no value is; but for knobs that
-    are said of every run they are unusual in."""
+    """Return the commonest value of each knob in which these rows differ, None where no value is. Knobs of
+    `UNUSUAL` are left out: they are said of every run they are unusual in."""
     found: dict[str, tuple[str | None] | None] = {}
     for key in sorted({key for setting in settings for key in setting}.difference(UNUSUAL)):
         ordered = Counter(setting.get(key) for setting in settings if applies(key, setting)).most_common(2)
@@ -87,7 +88,7 @@ def _usual(settings: Sequence[dict[str, str]]) -> dict[str, tuple[str | None] | 
 
 
 def unique(names: Iterable[str]) -> list[str]:
-    """The names, those that stand among them before with a number: a, b, a #2."""
+    """Return the names, those that stand among them before with a number: a, b, a #2."""
     found: list[str] = []
     for name in names:
         number, apart = 1, name

@@ -21,7 +21,7 @@ UNKNOWN = "not recorded: the file was exported without the folder of its run."
 
 @dataclass(frozen=True)
 class Exported:
-    """What is known of the file itself."""
+    """The facts that are known of the file itself."""
 
     name: str  # of the ONNX file
     digest: str  # its SHA-256
@@ -35,7 +35,7 @@ class Exported:
 
 
 def model_card(exported: Exported, folder: RunFolder | None, result: Result | None) -> str:
-    """The text of MODEL.md.
+    """Write the text of MODEL.md.
 
     Args:
         folder: Of the run; None where a bare weights file was exported.
@@ -113,7 +113,7 @@ def _trained_on(result: Result) -> str:
 
 
 def _siblings(folder: RunFolder, result: Result) -> list[Result]:
-    """The runs of the same row of the table, by draw and seed: the others lie beside this run."""
+    """Return the results of the same row of the table, by draw and seed: the others lie beside this run."""
     here = folder.path.resolve()
     groups = comparable(find_results(here.parent))
     for group in groups:

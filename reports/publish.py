@@ -47,7 +47,7 @@ PICTURES: Mapping[
 
 @dataclass(frozen=True)
 class Addition:
-    """What a call of `publish` has done, as labels of runs."""
+    """The outcome of a call of `publish`, as labels of runs."""
 
     added: tuple[str, ...]
     completed: tuple[str, ...]  # published before: scores or reports on seeds were added
@@ -97,14 +97,14 @@ def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | Non
 
 
 def _speaking(groups: Sequence[Group]) -> dict[str, Group]:
-    """The group that a reader of a README is shown first, by data set."""
+    """Choose the group that a reader of a README is shown first, by data set."""
     folders = {run.folder: run.result for group in groups for run in group.runs}
     return leading(groups, {path: of.time for path, of in origins(folders).items()})
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """What a call of `refresh` has done."""
+    """The outcome of a call of `refresh`."""
 
     written: Mapping[Path, tuple[str, ...]]  # by README, the names of the tables that were stale
     pictures: tuple[Path, ...]  # that were drawn anew
@@ -175,7 +175,7 @@ def stale_pictures(folder: Path, published: Mapping[Path, Result]) -> dict[Path,
 
 
 def drawn(path: Path, group: Group) -> bytes:
-    """The PNG of a path, which says what records it was made of."""
+    """Draw the PNG of a path, which says what records it was made of."""
     ending = max((ending for ending in PICTURES if path.stem.endswith(ending)), key=len)
     (picture,) = PICTURES[ending](group)
     return figure.render(figure.draw(picture), {RECORDS: _digest(group)})["png"]
@@ -285,7 +285,7 @@ class Entry:
 
 
 def _entries(found: Mapping[Path, Result], both: Sequence[Path], records: Path) -> list[Entry]:
-    """The runs, each once. Raises DataError where one has other scores than its record or its copy."""
+    """Return the runs, each once. Raises DataError where one has other scores than its record or its copy."""
     known = {
         identity(result): (RunFolder(path), result)
         for root in both
@@ -303,7 +303,8 @@ def _entries(found: Mapping[Path, Result], both: Sequence[Path], records: Path) 
 
 
 def _check_same(path: Path, result: Result, record: Result) -> None:
-    """Times may differ; a run that is repeated has the same scores."""
+    """Check that a run and its record have the same scores. Times may differ. Raises DataError for other
+    scores."""
     if (result.predictor, result.student, result.curve) != (record.predictor, record.student, record.curve):
         raise DataError(
             f"{path} is published with other scores: {100 * record.predictor.miou:.2f} % mIoU there and "
@@ -312,7 +313,8 @@ def _check_same(path: Path, result: Result, record: Result) -> None:
 
 
 def _check_origins(found: Mapping[Path, Result], roots: Sequence[Path], allow_dirty: bool) -> None:
-    """Raises DataError for runs that do not say how they were made, or not from a commit alone."""
+    """Check how runs were made. Raises DataError for runs that do not say so, and, unless `allow_dirty`, for
+    those not made from a commit alone."""
     made = origins(found)
     unread = [shown_path(path, roots) for path in found if path not in made]
     dirty = [shown_path(path, roots) for path, of in made.items() if of.dirty or None in of.commits]
@@ -326,7 +328,7 @@ def _check_origins(found: Mapping[Path, Result], roots: Sequence[Path], allow_di
 
 
 def _samples(entry: Entry) -> Pictures | None:
-    """The samples of a run that is to be seen; None where its record has them already."""
+    """Read the samples of a run that is to be seen; None where its record has them already."""
     if (entry.result.draw, entry.result.seed) != SHOWN or read_samples(entry.target):
         return None
     found = (handed_on(RunFolder(path), SAMPLES) for path in entry.copies)
@@ -334,7 +336,7 @@ def _samples(entry: Entry) -> Pictures | None:
 
 
 def _merged(entry: Entry) -> Scores:
-    """The scores of the record, and those of the run, of all its copies, in other settings."""
+    """Join the scores of the record with those of the run, of all its copies, in other settings."""
     scores = {scored.setting: scored for scored in entry.target.read_scores().entries}
     for path in entry.copies:
         for scored in RunFolder(path).read_scores().entries:

@@ -48,7 +48,8 @@ def rewritten(text: str, found: Mapping[str, str], file: str = "README.md") -> R
 
 
 def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Block]:
-    """The blocks of a text, in its order: between a line `<!-- table: NAME -->` and `<!-- end of table -->`.
+    """Find the blocks of a text, in its order: each stands between a line
+    `<!-- table: NAME -->` and `<!-- end of table -->`.
 
     Raises DataError, with the line at fault, for a name that no table has and a marker without its partner. A
     line `<!-- not shown: NAME -->` must name a table too.
@@ -85,7 +86,8 @@ def _no_end(file: str, name: str, line: int) -> str:
 
 
 def read_readme(readme: Path) -> str:
-    """The text, with line feeds alone. Raises DataError where it is none."""
+    """Read the text of a README, with line feeds alone. Raises DataError where there is no such file or it is
+    no text."""
     if not readme.is_file():
         raise DataError(f"no file {readme}; give --readme.")
     try:

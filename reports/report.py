@@ -75,13 +75,14 @@ HOW_MADE = (
     "be compared where the data set, its classes, the protocol's name and hash, the scored list, the scored "
     "images and masks, and the weights are equal."
 )
-# Of so many cells the health of every class is drawn: a figure takes a second and a whole screen.
+# The health of every class is drawn for at most N cells: a figure takes a second and a whole screen.
 DETAILED_CELLS = 6
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was written. `sheets` are the tables to print: headline, differences, evaluation, ablations."""
+    """The report that was written. `sheets` are the tables to print: headline, differences, evaluation,
+    ablations."""
 
     groups: list[Group]
     answers: Sheet  # a line for each data set and split
@@ -162,7 +163,7 @@ def _write(whole: Section[Part], destination: Path) -> list[Path]:
 
 
 def _apart(groups: Sequence[Group]) -> list[str]:
-    """What may not be compared, and where lists of other content go by one name."""
+    """Warn of groups that may not be compared, and of lists of other content that go by one name."""
     found = []
     if len(groups) > 1:
         found.append(
@@ -183,7 +184,7 @@ def _apart(groups: Sequence[Group]) -> list[str]:
 
 
 def _answer(name: str, of: Answer) -> Section[Part]:
-    """The first screen of a data set and split."""
+    """Make the first screen of a data set and split."""
     bars = forest(of)
     parts: tuple[Part, ...] = (sentence(of), Facts(facts(of)), *([bars] if bars else []))
     return Section(name, parts, answer=True, marks=_marks(of.group, of.split))
@@ -199,7 +200,7 @@ def _marks(group: Group, *splits: Split) -> dict[str, tuple[str, ...]]:
 
 
 def _together(speaking: Iterable[Group]) -> tuple[Part, ...]:
-    """Data sets together, those of the same views, rule of scoring and kind of supervision."""
+    """Make tables of data sets together: of the same views, rule of scoring and kind of supervision."""
     by_kind: dict[tuple[str, str, str], list[Group]] = defaultdict(list)
     for group in (part for whole in speaking for part in whole.kinds):
         if group.rows_named(BASELINE) == [BASELINE]:
@@ -270,7 +271,8 @@ def _group_section(
 
 
 def _compared(group: Group, baseline: str) -> tuple[Sheet | str, Sheet | None]:
-    """The differences to the baseline, or why there are none, and all splits together."""
+    """Make the table of differences to the baseline, or say why there is none, and that of all splits
+    together."""
     rows = group.rows_named(baseline)
     if len(rows) == 1 and len(group.rows) > 1:
         return differences(group, rows[0]), overall_sheet([group], rows[0])
@@ -283,7 +285,8 @@ def _compared(group: Group, baseline: str) -> tuple[Sheet | str, Sheet | None]:
 
 
 def _check_baseline(baseline: str, groups: Sequence[Group]) -> None:
-    """The default may have no runs, and the report says so; one that was asked for must be there."""
+    """Check that the baseline has runs. The default may have none, and the report says so; one that was asked
+    for must be there. Raises ConfigError where it is not."""
     rows = [group.rows_named(baseline) for group in groups]
     if baseline == BASELINE or any(len(found) == 1 for found in rows):
         return
@@ -316,7 +319,7 @@ def _health(group: Group, evidence: Evidence) -> tuple[Part, ...]:
 
 
 def _photos(group: Group, evidence: Evidence) -> list[Photo]:
-    """The picture sheets that `show` has made."""
+    """Return the picture sheets that `show` has made."""
     found = []
     for run in group.runs:
         if run.folder not in evidence.photos:

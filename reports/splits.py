@@ -17,14 +17,14 @@ Counts = tuple[tuple[str, int], ...]  # of images, by kind of sparse labels: (("
 
 
 def supervision(masks: int, tags: int, sparse: Counts = ()) -> str:
-    """The kind of labels that so many images with masks, tags and sparse labels are. Each is a question of
-    its own: "pixel", "tags", "mixed", "points", "pixel+points"."""
+    """Return the kind of labels that these numbers of images with masks, tags and sparse labels are. Each is
+    a question of its own: "pixel", "tags", "mixed", "points", "pixel+points"."""
     kinds = [*(["pixel"] if masks else []), *(["tags"] if tags else []), *(kind for kind, _ in sparse)]
     return MIXED if kinds == ["pixel", "tags"] else "+".join(kinds) or "pixel"
 
 
 def kind_name(kind: str) -> str:
-    """What a kind of labels is called: "masks and points"."""
+    """Name a kind of labels for readers: "masks and points"."""
     if kind == MIXED:
         return "masks and tags"
     return " and ".join("masks" if one == "pixel" else one for one in kind.split("+"))
@@ -85,7 +85,8 @@ Granted = tuple[tuple[int, int, int], str, tuple[str, ...], Counts, tuple[str, .
 
 
 def granted(result: Result) -> Granted:
-    """What a split grants; the name alone does not say, since many published lists share one."""
+    """Return what a split grants; its name alone does not say, since many published lists share
+    one."""
     pixel, tags, none = (result.images.get(name, 0) for name in LISTS)
     digests = tuple(result.split_digests.get(name, "") for name in LISTS)
     sparse = sparse_counts(result)
@@ -94,7 +95,7 @@ def granted(result: Result) -> Granted:
 
 
 def columns(results: Sequence[Result]) -> dict[tuple[int, Granted], Split]:
-    """The columns by draw and what it grants, fewest labeled images first.
+    """Return the columns by draw and what it grants, fewest labeled images first.
 
     Draws of one split label other images, so their digests differ: they are one column, unless two lists of
     one draw differ, which then are columns of their own.

@@ -56,7 +56,7 @@ class Summary:
         return self.interval_of(1)
 
     def interval_of(self, family: int) -> tuple[float, float] | None:
-        """The interval that holds together with those of a family in 95 % of all tables (Bonferroni).
+        """Return the interval that holds together with those of a family in 95 % of all tables (Bonferroni).
 
         It takes `units` values for independent ones of a normal distribution; their variance is their own and
         is not pooled with that of other methods, which differs by a factor of a hundred and more.
@@ -93,7 +93,7 @@ def summarise(values: Mapping[Key, float] | Iterable[float]) -> Summary:
 
 
 def matched(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> tuple[Cell, Cell]:
-    """The runs of the draws and seeds that both have, in one order."""
+    """Return the values of the draws and seeds that both have, in one order."""
     common = sorted(ours.keys() & theirs.keys())
     return {key: ours[key] for key in common}, {key: theirs[key] for key in common}
 
@@ -105,7 +105,7 @@ def paired_difference(ours: Mapping[Key, float], theirs: Mapping[Key, float]) ->
 
 
 def equal_to_the_bit(difference: Summary) -> bool:
-    """Whether all runs of both sides are equal: that is no comparison, whatever their number."""
+    """Say whether all runs of both sides are equal: that is no comparison, whatever their number."""
     return not (difference.mean or difference.spread or difference.error)
 
 
@@ -154,7 +154,7 @@ def chances(difference: Summary, equal: float = EQUAL) -> tuple[float, float, fl
 
 
 def smallest_found(difference: Summary, family: int) -> float | None:
-    """The true difference whose interval leaves out zero in four of five tables of this size.
+    """Return the true difference whose interval leaves out zero in four of five tables of this size.
 
     By the noncentral t distribution, with the standard error of this one. None without it.
     """

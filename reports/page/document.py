@@ -1,4 +1,4 @@
-"""What a report says, in order. report.md and index.html are two renderings of the same document."""
+"""The parts of a report, in order. report.md and index.html are two renderings of the same document."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Section(Generic[P]):
     sections: tuple[Section[P], ...] = ()
     anchor: str = ""  # unique in a filed document
     answer: bool = False  # it stands on the first screen
-    # What the page's filters choose by, such as {"data set": ("shapes",)}; none: shown always.
+    # The values that the page's filters choose by, such as {"data set": ("shapes",)}; none: shown always.
     marks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def walk(self) -> Iterator[P]:
@@ -80,14 +80,14 @@ class Section(Generic[P]):
             yield from section.parts
 
     def all(self) -> Iterator[Section[P]]:
-        """This section and all within it, in order."""
+        """Yield this section and all within it, in order."""
         yield self
         for section in self.sections:
             yield from section.all()
 
 
 def file(document: Section[Part]) -> Section[Filed]:
-    """The document with every figure drawn and every table's files made; no two have one name."""
+    """Draw every figure and make every table's files of a document; no two have one name."""
     taken: set[str] = {"report", "index"}
     anchors: set[str] = set()
 
@@ -128,7 +128,8 @@ def write_files(document: Section[Filed], destination: Path) -> list[Path]:
 
 
 def _stem(sheet: Sheet) -> str:
-    """A sheet of a group is named by its data set and protocol too."""
+    """Name the files of a sheet. A sheet of a group is named by its data set and protocol too:
+    `cost-shapes-1a2b3c4d`."""
     if not sheet.group or sheet.frame.empty:
         return sheet.name
     group = sheet.frame.iloc[0]
@@ -136,7 +137,8 @@ def _stem(sheet: Sheet) -> str:
 
 
 def _unique(name: str, taken: set[str]) -> str:
-    """A file name for any name of a data set or method; a number tells apart those that come out alike."""
+    """Make a file name of any name of a data set or method; a number tells apart those that come out alike:
+    `u2pl-2`."""
     stem = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[:80]
     number, unique = 1, stem
     while unique.lower() in taken:  # some file systems do not tell cases apart
@@ -147,7 +149,7 @@ def _unique(name: str, taken: set[str]) -> str:
 
 
 def to_markdown(document: Section[Filed], level: int = 1) -> str:
-    """The document in GitHub's Markdown; pictures and files are links to the files beside it."""
+    """Write the document in GitHub's Markdown; pictures and files are links to the files beside it."""
     said = [f"{'#' * level} {markdown_text(document.title)}\n"]
     said += [_markdown(filed) for filed in document.parts]
     said += [to_markdown(section, min(level + 1, 6)) for section in document.sections]

@@ -29,8 +29,8 @@ UNQUOTED, OF_TAGS = " !$()*+,-./:;=?@[]^_`{|}~", "'<>"
 
 
 def to_html(document: Section[Filed]) -> str:
-    """The page. Every name in it is text: the template escapes all that it is given, and the browser is told
-    to run and to load nothing but what the page itself was made with."""
+    """Write the page. Every name in it is text: the template escapes all that it is given, and the browser is
+    told to run and to load nothing but what the page itself was made with."""
     style, script = (_asset(f"page.{ending}") + _asset(f"gallery.{ending}") for ending in ("css", "js"))
     return (
         _environment()
@@ -76,7 +76,8 @@ def _data_uri(filed: Filed, ending: str) -> Markup:
 
 
 def _uri(data: bytes, ending: str) -> Markup:
-    """The address that is the data itself, for an attribute in double quotes."""
+    """Return an address that is the data itself, for an attribute in double quotes:
+    `data:image/png;base64,iVBORw0K`."""
     if ending in PACKED:
         return Markup(f"data:{TYPES[ending]};base64,{base64.b64encode(data).decode()}")
     # A quarter shorter than base64 is.
@@ -85,19 +86,20 @@ def _uri(data: bytes, ending: str) -> Markup:
 
 
 def _run_rows(document: Section[Filed]) -> dict[str, int]:
-    """The row of each run, by its id, in the table of every run."""
+    """Return the row of each run, by its id, in the table of every run: `{"0db65c60": 3}`."""
     sheets = [filed.part for filed in document.walk() if isinstance(filed.part, Sheet)]
     ids = [list(sheet.frame["run_id"]) for sheet in sheets if sheet.name == "runs"]
     return {id: row for table in ids for row, id in reversed(list(enumerate(table)))}
 
 
 def _kind(filed: Filed) -> str:
-    """What the template shows it as: `text`, or the part's own name."""
+    """Name the kind that the template shows a part as: `text`, or the name of its class, such as `photo`."""
     return "text" if isinstance(filed.part, str) else type(filed.part).__name__.lower()
 
 
 def _filters(document: Section[Filed]) -> dict[str, list[str]]:
-    """What sections may be chosen by: the values of each mark that has several, in order."""
+    """Return the values by which sections may be chosen, of each mark that has several, in order:
+    `{"data set": ["camvid", "shapes"]}`."""
     values: dict[str, set[str]] = {}
     for section in document.all():
         for name, found in section.marks.items():
@@ -119,8 +121,8 @@ class BarAxis:
 
 
 def _axis(sheet: Sheet) -> BarAxis:
-    """The axis that shows zero and every mean, and of the intervals what lies near: one of two runs would
-    fill any axis."""
+    """Return an axis that shows zero and every mean, and of the intervals the part that lies near: one of two
+    runs would fill any axis."""
     bars = [bar for bar in sheet.bars if bar]
     means = [0.0, *(mean for mean, _, _ in bars)]
     low, high = min(means), max(means)

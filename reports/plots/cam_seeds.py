@@ -108,7 +108,7 @@ def _panel(curves: Curves, height: float, first: bool) -> p.Panel:
 
 
 def gather(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Curves]:
-    """The measured curves by split and setting of the seeds; runs that share seeds count once."""
+    """Gather the measured curves by split and setting of the seeds; runs that share seeds count once."""
     found: dict[tuple[Split, str], dict[str, Points]] = defaultdict(dict)
     first: dict[tuple[Split, str], str] = {}
     for run in group.runs:
@@ -122,7 +122,7 @@ def gather(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Curves]:
     several = [split for split, _ in found]
     panels = []
     for (split, seeds), curves in sorted(found.items(), key=lambda of: group.splits.index(of[0][0])):
-        # What the first run with these seeds is named by beside its method, such as tags=shuffled.
+        # The knobs that the first run with these seeds is named by, beside its method, such as tags=shuffled.
         knobs = first[split, seeds].partition(" (")[2].removesuffix(")")
         said = f"{split.label}, {knobs}" if knobs and several.count(split) > 1 else split.heading
         usual = _thresholds(next(iter(curves.values())))

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-# What dichromats see, in linear RGB: Machado, Oliveira, Fernandes, IEEE TVCG 2009, severity 1.
+# The colours that dichromats see, in linear RGB: Machado, Oliveira, Fernandes, IEEE TVCG 2009, severity 1.
 PROTAN = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
 DEUTAN = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
@@ -24,7 +24,7 @@ def lab(linear: np.ndarray) -> np.ndarray:
 
 
 def distances(colours: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The least distance over usual, protan and deutan sight: N 3 and M 3 uint8 -> N M."""
+    """Return the least distance of colours over usual, protan and deutan sight: N 3 and M 3 uint8 -> N M."""
     found = []
     for sight in (np.eye(3), np.array(PROTAN), np.array(DEUTAN)):
         mine, theirs = (lab((given / 255) ** 2.2 @ sight.T) for given in (colours, others))
@@ -35,7 +35,7 @@ def distances(colours: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 @cache
 def class_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """So many colours, 0..255, each the farthest from those before it, from void, black and white."""
+    """Choose `count` colours, 0..255, each the farthest from those before it, from void, black and white."""
     candidates = np.array(list(product(SHADES, repeat=3)), np.uint8)  # 125 3
     taken = np.array([VOID, (0, 0, 0), (255, 255, 255)], np.uint8)
     nearest = distances(candidates, taken).min(1)

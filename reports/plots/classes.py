@@ -88,7 +88,8 @@ def shares(counts: NDArray[np.integer] | p.Values) -> p.Values:
 
 
 def confused(found: p.Values, count: int = MARKED) -> list[tuple[int, int]]:
-    """The largest shares off the diagonal, as true class and predicted class, the largest first."""
+    """Find the largest shares off the diagonal, as true class and predicted class, the largest first:
+    `[(3, 0), (1, 2)]`."""
     off = np.where(np.isfinite(found), found, 0.0)
     np.fill_diagonal(off, 0.0)
     order = np.argsort(-off, axis=None, kind="stable")[:count]
@@ -124,7 +125,7 @@ def confusions(group: Group, pooled: Mapping[Path, NDArray[np.integer]]) -> list
 def _confusions(
     group: Group, split: tuple[str, ...], title: str, panels: Sequence[tuple[str, p.Values]], chosen: bool
 ) -> Iterator[p.Picture]:
-    """The panels in as few pictures as hold them; `split` is that of all, () where they are of several.
+    """Yield the panels in as few pictures as hold them; `split` is that of all, () where they are of several.
 
     Args:
         chosen: There are more methods than panels.
@@ -186,7 +187,7 @@ def _confusion(
 
 
 def _first_and_best(group: Group, column: int) -> list[Row]:
-    """The first row that has runs on a split, and the one with the highest mean."""
+    """Return the first row that has runs on a split, and the one with the highest mean."""
     found = [(cell.mean, row) for row in group.rows if p.known(cell := row.cells[column])]
     if not found:
         return []
@@ -195,7 +196,8 @@ def _first_and_best(group: Group, column: int) -> list[Row]:
 
 
 def _pairs(group: Group, found: p.Values, length: int = p.CLASS_NAME) -> list[str]:
-    """The largest confusions of a panel in words, with names of at most so many characters."""
+    """Say the largest confusions of a panel in words, such as `car as bus 12 %`. Names have at most `length`
+    characters."""
     return [
         f"{p.short(group.classes[true], length)} as {p.short(group.classes[taken], length)} "
         f"{found[true, taken]:.0f} %"

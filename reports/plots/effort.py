@@ -1,4 +1,4 @@
-"""What the labels and the training cost: mIoU against annotation hours and against training hours."""
+"""The cost of the labels and of the training: mIoU against annotation hours and against training hours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reports.plots import picture as p
 from reports.splits import Split, label_hours, masks, sparse_counts, supervision
 from reports.statistics import Summary
 
-# What was granted shows in how a marker is filled; its shape is the method's.
+# The kind of labels shows in how a marker is filled; its shape is the method's.
 FILLS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pixel": ("filled", "masks", {"fillstyle": "full"}),
     "tags": ("open", "tags", {"fillstyle": "full", "markerfacecolor": "white"}),
@@ -118,7 +118,7 @@ def hours(group: Group) -> list[p.Picture]:
 
 
 def _annotated(group: Group, number: int) -> list[Point]:
-    """The points of a row, fewest hours first; runs without labels or a score have none."""
+    """Return the points of a row, fewest hours first; runs without labels or a score have none."""
     row = group.rows[number]
     points = []
     for split in row.runs:
@@ -136,7 +136,7 @@ def _annotated(group: Group, number: int) -> list[Point]:
 
 
 def _lines(points: Sequence[Point], shift: float) -> list[p.Line]:
-    """The line of a method with its bars, and its markers by kind of labels."""
+    """Return the line of a method with its bars, and its markers by kind of labels."""
     style = p.style(points[0].row)
     line = p.means(
         points[0].label,
@@ -154,8 +154,8 @@ def _lines(points: Sequence[Point], shift: float) -> list[p.Line]:
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """The Pareto front, fewest hours first: the points that no other beats. One that does takes as few hours
-    and reaches as high a mean, and is better in one of the two; equal points do not beat each other."""
+    """Return the Pareto front, fewest hours first: the points that no other beats. One that does takes as few
+    hours and reaches as high a mean, and is better in one of the two; equal points do not beat each other."""
 
     def beaten(one: Point) -> bool:
         return any(
@@ -169,14 +169,14 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def _stairs(unbeaten: Sequence[Point], shifts: Mapping[int, float]) -> p.Line:
-    """The front, drawn where the markers of its cells stand."""
+    """Draw the front as a line, where the markers of its cells stand."""
     x = [shifts[point.row] * point.hours for point in unbeaten]
     y = [100 * point.cell.mean for point in unbeaten]
     return p.Line(FRONT, np.asarray(x), np.asarray(y), STAIRS)
 
 
 def _said(unbeaten: Sequence[Point]) -> str:
-    """The cells of the front in words; "" where there is none."""
+    """Say the cells of the front in words; "" where there is none."""
     cells = "; ".join(
         f"{at.label} on {at.split.heading}, {at.hours:.3g} hours, {100 * at.cell.mean:.1f} %"
         for at in unbeaten
@@ -185,7 +185,8 @@ def _said(unbeaten: Sequence[Point]) -> str:
 
 
 def _filled(kind: str) -> str:
-    """The key of `FILLS` of a kind of labels; sparse labels beside masks are drawn as they are alone."""
+    """Return the key of `FILLS` of a kind of labels; sparse labels beside masks are drawn as they are
+    alone."""
     return kind if kind in FILLS else kind.split("+")[-1]
 
 
@@ -267,7 +268,7 @@ def costs(group: Group) -> list[p.Picture]:
 
 
 def _trained(group: Group, split: Split) -> list[Point]:
-    """The point of each row on a split, where training times and a score are recorded."""
+    """Return the point of each row on a split, where training times and a score are recorded."""
     points = []
     for number, row in enumerate(group.rows):
         runs = [run for run in row.on(split) if run.result.train_seconds > 0]

@@ -41,10 +41,10 @@ TEXT: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
 
 
 def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, bytes]:
-    """The figure as "png" and "svg". Equal figures give equal bytes.
+    """Write the figure as "png" and "svg". Equal figures give equal bytes.
 
     Args:
-        said: What the PNG says of itself, by keyword.
+        said: Texts that the PNG says of itself, by keyword.
     """
     found = {}
     # Text stays text in an SVG: it can be searched and read aloud, and takes less than its outlines.
@@ -62,7 +62,7 @@ def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, b
 
 
 def draw(picture: Picture) -> Figure:
-    """The figure of a picture: its panels in rows, under the heading, over the legend and the
+    """Draw a picture as a figure: its panels in rows, under the heading, over the legend and the
     first sentence of the caption."""
     width, columns = picture.width, picture.columns
     heading = wrapped(picture.heading, 11, width - 0.2, bold=True)
@@ -105,8 +105,8 @@ Row = tuple[Panel | None, ...]
 
 
 def _blocks(picture: Picture) -> list[list[Row]]:
-    """The panels in rows, those of lines apart from those of maps: the names beside lines take no room from
-    the maps then."""
+    """Set the panels in rows, those of lines apart from those of maps: the names beside lines take no room
+    from the maps then."""
     columns = picture.columns
     panels = (*picture.panels, *[None] * (-len(picture.panels) % columns))
     rows = [panels[i : i + columns] for i in range(0, len(panels), columns)]
@@ -172,7 +172,7 @@ def _freeze(figure: Figure) -> None:
 
 
 def wrapped(text: str, size: float, width: float, *, bold: bool = False) -> list[str]:
-    """The text in lines of at most `width` inches at so many points."""
+    """Break the text into lines of at most `width` inches. `size` is that of the font, in points."""
     return textwrap.wrap(plain(text), int(width / (LETTER * size * (1.15 if bold else 0.95)))) or [""]
 
 
@@ -246,7 +246,7 @@ def _line(ax: Axes, line: Line) -> None:
 
 
 def _ticks(axis: Ticked, of: Axis) -> None:
-    """The ticks, fixed: searching them in every drawing costs a tenth of it."""
+    """Fix the ticks of an axis: searching them in every drawing costs a tenth of it."""
     axis.set_minor_locator(NullLocator())
     if of.ticks is not None:
         axis.set_ticks([at for at, _ in of.ticks], [text for _, text in of.ticks], parse_math=False)
@@ -263,7 +263,7 @@ def _ticks(axis: Ticked, of: Axis) -> None:
 
 
 def _map(ax: Axes, of: Map, height: float) -> None:
-    """The values as cells; the hatched ground shows through where there is none."""
+    """Draw the values as cells; the hatched ground shows through where there is none."""
     values = np.ma.masked_invalid(of.values)
     norms = {"even": Normalize, "decades": LogNorm}
     norm = PowerNorm(0.5, *of.ends) if of.scale == "root" else norms[of.scale](*of.ends)

@@ -35,7 +35,7 @@ HOW_CHOSEN = (
 
 @dataclass(frozen=True)
 class Tile:
-    """What one method says of an image."""
+    """The prediction of one method for an image."""
 
     method: str
     said: str  # beside its name, such as "54.3 %"; "" where nothing is known
@@ -113,8 +113,8 @@ def galleries(group: Group, samples: Mapping[Path, Samples]) -> list[Gallery | s
 def _read(
     group: Group, split: Split, samples: Mapping[Path, Samples]
 ) -> tuple[list[_Seen], list[Path], Run | None]:
-    """The samples that the rows of a split have in common, of runs of one draw and seed; the folders of
-    damaged ones; and one of the runs."""
+    """Read the samples that the rows of a split have in common, of runs of one draw and seed. Return them,
+    the folders of damaged ones, and one of the runs."""
     with_any = {
         row.label: {key: run for key, run in row.runs.get(split, {}).items() if run.folder in samples}
         for row in group.rows
@@ -163,7 +163,8 @@ def _beside(kept: Sequence[tuple[Run, Sample]], classes: int) -> tuple[bytes | N
 
 
 def _ids(run: Run, sample: Sample, kind: Kind, classes: int) -> np.ndarray | None:
-    """The class ids of a picture, H W uint8; None without it. Raises DataError where it holds others."""
+    """Read the class ids of a picture, H W uint8; None without it. Raises DataError where it cannot be read
+    or holds others."""
     data = read_picture(RunFolder(run.folder), sample, kind)
     if data is None:
         return None
@@ -273,7 +274,7 @@ def _png(ids: np.ndarray, colours: np.ndarray) -> bytes:
 
 
 def sheet(gallery: Gallery) -> bytes:
-    """The whole gallery as one PNG, for documents that hold no page."""
+    """Draw the whole gallery as one PNG, for documents that hold no page."""
     columns = 2 + max(len(strip.tiles) for strip in gallery.strips)
     width = columns * (TILE + GAP) + GAP
     row = TILE + 2 * TEXT + GAP

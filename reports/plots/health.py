@@ -37,7 +37,7 @@ def _over_runs(values: Values) -> tuple[Values, Values, Values]:
 
 
 def detail(group: Group, row: str, split: Split, health: Health) -> p.Picture:
-    """A picture of the figures of one row on one split."""
+    """Make a picture of the figures of one row on one split."""
     name = f"{row} on {split.heading}"
     return picture(
         health,
@@ -49,7 +49,7 @@ def detail(group: Group, row: str, split: Split, health: Health) -> p.Picture:
 
 
 def picture(health: Health, *, name: str, title: str, alt: str, heading: str) -> p.Picture:
-    """A panel per kind of figure, over the steps: lines with their bands, and maps class by step."""
+    """Make a panel per kind of figure, over the steps: lines with their bands, and maps class by step."""
     lines: list[p.Panel | None] = [
         _lines(figures, health) for figures in SCALAR_FIGURES if health.of(figures)
     ]
@@ -135,13 +135,14 @@ def _map(figures: Figures, name: str, health: Health, named: bool) -> p.Panel:
 
 
 def _percent(values: Values) -> float:
-    """The upper end of colours for shares: a round number that the largest does not pass."""
+    """Return the upper end of colours for shares: a round number in percent that the largest does not
+    pass."""
     largest = np.nanmax(values, initial=0.0)
     return next((end for end in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if largest <= end), 100.0)
 
 
 def _decades(values: Values) -> tuple[float, float]:
-    """Ends of colours for counts, whole powers of ten."""
+    """Return the ends of colours for counts, whole powers of ten, such as `(1.0, 1000.0)`."""
     positive = values[np.isfinite(values) & (values > 0)]
     if not len(positive):
         return 1.0, 10.0
@@ -152,7 +153,7 @@ def _decades(values: Values) -> tuple[float, float]:
 # All methods ------------------------------------------------------------------------------------------------
 
 
-# What each panel shows: the first of these figures that a method notes.
+# The figures of each panel: it shows the first of them that a method notes.
 OVERVIEWS = {
     steps.Figure("Reliable or kept pixels", PERCENT): ("reliable_share", "mask_ratio"),
     steps.Figure("Their accuracy", PERCENT): ("accuracy_reliable", "accuracy_kept"),
@@ -186,8 +187,8 @@ def overview(group: Group, noted: Sequence[Noted]) -> list[p.Picture]:
 
 
 def _trace(health: Health, name: str, share: bool) -> steps.Trace | None:
-    """A figure at the steps at which all runs that have it do: of classes the sum of counts, and the mean of
-    shares in percent. None where there is no such step."""
+    """Return a figure at the steps at which all runs that have it do: of classes the sum of counts, and the
+    mean of shares in percent. None where there is no such step."""
     values = health.figures.get(name, np.empty((0, len(health.steps))))
     if values.ndim > 2:
         over_classes = np.ma.masked_invalid(values)

@@ -56,7 +56,7 @@ def _known(group: Group, indices: Sequence[int]) -> int:
 def _panel(
     group: Group, kind: str, indices: Sequence[int], ends: tuple[float, float], titled: bool
 ) -> p.Panel:
-    """The lines of all methods that have runs on splits of a kind."""
+    """Make the panel with the lines of all methods that have runs on splits of a kind."""
     splits = [group.splits[i] for i in indices]
     # Without the axis and the names at the ends of the lines.
     room = p.WIDTH - 1.0 - p.LETTER * 9 * max(len(p.short(row.label)) for row in group.rows)
@@ -99,7 +99,7 @@ def _panel(
 def _line(
     name: str, counts: Sequence[int], places: Sequence[float], cells: Sequence[Summary | None], number: int
 ) -> p.Line:
-    """The line of a method; none across a hole, nor between two lists of one size."""
+    """Make the line of a method; none across a hole, nor between two lists of one size."""
     x: list[float] = []
     y: list[Summary | None] = []
     previous: int | None = None
@@ -116,8 +116,8 @@ def _line(
 def _ticks(
     splits: Sequence[Split], places: Sequence[float], room: float
 ) -> tuple[tuple[tuple[float, str], ...], bool]:
-    """A tick for each split, with its count and name below, and whether these stand upright; splits that
-    nearly fall together share one.
+    """Make a tick for each split, with its count and name below, and say whether these stand upright; splits
+    that nearly fall together share one.
 
     Args:
         places: Of the splits, logarithms of x.
@@ -144,6 +144,6 @@ def _ticks(
 
 
 def upright_text(counts: str, *names: str) -> str:
-    """Counts and names in one line, each name with an equal share of the room."""
+    """Write counts and names in one line, each name with an equal share of the room: `23, 46: 1_16, 1_8`."""
     each = max((UPRIGHT_LENGTH - len(counts)) // len(names) - 2, 8)
     return f"{counts}: {', '.join(p.short(name, each) for name in names)}"

@@ -25,7 +25,7 @@ SPLIT_NAME = 20  # characters of one
 
 
 def lanes(ax: Axes, names: Sequence[str]) -> None:
-    """A line between lanes, and their names below the ticks."""
+    """Draw a line between lanes, and write their names below the ticks."""
     ax.xaxis.labelpad = 14 if any(names) else 4
     for lane, name in enumerate(names):
         if lane:

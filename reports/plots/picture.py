@@ -1,4 +1,4 @@
-"""What a plot is before it is drawn: numbers, names, titles, and what it says to those who do not see it."""
+"""The content of a plot before it is drawn: numbers, names, titles, a text for those who do not see it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ def style(number: int) -> dict[str, Any]:
 
 
 def short(text: str, length: int = NAME_LENGTH) -> str:
-    """The text for a picture: names that are too long lose their middle, since knobs differ at the end."""
+    """Shorten a text for a picture: names that are too long lose their middle, since knobs differ at the
+    end."""
     text = plain(text)
     head = length * 2 // 3
     return text if len(text) <= length else f"{text[:head]}…{text[head + 1 - length :]}"
@@ -136,7 +137,8 @@ def file_name(kind: str, group: Group, *parts: str) -> str:
 
 
 def paged(title: str, panels: Sequence[T], size: int) -> list[tuple[str, Sequence[T]]]:
-    """The panels in as few pictures as hold `size` each, as equal as can be, with the title of each."""
+    """Divide the panels into as few pictures as hold `size` each, as equal as can be, with the title of each:
+    `IoU (1 of 2)`."""
     count = math.ceil(len(panels) / size)
     ends = [round(len(panels) * i / count) for i in range(count + 1)] if count else []
     titles = [f"{title} ({number} of {count})" if count > 1 else title for number in range(1, count + 1)]
@@ -144,8 +146,9 @@ def paged(title: str, panels: Sequence[T], size: int) -> list[tuple[str, Sequenc
 
 
 def limits(cells: Sequence[Summary]) -> tuple[float, float]:
-    """Ends of an axis of percent that shows every mean, and of the intervals what lies within a third of the
-    means' range (at least two points) beside them: an interval of two seeds would fill any axis."""
+    """Return the ends of an axis of percent that shows every mean. Of the intervals it shows the part within
+    a third of the means' range (at least two points) beside them: an interval of two seeds would fill any
+    axis."""
     means = [100 * cell.mean for cell in cells]
     ends = [100 * end for cell in cells for end in cell.interval or ()]
     low, high = min(means), max(means)
@@ -173,5 +176,5 @@ def best(named: Sequence[tuple[str, Summary | None]]) -> str:
 
 
 def known(cell: Summary | None) -> TypeGuard[Summary]:
-    """Whether there is a number to show: not in a missing cell, nor over runs one of which scored NaN."""
+    """Say whether there is a number to show: not in a missing cell, nor over runs one of which scored NaN."""
     return cell is not None and math.isfinite(cell.mean)

@@ -41,7 +41,7 @@ Traces = Mapping[tuple[Figure, int], Trace]  # by figure and row of the table
 
 
 def trace(runs: Sequence[Sequence[LogLine]], name: str) -> Trace | None:
-    """A scalar of some runs at the steps at which all that have it do; None where there is no such step.
+    """Read a scalar of some runs at the steps at which all that have it do; None where there is no such step.
 
     Args:
         runs: The lines of each run's log. A number with which no axis can be laid out is none.
@@ -62,7 +62,7 @@ def _drawable(value: Any) -> bool:
 
 
 def thinned(x: p.Values, y: p.Values, points: int = MOST_POINTS) -> tuple[p.Values, p.Values]:
-    """A line of at most so many points: means within bins of consecutive ones, NaN left out of them."""
+    """Thin a line to at most `points` points: means within bins of consecutive ones, NaN left out of them."""
     if len(x) <= points:
         return x, y
     ends = np.linspace(0, len(x), points + 1).astype(int)
@@ -82,11 +82,12 @@ def pictures(
     title: str,
     caption: str,
 ) -> list[p.Picture]:
-    """The traces of a group's rows, a few splits in each picture; panels and splits without any are left out.
+    """Make pictures of the traces of a group's rows, a few splits in each; panels and splits without any are
+    left out.
 
     Args:
         kind: Start of the files' names.
-        caption: What every point is; what lines and bands are is added.
+        caption: Says what every point is; what lines and bands are is added.
     """
     known = [(split, found[split]) for split in group.splits if found[split]]
     title = f"{title} on {known[0][0].heading}" if len(known) == 1 else title
@@ -121,7 +122,8 @@ def _panel(
     columns: int,
     lowest: bool,
 ) -> p.Panel:
-    """A lane for every split and a line for every method; steps and splits are named at the lowest."""
+    """Make a panel with a lane for every split and a line for every method; steps and splits are named at the
+    lowest."""
     end = max([1.0, *(steps[-1] for _, traces in lanes for steps, _ in traces.values())])
     lines = []
     for row in rows:
@@ -151,10 +153,10 @@ def _panel(
 
 
 def _line(name: str, traces: Sequence[tuple[int, Trace]], end: float, band: bool, row: int) -> p.Line:
-    """The line of a method through its lanes, with gaps between them.
+    """Make the line of a method through its lanes, with gaps between them.
 
     Args:
-        traces: Place of the lane, and what is in it.
+        traces: Place of each lane, and the trace in it.
     """
     parts = []
     for lane, (steps, values) in traces:
@@ -180,7 +182,7 @@ def _said(traces: Sequence[tuple[tuple[Figure, int], Trace]]) -> str:
 
 
 def _last_values(group: Group, lanes: Sequence[tuple[Split, Traces]], figure: Figure) -> str:
-    """The least and the largest last value of a figure on each split, in words."""
+    """Say the least and the largest last value of a figure on each split, in words."""
     said = []
     for split, traces in lanes:
         found = sorted(

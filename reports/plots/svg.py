@@ -20,7 +20,7 @@ QUOTED = re.compile(rb"=\"([^\"']*)\"")
 
 
 def lean(svg: bytes) -> bytes:
-    """The same drawing, in about half of its length as an address of a page."""
+    """Return the same drawing, in about half of its length as an address of a page."""
     svg = IDLE.sub(b"", GEOMETRY.sub(_rounded, svg)).replace(b"<svg ", b'<svg style="' + FONT + b'" ', 1)
     svg = _named(_ungrouped(INDENTED.sub(b"\n", svg)))
     # In the address of a page a quotation mark takes three letters, an apostrophe one.

@@ -30,7 +30,7 @@ class AblationTable:
 
 
 def ablation_tables(group: Group, ablation: Ablation, fewest: int = 1) -> list[AblationTable]:
-    """The tables of a named sweep, from runs of a group of which at least `fewest` variants are found.
+    """Make the tables of a named sweep, from runs of a group of which at least `fewest` variants are found.
 
     A run belongs to a variant if it is of the sweep's method and each of the knobs that the sweep varies has
     the value that the variant gives it (written out: what a variant leaves out has the method's default).
@@ -65,8 +65,8 @@ def _rest(result: Result, ablation: Ablation) -> dict[str, str]:
 
 
 def _with_seeds(found: Mapping[str, Variants]) -> dict[str, Variants]:
-    """The runs by settings, those on splits without tags, which have no CAM seeds, together with the runs
-    that are as they are but for their seeds, where these are of one kind."""
+    """Join runs without CAM seeds (on splits without tags) with runs that differ from them by their seeds
+    alone, where these are of one kind. Return all runs by settings."""
     by_method: dict[str, list[str]] = defaultdict(list)
     for rest in found:
         method = {key: value for key, value in json.loads(rest).items() if not key.startswith(SEEDS)}
@@ -142,7 +142,7 @@ def _sheet(group: Group, ablation: Ablation, setting: str, runs: Variants) -> s.
 
 
 def _lines(group: Group, ablation: Ablation, records: Sequence[s.Record], elsewhere: str) -> s.Lines:
-    """A line for each variant: a cell and its difference on each split, then the paper's numbers."""
+    """Make a line for each variant: a cell and its difference on each split, then the paper's numbers."""
     papers = ablation.published.columns if ablation.published else ()
     splits = [text for split in group.splits for text in (split.heading, "difference")]
     lines = [["variant", *splits, *(f"paper {name}, {elsewhere}" for name in papers)]]

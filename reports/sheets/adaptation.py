@@ -22,8 +22,8 @@ NOTES = (
 
 
 def adaptation(group: Group) -> s.Sheet | None:
-    """The gap that each method closes; None where the baseline has no runs on `adapt` and `target_full` with
-    a seed in common."""
+    """Make the table of the gap that each method closes; None where the baseline has no runs on `adapt` and
+    `target_full` with a seed in common."""
     if group.rows_named(BASELINE) != [BASELINE]:
         return None
     base = group.row(BASELINE)

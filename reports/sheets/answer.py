@@ -41,7 +41,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runs of one comparable group say of one split.
+    """The answer that the runs of one comparable group give on one split.
 
     `group` holds runs of one kind of supervision. `reference` is the label of a row, None where the baseline
     has no row here, or several.
@@ -89,7 +89,7 @@ class Answer:
 def answers(
     groups: Sequence[Group], started: Mapping[Path, str], baseline: str = BASELINE
 ) -> list[tuple[str, Answer]]:
-    """An answer for each data set and split with its name, those that stand clear first.
+    """Return an answer for each data set and split with its name, those that stand clear first.
 
     Of several protocols one speaks: of equal views if there is one, then one that compares methods, then the
     newest.

@@ -1,4 +1,4 @@
-"""What the runs of one comparable group share, and how each run was made: protocol, splits, runs."""
+"""The facts that runs of one comparable group share, and how each run was made: protocol, splits, runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOWN_DIGITS = 12
 
 
 def protocol(group: Group) -> s.Sheet:
-    """What the protocol fixes for all runs of the group, as far as they have recorded it."""
+    """List the things that the protocol fixes for all runs of the group, as far as they have recorded it."""
     found = {"data set": group.dataset, "protocol": group.protocol, "protocol hash": group.protocol_hash}
     found |= {"steps": str(group.steps), "classes": f"{len(group.classes)}: {', '.join(group.classes)}"}
     found |= {"scored images": f"{group.scored} (list {group.eval_digest})"}
@@ -51,13 +51,13 @@ def _setting(value: Any) -> str:
 
 
 def _digest(name: str) -> s.Shown:
-    """The first digits of the digest of that name."""
+    """Return a function that shows the first digits of the digest of that name, such as `1a2b3c4d`."""
     return lambda record: (record[name] or "")[:SHOWN_DIGITS]
 
 
 def lists(group: Group) -> s.Sheet:
-    """The splits: what each grants, by number and digest of the images, and how many rows and which seeds it
-    has."""
+    """List the splits: what each grants, by number and digest of the images, and how many rows and which
+    seeds it has."""
     records = []
     for split in group.splits:
         here = [row.runs[split] for row in group.rows if split in row.runs]

@@ -1,4 +1,4 @@
-"""What the runs of one comparable group took: seconds, memory, scoring, refinement of CAM seeds."""
+"""The cost of the runs of one comparable group: seconds, memory, scoring, refinement of CAM seeds."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ NOTES = (
 
 
 def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, float]) -> s.Sheet:
-    """What the runs took, all of a row together, the largest peak.
+    """Make the table of what the runs cost: of all runs of a row together, with the largest peak of memory.
 
     Args:
-        scores: What `score` found, by the folder of the run.
+        scores: The findings of `score`, by the folder of the run.
         refined: Core-seconds of the refinement of the CAM seeds that a run learned from, by its folder, where
             they are known.
     """

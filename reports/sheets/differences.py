@@ -65,7 +65,7 @@ Found = Sequence[tuple[Row, Split, Summary | None]]
 
 
 def compared(group: Group, baseline: str) -> Found:
-    """The paired difference of each row to the reference on each split where the row has runs."""
+    """Return the paired difference of each row to the reference on each split where the row has runs."""
     reference = group.row(baseline)
     return [
         (row, split, paired_difference(row.scores(split), reference.scores(split)))
@@ -80,7 +80,7 @@ def family_of(found: Iterable[Summary | None]) -> int:
 
 
 def _record(change: Summary | None, family: int) -> s.Record:
-    """The figures of a comparison as numbers, and as text by heading."""
+    """Return the figures of a comparison as numbers, and as text by heading: `{"P(better)": "0.93"}`."""
     record = s.summary_record(change, family=family) | {"family": family}
     likely = chances(change) if change else None
     smallest = smallest_found(change, family) if change else None
@@ -129,7 +129,7 @@ def _notes(group: Group, found: Found, family: int) -> list[str]:
 
 
 def _power(known: Sequence[tuple[Row, Split, Summary]], family: int) -> str:
-    """What the table could have found, and how many more runs would find more."""
+    """Say what the table could have found, and how many more runs would find more."""
     changes = [change for *_, change in known]
     smallest = sorted(100 * (smallest_found(change, family) or 0.0) for change in changes)
     typical = sorted(changes, key=lambda change: change.error or 0.0)[len(changes) // 2]

@@ -60,7 +60,7 @@ OVERVIEW = (
 
 
 def overview(found: Iterable[tuple[str, Answer]]) -> s.Sheet:
-    """A line for each data set and split."""
+    """Make the table of answers: a line for each data set and split."""
     records: list[s.Record] = []
     lines = [["data set and split", "labels", "views", "answer", "method", "gain", "95 %", "runs"]]
     goes = []

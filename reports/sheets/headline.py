@@ -24,7 +24,7 @@ ONE_DRAW = "All runs of a split have the same labeled images (one draw): nothing
 
 
 def drawn(group: Group) -> str:
-    """What a reader must know of the draws of a table."""
+    """Return the sentence that a reader must know of the draws of a table."""
     return HOW_DRAWN if len(group.draws) > 1 else ONE_DRAW
 
 
@@ -44,7 +44,7 @@ def _cell(record: s.Record) -> str:
 
 
 def spreads(group: Group) -> s.Sheet:
-    """The interval of every cell, and what it is made of."""
+    """Make the table of the interval of every cell, and of what it is made of."""
     records = [s.cell_record(*of) for of in group.cells() if of[-1]]
     shown: dict[str, s.Shown] = {
         "method": "method",

@@ -162,7 +162,7 @@ class Health:
         return len(next(iter(self.figures.values())))
 
     def of(self, figures: Figures) -> list[str]:
-        """Those of the figures that these runs have."""
+        """Return the names among these figures that the runs have."""
         return [name for name in figures.figures if name in self.figures]
 
 
@@ -170,8 +170,8 @@ Noted = tuple[str, Split, Health]  # label of a row, split, and the figures of i
 
 
 def gather(runs: Sequence[Sequence[Mapping[str, Any]]], classes: Sequence[str]) -> Health | None:
-    """The health figures in the log lines of some runs; None where there are none. Runs without figures do
-    not count."""
+    """Gather the health figures in the log lines of some runs; None where there are none. Runs without
+    figures do not count."""
     known = {*SCALARS, *VECTORS}
     lines_by_step = [
         {line["step"]: line for line in lines if line.keys() - EVALUATION}
@@ -197,7 +197,8 @@ def gather(runs: Sequence[Sequence[Mapping[str, Any]]], classes: Sequence[str]) 
 
 
 def _numbers(value: Any, shape: tuple[int, ...]) -> Values:
-    """What a line says, NaN where it says nothing, something of another shape, or more than can be drawn."""
+    """Read the numbers that a line says; NaN where it says nothing, something of another shape, or more than
+    can be drawn."""
     try:
         found = np.array(value, float)  # None within a list becomes NaN
     except (TypeError, ValueError):
@@ -211,7 +212,7 @@ def _numbers(value: Any, shape: tuple[int, ...]) -> Values:
 
 
 def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> list[Noted]:
-    """The health figures of the group's rows on its splits, where the runs have any.
+    """Return the health figures of the group's rows on its splits, where the runs have any.
 
     Args:
         logs: Lines of the log by the folder of the run.
@@ -224,7 +225,7 @@ def noted(group: Group, logs: Mapping[Path, Sequence[Mapping[str, Any]]]) -> lis
 
 
 def normals(noted: Sequence[Noted]) -> tuple[tuple[str, str], ...]:
-    """What is normal for each kind of figure that these cells have, by its title."""
+    """Say what is normal for each kind of figure that these cells have, by its title."""
     seen = {name for _, _, health in noted for name in health.figures}
     every = (*SCALAR_FIGURES, *CLASS_FIGURES)
     return tuple(
@@ -233,8 +234,8 @@ def normals(noted: Sequence[Noted]) -> tuple[tuple[str, str], ...]:
 
 
 def health_sheet(group: Group, noted: Sequence[Noted]) -> s.Sheet:
-    """The scalars of every cell at the end of its warm-up (the first line after it) and at its last step; of
-    a figure that is measured now and then, the first and the last of them."""
+    """Make the table of the scalars of every cell at the end of its warm-up (the first line after it) and at
+    its last step; of a figure that is measured now and then, the first and the last of them."""
     records = [record for cell in noted for record in _records(*cell)]
     lines = [["method", "split", "figure", "in the log", "after the warm-up", "last", "steps"]]
     for said, places in groupby(records, lambda of: (of["method"], of["heading"], of["said"], of["figure"])):

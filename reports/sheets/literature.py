@@ -46,7 +46,7 @@ class Lists(Checked):
 
 
 class Under(Checked):
-    """What numbers were measured under."""
+    """The conditions that numbers were measured under."""
 
     settings: dict[str, Any]  # in the names of our protocols, as records have them
     steps: dict[str, int]  # by name of the lists, where the source lets them be counted
@@ -84,7 +84,7 @@ class Numbers(Checked):
 
 @cache
 def published(file: Path = FILE) -> Numbers:
-    """What is known of the field. Raises ValueError for a file that is not of this form."""
+    """Read the published numbers of the field. Raises ValueError for a file that is not of this form."""
     found = Numbers.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     for entry in found.entries:
         if unknown := entry.miou.keys() - found.lists.keys():
@@ -122,7 +122,7 @@ def sheets(group: Group, known: Numbers | None = None) -> tuple[s.Sheet, ...]:
 
 
 def _ours(group: Group, place: int) -> list[s.Record]:
-    """The rows of a group that have runs on a split, given by its place."""
+    """Return the rows of a group that have runs on a split, given by its place."""
     cells = [(row.label, cell) for row in group.rows if (cell := row.cells[place]) is not None]
     split = group.splits[place]
     return [
@@ -131,7 +131,7 @@ def _ours(group: Group, place: int) -> list[s.Record]:
 
 
 def _published_on(split: Split, protocol: Mapping[str, Any], known: Numbers) -> list[s.Record]:
-    """The numbers of the same lists, encoder and decoder."""
+    """Return the published numbers of the same lists, encoder and decoder."""
     name = _known_as(split, known)
     records = []
     for entry in known.entries:
@@ -152,7 +152,7 @@ def _record(
 
 
 def _known_as(split: Split, known: Numbers) -> str:
-    """The name of the lists that the split grants; empty for lists that are not known."""
+    """Return the name of the lists that the split grants; empty for lists that are not known."""
     pixel, _, none = split.digests
     return next((name for name, of in known.lists.items() if (of.pixel, of.none) == (pixel, none)), "")
 
@@ -197,7 +197,7 @@ def _scored_otherwise(scored: Scored, protocol: Mapping[str, Any]) -> Iterator[s
 
 
 def _said(settings: Mapping[str, Any], key: str) -> str:
-    """A value in words; "default" for what records leave out."""
+    """Return a value in words; "default" for what records leave out."""
     if key not in settings:
         return "default"
     value = settings[key]

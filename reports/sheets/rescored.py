@@ -39,7 +39,7 @@ def _numbers(scores: Scores) -> list[list[Rescored]]:
 
 
 def _sheet(group: Group, found: Mapping[Path, list[Rescored]]) -> s.Sheet:
-    """The runs that were scored again in one way; the group lends names and order."""
+    """Make the table of the runs that were scored again in one way; the group lends names and order."""
     how = next(iter(found.values()))[-1]
     headings = {"raw": "raw", "multi_scale": "multi-scale + flip" if how.flip else "multi-scale"}
     if how.crf:
@@ -68,7 +68,8 @@ def _sheet(group: Group, found: Mapping[Path, list[Rescored]]) -> s.Sheet:
 
 
 def _note_on_code(found: Iterable[Sequence[Rescored]]) -> tuple[str, ...]:
-    """What a reader must know where the code that scores has changed between the runs of a table."""
+    """Write the note that a reader needs where the code that scores has changed between the runs of a
+    table."""
     states = {json.dumps(one.code, sort_keys=True) for numbers in found for one in numbers if one.code}
     if len(states) < 2:
         return ()
@@ -79,7 +80,7 @@ def _note_on_code(found: Iterable[Sequence[Rescored]]) -> tuple[str, ...]:
 
 
 def _how(how: Rescored) -> str:
-    """The settings that all rows share: `scales 0.5 1 with flip, CRF deeplab`."""
+    """Say the settings that all rows share: `scales 0.5 1 with flip, CRF deeplab`."""
     flip = "with flip" if how.flip else "without flip"
     crf = f"CRF {how.crf}" if how.crf else "no CRF"
     half = " at half size" if how.half_size else ""

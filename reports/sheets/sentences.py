@@ -17,7 +17,8 @@ FEW = 3  # draws, or seeds of one draw, below which a t interval says next to no
 
 
 def sentence(of: Answer) -> str:
-    """The answer: `u2pl is best: 64.8 % mIoU, +7.0 points over supervised (+2.3 to +11.6).`"""
+    """Say the answer:
+    `u2pl is best: 64.8 % mIoU, +7.0 points (+2.3 to +11.6) over supervised (57.8 % mIoU).`"""
     best, name = of.best, of.reference
     if best is None or best.change is None or name is None:
         return f"Not known: {_why_unknown(of)}."
@@ -158,7 +159,7 @@ def _settled(first: str, second: str, difference: Summary | None, family: int) -
 
 
 def warning(of: Answer) -> str:
-    """The one thing that a reader must know first; empty where there is none."""
+    """Say the one thing that a reader must know first; empty where there is none."""
     group, change = of.group, of.best.change if of.best else None
     found = [*group.mixed]
     if change and change.units < FEW:
@@ -181,7 +182,7 @@ def _mean(cell: Summary | None) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and 3 others`."""
+    """List names in words: `a`, `a and b`, `a, b and 3 others`."""
     if len(names) > 3:
         names = [*names[:2], f"{len(names) - 2} others"]
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -21,7 +21,7 @@ SUMMARY_COLUMNS = (
 CELL_COLUMNS = ("method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)
 MISSING = "missing"
 EQUAL_TO_THE_BIT = "equal to the bit"
-# What is said of one run, cell or figure, by name: the columns of the frame, and what its text needs beside.
+# The facts on one run, cell or figure, by name: the columns of the frame, and what its text needs beside.
 Record = dict[str, Any]
 Shown = str | Callable[[Record], str]  # what a reader sees of a record: the value of that name, or a text
 Lines = list[list[str]]
@@ -61,7 +61,7 @@ def sheet_of(
     notes: Sequence[str] = (),
     bars: Sequence[Bar | None] = (),
 ) -> Sheet:
-    """A sheet whose frame has `columns` of the records behind what its group is, `GROUP_COLUMNS`.
+    """Make a sheet whose frame has `columns` of the records, behind those of its group, `GROUP_COLUMNS`.
 
     Args:
         shown: The lines, or what stands under each heading in the line of a record.
@@ -77,18 +77,20 @@ def sheet_of(
 
 
 def frame_of(columns: Sequence[str], records: Iterable[Record]) -> pandas.DataFrame:
-    """The columns of the records, every value as it is: None stays None, and a whole number whole."""
+    """Make a frame of columns of the records, every value as it is: None stays None, and a whole number
+    whole."""
     rows = [[record[column] for column in columns] for record in records]
     return pandas.DataFrame(rows, columns=list(columns), dtype=object)
 
 
 def listed(records: Iterable[Record], shown: Mapping[str, Shown]) -> Lines:
-    """A line for each record; `shown` has what stands under each heading."""
+    """Make a line for each record; `shown` has what stands under each heading."""
     return [list(shown), *([_text(record, of) for of in shown.values()] for record in records)]
 
 
 def crossed(records: Sequence[Record], names: Mapping[str, str], across: str, shown: Shown) -> Lines:
-    """A column for each value that the records have `across`, and a line for as many records as there are.
+    """Make a column for each value that the records have `across`, and a line for each set of records that
+    fills these columns.
 
     Args:
         records: Row by row; none is missing.

@@ -20,8 +20,8 @@ TOO_FEW = "no method has two runs"
 
 
 def leading(groups: Iterable[Group], started: Mapping[Path, str]) -> dict[str, Group]:
-    """The group that speaks for each data set: of equal views if there is one, then the newest that compares
-    methods.
+    """Choose the group that speaks for each data set: of equal views if there is one, then the newest that
+    compares methods.
 
     Args:
         started: When each run was made, by its folder, where that is known.
@@ -39,7 +39,8 @@ def leading(groups: Iterable[Group], started: Mapping[Path, str]) -> dict[str, G
 
 
 def in_short(group: Group) -> s.Sheet | None:
-    """The three lines, a column for each split; None where no method stands beside the reference."""
+    """Make the table of three lines, a column for each split; None where no method stands beside the
+    reference."""
     (name,) = group.rows_named(BASELINE)
     columns = [Answer(part, split, name, name) for part in group.kinds for split in part.splits]
     found = [of for of in columns if of.score(name) and any(gain.method for gain in of.gains)]

@@ -24,7 +24,7 @@ NOTES = (
 
 
 def take(found: Iterable[tuple[str, Answer]]) -> s.Sheet | None:
-    """The table, fewest hours of a data set first; None where no reference was run."""
+    """Make the table, fewest hours of a data set first; None where no reference was run."""
     records = [record | {"goes": name} for name, of in found if of.reference and (record := _record(of))]
     if not records:
         return None
@@ -48,7 +48,7 @@ def take(found: Iterable[tuple[str, Answer]]) -> s.Sheet | None:
 
 
 def _record(of: Answer) -> s.Record | None:
-    """What to take here; None where one run or none says what to expect."""
+    """Say which method to take here; None where no score says what to expect."""
     clear = of.state == "clear" and of.best is not None
     label = of.best.row.label if clear and of.best else str(of.reference)
     cell = of.score(label)

@@ -15,19 +15,19 @@ from reports.sheets.sheet import MISSING, Sheet
 
 
 def to_markdown(sheet: Sheet) -> str:
-    """The table in GitHub's Markdown, with its notes below."""
+    """Write the table in GitHub's Markdown, with its notes below."""
     return aligned(sheet.lines) + "".join(f"\n{markdown_text(note)}\n" for note in sheet.notes)
 
 
 def to_csv(sheet: Sheet) -> str:
-    """The frame, a record a line."""
+    """Write the frame as CSV, a record a line."""
     # Every text is made harmless for spreadsheets.
     frame = sheet.frame.rename(columns=csv_text).map(lambda of: csv_text(of) if isinstance(of, str) else of)
     return str(frame.to_csv(index=False, lineterminator="\n"))
 
 
 def to_rich(sheet: Sheet) -> Printed:
-    """The table for the terminal, with its notes below."""
+    """Draw the table for the terminal, with its notes below."""
     heading, *rows = sheet.lines
     drawn = RichTable()
     for number, name in enumerate(heading):
@@ -43,11 +43,11 @@ def to_rich(sheet: Sheet) -> Printed:
 
 
 def to_latex(sheet: Sheet) -> str:
-    """The table in LaTeX, which goes on over as many pages as it needs; the document needs booktabs and
+    """Write the table in LaTeX, which goes on over as many pages as it needs; the document needs booktabs and
     longtable, and UTF-8 as is usual by now."""
     heading, *rows = (" & ".join(map(latex_text, line)) + r" \\" for line in sheet.lines)
     widths = [max(map(len, cells)) for cells in zip(*sheet.lines, strict=True)]
-    # What is wide is set small, and texts that no line can hold are broken.
+    # Wide tables are set small, and texts that no line can hold are broken.
     size = next((name for name, most in LATEX_SIZES.items() if sum(widths) <= most), "tiny")
     kinds = ["r" if sheet.is_number(i) else "l" for i in range(len(widths))]
     columns = "".join(
@@ -91,7 +91,7 @@ LATEX = {
 
 
 def latex_text(text: str) -> str:
-    """The text with the characters that mean something in LaTeX replaced by commands that print them."""
+    """Replace the characters that mean something in LaTeX by commands that print them."""
     return re.sub("|".join(map(re.escape, LATEX)), lambda found: LATEX[found[0]], plain(text))
 
 
@@ -103,7 +103,7 @@ FORMULA_SIGNS = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def markdown_text(text: str) -> str:
-    """The text with the characters that mean something in Markdown or HTML escaped."""
+    """Escape the characters that mean something in Markdown or HTML."""
     escaped = re.sub(r"([\\`*<>\[\]|&~$#!])", r"\\\1", plain(text).lstrip())
     # At the start of a line these begin a list; elsewhere GitHub makes links of these by itself.
     escaped = re.sub(r"^([-+]|\d+[.)])(?=\s)", lambda mark: f"{mark[0][:-1]}\\{mark[0][-1]}", escaped)
@@ -112,13 +112,13 @@ def markdown_text(text: str) -> str:
 
 
 def csv_text(text: str) -> str:
-    """The text with a quote in front where a spreadsheet would take it for a formula."""
+    """Put a quote in front of a text that a spreadsheet would take for a formula: `'=1+1`."""
     text = plain(text)
     return f"'{text}" if text.lstrip()[:1] in FORMULA_SIGNS else text
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """The lines, the first of them the heading, as a Markdown table."""
+    """Write the lines, the first of them the heading, as a Markdown table."""
     lines = [[markdown_text(cell) for cell in line] for line in lines]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     text = [
