@@ -118,7 +118,11 @@ def _document(baselines: Baselines, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _weak(baselines: Baselines) -> list[dict[str, Any]]:
-    """The baselines that cannot show a fall of 10 %: what they show, as a share, and how many seeds would."""
+    """List the baselines that cannot show a fall of 10 %.
+
+    Each has the smallest fall that it shows ("sees", a share of the mIoU), and the number of seeds that would
+    show one of 10 % ("seeds_needed"; None where a thousand would not).
+    """
     from bench.gate.baselines import FALL
 
     return [

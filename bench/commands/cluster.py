@@ -1,4 +1,4 @@
-"""What the commands share that call a cluster: their options, and those that go on to sbatch as they are."""
+"""Options of the commands that call a cluster, and those that go on to sbatch as they are."""
 
 from itertools import pairwise
 from typing import Annotated, Any

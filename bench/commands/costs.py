@@ -22,7 +22,7 @@ def refuse_alone(cost: bool, dry_run: bool) -> None:
 
 
 def costs(runs: "Iterable[tuple[str, Plan]]", jobs: int = 1, gpus: int = 1) -> dict[str, Any]:
-    """What runs that are not done would cost; each has the name of its kind."""
+    """Measure what runs that are not done would cost. Each comes with the name of its kind."""
     from bench.sweeps.costs import document, kinds_of
 
     kinds = list(kinds_of(runs, jobs))

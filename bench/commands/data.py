@@ -225,7 +225,7 @@ def splits(
 
 
 def _print_splits(dataset: str, data_root: Path | None) -> None:
-    """The table of splits, with a column for each kind of sparse labels that one of them grants."""
+    """Print the table of splits, with a column for each kind of sparse labels that one of them grants."""
     from datasets import splits
 
     found = [splits.find_split(dataset, name, data_root) for name in splits.some_splits(dataset, data_root)]
@@ -298,7 +298,7 @@ def convert(
 
 
 def _source(dataset: str, data_root: Path | None, coco: list[Path], labelme: Path | None) -> "Source":
-    """What is converted: a data set as it can be read, or images with JSON beside them."""
+    """Find what to convert: a data set as it can be read, or images with JSON beside them."""
     if not coco and labelme is None:
         from bench.settings import registry
         from datasets.convert import OfDataset
@@ -345,7 +345,7 @@ def _make(
 
 
 def _lists(folder: Path) -> dict[str, dict[Path, bytes]]:
-    """The files of splits and draws, by the name of each."""
+    """Read the files of splits and draws, by the name of each: {"draw 1": {Path("draw1.txt"): b"..."}}."""
     found: dict[str, dict[Path, bytes]] = {}
     for path in sorted(folder.rglob("*.*")):
         place = path.relative_to(folder)

@@ -1,4 +1,4 @@
-"""`list`, `show`, `doctor`: look at what there is; `show RUN` draws its pictures."""
+"""`list`, `show`, `doctor`: look at methods, data sets and this machine; `show RUN` draws its pictures."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,7 +60,7 @@ def list_(
 
 
 def _listed(data_root: Path | None) -> dict[str, Any]:
-    """What `list` says, for `--json`."""
+    """Gather all that `list` says, for `--json`."""
     from bench.settings import registry
     from bench.settings.reading import protocol_names
     from datasets.splits import heldout_ids, known_draws, known_splits
@@ -173,7 +173,7 @@ def _print_method(info: Any) -> None:
 
 
 def _method(info: Any) -> dict[str, Any]:
-    """What `show METHOD` says, for `--json`."""
+    """Gather all that `show METHOD` says, for `--json`."""
     from bench.settings.base import describe_knobs
 
     defaults = info.knobs.model_construct().model_dump(mode="json")

@@ -27,7 +27,10 @@ def sweeps_table() -> Table:
 
 
 def sweeps_json() -> list[dict[str, str]]:
-    """The named sweeps, for `list --json`; "method" holds all of one of several methods."""
+    """List the named sweeps, for `list --json`.
+
+    Where a sweep has several methods, "method" names them all: "fixmatch, u2pl".
+    """
     from bench.sweeps.ablations import SweepFile, read_file, sweep_file, sweep_names
 
     found = []

@@ -42,7 +42,7 @@ def new_method(
 
 
 def template(name: str) -> str:
-    """The source of a new method; its class is MyMethod where it is called my_method."""
+    """Write the source of a new method. Its class is MyMethod where the method is called my_method."""
     source = TEMPLATE.read_text(encoding="utf-8")
     return source.replace("NAME", name).replace("CLASS", class_name(name))
 

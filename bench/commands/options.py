@@ -1,4 +1,4 @@
-"""What several commands share: their options, and how they print."""
+"""Options that several commands share, and how commands print."""
 
 import json
 import os
@@ -163,7 +163,7 @@ def _finite(value: Any) -> Any:
 
 
 def table_json(sheet: Any) -> dict[str, Any]:
-    """A table of reports for `--json`: its rows are objects with unrounded numbers."""
+    """Turn a table of reports into JSON, for `--json`. Its rows are objects with unrounded numbers."""
     rows = sheet.frame.to_dict("records")
     return {"name": sheet.name, "title": sheet.title, "group": sheet.group, "rows": rows}
 

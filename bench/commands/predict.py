@@ -154,7 +154,10 @@ def _print_score(classes: Any, score: Any, images: int) -> None:
 
 
 def _chosen(run: Path | None, best: str | None, runs: Path) -> Path:
-    """The run that is meant. Raises ConfigError unless one of the two is given."""
+    """Find the run that is meant: the given one, or the best of a split.
+
+    Raises ConfigError unless exactly one of the two is given.
+    """
     if (run is None) == (best is None):
         raise ConfigError("give RUN, the folder of a run, or --best DATASET/SPLIT: one of the two.")
     if run is not None:

@@ -211,7 +211,7 @@ def _launch(plan: Any, processes: int, flags: list[str]) -> None:
 
 
 def _print_plan(plan: Any) -> None:
-    """The resolved settings, and as comments what they come to."""
+    """Print the resolved settings, and as comments what they come to."""
     steps = plan.config.protocol.steps
     granted = ", ".join(f"{count} {kind}" for kind, count in plan.split.counts.items())
     say(plan.config.to_yaml().rstrip("\n"))
@@ -224,7 +224,7 @@ def _print_plan(plan: Any) -> None:
 
 
 def _planned(plan: Any) -> dict[str, Any]:
-    """What a dry run says, for `--json`."""
+    """Gather all that a dry run says, for `--json`."""
     return {
         "folder": str(plan.folder.path),
         "run_id": plan.run_id,
@@ -237,7 +237,7 @@ def _planned(plan: Any) -> dict[str, Any]:
 
 
 def _before(plan: Any) -> list[str]:
-    """What a run would say at its start of its data and its CAM seeds; nothing where it is done."""
+    """Say what a run would say at its start about its data and its CAM seeds; nothing where it is done."""
     from bench.outlook import before
 
     return [] if plan.folder.result.exists() else before(plan)
@@ -267,7 +267,7 @@ def _print_result(result: Any) -> None:
 
 
 def _print_contents(contents: Any) -> None:
-    """What the run was made of, by the first digits of its digests."""
+    """Print what the run was made of, by the first 16 digits of each digest."""
     shown = {f"code {room}": digest for room, digest in contents.code.items()}
     shown |= contents.model_dump(exclude={"code", "anyway"}, exclude_none=True)
     table = Table("made of", "SHA-256")

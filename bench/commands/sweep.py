@@ -169,7 +169,10 @@ def _check_engine(engine: str, of_slurm: dict[str, Any]) -> None:
 
 
 def _queued(cells: "Sequence[Cell]", cluster: "Cluster | None") -> "Mapping[Path, str]":
-    """What a cluster says of the runs in its queue, by their folders."""
+    """Ask a cluster about the runs in its queue. Gives its words by their folders.
+
+    "job 12_3 PENDING (Priority)"; nothing without a cluster.
+    """
     from bench.sweeps.slurm import queue
 
     return queue(cells[0].plan.config.machine.runs) if cluster and cells else {}
@@ -184,8 +187,11 @@ def _print_refusals(
     json_: bool,
     cost_on: int | None,
 ) -> None:
-    """The listing of a dry run, and with `cost_on`, GPUs of a run, what it costs. Raises where a run would be
-    refused."""
+    """Print the listing of a dry run.
+
+    With `cost_on`, the number of GPUs of a run, it also says what the runs cost. Raises where a run would be
+    refused.
+    """
     from bench.sweeps.grid import Failure, counted
 
     errors, before = _tried(cells, jobs, overwrite)
@@ -310,8 +316,11 @@ def _refuse(cells: "Sequence[Cell]") -> None:
 
 
 def _tried(cells: "Sequence[Cell]", jobs: int, overwrite: bool) -> tuple[dict[str, BenchError], list[str]]:
-    """What the runs of a grid would refuse, by label, and what would be made before them, in words.
-    Raises where none of them can be made."""
+    """Find the errors with which runs of a grid would be refused, by label.
+
+    Give also what would be made before the runs, in words, as `_made_first` does. Raises where none of the
+    runs can be made.
+    """
     from bench.pipeline import check_folders, refuse_early
     from bench.sweeps.launch import with_threads
     from bench.training.shared import decides_warm_up
@@ -347,7 +356,10 @@ def _tried(cells: "Sequence[Cell]", jobs: int, overwrite: bool) -> tuple[dict[st
 
 
 def _made_first(to_do: "Sequence[tuple[Plan, dict[str, Any] | None]]") -> list[str]:
-    """What several runs need, and the first of them makes, in words: one sentence, or none."""
+    """Say what several runs need and the first of them makes: one sentence, or none.
+
+    ["made first, once for all runs that need it: 1 tag classifier, 1 CAM seed set"].
+    """
     from bench.training.shared import missing_warm_ups
 
     first = [plan for plan, _ in to_do if not plan.folder.checkpoint.exists()]
@@ -389,7 +401,7 @@ def _print_tables(cells: "Sequence[Cell]", named: "Ablation | Comparison | None"
 
 
 def _tables(cells: "Sequence[Cell]", named: "Ablation | Comparison | None") -> list[Any]:
-    """The tables of those runs of a sweep that are done."""
+    """Make the tables of those runs of a sweep that are done."""
     from bench.sweeps.ablations import Ablation
     from reports.groups import comparable
     from reports.sheets.ablation import ablation_tables

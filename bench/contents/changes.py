@@ -1,4 +1,4 @@
-"""What has changed between two states of a run's contents, in words."""
+"""Differences between two states of a run's contents, in words."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ def changes(before: Contents, now: Gathered, listing: Listing | None = None) -> 
 
 
 def _belonging(listing: Listing, before: Contents) -> dict[str, dict[str, str]]:
-    """The parts of a listing that are those of the contents: a run may have gone on since it was written."""
+    """Pick the parts of a listing whose digests agree with the contents.
+
+    The others are of another state: a run may have gone on between the two.
+    """
     own, code = listing.contents, listing.contents.code
     fit = [part for part in FILES if getattr(own, part) == getattr(before, part)]
     fit += [f"code {room}" for room in code if code[room] == before.code.get(room)]
@@ -54,7 +57,10 @@ def _belonging(listing: Listing, before: Contents) -> dict[str, dict[str, str]]:
 
 
 def _of_files(part: str, old: Mapping[str, str] | None, now: Gathered) -> Iterator[str]:
-    """ "the scored mask mini/labels/e00.png", "the masks of 12 images, for example mini/labels/t00.png"."""
+    """Yield what changed among the files of a part, in words.
+
+    "the scored mask mini/labels/e00.png", "the masks of 12 images, for example mini/labels/t00.png".
+    """
     scored = "scored " if part == "scored" else ""
     differ = _differ(old, now.files.get(part, {})) if old is not None else []
     if not differ:
@@ -96,7 +102,7 @@ def _differ(old: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def since_done(plan: Plan, result: Result) -> list[str]:
-    """What changed since a run was done; [] for one of before digests as well.
+    """Say what changed since a run was done; [] also for a run from before digests.
 
     Raises DataError where its data are not here, so that nobody can tell.
     """
@@ -126,8 +132,10 @@ def refuse_changed(plan: Plan, result: Result) -> None:
 
 
 def since_begun(plan: Plan, now: Gathered | None = None) -> list[str]:
-    """What changed since the last start of a run that is not done, in what has made its checkpoint; [] where
-    that start has left no digests."""
+    """Say what changed since the last start of a run that is not done, in what has made its checkpoint.
+
+    [] where that start has left no digests.
+    """
     listing = plan.folder.read_listing()
     if listing is None:
         return []
@@ -145,7 +153,7 @@ def not_trained_on(plan: Plan) -> set[str]:
 
 
 def since_any(plan: Plan) -> list[str]:
-    """What changed since a run was done or, if it is not, since its last start."""
+    """Say what changed since a run was done or, if it is not, since its last start."""
     done = plan.folder.read_result()
     return since_done(plan, done) if done is not None else since_begun(plan)
 
@@ -167,5 +175,5 @@ def since_anything(plan: Plan) -> list[str]:
 
 
 def listed(found: list[str]) -> str:
-    """["a", "b", "c"] -> "a; b; and c"."""
+    """Join words to one text: ["a", "b", "c"] -> "a; b; and c"."""
     return found[0] if len(found) == 1 else "; ".join([*found[:-1], f"and {found[-1]}"])

@@ -46,7 +46,7 @@ Files = dict[str, str]  # digests by name
 
 
 class Source(NamedTuple):
-    """What a file of Python says."""
+    """Digest of a file of Python, and the modules that it imports."""
 
     digest: str
     imports: tuple[str, ...]  # dotted names; a relative one begins with its dots
@@ -59,7 +59,9 @@ def code_files(
     boxes: bool = False,
     begin: Sequence[str] = (*RUN, *ALONE),
 ) -> dict[str, Files]:
-    """The digests of the files that decide a run's number, by room: {"bench/ops": {"bench/ops/cam.py": ...}}.
+    """Compute digests of the files that decide a run's number.
+
+    By room: {"bench/ops": {"bench/ops/cam.py": ...}}.
 
     They are those that the run imports, directly or not. What a plug-in brings is in the room "methods" or
     "datasets", by its dotted name: {"methods": {"mine/method.py": ...}}.
@@ -120,7 +122,10 @@ def _decides(name: str, importer: str) -> bool:
 
 
 def _file(name: str) -> Path | None:
-    """The file of a module, which is not imported for it; None for what is no module or has no file."""
+    """Find the file of a module, without importing it; None for what is no module or has no file.
+
+    "bench.ops.cam" -> Path(".../bench/ops/cam.py").
+    """
     if _room(name):
         stem = ROOT.joinpath(*name.split("."))
         places = [stem.with_name(f"{stem.name}.py"), stem / "__init__.py"]
@@ -135,7 +140,7 @@ def _file(name: str) -> Path | None:
 
 
 def _shown(name: str, file: Path) -> str:
-    """A name without the folders of a machine: bench.ops.cam -> bench/ops/cam.py, of a plug-in as well."""
+    """Return a name without the folders of a machine: bench.ops.cam -> bench/ops/cam.py, of plug-ins too."""
     inside = f"{name}.__init__" if file.stem == "__init__" else name
     return inside.replace(".", "/") + file.suffix
 
@@ -160,8 +165,10 @@ _known: dict[str, tuple[ModuleSpec | None, Source]] = {}
 
 
 def _loaded(name: str, file: Path) -> Source:
-    """The source of a module as this process first saw it: a file that was edited since is not the code that
-    runs here, until it is imported again."""
+    """Return the source of a module as this process first saw it.
+
+    A file that was edited since is not the code that runs here, until it is imported again.
+    """
     module = sys.modules.get(name)
     spec = module.__spec__ if module is not None else None
     known = _known.get(name)
@@ -181,7 +188,10 @@ def _as_text(source: Source) -> str:
 
 
 def source(data: bytes) -> Source:
-    """What a file says, the same under every version of Python; of what is no Python, the bytes."""
+    """Compute the digest and the imports of a file, the same under every version of Python.
+
+    What is no Python gets the digest of its bytes, and no imports.
+    """
     try:
         tree = ast.parse(data)
     except (SyntaxError, ValueError):
@@ -203,7 +213,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 def _words(node: object) -> Iterator[str]:
-    """A tree as text. Empty fields are left out, since newer versions of Python have more of them."""
+    """Yield a tree as words. Empty fields are left out, since newer versions of Python have more of them."""
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         documented = isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None

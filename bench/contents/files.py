@@ -65,7 +65,7 @@ class FileDigests:
         self._known = self._read()
 
     def of(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """The digest of each path.
+        """Compute the digest of each path: {Path("a.png"): "9f86d081..."}.
 
         Raises DataError, with up to three of the files, where some are missing or cannot be read.
         """
@@ -106,7 +106,10 @@ class FileDigests:
             return error
 
     def _read(self) -> dict[str, tuple[Stamp, str]]:
-        """The cache: its own digest in the first line, for a flipped bit must not look like another mask."""
+        """Read the cache; it is empty where there is none, or a damaged one.
+
+        Its own digest is in the first line, for a flipped bit must not look like another mask.
+        """
         if self._file is None:
             return {}
         try:

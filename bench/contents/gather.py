@@ -1,4 +1,4 @@
-"""What a plan comes to, as digests, before anything is trained. It opens what the run will open: images of
+"""Digests of all that a plan comes to, before anything is trained. It opens what the run will open: images of
 its lists, masks that are granted or scored, and no other."""
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Gathered:
 
 
 def of_run(plan: Plan) -> Gathered:
-    """The contents of a run; of its CAM seeds and pseudo-labels what is made of them by now.
+    """Gather the contents of a run; of its CAM seeds and pseudo-labels what is made of them by now.
 
     Raises:
         ConfigError, DataError: The data set is not there, or a file of it is missing.
@@ -55,8 +55,11 @@ def of_run(plan: Plan) -> Gathered:
 
 
 def of_seeds(plan: SeedPlan) -> Gathered:
-    """What CAM seeds are made of: their classifier's weights, where its run is done, and all that it was made
-    of but what it was scored on."""
+    """Gather what CAM seeds are made of.
+
+    That is their classifier's weights, where its run is done, and all that the classifier was made of, except
+    what it was scored on.
+    """
     gathered = _gather(plan.classifier, plan)
     files = {part: of for part, of in gathered.files.items() if part != "scored"}
     classifier = plan.classifier.folder.read_result()
@@ -125,8 +128,10 @@ def _labels(plan: Plan) -> str | None:
 
 
 def _marked(plan: Plan, dataset: Dataset) -> dict[str, str]:
-    """The digests of the points, strokes and boxes that a run learns from, by "points ID": whoever reads one
-    refuses another."""
+    """Return the digests of the points, strokes and boxes that a run learns from, by "points ID".
+
+    Whoever reads one of these labels refuses one with another digest.
+    """
     if not plan.split.sparse or "pixel" not in plan.method.needs:
         return {}
     marks = Marks(dataset, plan.split)
@@ -134,7 +139,7 @@ def _marked(plan: Plan, dataset: Dataset) -> dict[str, str]:
 
 
 def _learned(plan: Plan) -> tuple[set[str], set[str]]:
-    """The images that the batches of a run draw from, and those whose masks they read."""
+    """Return the ids of images that the batches of a run draw from, and of those whose masks they read."""
     batch = plan.config.protocol.batch
     sources = batch_sources(plan.split, plan.method.needs, batch.labeled, batch.unlabeled)
     images = {id for source in sources.values() for id in source.ids}
@@ -153,7 +158,10 @@ class _Reader:
         self.places: dict[str, str] = {}
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
-        """Raises DataError where a file is missing or cannot be read."""
+        """Compute the digest of each name: {"mask t00": "9f86d081..."}.
+
+        Raises DataError where a file is missing or cannot be read.
+        """
         paths: dict[str, tuple[Path, ...]] = {}
         found: dict[str, str] = {}
         for name in sorted(names):
@@ -175,7 +183,10 @@ class _Reader:
 
 
 def _files_of(dataset: Dataset, what: Literal["image", "mask"], id: str) -> tuple[Path, ...] | None:
-    """What the data set says; None too where a class below the one that says it reads otherwise."""
+    """Return the files of an image or mask, as the data set says.
+
+    None where it does not say, and where a class below the one that says it reads otherwise.
+    """
     order = type(dataset).__mro__
     says, reads = (next(i for i, cls in enumerate(order) if name in vars(cls)) for name in ("files", what))
     return dataset.files(id, what) if says <= reads else None

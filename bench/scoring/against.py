@@ -34,7 +34,10 @@ class Labels:
     notes: tuple[str, ...]
 
     def read(self, id: str, size: tuple[int, int] | None) -> np.ndarray:
-        """The mask of an image of a height and width, in the model's ids. Raises DataError."""
+        """Read the mask of an image of a height and width, in the model's ids.
+
+        H W uint8; 255 for no label, and for a class that the model lacks. Raises DataError.
+        """
         stored = read_mask(
             self.shelf.path(id), size, self.meaning.classes, most=LARGEST, meaning=self.meaning
         )
@@ -100,7 +103,7 @@ def _by_name(folder: Path, shelf: Shelf, classes: Sequence[str]) -> Labels:
 
 
 def _beside(folder: Path, name: str) -> Path | None:
-    """The file of that name in a folder of masks or the one above, where there is one."""
+    """Find the file of that name in a folder of masks or the folder above; None where there is none."""
     return next((at / name for at in (folder, folder.parent) if (at / name).is_file()), None)
 
 
@@ -112,8 +115,9 @@ def _there(shelf: Shelf, id: str) -> bool:
 
 
 def score_against(labels: Labels, masks: Mapping[str, Path], classes: int) -> tuple[Score, int]:
-    """The score of predicted masks by id, and the number of masks that were scored. Images without a label
-    are left out.
+    """Score predicted masks, by id. Give the score and the number of masks that were scored.
+
+    Images without a label are left out.
 
     Raises DataError where one cannot be read, or nothing can be scored.
     """

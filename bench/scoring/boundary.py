@@ -92,7 +92,9 @@ def count_boundaries(
 
 
 def boundary_of(path: Path, data_root: Path | None, display: Display, device: str = "auto") -> Shares:
-    """The boundary IoU of a finished run's headline, each class. Its scored images are predicted again.
+    """Compute the boundary IoU of each class, of a finished run's headline.
+
+    The scored images of the run are predicted again for it.
 
     Raises as `bench.scoring.multi_scale_crf.open_run` does, and Interrupted.
     """

@@ -44,7 +44,7 @@ SIDE = 220  # pixels of a panel's longer side
 
 @dataclass(frozen=True)
 class Looked:
-    """What a run was given of an image and what it says of it. Pictures are h w, label maps uint8."""
+    """An image, what a run was given of it and what it says of it. Pictures are h w, label maps uint8."""
 
     id: str
     tags: tuple[int, ...] | None  # the classes it may hold; None where no tags are granted
@@ -110,7 +110,12 @@ def look(folder: RunFolder, data_root: Path | None, images: int) -> Looks:
 
 
 def _planned(folder: RunFolder, data_root: Path | None, result: Result) -> Plan:
-    """The plan of a finished run, wherever its folder lies by now."""
+    """Make the plan of a finished run again, wherever its folder lies by now.
+
+    Raises:
+        ConfigError: The method learns from tags alone.
+        DataError: The split is another one by now, or the CAM seeds or the weights are gone.
+    """
     config = validate(RunConfig, read_yaml(folder.config), file=folder.config)
     changed = {"out": str(folder.root), **({"data_root": str(data_root)} if data_root else {})}
     planned = plan(config.model_copy(update={"machine": config.machine.model_copy(update=changed)}))
@@ -145,14 +150,14 @@ def _dataset(planned: Plan, result: Result) -> Dataset:
 
 
 def _network(planned: Plan, result: Result) -> tuple[Segmenter, str]:
-    """The scored module, and the device it is on."""
+    """Load the scored module, and say on which device it is."""
     net = exported.read(planned.folder.weights, result.weights_file_digest)
     device = choose_device("auto")
     return net.eval().to(device, memory_format=torch.channels_last), device  # type: ignore[call-overload]
 
 
 def chosen(split: Split, images: int, seed: int) -> list[str]:
-    """The ids of a sheet, at random: the first of a larger sheet are those of a smaller one."""
+    """Choose the ids of a sheet at random. A larger sheet begins with the ids of a smaller one."""
     labeled = set(split.pixel)
     ids = [id for id in split.train if id not in labeled] or [*split.pixel]
     return [ids[i] for i in numpy_for(seed, "sheet").permutation(len(ids))[:images]]
@@ -162,7 +167,7 @@ def chosen(split: Split, images: int, seed: int) -> list[str]:
 def _look(
     planned: Plan, dataset: Dataset, granted: TagTable, net: Segmenter, device: str, id: str
 ) -> tuple[Looked, Tensor]:
-    """What is seen of an image, and the entropy of its prediction, H W in nats."""
+    """Look at an image. Give what is seen of it, and the entropy of its prediction, H W in nats."""
     image = dataset.image(id)
     size, classes = (image.shape[0], image.shape[1]), len(dataset.classes)
     tags, heat, seed = granted.get(id), None, None
@@ -198,8 +203,10 @@ def _look(
 
 
 def pseudo_labels(probability: Tensor, tags: Sequence[int] | None) -> tuple[Tensor, Tensor]:
-    """The likeliest class and the entropy in nats, B H W each, of B C H W; among the tags, where given: then
-    the probabilities are those of one of them."""
+    """Compute the likeliest class and the entropy in nats, B H W each, from probabilities B C H W.
+
+    Where tags are given, only their classes count: the probabilities are divided anew among them.
+    """
     if tags:
         allowed = torch.zeros(len(probability), probability.shape[1], dtype=torch.bool)
         allowed[:, list(tags)] = True

@@ -1,4 +1,4 @@
-"""What else confusion counts say beside mIoU: precision, recall, Dice, mean accuracy, frequency-weighted IoU.
+"""Measures beside mIoU, of confusion counts: precision, recall, Dice, mean accuracy, frequency-weighted IoU.
 
 Means are over the classes that the truth holds, as that of mIoU. C classes, shares 0..1.
 """
@@ -66,7 +66,7 @@ def _shares(part: np.ndarray, whole: np.ndarray, where: np.ndarray) -> Shares:
 
 
 def measures_of(folder: RunFolder) -> tuple[Result, Measures]:
-    """The measures of a finished run's headline, from its stored counts; no image is opened.
+    """Compute the measures of a finished run's headline, from its stored counts. No image is opened.
 
     Raises DataError where there is no finished run, or its counts are missing or not those of the run.
     """

@@ -32,7 +32,7 @@ A_RUN = (
 
 
 class Predicted(NamedTuple):
-    """What a network says of an image."""
+    """Answer of a network on an image."""
 
     ids: np.ndarray  # H W uint8, the class of each pixel
     probabilities: np.ndarray  # C H W float32, summing to 1 over the classes

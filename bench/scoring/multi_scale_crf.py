@@ -69,7 +69,7 @@ class Settings:
             raise ConfigError(suggest(self.crf, [*crf.PUBLISHED, "none"], "--crf"))
 
     def entries(self, scores: Scores) -> list[Rescored]:
-        """The numbers of these settings, as far as they are there."""
+        """Return the numbers of these settings, as far as they are there."""
         wanted: list[tuple[Any, ...]] = [("multi_scale", self.scales, self.flip, None, False)]
         if self.crf is not None:
             wanted.append(("crf", self.scales, self.flip, self.crf, self.half_size))
@@ -81,7 +81,7 @@ class Settings:
 
 
 class Made(TypedDict):
-    """What numbers are made of, as `Rescored` keeps it."""
+    """Digests of all that numbers are made of, as `Rescored` keeps them."""
 
     code: dict[str, str]
     weights: str
@@ -162,7 +162,7 @@ def rescore(
 
 
 def open_run(path: Path, data_root: Path | None) -> Run:
-    """A finished run, refused where its scored list or its predictor are not what its weights file says.
+    """Open a finished run. Refuse one whose scored list or predictor is not what its weights file says.
 
     Raises ConfigError or DataError.
     """
@@ -332,7 +332,7 @@ def count(
 
 
 def likely(probability: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """The classes that matter in an image: those more likely than PRESENT somewhere, or else the likeliest.
+    """Pick the classes that matter in an image: more likely than PRESENT somewhere, or else the likeliest.
 
     Args:
         probability: C H W float, summing to 1 over the classes.

@@ -48,15 +48,20 @@ class Column:
 
 
 def coloured(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """A label map h w in the colours of the classes, C 3 uint8: h w 3. 255 is a grey checkerboard, which is
-    no class whatever the palette."""
+    """Colour a label map h w with the colours of the classes, C 3 uint8. Gives h w 3.
+
+    255 is a grey checkerboard, which no palette gives to a class.
+    """
     y, x = np.indices(label.shape)
     board = np.where((y // 5 + x // 5) % 2, 225, 180).astype(np.uint8)[..., None]
     return np.where((label == IGNORE)[..., None], board, palette[np.where(label == IGNORE, 0, label)])
 
 
 def hatched(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """A picture h w 3 with slanted lines, white beside black to be seen on any colour, where h w is true."""
+    """Draw slanted lines on a picture h w 3, where h w is true.
+
+    White lies beside black, to be seen on any colour.
+    """
     y, x = np.indices(where.shape)
     place = (y + x) % 6
     lines = np.select([place == 0, place == 1], [255, 0], -1)[..., None]
@@ -64,7 +69,7 @@ def hatched(picture: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def heated(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """A map h w in 0..1 as colours over the grey image h w 3."""
+    """Draw a map h w in 0..1 as colours over the grey image h w 3."""
     grey = image.mean(2, keepdims=True)
     colour = 255 * matplotlib.colormaps["inferno"](heat)[..., :3]
     share = 0.2 + 0.5 * heat[..., None]  # the weaker the map, the more of the image
@@ -90,7 +95,7 @@ def named_places(label: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def columns_of(looks: Looks) -> list[Column]:
-    """The columns of a sheet, with those of seeds where the run has them."""
+    """Make the columns of a sheet, with those of seeds where the run has them."""
     seen, palette = looks.images, looks.palette
 
     def labels(maps: Sequence[np.ndarray | None], note: str = "") -> list[Tile]:
@@ -121,7 +126,7 @@ def columns_of(looks: Looks) -> list[Column]:
 
 
 def heading(one: Looked, classes: Sequence[str], background: int | None) -> str:
-    """What stands over the row of an image."""
+    """Write the line over the row of an image: "t03   tags: cat, dog"."""
     if one.tags is None:
         return one.id
     names = [classes[c] for c in one.tags if c != background]
@@ -129,7 +134,7 @@ def heading(one: Looked, classes: Sequence[str], background: int | None) -> str:
 
 
 def picture_sheet(looks: Looks) -> bytes:
-    """The PNG of a run's picture sheet: the same looks give the same bytes."""
+    """Draw a run's picture sheet as a PNG. The same looks give the same bytes."""
     result = looks.result
     title = (
         f"{result.method} on {result.dataset} {result.drawn_split}, seed {result.seed}: "
@@ -203,7 +208,7 @@ def draw(
     palette: np.ndarray,
     classes: Sequence[str],
 ) -> bytes:
-    """The PNG of a sheet: a row for each heading, and below them the classes that occur."""
+    """Draw a sheet as a PNG: a row for each heading, and below them the classes that occur."""
     entries = legend_of(columns, palette, classes)
     at = layout(title, headings, columns, [name for _, name in entries])
     canvas = np.full((at.height, at.width, 3), 255, np.uint8)
@@ -244,7 +249,7 @@ def draw(
 
 
 def folded(text: str, width: float, width_of: Callable[[str], float]) -> list[str]:
-    """The lines of a text, none wider than `width` unless a single word is."""
+    """Fold a text into lines, none wider than `width` unless a single word is."""
     lines: list[str] = []
     for word in text.split(" "):
         if lines and width_of(f"{lines[-1]} {word}") <= width:
@@ -257,7 +262,7 @@ def folded(text: str, width: float, width_of: Callable[[str], float]) -> list[st
 def legend_of(
     columns: Sequence[Column], palette: np.ndarray, classes: Sequence[str]
 ) -> list[tuple[np.ndarray, str]]:
-    """A patch of colour and a name for each class that occurs in a tile, for 255 and for the hatching."""
+    """Give a colour patch and a name for each class that occurs in a tile, for 255 and for the hatching."""
     labels = [tile.label for column in columns for tile in column.tiles if tile.label is not None]
     occurring = sorted({value for label in labels for value in np.unique(label).tolist()})
     entries = []
@@ -270,8 +275,10 @@ def legend_of(
 
 
 def _write_names(ax: Axes, label: np.ndarray, classes: Sequence[str], left: int, top: int) -> None:
-    """The names of the large regions of a tile; one that would cover another's or leave the tile is left
-    out."""
+    """Write the names of the large regions on a tile.
+
+    A name that would cover another one or leave the tile is left out.
+    """
     w = label.shape[1]
     taken: list[Bbox] = []
     for value, row, column in named_places(label):

@@ -50,7 +50,7 @@ MOST_AT_ONCE = 16  # windows in a batch, on a GPU
 
 @dataclass(frozen=True)
 class Settings:
-    """What is made of each image. Raises ConfigError for what cannot be."""
+    """Settings for what is made of each image. Raises ConfigError for a value that cannot be."""
 
     scales: tuple[float, ...] | None = None  # None: as the run was scored
     flip: bool | None = None
@@ -82,7 +82,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of the images of a folder."""
+    """Outcome for the images of a folder: made, known before, or failed."""
 
     table: Path  # predictions.csv
     made: int
@@ -178,7 +178,10 @@ def predict(
 
 
 def _recorded(model: Model, settings: Settings) -> dict[str, object]:
-    """The settings that decide what is written. Of the memory, only the windows depend, by a hair."""
+    """Return the settings that decide what is written.
+
+    The memory is not among them: it decides the windows alone, which change the files by a hair.
+    """
     inference = settings.inference(model.inference)
     evaluation = inference.settings.model_dump(mode="json", exclude={"every"})
     return {
@@ -269,7 +272,7 @@ class _Run:
             yield held
 
     def _works(self, images: Mapping[str, Path]) -> Iterator[Work]:
-        """The images in order, read ahead. What cannot be read is kept in `failed`."""
+        """Yield the work on each image in order, read ahead. What cannot be read is kept in `failed`."""
         waiting = deque(images.items())
         reading: deque[tuple[str, Path, Future[Picture | Raster]]] = deque()
         while waiting or reading:

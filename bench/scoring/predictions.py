@@ -45,7 +45,9 @@ OVERLAY_SHARE = 0.5  # of the colours over the image
 
 
 def images_below(folder: Path) -> dict[str, Path]:
-    """The pictures anywhere below a folder by id, sorted. Names that begin with a dot are left out.
+    """Find the pictures anywhere below a folder, by id, sorted: {"a/b": Path("folder/a/b.jpg")}.
+
+    Names that begin with a dot are left out.
 
     Raises:
         DataError: There is no folder, or no picture.
@@ -104,7 +106,7 @@ class Folder:
         self._key = ""
 
     def files(self, id: str) -> dict[str, Path]:
-        """The files of an image by what a ledger calls them."""
+        """Return the files of an image by what a ledger calls them: {"masks/a": Path(".../masks/a.png")}."""
         return {f"{kind}/{id}": self.path / kind / f"{id}{ENDINGS[kind]}" for kind in self.kinds}
 
     def check(self, images: Path, made_by: Mapping[str, Any], ids: Sequence[str], overwrite: bool) -> None:
@@ -183,7 +185,7 @@ class Folder:
         return sorted({name.partition("/")[2] for name, path in gone.items() if _is_there(path)})
 
     def _made(self) -> dict[str, Path]:
-        """The files of images that were made, by what the ledger calls them."""
+        """Return the files of images that were made, by what the ledger calls them."""
         found = {}
         for name in self._ledger.ids:
             kind, _, id = name.partition("/")
@@ -205,7 +207,7 @@ class Folder:
         self._ledger.forget(files)
 
     def done(self, images: Mapping[str, Path]) -> set[str]:
-        """The ids whose files are all there, sound, and of the image as it is now."""
+        """Return the ids whose files are all there, sound, and of the image as it is now."""
         found = set()
         for id, path in images.items():
             files = self.files(id)
@@ -235,7 +237,10 @@ class Folder:
         write_atomic(path, data)
 
     def _of(self, image: Path) -> str:
-        """What the files of an image are made of: weights, settings, and the image by size and time."""
+        """Name what the files of an image are made of: weights, settings, and the image by size and time.
+
+        "KEY-BYTES-NANOSECONDS", with the key of weights and settings first.
+        """
         seen = image.stat()
         return f"{self._key}-{seen.st_size}-{seen.st_mtime_ns}"
 
@@ -286,7 +291,7 @@ class Folder:
 
 
 def said_of_gone(ids: Sequence[str]) -> str:
-    """The sentence on masks whose images are not there any more."""
+    """Write the sentence on masks whose images are not there any more."""
     masks = "1 mask is of an image that is" if len(ids) == 1 else f"{len(ids)} masks are of images that are"
     named = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
     return f"{masks} not there any more: {named}; --overwrite removes what was made of them"
@@ -297,7 +302,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What differs between two contents of made.json: `settings (scales: [1.0] then, [0.5, 1.0] now)`."""
+    """Say what differs between two contents of made.json: `settings (scales: [1.0] then, [0.5, 1.0] now)`."""
     if not before:
         return "weights or settings (its made.json is gone or damaged)"
     old, new = before.get("settings"), now["settings"]
@@ -328,7 +333,7 @@ def palette_of(table: np.ndarray) -> np.ndarray:
 
 
 def as_png(ids: np.ndarray, palette: np.ndarray) -> bytes:
-    """A PNG with a palette, 256 3 uint8, of class ids, H W uint8."""
+    """Encode class ids, H W uint8, as a PNG with a palette, 256 3 uint8."""
     file = io.BytesIO()
     # Runs alone are looked for: masks are made of them. Half the time of usual compression, and smaller.
     _picture(ids, palette).save(file, "PNG", compress_level=3, compress_type=zlib.Z_RLE)
@@ -343,7 +348,7 @@ def _picture(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
 
 
 def as_overlay(picture: Picture | Raster, ids: np.ndarray, palette: np.ndarray) -> bytes:
-    """A JPEG of the image with the colours of its classes on top."""
+    """Encode the image as a JPEG, with the colours of its classes on top."""
     small = picture.reduced(OVERLAY_SIDE)
     width, height = small.size
     if (height, width) != ids.shape:
@@ -358,7 +363,7 @@ def as_overlay(picture: Picture | Raster, ids: np.ndarray, palette: np.ndarray) 
 
 
 def as_npz(probability: np.ndarray) -> bytes:
-    """An archive whose array `probabilities` is C H W float16."""
+    """Encode an archive whose array `probabilities` is C H W float16."""
     file = io.BytesIO()
     np.savez_compressed(file, probabilities=probability)
     return file.getvalue()

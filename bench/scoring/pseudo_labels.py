@@ -91,7 +91,7 @@ def _as_png(label: np.ndarray) -> bytes:
 
 
 def read(folder: RunFolder, classes: int, id: str) -> np.ndarray:
-    """The pseudo-label of an image, H W uint8. Raises DataError where it is not as it was made."""
+    """Read the pseudo-label of an image, H W uint8. Raises DataError where it is not as it was made."""
     try:
         return read_mask(folder.pseudo_label(id), None, classes)
     except DataError as error:

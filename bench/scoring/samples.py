@@ -54,7 +54,7 @@ class Kept:
 
 
 def pictures(dataset: Dataset, predictions: Mapping[str, np.ndarray]) -> Pictures:
-    """The files of each sample.
+    """Make the files of each sample.
 
     Args:
         predictions: H W uint8 by id, of the image's size.
@@ -88,7 +88,7 @@ def make_samples(path: Path, data_root: Path | None, count: int, device: str = "
 
 
 def _small(ids: np.ndarray) -> np.ndarray:
-    """Class ids H W of a size for a page: every so many rows and columns, so that no class is mixed."""
+    """Shrink class ids H W to a size for a page: every n-th row and column, so that no class is mixed."""
     step = -(-max(ids.shape) // SIDE)
     return np.ascontiguousarray(ids[step // 2 :: step, step // 2 :: step])
 

@@ -39,7 +39,7 @@ class Tile:
 
     @property
     def kept_inside(self) -> tuple[slice, slice]:
-        """What is kept, counted from the window's own corner."""
+        """The rows and columns that are kept, counted from the window's own corner."""
         return (
             slice(self.kept_rows.start - self.rows.start, self.kept_rows.stop - self.rows.start),
             slice(self.kept_columns.start - self.columns.start, self.kept_columns.stop - self.columns.start),

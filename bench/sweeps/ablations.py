@@ -109,13 +109,15 @@ def sweep_names() -> list[str]:
 
 
 def ablation_names() -> list[str]:
-    """Those of one method in several variants."""
+    """List the named sweeps of one method in several variants."""
     return [name for name in sweep_names() if isinstance(read_file(sweep_file(name)), SweepFile)]
 
 
 def sweep_file(name: str) -> Path:
-    """The file of a named sweep; `name` may be the path of a user's own. Raises ConfigError for an unknown
-    one."""
+    """Find the file of a named sweep: "u2pl_alpha" -> Path(".../u2pl_alpha.yaml").
+
+    `name` may also be the path of a user's own file. Raises ConfigError for an unknown name.
+    """
     if name in sweep_names():
         return SWEEPS / f"{name}.yaml"
     if Path(name).suffix in (".yaml", ".yml"):
@@ -132,12 +134,19 @@ def read_file(path: Path) -> SweepFile | ComparisonFile:
 
 
 def read_sweep(path: Path) -> SweepFile:
-    """Raises ConfigError, with the file's name, for a key or a row that does not belong there."""
+    """Read the file of a sweep of one method.
+
+    Raises ConfigError, with the file's name, for a key or a row that does not belong there.
+    """
     return validate(SweepFile, read_yaml(path), file=path)
 
 
 def read_named(path: Path) -> Ablation | Comparison:
-    """Raises ConfigError as `read_ablation` does, and for settings that do not all give the same keys."""
+    """Read a named sweep, of one method or of several.
+
+    Raises ConfigError as `read_ablation` does, for a method that is not here, and for settings that do not
+    all give the same keys.
+    """
     file = read_file(path)
     if isinstance(file, SweepFile):
         return read_ablation(path)
@@ -153,7 +162,7 @@ def read_named(path: Path) -> Ablation | Comparison:
 
 
 def read_ablation(path: Path) -> Ablation:
-    """The sweep with its variants written out.
+    """Read a sweep of one method, with its variants written out.
 
     A knob that a variant leaves out while another gives it has the method's own default, whatever the
     protocol says. Raises ConfigError for knobs that the method does not have, and for variants that are one.
@@ -175,7 +184,7 @@ def read_ablation(path: Path) -> Ablation:
 
 
 def sweeps_of(methods: Collection[str]) -> list[Ablation]:
-    """The named sweeps of these methods; a method that is not installed here has none."""
+    """Read the named sweeps of these methods. A method that is not installed here has none."""
     known = set(methods) & set(registry.method_names())
     files = map(sweep_file, ablation_names())
     return [read_ablation(path) for path in files if read_sweep(path).method in known]

@@ -1,4 +1,4 @@
-"""What is asked of a cluster, and calls of SLURM's commands. Needs nothing of a run."""
+"""Requests to a cluster, and calls of SLURM's commands. Needs nothing of a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.errors import ConfigError, MachineError
 
 @dataclass(frozen=True)
 class Cluster:
-    """What the tasks of an array ask for; None is what the cluster gives by itself."""
+    """Resources that the tasks of an array ask for. None is what the cluster gives by itself."""
 
     partition: str | None = None
     time: str | None = None  # as sbatch takes it, such as 90, 2:00:00 or 1-12
@@ -42,7 +42,7 @@ def check_slurm() -> None:
 
 
 def called(command: Sequence[str], given: str = "", seconds: float | None = 120) -> str:
-    """What a command of SLURM prints.
+    """Call a command of SLURM, and return what it prints.
 
     Args:
         given: Its standard input.

@@ -1,5 +1,5 @@
-"""What a grid would cost: hours, memory, the largest batch that fits. Each kind of run is measured in a
-process of its own, by some of its steps (bench/cost.py)."""
+"""The cost of a grid: hours, memory, the largest batch that fits. Each kind of run is measured in a process
+of its own, by some of its steps (bench/cost.py)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = (16, 24, 80)  # GiB of GPUs
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run would cost, by some of its steps."""
+    """The cost of one run, estimated from some of its steps."""
 
     device: str
     steps: int
@@ -58,7 +58,7 @@ class Cost:
         return self.train_seconds + self.score_seconds
 
     def peak_at(self, factor: float) -> float:
-        """The peak of the memory here, in MiB, with a batch of `factor` times its images."""
+        """Estimate the peak of the memory here, in MiB, with a batch of `factor` times its images."""
         return self.peak_mib + (factor - 1) * self.grown_mib
 
     @property
@@ -67,12 +67,14 @@ class Cost:
         return self._batch(1 + (self.room_mib - self.peak_mib) / self.grown_mib)
 
     def fitting_gpus(self, gib: float, gpus: int = 1) -> tuple[int, int]:
-        """The largest batch that so many GPUs of such a memory could have room for: at most, since a step
-        needs more than it keeps."""
+        """Estimate the largest batch that this number of GPUs, each of `gib` GiB, could have room for.
+
+        Gives labeled and unlabeled images: at most, since a step needs more than it keeps.
+        """
         return self._batch(gpus * (1024 * gib - self.state_mib) / self.saved_mib)
 
     def gpu_mib(self, gpus: int = 1) -> float:
-        """The memory that each of so many GPUs needs at least, which share the batch."""
+        """Estimate the memory, in MiB, that each of N GPUs which share the batch needs at least."""
         return self.state_mib + self.saved_mib / gpus
 
     def _batch(self, factor: float) -> tuple[int, int]:
@@ -80,7 +82,7 @@ class Cost:
         return int(labeled * max(factor, 0.0)), int(unlabeled * max(factor, 0.0))
 
     def on(self, gpus: int) -> Cost:
-        """Its times where so many GPUs share the batch and the scored images, at best."""
+        """Return this cost with its times where N GPUs share the batch and the scored images, at best."""
         spread = ("warm_up_seconds", "step_seconds", "score_seconds", "seed_seconds")
         return replace(self, **{name: getattr(self, name) / gpus for name in spread})
 
@@ -139,8 +141,11 @@ def measured(plan: Plan, jobs: int = 1) -> Cost:
 
 
 def seconds_of(kinds: Iterable[Kind]) -> list[float]:
-    """The seconds of each run. A warm-up that runs of a seed share is trained by the first of them; CAM seeds
-    are made for the first."""
+    """Estimate the seconds of each run.
+
+    The first of the runs that share a warm-up trains it, and CAM seeds are made for the first. Runs that
+    share a warm-up have one seed, draw, split, data set and protocol.
+    """
     shared: set[tuple[object, ...]] = set()
     found = []
     for kind in kinds:
@@ -160,7 +165,7 @@ def seconds_of(kinds: Iterable[Kind]) -> list[float]:
 
 
 def makespan(seconds: Iterable[float], jobs: int) -> float:
-    """How long runs take, so many at a time, in their order: makespan([3, 1, 1], 2) = 3."""
+    """Estimate how long runs take, N at a time, in their order: makespan([3, 1, 1], 2) = 3."""
     ends = [0.0] * jobs
     for one in seconds:
         heapq.heappush(ends, heapq.heappop(ends) + one)
@@ -168,7 +173,7 @@ def makespan(seconds: Iterable[float], jobs: int) -> float:
 
 
 def sentences(kinds: Sequence[Kind], jobs: int = 1, gpus: int = 1) -> list[str]:
-    """What a grid costs, in words.
+    """Say what a grid costs, in words.
 
     Args:
         gpus: That share each run.

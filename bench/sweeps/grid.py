@@ -72,7 +72,10 @@ class Cell:
             return None
 
     def _changed(self, result: Result) -> str:
-        """Compared once, since a sweep asks again and again."""
+        """Say what changed since a run was done; "" where nothing did.
+
+        Compares once for a record, since a sweep asks again and again.
+        """
         known = result.digest or (result.contents.model_dump_json() if result.contents else "")
         if known not in self._compared:
             try:
@@ -111,7 +114,7 @@ class Cell:
 
     @property
     def said(self) -> str:
-        """What is known of a run that is running, changed or failed, for a listing."""
+        """All that is known of a run that is running, changed or failed, for a listing."""
         try:
             if self.changed:
                 return self.changed
@@ -146,7 +149,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Span:
-    """What a sweep runs over; an empty one is what the configuration or its defaults say."""
+    """Values that a sweep runs over. An empty one is what the configuration or its defaults say."""
 
     methods: Sequence[str] = ()
     datasets: Sequence[str] = ()
@@ -215,7 +218,7 @@ class _Variant:
 
 
 def _variants(span: Span, named: Ablation | Comparison | None) -> list[_Variant]:
-    """What is run at each place of a grid."""
+    """Return what is run at each place of a grid: methods, or the variants of a named sweep."""
     if isinstance(named, Ablation):
         return [
             _Variant(f"{named.method} [{name}]", {**knobs, "name": named.method})

@@ -240,14 +240,16 @@ STOPPED = (
 
 
 def with_threads(config: RunConfig, jobs: int) -> RunConfig:
-    """The settings of a run with the threads that it has as one of so many at a time."""
+    """Return the settings of a run with the threads that it has as one of `jobs` at a time."""
     threads = threads_for(config.machine.threads, config.machine.workers, jobs)
     return config.model_copy(update={"machine": config.machine.model_copy(update={"threads": threads})})
 
 
 def share(devices: Sequence[str], slot: int, each: int) -> list[str]:
-    """The devices of one of the runs at a time: share("abcd", 1, 2) -> c d. Runs share them where there are
-    too few."""
+    """Pick the devices of one of the runs at a time: share("abcd", 1, 2) -> c d.
+
+    Runs share devices where there are too few.
+    """
     return [
         devices[place % len(devices)] for place in range(slot * each, slot * each + min(each, len(devices)))
     ]
@@ -283,7 +285,7 @@ def said(log: Path, start: int) -> str:
 
 
 def last_words(text: str) -> str:
-    """The last error of what a run said, as one line; without any, the last line."""
+    """Find the last error in what a run said, as one line; without any, the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [place for place, line in enumerate(lines) if line.startswith("error: ")]
     return " ".join(lines[(errors or [-1])[-1] :])

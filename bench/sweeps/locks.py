@@ -64,7 +64,10 @@ def ask(runs: Path, cluster: Cluster) -> Verdict:
 
 
 def judge(first: Sequence[str], second: Sequence[str]) -> Verdict:
-    """What the answers of the two tasks mean: the machine of each, and of the second what it saw."""
+    """Judge the locks by the answers of two tasks: the machine of each, and of the second what it saw.
+
+    judge(["n1"], ["n2", "refused", "got"]) -> Verdict(True, "locks hold between n1 and n2").
+    """
     one, (other, while_held, when_free) = first[0], second
     between = (
         f"between {one} and {other}" if one != other else f"between two tasks on {one}, the only machine"
@@ -124,8 +127,10 @@ def _told(folder: Path, what: str) -> None:
 
 
 def mount_of(path: Path, mounts: str) -> str:
-    """What a path lies on, by the text of /proc/self/mountinfo: "nfs4 (rw,local_lock=all)"; "" where it does
-    not say."""
+    """Find what a path lies on, by the text of /proc/self/mountinfo: "nfs4 (rw,local_lock=all)".
+
+    "" where the text does not say.
+    """
     found = ("", "")
     for line in mounts.splitlines():
         words, _, behind = line.partition(" - ")

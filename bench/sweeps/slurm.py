@@ -20,8 +20,8 @@ from bench.records.submissions import SubmissionFolder
 from bench.sweeps.cluster import Cluster, called, check_slurm
 from bench.sweeps.grid import Cell, Failure, counted
 
-# A task gets SIGTERM so many seconds before its time is up, to write its checkpoint; SLURM looks once a
-# minute, and so may send it one minute sooner.
+# A task gets SIGTERM this number of seconds before its time is up, to write its checkpoint; SLURM looks
+# once a minute, and so may send it one minute sooner.
 WARNED, SOONER = 60, 60
 # A task of an array goes by ARRAY_TASK: the id of its job alone may mean the whole array.
 TASK = """\
@@ -40,7 +40,7 @@ exit $code
 
 @dataclass(frozen=True)
 class Submission:
-    """What became of the runs of a grid that were to be submitted."""
+    """Outcome for the runs of a grid that were to be submitted."""
 
     job: str | None  # of the array; None where nothing was left to submit
     failures: list[Failure]  # runs that are done by other code or data
@@ -104,7 +104,7 @@ def _submit(cells: Sequence[Cell], cluster: Cluster, at_a_time: int | None, over
 
 
 def _task(runs: Path, gpus: int | None, overwrite: bool) -> str:
-    """The script of each task of an array."""
+    """Write the script of each task of an array."""
     command = [sys.executable, "-m", "bench", "sweep"]
     command += ["--overwrite"] if overwrite else []
     command += ["--gpus", str(gpus)] if gpus else []
@@ -114,8 +114,9 @@ def _task(runs: Path, gpus: int | None, overwrite: bool) -> str:
 
 
 def queue(runs: Path) -> Mapping[Path, str]:
-    """What SLURM says of the tasks of earlier submissions that it has not ended, by the folder of their run:
-    "job 12_3 PENDING (Priority)".
+    """Ask SLURM about the tasks of earlier submissions that it has not ended.
+
+    Gives its words by the folder of their run: "job 12_3 PENDING (Priority)".
 
     Raises ConfigError where SLURM is not there or does not answer.
     """

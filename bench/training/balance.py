@@ -1,5 +1,5 @@
-"""What a protocol says of few and rare classes: weights in the loss on labeled pixels, a Dice term, and which
-classes are rare. All are off by default, and then no mask is opened for them.
+"""Settings of a protocol for few and rare classes: weights in the loss on labeled pixels, a Dice term, and
+which classes are rare. All are off by default, and then no mask is opened for them.
 
 C classes of the data set.
 """
@@ -29,7 +29,7 @@ SHOWN = 5  # rare classes that are named
 
 @dataclass(frozen=True)
 class Balance:
-    """What the protocol's settings come to on the labels of one split."""
+    """Weights and rare classes: the protocol's settings, worked out on the labels of one split."""
 
     weights: tuple[float, ...] | None = None  # C, positive; None: all classes weigh alike
     rare: tuple[int, ...] = ()  # class ids, the rarest first

@@ -24,8 +24,10 @@ _MEND = "Remove the folder {}, and run it again."
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """The file appears whole or not at all. Its digest lies beside it, since neither torch.load nor zip
-    notices every flipped bit."""
+    """Write a checkpoint. The file appears whole or not at all.
+
+    Its digest lies beside it, since neither torch.load nor zip notices every flipped bit.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getbuffer()  # no copy: it may be a gigabyte
@@ -38,7 +40,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def load(path: Path, map_location: str) -> dict[str, Any]:
-    """Raises DataError where the file is not what was written."""
+    """Read a checkpoint. Raises DataError where the file is not what was written."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() not in _digests(path):
         raise DataError(f"{path} is damaged: its digest is not the one recorded. {_MEND.format(path.parent)}")

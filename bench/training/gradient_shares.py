@@ -14,8 +14,11 @@ STEPS_PER_POINT = 200  # at least: a point costs a backward pass for each term, 
 
 
 def measured_steps(warmup: int, steps: int) -> frozenset[int]:
-    """The steps of a run at which the shares are measured: in the middle of equal parts of what follows the
-    warm-up; one in a short run. measured_steps(100, 900) is {200, 400, 600, 800}."""
+    """Choose the steps of a run at which the shares are measured.
+
+    They are in the middle of equal parts of what follows the warm-up; one step in a short run.
+    measured_steps(100, 900) is {200, 400, 600, 800}.
+    """
     after = steps - warmup
     points = max(1, min(POINTS, after // STEPS_PER_POINT))
     return (

@@ -1,4 +1,4 @@
-"""What a run writes as it goes: metrics.jsonl and TensorBoard curves."""
+"""Files that a run writes as it goes: metrics.jsonl and TensorBoard curves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_WAITING = 200  # steps whose figures may be on the device
 
 
 def kept_lines(path: Path, step: int, state: Mapping[str, Any]) -> list[bytes]:
-    """The lines of a log to go on with from a step; `state` is as of `Log`.
+    """Return the lines of a log to go on with from a step. `state` is as of `Log`.
 
     Raises DataError where the log is damaged, or not the one that was written up to the step.
     """
@@ -98,7 +98,7 @@ class Log:
                     self._draw(json.loads(line))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: the figures since the last line, and which lines come before them."""
+        """Return what a checkpoint keeps: figures since the last line, and which lines come before them."""
         self._read()
         if self.file is not None:
             with writing(self.path):
@@ -184,7 +184,7 @@ class Log:
 
 
 def _of_all_ranks(held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The mean over the ranks, of each figure."""
+    """Compute the mean over the ranks, of each figure."""
     if ranks.count() == 1:
         return held
     every = ranks.of_all(held)
@@ -196,8 +196,10 @@ SHARES = ("share_", "gradient_share/")  # how the figures begin that a result ke
 
 
 def mean_shares(lines: Iterable[Mapping[str, Any]], warmup: int) -> dict[str, float]:
-    """The mean of each share in the log lines behind the warm-up, a share where it is known: how much of a
-    method was at work."""
+    """Compute the mean of each share in the log lines behind the warm-up: how much of a method was at work.
+
+    A line counts for a share where it knows that share.
+    """
     found: dict[str, list[float]] = {}
     for line in lines:
         for name, value in line.items() if line["step"] > warmup else ():

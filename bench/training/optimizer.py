@@ -12,8 +12,11 @@ from bench.settings.schema import Protocol, Schedule
 
 
 def build_optimizer(method: nn.Module, protocol: Protocol) -> torch.optim.Optimizer:
-    """Encoders learn at the protocol's rate, everything else that a method trains at `head_multiple` times
-    it."""
+    """Build the optimizer of a method.
+
+    Encoders learn at the protocol's rate, everything else that the method trains at `head_multiple` times
+    that rate.
+    """
     settings = protocol.optimizer
     nets = [module for module in method.modules() if isinstance(module, Segmenter)]
     encoder = {id(parameter) for net in nets for parameter in net.encoder.parameters()}
@@ -48,10 +51,9 @@ def _begin_momentum(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) ->
 
 
 def lr_factor(schedule: Schedule, step: int, steps: int) -> float:
-    """The factor on every base learning rate at `step` of `steps`, counted from 0: poly decay with linear
-    warm-up.
+    """Compute the factor on every base learning rate at `step` of `steps`, counted from 0.
 
-    Above 0 at the last step.
+    Poly decay with linear warm-up. Above 0 at the last step.
     """
     warmup = min((step + 1) / schedule.warmup_steps, 1.0) if schedule.warmup_steps else 1.0
     return warmup * (1 - step / steps) ** schedule.power

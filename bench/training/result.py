@@ -71,7 +71,7 @@ def _record(
 
 
 def _about(trainer: Trainer) -> exported.About:
-    """What weights.safetensors says beside its tensors, so that it can be used without its run."""
+    """Gather what weights.safetensors says beside its tensors, so that it can be used without its run."""
     plan, dataset = trainer.plan, trainer.dataset
     protocol, classes = plan.config.protocol, tuple(dataset.classes)
     # The protocol's teacher is a network, whatever the method's own predictor is.

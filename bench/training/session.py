@@ -82,7 +82,7 @@ def goes_on(plan: Plan, resume: bool, overwrite: bool) -> bool:
 
 
 def changed(plan: Plan, anyway: bool) -> list[str]:
-    """What changed since the last start of a run that goes on, in words.
+    """Say what changed since the last start of a run that goes on, in words.
 
     Raises ConfigError where anything has, unless the run is to go on `anyway`.
     """
@@ -178,8 +178,10 @@ def _refuse_unlike(gathered: Gathered) -> None:
 
 
 def contents_at_end(trainer: Trainer) -> Contents:
-    """What the run was made of. Raises DataError where an image or mask changed while it trained: its number
-    would be of neither state."""
+    """Return what the run was made of.
+
+    Raises DataError where an image or mask changed while it trained: its number would be of neither state.
+    """
     before, now = trainer.contents, of_run(trainer.plan)
     assert before is not None, "start() has gathered them"
     same_code = now.contents.model_copy(update={"code": before.code, "encoder": before.encoder})
@@ -287,7 +289,10 @@ def _refuse_missing(plan: Plan, dataset: Dataset) -> None:
 
 
 def _opened(plan: Plan) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The ids whose images a run opens, and those whose masks; scored images are among the second alone."""
+    """Return the ids whose images a run opens, and those whose masks it opens.
+
+    Scored images are among the second alone.
+    """
     split, needs = plan.split, plan.method.needs
     set_aside = set(split.none)
     images = tuple(id for id in split.train if "none" in needs or id not in set_aside)
@@ -333,7 +338,10 @@ def _method(plan: Plan, dataset: Dataset, weights: Weights | None, device: str, 
 
 
 def another_net(seed: int, build: Callable[[], Net]) -> Callable[[], Net]:
-    """What `Task.new_net` calls: `build` with a draw of its own for each call, told apart by a counter."""
+    """Make the function that `Task.new_net` calls.
+
+    It calls `build` with a draw of its own for each call, told apart by a counter.
+    """
     numbers = count()
 
     def new_net() -> Net:

@@ -120,7 +120,7 @@ def _is_there(plan: Plan) -> bool:
 
 
 def _machine(machine: Machine, device: str) -> list[Any]:
-    """What decides how sums are rounded: a library chooses its loops by the model of the CPU."""
+    """List what decides how sums are rounded: a library chooses its loops by the model of the CPU."""
     kind = device.partition(":")[0]
     gpu = torch.cuda.get_device_name(device) if kind == "cuda" else None
     cpu = [provenance.cpu_model(), torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
@@ -138,7 +138,11 @@ def _digest_of(net: nn.Module) -> str:
 
 
 def _contents(trainer: Trainer) -> Contents:
-    """What the warm-up is made of: as the run, but for the method's code and, without a curve, the scores."""
+    """Return what the warm-up is made of.
+
+    It is what the run is made of, but for the method's code. Where no score falls into the warm-up, the
+    scored images are left out too.
+    """
     whole, every = trainer.contents, trainer.protocol.evaluation.every
     assert whole is not None, "session.start() has gathered them"
     code = by_room(code_files((), [type(trainer.dataset)], seeds=False))

@@ -1,4 +1,4 @@
-"""What a run learns of points, strokes and boxes, and where the seeds of boxes are read from."""
+"""Points, strokes and boxes as a run learns from them, and where the seeds of boxes are read from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datasets.streams import SparseStreams
 
 
 def sparse_streams(plan: Plan, dataset: Dataset) -> SparseStreams | None:
-    """What the points, strokes and boxes of a split say; None where it grants none. Raises DataError."""
+    """Open the points, strokes and boxes of a split; None where it grants none. Raises DataError."""
     if not plan.split.sparse:
         return None
     classes, boxes = len(dataset.classes), plan.box_seeds
@@ -25,7 +25,7 @@ def sparse_streams(plan: Plan, dataset: Dataset) -> SparseStreams | None:
 
 
 def read_seed(folder: SeedFolder | BoxSeedFolder, classes: int, id: str) -> np.ndarray:
-    """A seed as a mask, H W uint8. Raises DataError where it is gone or damaged."""
+    """Read a seed as a mask, H W uint8. Raises DataError where it is gone or damaged."""
     try:
         return read_mask(folder.seed(id), None, classes)
     except DataError as error:

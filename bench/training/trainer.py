@@ -40,13 +40,13 @@ from bench.training.ranks import joined, refuse_apart
 from bench.training.warm_up import warm_up_terms
 from datasets.loaders import StepBatches, iterate, worker_failures
 
-NON_FINITE_STEPS = 5  # so many losses in a row that are not finite end a run
+NON_FINITE_STEPS = 5  # this number of losses in a row that are not finite ends a run
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run trains with; `session.parts_of` builds it from a plan."""
+    """All that a run trains with. `session.parts_of` builds it from a plan."""
 
     dataset: Dataset
     weights: Weights | None  # of the encoder, before training
@@ -58,15 +58,17 @@ class Parts:
 
 @dataclass(frozen=True)
 class Spent:
-    """What a part of a run took: the warm-up that it has from another one, or scoring."""
+    """Time and memory that a part of a run took: the warm-up that it has from another one, or scoring."""
 
     seconds: float = 0.0
     peak_memory_mib: float = 0.0
 
 
 def _teacher(plan: Plan, method: Method) -> Teacher | None:
-    """The moving average that the protocol asks for. A method that learns from tags alone has none: its
-    network does not learn to segment."""
+    """Make the moving average that the protocol asks for; None where it asks for none.
+
+    A method that learns from tags alone has none: its network does not learn to segment.
+    """
     wanted = plan.config.protocol.teacher is not None and Supervision.PIXEL in method.needs
     return Teacher(method.net) if wanted else None
 
@@ -198,7 +200,7 @@ class Trainer:
         return total.detach(), {name: term.detach() for name, term in terms.items()}
 
     def _terms(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
-        """The terms of the method's loss, or those of the warm-up."""
+        """Compute the terms of the method's loss, or those of the warm-up."""
         self.method.notes.clear()
         if isinstance(loss := self.method.task.labeled_loss, WithGatedCrf):
             loss.stream = batch.labeled
@@ -219,7 +221,10 @@ class Trainer:
             self.method.note(f"gradient_share/{name}", share)
 
     def _audit(self, truth: Tensor | None, at: Progress) -> None:
-        """The figures of the truth become notes. Without the truth they are dropped, with all they hold."""
+        """Turn the figures of the truth into notes.
+
+        Without the truth they are dropped, with all they hold.
+        """
         audits = dict(self.method.audits)
         self.method.audits.clear()
         if truth is not None:
@@ -229,7 +234,10 @@ class Trainer:
                     self.method.note(name, figure(truth))
 
     def _check_losses(self) -> None:
-        """A few bad losses may pass, but not at the end: nothing after them says that all is well again."""
+        """Stop a run with too many losses in a row that are not finite.
+
+        A few may pass, but not at the end: nothing after them says that all is well again.
+        """
         last = self.step == self.protocol.steps
         if any(ranks.highest([int(self.non_finite >= (1 if last else NON_FINITE_STEPS))])):
             self._refuse_non_finite()
@@ -264,7 +272,7 @@ class Trainer:
         return every is not None and self.step % every == 0
 
     def _is_late(self) -> bool:
-        """Whether so many minutes have passed since the last checkpoint."""
+        """Say whether `checkpoint_minutes` have passed since the last checkpoint."""
         return time.monotonic() - self.saved_at >= 60 * self.config.machine.checkpoint_minutes
 
     def save(self, log: Log) -> None:
@@ -320,8 +328,10 @@ class Trainer:
     # Scoring ------------------------------------------------------------------------------------------------
 
     def headline(self) -> nn.Module:
-        """What is scored in every row of a table: the protocol's teacher, where it has one, else what the
-        method names as its predictor."""
+        """Return the module that is scored in every row of a table.
+
+        It is the protocol's teacher, where it has one, else what the method names as its predictor.
+        """
         return self.method.predictor() if self.teacher is None else self.teacher
 
     def counts(
