@@ -1,5 +1,5 @@
-"""What a method gets each step: a batch, and the streams of images in it. Part of the contract, which passes
-it on.
+"""The data that a method gets each step: a batch, and the streams of images in it. Part of the contract,
+which passes it on.
 
 Shapes: B images of a batch, C classes, H W crop size. Images are float in 0..1, labels int64 class ids, 255
 where there is none; a loader gives both as uint8.
@@ -85,7 +85,8 @@ class Batch:
     truth: Tensor = ABSENT  # B H W, of the unlabeled stream; only the harness's audit sees it
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """The batch with `function` applied to every tensor, e.g. a move to another device."""
+        """Apply `function` to every tensor of the batch and return the new batch, e.g. to move it to another
+        device."""
 
         def apply(value: Any) -> Any:
             if isinstance(value, Stream):
@@ -97,7 +98,7 @@ class Batch:
         return replace(self, **{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
     def on(self, device: str | torch.device) -> Batch:
-        """The batch on a device, as a method takes it: images as floats in 0..1, labels as int64.
+        """Move the batch to a device, as a method takes it: images as floats in 0..1, labels as int64.
 
         A loader gives both as uint8, a sixth of the bytes on the way to a GPU; what is float stays as it is.
         """
@@ -112,5 +113,5 @@ class Batch:
         return self.map(moved)
 
     def pin_memory(self) -> Batch:
-        """What torch's DataLoader calls on a batch of our own type."""
+        """Pin the memory of every tensor. Torch's DataLoader calls this on a batch of our own type."""
         return self.map(Tensor.pin_memory)

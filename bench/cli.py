@@ -81,7 +81,8 @@ def _main() -> None:
 
 
 def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    """The thread of TensorBoard that cannot write is told of where it is written to: a sentence is enough."""
+    """Print the error of a thread, but for an OSError: that TensorBoard's thread cannot write is told where
+    it is written to, and a sentence is enough."""
     if not issubclass(failure.exc_type, OSError):
         threading.__excepthook__(failure)
 

@@ -1,4 +1,4 @@
-"""What a method and a data set see of the harness, and all they need to see.
+"""All that a method and a data set see of the harness, and all they need to see.
 
 Shapes: B images of a batch, C classes, H W crop size, D representation channels, h w decoder resolution.
 Images are float in 0..1, RGB, not normalised: normalisation belongs to the network's weights (see
@@ -74,7 +74,7 @@ class Progress:
         return self.step / self.total
 
     def generator(self, purpose: str) -> torch.Generator:
-        """A random stream of this step's own; the same for every method and after every resume."""
+        """Return a random stream of this step's own; the same for every method and after every resume."""
         return generator_for(self.seed, purpose, self.step, device=self.device)
 
 
@@ -85,8 +85,8 @@ def no_second_net() -> Net:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be learned, the same for all methods: the classes, the loss on labeled pixels, the rule of
-    the views.
+    """The task that is to be learned, the same for all methods: the classes, the loss on labeled pixels, the
+    rule of the views.
 
     `new_net()` gives a method another network of the protocol, for example for two students that teach each
     other. It starts from the same weights file as the first one and draws its heads anew, by the run's seed:
@@ -109,7 +109,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Features:
-    """What an encoder says of B images, for a method to change before it is decoded: `replace(features,
+    """An encoder's output for B images, for a method to change before it is decoded: `replace(features,
     maps=...)`."""
 
     maps: tuple[Tensor, ...]  # of B D h w, from fine to coarse; D and h w differ, D may be 0
@@ -127,7 +127,7 @@ class Features:
 
 
 class Net(nn.Module, ABC):
-    """What a method sees of the network. Images are in 0..1; the network normalises them."""
+    """The network as a method sees it. Images are in 0..1; the network normalises them."""
 
     representation_channels: int  # D
 
@@ -150,8 +150,8 @@ class Net(nn.Module, ABC):
 
     @abstractmethod
     def project(self, hidden: Tensor) -> Tensor:
-        """The representation of pixels, from their hidden vectors: ... D -> ... D. The linear end of the
-        representation head, apart so that only the pixels that are sampled pay for it."""
+        """Compute the representation of pixels, from their hidden vectors: ... D -> ... D. This is the linear
+        end of the representation head, apart so that only the pixels that are sampled pay for it."""
 
     @abstractmethod
     def activate(self, image: Tensor) -> Tensor:
@@ -165,8 +165,9 @@ class Net(nn.Module, ABC):
 
     @abstractmethod
     def downsample(self, label: Tensor, features: Tensor, fill: int) -> Tensor:
-        """A map of the images' size, B H W of any dtype, at the resolution of `features`, B . h w: the pixel
-        nearest to each cell's centre, `fill` where the cell lies in the padding to the network's stride."""
+        """Bring a map of the images' size, B H W of any dtype, to the resolution of `features`, B . h w: the
+        pixel nearest to each cell's centre, `fill` where the cell lies in the padding to the network's
+        stride."""
 
 
 class Method(nn.Module, ABC):
@@ -201,7 +202,8 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
-        """The weighted terms of this step's loss; the harness adds them up and steps."""
+        """Return the weighted terms of this step's loss by name, e.g. `{"labeled": tensor(0.7)}`; the harness
+        adds them up and steps."""
 
     def warmup_steps(self, total: int) -> int:
         """How many of a run's first steps are on labeled images alone, below `total`; 0: none.
@@ -214,11 +216,11 @@ class Method(nn.Module, ABC):
         return 0
 
     def after_step(self, at: Progress) -> None:
-        """Called after the optimizer's step, e.g. to move a teacher."""
+        """Do what follows the optimizer's step, e.g. move a teacher."""
 
     def predictor(self) -> nn.Module:
-        """The module whose score is the method's headline; the student's is recorded as well. Where the
-        protocol has a teacher, that is the headline and this one stands beside it."""
+        """Return the module whose score is the method's headline; the student's is recorded as well. Where
+        the protocol has a teacher, that is the headline and this one stands beside it."""
         return self.net
 
     def note(self, name: str, value: Tensor) -> None:
@@ -273,7 +275,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def ids(self, listing: str) -> tuple[str, ...]:
-        """The ids of a list ("train", "val", "test"), in file order."""
+        """Return the ids of a list ("train", "val", "test"), in file order."""
 
     @abstractmethod
     def image(self, id: str) -> np.ndarray:
@@ -287,21 +289,23 @@ class Dataset(ABC):
         """H W uint8, class ids below len(classes) or 255, of the image's size."""
 
     def tags(self, id: str) -> tuple[int, ...] | None:
-        """The sorted ids of the classes in an image, from a record of tags and never from its mask; None
-        where there is no record. Background may be left out."""
+        """Return the sorted ids of the classes in an image, e.g. `(0, 3)`, from a record of tags and never
+        from its mask; None where there is no record. Background may be left out."""
         return None
 
     def drawn(self, id: str, kind: str) -> np.ndarray | None:
-        """What a person has marked of an image, "points" or "scribbles": H W uint8, class ids, 255 elsewhere.
-        From a record of its own, never from the mask; None where there is no record of the kind."""
+        """Return what a person has marked of an image, "points" or "scribbles": H W uint8, class ids, 255
+        elsewhere. It is from a record of its own, never from the mask; None where there is no record of the
+        kind."""
         return None
 
     def boxes(self, id: str) -> tuple[Box, ...] | None:
-        """The boxes of the objects in an image, from a record of boxes; None where there is none."""
+        """Return the boxes of the objects in an image, from a record of boxes; None where there is none."""
         return None
 
     def files(self, id: str, what: Literal["image", "mask"]) -> tuple[Path, ...] | None:
-        """The files that `image(id)` or `mask(id)` reads, where they are there; () where it reads none.
+        """Return the files that `image(id)` or `mask(id)` reads, where they are there; () where it reads
+        none.
 
         Their digests tell one state of the data from another. None: not said, and the decoded image or mask
         is hashed instead, which takes longer. Raises DataError, as those do, for one that is missing.
@@ -309,8 +313,8 @@ class Dataset(ABC):
         return None
 
     def parts(self, ids: Iterable[str]) -> list[tuple[Dataset, list[str]]]:
-        """The data sets that these images come from, each with its own ids of them: masks are compared within
-        one."""
+        """List the data sets that these images come from, each with its own ids of them: masks are compared
+        within one."""
         return [(self, list(ids))]
 
     def unscored(self, ids: Iterable[str]) -> list[str]:

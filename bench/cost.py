@@ -1,5 +1,5 @@
-"""What a run would cost here: some of its steps are timed, and one is counted. A process of its own measures
-one run, `python -m bench.cost` with its settings on standard input, and prints a line of JSON.
+"""The cost of a run on this machine: some of its steps are timed, and one is counted. A process of its own
+measures one run, `python -m bench.cost` with its settings on standard input, and prints a line of JSON.
 
 Nothing is kept: it trains in a folder that is removed, and fetches nothing.
 """
@@ -227,7 +227,7 @@ def _wait_for(device: str) -> None:
 
 
 def _room_mib(device: str) -> float:
-    """The memory that a run may have: what is free, and what this process holds of it."""
+    """Return the memory that a run may have, in MiB: what is free, and what this process holds of it."""
     if device.startswith("cuda"):
         return (torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()) / MIB
     total, free = memory()

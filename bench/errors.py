@@ -106,7 +106,8 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def _slips(word: str, name: str) -> int:
-    """The Damerau-Levenshtein distance, where no letter is touched twice."""
+    """Count the slips between two words: the Damerau-Levenshtein distance, where no letter is touched twice.
+    E.g. 1 for two letters that are swapped."""
     before: list[int] = []
     last = list(range(len(name) + 1))
     for i, letter in enumerate(word, 1):

@@ -1,4 +1,4 @@
-"""What every room may know of labels. Imports nothing of ours."""
+"""The knowledge of labels that every room may have. Imports nothing of ours."""
 
 from typing import Final, NamedTuple
 

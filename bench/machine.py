@@ -1,4 +1,4 @@
-"""What a process must know of its machine: the device, the cores it may use, the signals that ask it to stop.
+"""The machine as a process must know it: the device, the cores it may use, the signals that ask it to stop.
 
 Needs no torch until a device is chosen.
 """
@@ -162,7 +162,8 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def peak_memory_mib(device: str) -> float:
-    """The most memory that this process has used since `use_device`: of that GPU, or of the machine."""
+    """Return the most memory that this process has used since `use_device`, in MiB: of that GPU, or of the
+    machine."""
     import torch
 
     if device.startswith("cuda"):
@@ -297,7 +298,7 @@ class Stop:
 
     @property
     def own(self) -> Stop:
-        """What the signals of this process set."""
+        """The stop that the signals of this process set."""
         return self
 
     def check(self) -> None:

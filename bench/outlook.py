@@ -12,7 +12,7 @@ from datasets.look import held_out_said
 from datasets.splits import HELDOUT
 
 MOST_SAID = 6  # sentences on the data
-LOOKS = 20  # at so many of the newest results; a folder of all runs may hold thousands
+LOOKS = 20  # the newest results that are looked at; a folder of all runs may hold thousands
 
 
 def outlook(plan: Plan, device: str) -> list[str]:
@@ -32,7 +32,8 @@ def outlook(plan: Plan, device: str) -> list[str]:
 
 
 def before(plan: Plan) -> list[str]:
-    """What is to know before a run or a dry one: of its data, its held-out list, its knobs and its CAM seeds.
+    """Return the sentences on what to know before a run or a dry one: of its data, its held-out list, its
+    knobs and its CAM seeds.
 
     Raises DataError as `data_outlook` does.
     """
@@ -48,7 +49,7 @@ def before(plan: Plan) -> list[str]:
 
 
 def data_outlook(plan: Plan) -> list[str]:
-    """What is worth a look in the data of a run, a few sentences; see `datasets.look.before_a_run`.
+    """Return a few sentences on what is worth a look in the data of a run; see `datasets.look.before_a_run`.
 
     Raises DataError for data that are missing, or that no score can be made of.
     """

@@ -138,8 +138,8 @@ def _train_and_score(trainer: Trainer, display: Display) -> Result:
 
 
 def check_shares(plan: Plan, processes: int) -> None:
-    """Raise ConfigError where so many processes cannot share this run on this machine: its batches, those of
-    the runs before it, and the devices."""
+    """Raise ConfigError where this number of processes cannot share this run on this machine: its batches,
+    those of the runs before it, and the devices."""
     device = choose_device(plan.config.machine.device)
     refuse_apart_norm(device)
     ranks.check_devices(device, processes)
@@ -203,7 +203,7 @@ def refuse_early(plan: Plan) -> Parts:
 
 
 def _done(plan: Plan, display: Display) -> Result | None:
-    """The result of a finished run that is of this code and these data; None where it is not finished.
+    """Return the result of a finished run that is of this code and these data; None where it is not finished.
 
     Raises ConfigError where it is of others.
     """

@@ -1,4 +1,4 @@
-"""What a run is before it starts: its split, its id and its folder."""
+"""A run before it starts: its split, its id and its folder."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class SeedPlan:
 
 
 def refuse_unequal(plan: Plan, processes: int) -> None:
-    """Raise ConfigError where so many processes cannot share the batches of a run, or of one that it needs
-    first, in equal parts."""
+    """Raise ConfigError where this number of processes cannot share the batches of a run, or of one that it
+    needs first, in equal parts."""
     before = [plan.labeler] if plan.labeler else []
     for setting, one in [("", run) for run in (plan, *before)] + (
         [("cam_seeds.", plan.seeds.classifier)] if plan.seeds else []
@@ -164,7 +164,7 @@ def plan(config: RunConfig, split: Split | None = None) -> Plan:
 
 
 def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
-    """The plan of a run that was begun, from the settings in its folder; it goes on in that folder.
+    """Plan a run that was begun, from the settings in its folder; it goes on in that folder.
 
     Args:
         run: Such as runs/shapes/1_16/fixmatch/0-1234abcd.

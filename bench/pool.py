@@ -36,7 +36,8 @@ class Pool:
         self._made: list[tuple[multiprocessing.process.BaseProcess, Connection]] = []
 
     def submit(self, *arguments: Any) -> Future[Any]:
-        """What the function gives or raises for `arguments`; BrokenProcessPool if its process is killed."""
+        """Submit a call of the function. The future holds what it gives or raises for `arguments`;
+        BrokenProcessPool if its process is killed."""
         return self._threads.submit(self._call, arguments)
 
     def close(self) -> None:

@@ -21,18 +21,18 @@ Key = int | str
 
 
 def seed_for(seed: int, purpose: str, *keys: Key) -> int:
-    """A 63-bit seed derived from the run's seed, a purpose such as "crop", and keys such as (step, index)."""
+    """Derive a 63-bit seed from the run's seed, a purpose such as "crop", and keys such as (step, index)."""
     name = "\x1f".join([str(int(seed)), purpose, *(f"{type(key).__name__[0]}{key}" for key in keys)])
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def numpy_for(seed: int, purpose: str, *keys: Key) -> np.random.Generator:
-    """A counter-based NumPy generator (Philox) for host-side draws: order, crops, colours, boxes."""
+    """Make a counter-based NumPy generator (Philox) for host-side draws: order, crops, colours, boxes."""
     return np.random.Generator(np.random.Philox(seed_for(seed, purpose, *keys)))
 
 
 def generator_for(seed: int, purpose: str, *keys: Key, device: str = "cpu") -> torch.Generator:
-    """A torch generator on `device` for draws inside a method."""
+    """Make a torch generator on `device` for draws inside a method."""
     import torch
 
     return torch.Generator(device).manual_seed(seed_for(seed, purpose, *keys))

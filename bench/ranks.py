@@ -60,7 +60,7 @@ def is_first() -> bool:
 
 
 def check_devices(device: str, processes: int) -> None:
-    """Raise ConfigError where so many processes of one machine cannot have a device each.
+    """Raise ConfigError where this number of processes of one machine cannot have a device each.
 
     Args:
         device: As `bench.machine.choose_device` gives it.
@@ -135,7 +135,7 @@ def lost_ranks() -> Iterator[None]:
 
 
 def highest(values: Iterable[int]) -> list[int]:
-    """The highest of all ranks, of each value."""
+    """Return the highest of all ranks, of each value."""
     if count() == 1:
         return list(values)
     import torch
@@ -147,7 +147,7 @@ def highest(values: Iterable[int]) -> list[int]:
 
 
 def of_all(value: T) -> list[T]:
-    """What each rank gives, in the order of the ranks; anything that can be pickled."""
+    """Collect what each rank gives, in the order of the ranks; anything that can be pickled."""
     if count() == 1:
         return [value]
     import torch.distributed as dist
@@ -158,7 +158,7 @@ def of_all(value: T) -> list[T]:
 
 
 def share(items: list[T]) -> list[T]:
-    """Those of a list that are this rank's part of the work: every so many."""
+    """Return this rank's part of a list: of N ranks, every N-th item."""
     return items[number() :: count()]
 
 
@@ -217,7 +217,7 @@ def _raise(own: Exception | None) -> None:
 
 
 def alike(error: E) -> E:
-    """The error, as one that all ranks raise, so that one of them says it: see `speaks_of`."""
+    """Mark the error as one that all ranks raise, so that one of them says it: see `speaks_of`. Return it."""
     error.of_all_ranks = True  # type: ignore[attr-defined]
     return error
 
@@ -246,7 +246,7 @@ class JointStop(Stop):
 
 
 def agreed_stop(stop: Stop) -> Stop:
-    """The stop to look at between steps, where every rank must find the same."""
+    """Return the stop to look at between steps, where every rank must find the same."""
     return stop if count() == 1 else JointStop(stop)
 
 

@@ -20,14 +20,15 @@ NOTICE_SECONDS = 10  # within which a rank's end ends the others
 
 
 def command() -> list[str]:
-    """What starts this program again, behind `python`."""
+    """Return the arguments behind `python` that start this program again, e.g. `["-m", "bench"]`."""
     main = sys.modules["__main__"]
     script = getattr(main, "__file__", None) if main.__spec__ is None else None
     return [script] if script else ["-m", "bench"]
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run `python ARGUMENTS` so many times, as the ranks of one run. Gives the exit code that they agree on.
+    """Run `python ARGUMENTS` in this number of processes, as the ranks of one run. Gives the exit code that
+    they agree on.
 
     A signal to this process goes to all of them, and is waited for until they have saved. Where one ends
     badly the others are ended.

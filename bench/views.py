@@ -1,5 +1,5 @@
-"""What a method says of views, passes and rounds: colours, boxes, how often images go through its networks,
-whose labels it learns from. All of it is data.
+"""The views, passes and rounds that a method asks for: colours, boxes, how often images go through its
+networks, whose labels it learns from. All of it is data.
 
 Methods and loaders take these names from bench.contract.
 """
@@ -50,8 +50,8 @@ class Operation:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a strong view: with `probability`, all operations in random order; or, with `draws`, so many
-    of them as a uniform draw between the two says, each drawn anew, so that one may come twice.
+    """A part of a strong view: with `probability`, all operations in random order; or, with `draws`, a number
+    of them that a uniform draw between the two says, each drawn anew, so that one may come twice.
 
     Raises ValueError for numbers that cannot be.
     """
@@ -104,7 +104,7 @@ EQUAL_BOXES = BoxRule(probability=0.5, area=(0.02, 0.4), ratio=(0.3, 1 / 0.3))
 
 @dataclass(frozen=True)
 class Views:
-    """What the loader prepares beside the weak view, where the protocol says `views: published`.
+    """The views that the loader prepares beside the weak view, where the protocol says `views: published`.
 
     `strong` and `boxes` are of the unlabeled images, `colours` is of the labeled ones.
     """
@@ -118,10 +118,10 @@ class Views:
     recipe: Recipe = EQUAL_COLOURS  # of the strong views; labeled images that are coloured have EQUAL_COLOURS
 
     def equal(self, coloured: bool = True) -> Views:
-        """What the loader prepares instead where the protocol says `views: equal`: of the unlabeled images
-        the one strong view and the boxes that all methods get (more strong views only where the method asks
-        for them, no boxes where it mixes by its own rule), and coloured labeled images unless the method is
-        named for the opposite. The recipe is the same for all, whatever the method's own is.
+        """Return what the loader prepares instead where the protocol says `views: equal`: of the unlabeled
+        images the one strong view and the boxes that all methods get (more strong views only where the method
+        asks for them, no boxes where it mixes by its own rule), and coloured labeled images unless the method
+        is named for the opposite. The recipe is the same for all, whatever the method's own is.
 
         Args:
             coloured: False where the protocol says `views: plain`: the same, but nothing is coloured, unless
@@ -134,9 +134,9 @@ class Views:
 
 @dataclass(frozen=True)
 class Passes:
-    """What the formula of one step sends through networks, as `Passes(trained=(1, 1), read=(0, 1))`: each
-    labeled and each unlabeled image once forward and backward, and each unlabeled one once more without a
-    gradient, for its pseudo-label. Two networks that see an image are two passes.
+    """The images that the formula of one step sends through networks, as `Passes(trained=(1, 1), read=(0,
+    1))`: each labeled and each unlabeled image once forward and backward, and each unlabeled one once more
+    without a gradient, for its pseudo-label. Two networks that see an image are two passes.
 
     The contract suite counts them. Warm-ups, audits and what the harness does are not among them.
     """
@@ -148,7 +148,8 @@ class Passes:
     through: Literal["logits", "representation", "activation"] = "logits"
 
     def images(self, labeled: int, unlabeled: int) -> dict[str, int]:
-        """How many images a step trains on and how many it only reads, of a batch of so many."""
+        """Count the images that a step trains on and those that it only reads, of a batch of `labeled` and
+        `unlabeled` images: `{"trained": 16, "read": 8}`."""
         sizes = (labeled, unlabeled)
         kinds = {"trained": self.trained, "read": self.read}
         return {kind: sum(n * size for n, size in zip(of, sizes, strict=True)) for kind, of in kinds.items()}

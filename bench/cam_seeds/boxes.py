@@ -35,7 +35,7 @@ from datasets.sparse import Marks
 def seed_of(
     image: np.ndarray, boxes: tuple[Box, ...], background: int | None, settings: BoxSeeds
 ) -> np.ndarray:
-    """The seed of an image: H W uint8, class ids and 255 where it is undecided.
+    """Make the seed of an image: H W uint8, class ids and 255 where it is undecided.
 
     Args:
         image: H W C uint8, of which the CRF sees what is shown of it, three channels.
@@ -70,7 +70,8 @@ class BoxSeedMaker:
     settings: BoxSeeds
 
     def __call__(self, id: str) -> tuple[str, float] | str:
-        """The digest of the file and the seconds it took; or, as a sentence, why it could not be made."""
+        """Make the seed of an image. Return the digest of its file and the seconds it took; or, as a
+        sentence, why it could not be made."""
         started = time.process_time()
         try:
             image = self.dataset.image(id)

@@ -120,7 +120,7 @@ def make(
 
 @dataclass(frozen=True)
 class Work:
-    """What seeds are made of."""
+    """The inputs that seeds are made of."""
 
     plan: SeedPlan
     dataset: Dataset
@@ -144,14 +144,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Standing:
-    """What is to be done about finished seeds."""
+    """Whether finished seeds are made again, and what has changed since they were made."""
 
     anew: str  # why they are made again, in words; "" where they are taken as they are
     changed: list[str]  # since they were made; they are taken all the same
 
 
 def _finished(plan: SeedPlan, display: Display, overwrite: bool, anyway: bool) -> SeedReport | None:
-    """The report on seeds that are taken as they are; what has changed since is in its contents.
+    """Return the report on seeds that are taken as they are; what has changed since is in its contents.
 
     None where they are not done, or to be made again. Raises as `standing` does.
     """
@@ -284,7 +284,7 @@ def check_settings(settings: CamSeeds, dataset: Dataset) -> None:
 
 @torch.no_grad()
 def activation_maps(net: Segmenter, image: Tensor, settings: CamSeeds) -> Tensor:
-    """The merged maps of an image over scales and mirror: 1 3 H W in 0..1 -> 1 C h w, 0 or more."""
+    """Merge the activation maps of an image over scales and mirror: 1 3 H W in 0..1 -> 1 C h w, 0 or more."""
     height, width = image.shape[-2:]
     seen: list[tuple[Tensor, Tensor | None]] = []
     for scale in settings.scales:

@@ -27,8 +27,8 @@ from datasets.decode import read_mask
 
 
 def kept_quality(plan: SeedPlan, display: Display) -> SeedQuality:
-    """The quality of finished seeds as it was measured before; measured now where it was not, or where the
-    masks, the classes or the seeds have changed since.
+    """Return the quality of finished seeds as it was measured before; measure it now where it was not, or
+    where the masks, the classes or the seeds have changed since.
 
     Raises as `measure` does.
     """
@@ -128,8 +128,8 @@ def _refuse_lost_maps(plan: SeedPlan, report: SeedReport) -> None:
 
 
 def spread_counts(mask: np.ndarray, classes: Sequence[int], count: int) -> Tensor:
-    """The expected counts of seeds that give each pixel one of the image's classes at random: C C+1 float64,
-    truth in rows. What the tags alone, spread over the image, are worth."""
+    """Compute the expected counts of seeds that give each pixel one of the image's classes at random: C C+1
+    float64, truth in rows. They show what the tags alone, spread over the image, are worth."""
     truth = torch.from_numpy(np.bincount(mask.ravel(), minlength=IGNORE + 1)[:count]).double()
     counts = torch.zeros(count, count + 1, dtype=torch.float64)
     if classes:

@@ -62,7 +62,7 @@ def seed_of(
     settings: CamSeeds,
     scores: Scores,
 ) -> np.ndarray:
-    """The seed of an image: H W uint8, class ids and 255 where it is undecided.
+    """Make the seed of an image: H W uint8, class ids and 255 where it is undecided.
 
     With a background class: foreground by the strict score, background by the loose one, undecided between,
     each refined first (IRN). Without: the best tag, undecided where refinement cannot tell it from its
@@ -167,7 +167,8 @@ class SeedMaker:
     device: str = "cpu"  # of all but the dense CRF, which knows the CPU alone
 
     def __call__(self, id: str) -> Made | str:
-        """What was made; or, as a sentence, why it could not be."""
+        """Make the seed of an image, or read the one that is sound. Return what was made; or, as a sentence,
+        why it could not be."""
         started = time.process_time()
         try:
             classes, stored = read_maps(self.folder.map(id))
@@ -194,7 +195,7 @@ class SeedMaker:
 
 
 def as_png(seed: np.ndarray) -> bytes:
-    """The file of a seed, H W uint8."""
+    """Encode a seed, H W uint8, as the bytes of its PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(seed).save(buffer, format="PNG")
     return buffer.getvalue()

@@ -23,8 +23,8 @@ SCORES = torch.arange(100) / 100  # background scores that a policy chooses from
 
 
 def choose_scores(plan: SeedPlan, dataset: Dataset, ids: Sequence[str]) -> Scores:
-    """The background scores of the policy: as set; or round the best single score (mIoU of the seeds, without
-    refinement) on the masks that the policy opens, as far apart as set."""
+    """Choose the background scores by the policy: as set; or round the best single score (mIoU of the seeds,
+    without refinement) on the masks that the policy opens, as far apart as set."""
     settings, opened = plan.settings, plan.opened
     if not opened or not ids:
         return Scores(settings.strict, settings.loose)

@@ -1,7 +1,7 @@
 """The regression gate: finished runs against stored baselines, or against the same runs of other code.
 
-runs        what a run is to the gate: its key, its figures, its bits
-statistics  Student's bounds, and the smallest fall that so many seeds can show
+runs        a run as the gate sees it: its key, its figures, its bits
+statistics  Student's bounds, and the smallest fall that N seeds can show
 baselines   the file: what it holds, reading, writing, updating
 tolerant    is a figure further off than other seeds, or another machine, would put it?
 exact       are they the same bits? On one machine, with as many threads

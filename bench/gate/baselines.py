@@ -52,7 +52,7 @@ class Spread(Record):
 
 
 class Exact(Record):
-    """What the same code gives on the same machine."""
+    """The exact results of the same code on the same machine."""
 
     machine: list[str]  # in words; several where the runs were made on several
     seeds: dict[int, dict[str, str]]  # digests of weights, counts, log
@@ -104,12 +104,12 @@ class Entry(Record):
         return {name: value for name, value in dump(self).items() if name != "exact" or value is not None}
 
     def scale(self, name: str) -> float:
-        """What a figure is a share of where it is compared: its mean; of a lead, that of the mIoU. A figure
-        that is zero in every seed is a share of the smallest that counts."""
+        """Return the number that a figure is divided by where it is compared: its mean; of a lead, that of
+        the mIoU. A figure that is zero in every seed is a share of the smallest that counts."""
         return abs(self.figures["miou" if name == "lead" else name].mean) or NOTHING
 
     def shares(self, name: str) -> list[float]:
-        """The figure of each seed in its scale."""
+        """Return the figure of each seed in its scale."""
         return [of[name] / self.scale(name) for of in self.seeds.values()]
 
 
@@ -123,8 +123,8 @@ class Baselines(Record):
         return sum(len(entry.figures) for entry in self.entries)
 
     def sees(self, entry: Entry) -> float:
-        """The smallest fall of the mIoU, as a share of it, that a check of all seeds shows in four of five
-        cases."""
+        """Return the smallest fall of the mIoU, as a share of it, that a check of all seeds shows in four of
+        five cases."""
         spread, df = self._spread(entry)
         return smallest_effect(spread, df, entry.n, self.family) if spread is not None else inf
 
@@ -185,8 +185,8 @@ def write_baselines(path: Path, baselines: Baselines) -> None:
 
 
 def group_of(entry: Entry, groups: Mapping[str, Group]) -> Group | None:
-    """The runs of a baseline. Raises DataError where it does not say its classes and runs of two lists of
-    classes are there."""
+    """Find the runs of a baseline; None where there are none. Raises DataError where it does not say its
+    classes and runs of two lists of classes are there."""
     found = [group for group in groups.values() if entry.key.is_of(group.key)]
     if len(found) > 1:
         raise DataError(

@@ -62,8 +62,8 @@ def _rows_of(label: str, before: Mapping[str, float], exact: Exact, run: Run) ->
 
 
 def change(before: Run, now: Run) -> str | None:
-    """What other code has changed of a run, in words: "weights, counts"; None where every bit is the same, or
-    a version says that the numbers are others.
+    """Say what other code has changed of a run, in words: "weights, counts"; None where every bit is the
+    same, or a version says that the numbers are others.
 
     Such a version is the method's, or one that is in the run's id though no setting moved: the protocol's or
     that of CAM seeds.
@@ -83,7 +83,8 @@ def change(before: Run, now: Run) -> str | None:
 
 
 def _settings_moved(before: Result, now: Result) -> list[str]:
-    """The keys of settings and inputs that differ, but for those of the machine."""
+    """List the keys of settings and inputs that differ, but for those of the machine, e.g.
+    `["protocol.steps"]`."""
     old, new = (
         _flat({**result.config, "machine": None, "lists": result.split_digests, "classes": result.classes})
         for result in (before, now)
@@ -92,7 +93,7 @@ def _settings_moved(before: Result, now: Result) -> list[str]:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    """Flatten nested settings: {"a": {"b": 1}} -> {"a.b": 1}"""
     if not isinstance(value, dict):
         return {name: value}
     parts = (_flat(one, f"{name}.{key}" if name else key) for key, one in value.items())

@@ -1,4 +1,4 @@
-"""What a run is to the gate: the key that makes it comparable, its figures, and digests of its bits."""
+"""A run as the gate sees it: the key that makes it comparable, its figures, and digests of its bits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMPUTING = (
 
 
 class Key(Record):
-    """What runs must have in common to be compared."""
+    """All that runs must have in common to be compared."""
 
     dataset: str
     split: str
@@ -108,7 +108,8 @@ class Run:
 
     @property
     def machines(self) -> list[str]:
-        """What the run rounded with, in words, one for each kind of start; [] where it does not say."""
+        """The machines that the run rounded with, in words, one for each kind of start; [] where it does not
+        say."""
         return sorted({machine_of(start) for start in self.starts})
 
 
@@ -225,8 +226,8 @@ def digest(value: object) -> str:
 
 
 def _tensors(file: bytes) -> list[bytes]:
-    """The parts of a safetensors file that hold numbers: without what it says of them, which grows by the
-    version. Of what is none, all bytes."""
+    """Return the parts of a safetensors file that hold numbers: without what it says of them, which grows by
+    the version. Return all bytes of a file that is none."""
     length = int.from_bytes(file[:8], "little")
     try:
         header = json.loads(file[8 : 8 + length])

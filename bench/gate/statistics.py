@@ -24,7 +24,7 @@ def quantile(share: float, df: int) -> float:
 
 
 def pooled(*samples: Sequence[float]) -> tuple[float, int]:
-    """The standard deviation within the samples, and its degrees of freedom."""
+    """Return the standard deviation within the samples, and its degrees of freedom."""
     squares = sum((len(values) - 1) * variance(values) for values in samples if len(values) > 1)
     df = sum(len(values) - 1 for values in samples if values)
     return (sqrt(squares / df) if df else 0.0), df
@@ -40,7 +40,7 @@ def bound(spread: float, df: int, seeds: int, family: int) -> float:
 
 
 def smallest_effect(spread: float, df: int, seeds: int, family: int) -> float:
-    """The mean difference that `bound` shows in four of five checks."""
+    """Return the mean difference that `bound` shows in four of five checks."""
     together = quantile(1 - FAMILY_LEVEL / family / 2, df) + quantile(POWER, df)
     return _scaled(together, spread, seeds)
 

@@ -58,7 +58,8 @@ Pair = tuple[Entry, Mapping[int, Run]]  # a baseline, and the runs of its seeds
 
 
 def _spread(pairs: Sequence[Pair], name: str) -> tuple[float, int]:
-    """The standard deviation of the differences of a figure, in shares of it, and its degrees of freedom."""
+    """Return the standard deviation of the differences of a figure, in shares of it, and its degrees of
+    freedom."""
     having = [(entry, runs) for entry, runs in pairs if name in entry.figures]
     spread, df = pooled(*(_differences(entry, runs, name) for entry, runs in having))
     if df:

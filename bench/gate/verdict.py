@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rule:
-    """What fails beside a figure that has moved."""
+    """The rule for what fails beside a figure that has moved."""
 
     allow_missing: bool = False  # a baseline without runs passes
     strict: bool = False  # runs without a baseline fail
@@ -59,7 +59,7 @@ def is_score(name: str) -> bool:
 
 
 def moved(name: str, baseline: float, now: float | None) -> Verdict:
-    """What a figure beyond its tolerance has done."""
+    """Name what a figure beyond its tolerance has done: `"rise"`, `"fall"` or `"differs"`."""
     if not is_score(name) or now is None:
         return "differs"
     return "rise" if now > baseline else "fall"

@@ -26,7 +26,7 @@ def network_of(predictor: nn.Module) -> Segmenter:
 
 
 class About(Knobs):
-    """What the file says of its network: all that it takes to build it and to predict with it again.
+    """The file's record of its network: all that it takes to build it and to predict with it again.
 
     Mean and std of the images are among the tensors. Files of older versions hold the first two alone.
     """
@@ -57,8 +57,8 @@ def refuse_other(path: Path, digest: str | None) -> None:
 
 
 def about(path: Path, mend: str = MEND) -> About:
-    """What weights.safetensors says of its network. Raises DataError, which ends in what to do, where it is
-    damaged or another file."""
+    """Read what weights.safetensors says of its network. Raises DataError, which ends in what to do, where it
+    is damaged or another file."""
     return _opened(path, mend)[0]
 
 

@@ -94,7 +94,8 @@ def _exported(network: nn.Module, classes: Sequence[str], channels: int = COLOUR
 
 
 def _first_cause(error: BaseException) -> str:
-    """The innermost error says which operator it is; its first line says it all."""
+    """Return the name and the first line of the innermost error, in 300 characters at most: it says which
+    operator it is, and its first line says it all."""
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"[:300]

@@ -313,7 +313,7 @@ def _dpt_channels(channels: int) -> tuple[int, int, int, int]:
 
 
 def _centres(cells: Tensor, size: int, align_corners: bool) -> Tensor:
-    """The pixels, of `size`, at the centres of all cells, which are numbered from 0: int64. With aligned
+    """Find the pixels, of `size`, at the centres of all cells, which are numbered from 0: int64. With aligned
     corners the first and the last cell lie on the first and the last pixel."""
     if align_corners:
         return (cells * ((size - 1) / max(len(cells) - 1, 1))).round().long()

@@ -53,8 +53,8 @@ def load_weights(source: str, encoder: str, fetch: bool = True) -> Weights | Non
 
 
 def weights_file(source: str, encoder: str) -> Path | None:
-    """The file that `load_weights` reads, nothing being fetched: None for "none" and for a file of the hub
-    that is not on this machine."""
+    """Find the file that `load_weights` reads, nothing being fetched: None for "none" and for a file of the
+    hub that is not on this machine."""
     if source == "none":
         return None
     if source.startswith("package:"):
@@ -69,7 +69,7 @@ def weights_file(source: str, encoder: str) -> Path | None:
 
 
 def licence(source: str, encoder: str) -> str:
-    """What is known of the licence of encoder weights, as a sentence.
+    """Say what is known of the licence of encoder weights, as a sentence.
 
     Args:
         source: As a protocol names them, or "file", as records name a file of the user's.
@@ -121,7 +121,7 @@ def normalisation(
 
 @dataclass(frozen=True)
 class Record:
-    """What is recorded of an encoder's published weights."""
+    """The record of an encoder's published weights."""
 
     hub: str | None
     mean: tuple[float, ...]

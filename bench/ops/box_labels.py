@@ -24,7 +24,7 @@ def naive(boxes: Sequence[Box], size: tuple[int, int], background: int | None) -
 def inner(
     boxes: Sequence[Box], size: tuple[int, int], background: int | None, share: float = 0.2
 ) -> np.ndarray:
-    """The middle of every box, `share` of its area, filled with its class; the rest of it is undecided: H W
+    """Fill the middle of every box, `share` of its area, with its class; the rest of it is undecided: H W
     uint8 (Box_i of Khoreva et al., CVPR 2017, with 20 %)."""
     label = _ground(size, background)
     for box in _front_last(boxes):
@@ -43,8 +43,8 @@ def inside_crf(
     parameters: crf.CrfParameters,
     half_size: bool = False,
 ) -> np.ndarray:
-    """The naive labels after the dense CRF, within what the boxes allow: a pixel has the class of a box that
-    it lies in, or is background. H W uint8.
+    """Refine the naive labels by the dense CRF, within what the boxes allow: a pixel has the class of a box
+    that it lies in, or is background. H W uint8.
 
     Args:
         image: H W 3 uint8, RGB.
@@ -71,7 +71,7 @@ def inside_crf(
 
 
 def agreed(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """What two labels of an image agree on, 255 where they differ."""
+    """Keep what two labels of an image agree on, 255 where they differ."""
     return np.where(one == other, one, np.uint8(IGNORE))
 
 
@@ -80,12 +80,14 @@ def _ground(size: tuple[int, int], background: int | None) -> np.ndarray:
 
 
 def _front_last(boxes: Sequence[Box]) -> list[Box]:
-    """The largest first; of one size in the order of their numbers, so that no order of a file decides."""
+    """Sort boxes by size, the largest first; of one size in the order of their numbers, so that no order of a
+    file decides."""
     return sorted(boxes, key=lambda box: (-(box.bottom - box.top) * (box.right - box.left), box))
 
 
 def _middle(start: int, end: int, share: float) -> tuple[int, int]:
-    """The middle `share` of a span of pixels, at least one of them."""
+    """Return the first and the end of the middle `share` of a span of pixels, at least one of them: `(4, 6)`
+    for a fifth of `(0, 10)`."""
     length = max(1, round((end - start) * share))
     first = start + (end - start - length) // 2
     return first, first + length

@@ -308,7 +308,7 @@ def threshold_counts(
     truth, given = label.flatten()[kept].long(), best.label.flatten()[kept]
     _check_ids(truth, classes, "label")
     value = best.value.flatten()[kept].masked_fill(given == IGNORE, -torch.inf).nan_to_num(-torch.inf)
-    # The number of thresholds below the value: the pixel is foreground for the first so many.
+    # The number N of thresholds below the value: the pixel is foreground for the first N.
     passed = torch.searchsorted(thresholds.to(value), value)
     given = given.masked_fill(given == IGNORE, 0)  # passes none, so it counts for no class
     cell = (truth * classes + given) * steps + passed

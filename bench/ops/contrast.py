@@ -29,7 +29,7 @@ class Pixels(NamedTuple):
     probability: Tensor  # N C, the teacher's
     target: Tensor  # N int64, the class that a pixel may be an anchor of, else 255
     eligible: Tensor  # N bool, which pixels may be a key of any class
-    labeled: int  # so many of them are of labeled images; they come first
+    labeled: int  # the number of them that are of labeled images; they come first
 
 
 def pixels(representation: Tensor) -> Tensor:
@@ -145,11 +145,11 @@ class Contrast(nn.Module):
     Args:
         capacities: Of each class's queue.
         channels: D.
-        queue_keys: At most so many keys enter a class's queue in a step, drawn at random.
+        queue_keys: At most this number of keys enter a class's queue in a step, drawn at random.
         use_queue: False: the keys of the step are all there is.
         anchor_confidence: Probability above which a pixel may be an anchor of its class.
         anchors, negatives: M, K.
-        negative_pool: At most so many keys of a class are drawn in a step, for all its anchors.
+        negative_pool: At most this number of keys of a class are drawn in a step, for all its anchors.
         temperature: Of the cosines.
         prototype_momentum: How much of the old prototype stays; with 0 it is the batch's own mean (Eq. 12).
     """
@@ -236,7 +236,7 @@ class Contrast(nn.Module):
     def _negative(
         self, pixels: JointOrder, order: Tensor, probability: Tensor, rules: Rules
     ) -> dict[str, Tensor]:
-        """What the rules say of pixels of all ranks, by their joint numbers: P C bool each."""
+        """Apply the rules to pixels of all ranks, by their joint numbers: P C bool each."""
         row, here = pixels.own(order)
         said = rules(row, ranks(probability[row]))
         if here is not None:

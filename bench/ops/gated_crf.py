@@ -17,7 +17,7 @@ from bench.ops.processes import share_of_mean
 def gated_crf(
     probability: Tensor, image: Tensor, gate: Tensor, radius: int, width: float, colour: float
 ) -> Tensor:
-    """The sum over pairs i, j of k_ij (1 - p_i . p_j), over the open cells: a scalar, 0 or more.
+    """Compute the sum over pairs i, j of k_ij (1 - p_i . p_j), over the open cells: a scalar, 0 or more.
 
     k_ij = exp(-|x_i - x_j|^2 / 2 width^2 - |c_i - c_j|^2 / 2 colour^2) for the other cells of a window of
     2 radius + 1, between open cells, else 0. The release closes one end of a pair; here both, which makes k
@@ -74,6 +74,6 @@ def _half_window(radius: int, height: int, width: int) -> Iterator[tuple[int, in
 
 
 def _shifted(dy: int, dx: int) -> tuple[Any, Any]:
-    """Indices of maps ... h w: cells, and those (dy, dx) away."""
+    """Return indices of maps ... h w: cells, and those (dy, dx) away."""
     here = ..., slice(None, -dy or None), slice(max(-dx, 0), -dx if dx > 0 else None)
     return here, (..., slice(dy, None), slice(max(dx, 0), dx if dx < 0 else None))

@@ -44,7 +44,8 @@ def _summed(logits: Tensor, label: Tensor, weight: Tensor | None = None) -> Tens
 
 
 def pixel_weight(label: Tensor, weight: Tensor) -> Tensor:
-    """The weight of each pixel's class, 0 where the label is 255: int64 of any shape and C -> the shape."""
+    """Look up the weight of each pixel's class, 0 where the label is 255: int64 of any shape and C -> the
+    shape."""
     known = label != IGNORE
     return weight.take(label.where(known, 0)) * known
 

@@ -24,7 +24,7 @@ def mix(tensor: Tensor, box: Tensor | None) -> Tensor:
 
 
 def _next(tensor: Tensor) -> Tensor:
-    """The image behind each one; behind the last of a rank comes the first of the next rank."""
+    """Return the image behind each one; behind the last of a rank comes the first of the next rank."""
     if world_size() == 1:
         return tensor.roll(-1, 0)
     first = gathered(tensor[:1])  # W 1 ...
@@ -34,7 +34,7 @@ def _next(tensor: Tensor) -> Tensor:
 def half_of_the_classes(
     label: Tensor, valid: Tensor, classes: int, generator: torch.Generator, up: bool = False
 ) -> Tensor:
-    """The pixels of half of an image's classes, drawn anew for each image (ClassMix, trainSSL.py).
+    """Choose the pixels of half of an image's classes, drawn anew for each image (ClassMix, trainSSL.py).
 
     Args:
         label: B H W int64, below `classes`.
@@ -56,18 +56,18 @@ def half_of_the_classes(
 
 
 def paste(above: Tensor, below: Tensor, box: Tensor) -> Tensor:
-    """What lies above inside `box` (B H W bool), elsewhere what lies below: B H W or B . H W."""
+    """Take what lies above inside `box` (B H W bool), elsewhere what lies below: B H W or B . H W."""
     return torch.where(box if above.dim() == box.dim() else box.unsqueeze(1), above, below)
 
 
 def beta(a: int, b: int, generator: torch.Generator) -> Tensor:
-    """A draw of Beta(a, b) of whole numbers, scalar: the a-th smallest of a + b - 1 uniform draws."""
+    """Draw from Beta(a, b) of whole numbers, scalar: the a-th smallest of a + b - 1 uniform draws."""
     draws = torch.rand(a + b - 1, generator=generator, device=generator.device)
     return draws.sort().values[a - 1]
 
 
 def boxes_around(like: Tensor, area: Tensor, generator: torch.Generator) -> Tensor:
-    """A box in each image, cut off at the borders (AugSeg, augs_ALIA.py): B H W bool.
+    """Draw a box in each image, cut off at the borders (AugSeg, augs_ALIA.py): B H W bool.
 
     Args:
         like: B H W.

@@ -54,12 +54,12 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def joint(rows: Tensor) -> Tensor:
-    """The rows of all ranks, B ... -> WB ... ; without gradient."""
+    """Join the rows of all ranks, B ... -> WB ... ; without gradient."""
     return gathered(rows).flatten(0, 1)
 
 
 def own(rows: Tensor) -> Tensor:
-    """This rank's part of rows that are joint, such as draws for the joint batch: WB ... -> B ..."""
+    """Return this rank's part of rows that are joint, such as draws for the joint batch: WB ... -> B ..."""
     return rows if world_size() == 1 else rows.chunk(world_size())[rank()]
 
 
@@ -72,7 +72,7 @@ def summed(tensor: Tensor) -> Tensor:
 
 
 def share_of_mean(part: Tensor, count: Tensor, least: float = 1) -> Tensor:
-    """The rank's share of a mean over all ranks: the mean of the shares is the joint mean.
+    """Return the rank's share of a mean over all ranks: the mean of the shares is the joint mean.
 
     Args:
         part: The rank's sum.
@@ -110,8 +110,8 @@ class JointOrder(NamedTuple):
         return torch.where(second, row + self.labeled, row).where(here, 0), here
 
     def take(self, rows: Tensor, index: Tensor, made: Callable[[Tensor], Tensor]) -> Tensor:
-        """What `made` gives of rows by their joint numbers, wherever they are: N D and int64 of any shape ->
-        ... D; without gradient where there are several ranks. It is made before it is sent."""
+        """Apply `made` to rows by their joint numbers, wherever they are: N D and int64 of any shape -> ...
+        D; without gradient where there are several ranks. It is made before it is sent."""
         row, here = self.own(index)
         found = made(rows.index_select(0, row.flatten()).view(*row.shape, -1))
         return found if here is None else filled(found, here.unsqueeze(-1))

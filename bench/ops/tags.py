@@ -1,4 +1,4 @@
-"""What the tags of an image say of the predictions in it.
+"""The tags of an image, applied to the predictions in it.
 
 B images of H W pixels, C classes. `allowed` holds the classes that an image may show, B C bool: its tags and
 background. Or those that each pixel may show, B C H W, where boxes say it of places.

@@ -19,7 +19,7 @@ CELL = 2  # cells of a stored map in one of the walk: eight pixels, as in PSA
 
 
 def walked(maps: Tensor, image: np.ndarray, steps: int) -> Tensor:
-    """The maps of an image after so many steps of the walk.
+    """Return the maps of an image after this number of steps of the walk.
 
     Args:
         maps: K h w, as they are stored, a quarter of the image; 0 or more.

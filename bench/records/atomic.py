@@ -44,7 +44,8 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes | memoryview, synced: bool = True) -> None:
-    """The file appears whole or not at all, and survives a power cut once this returns. Raises WriteError.
+    """Write a file that appears whole or not at all, and survives a power cut once this returns. Raises
+    WriteError.
 
     Args:
         synced: False for one of many files that a ledger knows by their digests, and that are made again

@@ -246,7 +246,7 @@ class RunFolder:
         write_atomic(self.contents, listing.to_bytes(None))
 
     def read_scores(self) -> Scores:
-        """The numbers of `score`; no entries without the file."""
+        """Read the numbers of `score`; no entries without the file."""
         return read_scores(self.scores) if self.scores.exists() else Scores(entries=[])
 
     def write_scores(self, scores: Scores) -> None:
@@ -287,7 +287,8 @@ class RunFolder:
             raise DataError(f"{self.provenance} is damaged ({at}: {first['msg']}); {self.mend}") from error
 
     def _provenance_digest(self) -> str:
-        """The same in a record, where commands have lost their folders."""
+        """Compute the digest of the provenance, SHA-256. It is the same in a record, where commands have lost
+        their folders."""
         starts = _without_folders(self.read_provenance())
         return hashlib.sha256(json.dumps(starts, sort_keys=True).encode()).hexdigest()
 

@@ -13,7 +13,7 @@ from bench.records.sealed import Torn, parse_record
 
 
 def read_results(*roots: Path) -> list[Result]:
-    """What `find_results` gives, without the folders."""
+    """Read the results that `find_results` gives, without the folders."""
     return list(find_results(*roots).values())
 
 
@@ -77,7 +77,7 @@ def _is_records(path: Path) -> bool:
 
 
 def read_records(root: Path) -> dict[Path, Result]:
-    """The results of records, by the folder of the run's other files.
+    """Read the results of records, by the folder of the run's other files.
 
     Args:
         root: A folder of records, one of its files, or the folder beside one of them.

@@ -32,7 +32,7 @@ class Ledger:
                 continue
 
     def add(self, id: str, digest: str, of: str, seconds: float | None = None) -> None:
-        """A file was made. It is on disk by now; this line may be lost, and then it is made again.
+        """Note that a file was made. It is on disk by now; this line may be lost, and then it is made again.
 
         Args:
             seconds: What it took, where that is kept.
@@ -61,7 +61,8 @@ class Ledger:
                 file.write(data)
 
     def seconds(self, ids: Iterable[str]) -> float:
-        """What these files took together, in whichever start they were made; as far as it is known."""
+        """Sum the seconds that these files took together, in whichever start they were made; as far as it is
+        known."""
         return sum(self._seconds.get(id, 0.0) for id in ids)
 
     def knows(self, id: str) -> bool:
@@ -74,7 +75,7 @@ class Ledger:
         return [id for id in self._lines if self.knows(id)]
 
     def sound(self, files: Mapping[str, Path], of: Mapping[str, str] | None = None) -> dict[str, str]:
-        """The digests of those of the files that are sound, by id.
+        """Return the digests of those of the files that are sound, by id.
 
         Args:
             of: What each would be made of now; None: whatever it was made of.

@@ -22,7 +22,7 @@ def metrics_torn(path: Path) -> bool:
 
 
 def not_as_written(path: Path) -> DataError:
-    """What is raised for a file that lies beside a result and is not the one of its run."""
+    """Make the error for a file that lies beside a result and is not the one of its run."""
     return DataError(
         f"{path} is not as its run has written it: it was damaged or edited; restore it, or make the run "
         "again with --overwrite."
@@ -30,7 +30,7 @@ def not_as_written(path: Path) -> DataError:
 
 
 def _read(path: Path, digest: str | None) -> bytes:
-    """Raises DataError unless the content is that of the digest, where one is given."""
+    """Read the content of a file. Raises DataError unless it is that of the digest, where one is given."""
     data = path.read_bytes()
     if digest not in (None, hashlib.sha256(data).hexdigest()):
         raise not_as_written(path)
@@ -38,7 +38,8 @@ def _read(path: Path, digest: str | None) -> bytes:
 
 
 def read_metrics(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, [] without the file. A last line torn by a kill is left out.
+    """Read the lines of metrics.jsonl, e.g. `{"step": 100, "lr": 0.01}`; [] without the file. A last line
+    torn by a kill is left out.
 
     Args:
         digest: The file's SHA-256 as the run has recorded it; None for a run of before it did, or one that is
@@ -60,8 +61,8 @@ def read_metrics(path: Path, digest: str | None = None) -> list[dict[str, Any]]:
 
 
 def whole_lines(path: Path) -> list[tuple[bytes, int]]:
-    """The lines of a log to go on with, each with its step; [] without the file. A last line that a kill has
-    torn is left out.
+    """Read the lines of a log to go on with, each with its step; [] without the file. A last line that a kill
+    has torn is left out.
 
     Raises DataError for a line that was not written so.
     """
@@ -134,7 +135,7 @@ def read_counts(path: Path, digest: str | None = None) -> dict[str, np.ndarray]:
 
 
 def read_maps(path: Path) -> tuple[list[int], np.ndarray]:
-    """The tags of an image and their activation maps, K h w float32, from maps/<id>.npz.
+    """Read the tags of an image and their activation maps, K h w float32, from maps/<id>.npz.
 
     Raises DataError where the file is damaged.
     """

@@ -147,7 +147,8 @@ _PLACE = re.compile(r"""(?<![^=,\s{\["'])(?:file://|~\w*|\.{1,2})?/[^,{}\[\]"']*
 
 
 def without_folders(command: str) -> str:
-    """A recorded command with the last part of every such path alone; "" where it cannot be read.
+    """Shorten a recorded command: of every path from a root, `.`, `..` or `~` the last part alone is kept, of
+    `/data/a.yaml` `a.yaml`. Return "" where it cannot be read.
 
     Folders are of one machine, and a sweep keeps settings in one of its own, whose name tells nothing and
     would differ every time.

@@ -76,8 +76,8 @@ def read_samples(folder: RunFolder) -> Samples | None:
 
 
 def read_picture(folder: RunFolder, sample: Sample, kind: Kind) -> bytes | None:
-    """The bytes of a sample's picture; None where it is not kept. Raises DataError where they are not those
-    that were written."""
+    """Read the bytes of a sample's picture; None where it is not kept. Raises DataError where they are not
+    those that were written."""
     digest = getattr(sample, kind)
     if digest is None or not (path := _place(folder, sample.id, kind, digest)).is_file():
         return None
@@ -88,8 +88,8 @@ def read_picture(folder: RunFolder, sample: Sample, kind: Kind) -> bytes | None:
 
 
 def handed_on(folder: RunFolder, count: int) -> Pictures | None:
-    """The first `count` samples for a record; None without any. Of images that the suite has not made itself
-    only the predictions: the others are not ours to hand on.
+    """Read the first `count` samples for a record; None without any. Of images that the suite has not made
+    itself only the predictions: the others are not ours to hand on.
 
     Raises DataError for damaged ones.
     """

@@ -23,7 +23,8 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class Contents(Grown):
-    """What a run was made of, as SHA-256: equal digests, equal content. None: there is none, or not known."""
+    """All that a run was made of, as SHA-256: equal digests, equal content. None: there is none, or not
+    known."""
 
     NEW: ClassVar[frozenset[str]] = frozenset({"labels", "box_seeds"})
 
@@ -102,7 +103,7 @@ class _Seeds(BaseModel):
 
 
 class _Config(BaseModel):
-    """What is read of the settings of a run; the rest may be of any version."""
+    """The part of a run's settings that is read; the rest may be of any version."""
 
     method: dict[str, Any] = {}
     protocol: _Protocol = _Protocol()
@@ -111,7 +112,7 @@ class _Config(BaseModel):
 
 
 class SeedCost(Record):
-    """What the CAM seeds of a run took before it; all weak runs of a seed share them."""
+    """The cost of the CAM seeds of a run before it; all weak runs of a seed share them."""
 
     classifier_seconds: Amount  # of its training
     classifier_peak_memory_mib: Amount
@@ -121,7 +122,7 @@ class SeedCost(Record):
 
 
 class RoundCost(Record):
-    """What came before the last round of a run: the run that labels, and its labels."""
+    """The cost of all that came before the last round of a run: the run that labels, and its labels."""
 
     labeler_seconds: Amount  # of its training
     labeler_peak_memory_mib: Amount
@@ -256,7 +257,8 @@ class Rescored(Grown):
 
     @property
     def setting(self) -> tuple[Any, ...]:
-        """What tells the numbers of a run apart, and what must be equal where runs are averaged."""
+        """The settings that tell the numbers of a run apart, and that must be equal where runs are
+        averaged."""
         return self.name, self.scales, self.flip, self.crf, self.half_size
 
 
@@ -283,7 +285,7 @@ class Cpu(BaseModel):
 
 
 class Start(BaseModel):
-    """What is read of an entry of provenance.json; the rest may be of any version."""
+    """The part of an entry of provenance.json that is read; the rest may be of any version."""
 
     time: str = ""
     command: str = ""

@@ -1,4 +1,4 @@
-"""What all records are made of: JSON of known fields, and the digest of its own content in those that are
+"""The form of all records: JSON of known fields, and the digest of its own content in those that are
 sealed."""
 
 from __future__ import annotations

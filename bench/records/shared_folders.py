@@ -1,4 +1,4 @@
-"""What runs share: the state behind a warm-up, CAM seeds, and seeds of boxes."""
+"""Folders that runs share: the state behind a warm-up, CAM seeds, and seeds of boxes."""
 
 from __future__ import annotations
 

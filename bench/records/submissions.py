@@ -1,4 +1,4 @@
-"""What a folder of runs keeps of the arrays of tasks that a sweep has submitted to a cluster.
+"""The record, in a folder of runs, of the arrays of tasks that a sweep has submitted to a cluster.
 
 <runs>/.slurm/<job>/
     runs.txt    a line a task: the folder of its run, below <runs>
@@ -49,5 +49,5 @@ class SubmissionFolder:
         write_atomic(self._listing, "".join(f"{line}\n" for line in lines).encode())
 
     def read(self) -> list[Path]:
-        """The folders of the runs, by task."""
+        """Read the folders of the runs, by task."""
         return [self.runs / line for line in self._listing.read_text().splitlines()]

@@ -23,12 +23,12 @@ class Knobs(BaseModel):
         return self.model_dump(mode="json", context=RECORD, **which)
 
     def check(self, classes: int, steps: int) -> None:
-        """Raise ValueError, beginning with the knob's name, for what so many classes of the data set or so
-        many steps of the run do not allow."""
+        """Raise ValueError, beginning with the knob's name, for what this number of classes of the data set
+        or this number of steps of the run does not allow."""
 
     def said(self, classes: int) -> list[str]:
-        """Sentences for the user, before a run: what a default comes to where the data set has so many
-        classes."""
+        """Return sentences for the user, before a run: what a default comes to where the data set has this
+        number of classes."""
         return []
 
 

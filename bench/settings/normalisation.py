@@ -31,7 +31,7 @@ class Normalisation(Knobs):
 
 
 def read(path: Path) -> Normalisation:
-    """Raises DataError for what is no such file."""
+    """Read mean and std from a file. Raises DataError for what is no such file."""
     try:
         return Normalisation.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
@@ -47,8 +47,8 @@ def file_of(data_root: Path, dataset: str) -> Path:
 
 
 def measured(network: Network, data_root: Path | None, dataset: str) -> Path | None:
-    """The file of mean and std that a run takes from its data set; None where the weights say them: of three
-    channels always, of others where as many numbers lie beside the weights file.
+    """Find the file of mean and std that a run takes from its data set; None where the weights say them: of
+    three channels always, of others where as many numbers lie beside the weights file.
 
     Raises DataError, which says how to measure them, where there is no such file, or one of other channels.
     """

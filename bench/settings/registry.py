@@ -362,7 +362,7 @@ def _pair(name: str, data_root: Path) -> Dataset:
 
 
 def _folder_hint(name: str, data_root: Path | None) -> str:
-    """What to do where a folder of the user's is not found: what lies there instead, if anything."""
+    """Say what to do where a folder of the user's is not found: what lies there instead, if anything."""
     needs = f"A folder of your own needs {data_root or '<data root>'}/{name}/classes.txt"
     if data_root is None:
         return f"{needs}."

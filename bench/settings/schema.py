@@ -73,7 +73,7 @@ NETWORK_BEFORE: Mapping[str, Any] = {
 
 
 def as_before(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """A whole protocol, as it was saved, with the settings that were not there yet."""
+    """Complete a whole protocol, as it was saved, by the settings that were not there yet."""
     network = protocol["network"]
     if isinstance(network, Mapping):
         network = {**NETWORK_BEFORE, **network}
@@ -197,7 +197,7 @@ class TeacherRule(Knobs):
 
 
 class Protocol(Knobs):
-    """What is equal for all methods on a data set."""
+    """The settings that are equal for all methods on a data set."""
 
     name: Name
     network: Network
@@ -362,7 +362,7 @@ class RunConfig(Knobs):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """Records and digests leave the default out, so that they stay what they were before draws."""
+        """Leave the default out of records and digests, so that they stay what they were before draws."""
         said: dict[str, Any] = write(self)
         if info.context != RECORD:
             return said
@@ -385,12 +385,13 @@ class RunConfig(Knobs):
 
 
 def _later_version() -> dict[str, int]:
-    """What joins a protocol's settings in digests: nothing in the first version, whose ids stay."""
+    """Return what joins a protocol's settings in digests, e.g. `{"version": 2}`: nothing in the first
+    version, whose ids stay."""
     return {"version": PROTOCOL_VERSION} if PROTOCOL_VERSION > 1 else {}
 
 
 def _without(before: Mapping[str, Any], said: dict[str, Any], info: SerializationInfo) -> dict[str, Any]:
-    """What a record says: not what is as it was before there was a choice."""
+    """Return what a record says: not what is as it was before there was a choice."""
     if info.context != RECORD:
         return said
     return {key: value for key, value in said.items() if key not in before or value != before[key]}

@@ -1,4 +1,4 @@
-"""What every method must prove, for ours and for those of other packages. Needs no test framework.
+"""The proofs that every method must give, for ours and for those of other packages. Needs no test framework.
 
 In the tests of your own package, with pytest:
 

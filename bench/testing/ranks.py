@@ -35,7 +35,7 @@ together: tuple[str, ...] = ()  # names of methods that are compared in one go, 
 
 @dataclass(frozen=True)
 class Found:
-    """What a few steps gave."""
+    """The losses and the state that a few steps gave."""
 
     terms: list[dict[str, float]]  # of each step, of the joint batch
     state: dict[str, Tensor]
@@ -57,7 +57,7 @@ def two_ranks_are_one(case: Case) -> None:
 
 
 def difference(found: Compared) -> str:
-    """What two ranks do otherwise than one, in words; "" where they are alike."""
+    """Say what two ranks do otherwise than one, in words; "" where they are alike."""
     one, (first, second) = found.one, found.ranks
     for name, value in first.state.items():
         if not torch.equal(value, second.state[name]):
@@ -108,7 +108,7 @@ def _work(number: int, folder: str, methods: Sequence[Named], views: Any) -> Non
 
 
 def _trained(case: Case) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """What `Found` holds."""
+    """Train a method for a few steps. Return the terms and the state that `Found` holds."""
     method = case.method()
     if world_size() > 1:
         joint_norm(method)
