@@ -342,7 +342,7 @@ def test_a_broken_method_file_is_reported_and_does_not_stop_the_others(methods: 
         assert f"bad.py, line {LINES[case]}" in str(caught.value)
     lines = listed().splitlines()
     assert any("bad" in line and "broken: " in line for line in lines)
-    assert any("good" in line and "pixel + tags" in line and "Learns nothing." in line for line in lines)
+    assert any("good" in line and "labeled + tagged" in line and "Learns nothing." in line for line in lines)
     assert resolve({"method": {"name": "good"}}).method == {"name": "good", "width": 4}
 
 
@@ -491,4 +491,4 @@ def test_a_preset_and_a_method_of_one_name_are_refused(methods: Path, offer: Off
     (methods / "wide.yaml").write_text(PRESET)
     offer(methods=[("wide", "their.module:Class")])
     with pytest.raises(ConfigError, match=r"'wide': this one and their.module:Class"):
-        registry.method_names()
+        registry.describe_method("wide")
