@@ -93,7 +93,7 @@ def show(
         str, typer.Argument(metavar="NAME|RUN", help="A method, a protocol, or the folder of a finished run.")
     ],
     images: Annotated[
-        int | None, typer.Option(help="Of a run: draw so many training images, 1 to 32; default: 4.")
+        int | None, typer.Option(help="Of a run: number of training images to draw, 1 to 32; default: 4.")
     ] = None,
     to: Annotated[
         Path | None, typer.Option(help="Of a run: the PNG to write; default: sheet.png in its folder.")

@@ -46,7 +46,10 @@ def score(
     samples: Annotated[
         int | None,
         typer.Option(
-            "--samples", min=1, max=1000, help="Only draw so many scored images again, for the report."
+            "--samples",
+            min=1,
+            max=1000,
+            help="Number of scored images to draw again, for the report, and nothing else.",
         ),
     ] = None,
     json_: Annotated[bool, json_option("with --measures, runs (folder, classes and the measures)")] = False,
