@@ -26,6 +26,7 @@ from reports.plots.labels import labels
 from reports.plots.picture import Picture
 from reports.readme import blocks, read_readme, rewritten
 from reports.sheets.ablation import ablation_tables
+from reports.sheets.adaptation import adaptation
 from reports.sheets.differences import differences
 from reports.sheets.headline import headline
 from reports.sheets.short import in_short, leading
@@ -75,6 +76,8 @@ def tables(published: Mapping[Path, Result], others: Mapping[Path, Result] | Non
         found.append(("", group, kind, headline(group)))
         if group.rows_named(BASELINE) == [BASELINE] and len(group.rows) > 1:
             found.append(("", group, f"{kind} / differences", differences(group, BASELINE)))
+        if closed := adaptation(group):
+            found.append(("", group, f"{kind} / two domains", closed))
     results = {**published, **(others or {})}
     for sweep in sweeps_of({result.method for result in results.values()}):
         for whole in comparable(results):

@@ -49,7 +49,7 @@ def score(
             "--samples",
             min=1,
             max=1000,
-            help="Number of scored images to draw again, for the report, and nothing else.",
+            help="Only draw this number of scored images again, for the report.",
         ),
     ] = None,
     json_: Annotated[bool, json_option("with --measures, runs (folder, classes and the measures)")] = False,
