@@ -50,7 +50,7 @@ def read_image(path: Path, channels: int | None = None) -> np.ndarray:
     if is_raster(path, channels):
         image = read_raster(path)
         if channels not in (None, image.shape[2]):
-            raise WrongChannels(path, image.shape[2], channels)
+            raise WrongChannels.of(path, image.shape[2], channels)
         return image
     with opened(path, FORMATS) as picture:
         turn = _turn(picture)
@@ -62,7 +62,7 @@ def refuse_channels(path: Path, channels: int) -> None:
     nothing for what cannot be read, which reading says."""
     if is_raster(path, channels):
         if (found := header_of(path).channels) != channels:
-            raise WrongChannels(path, found, channels)
+            raise WrongChannels.of(path, found, channels)
     elif channels != COLOUR:
         with opened(path, FORMATS) as picture:
             _refuse_bands(path, picture, channels)
@@ -70,7 +70,7 @@ def refuse_channels(path: Path, channels: int) -> None:
 
 def _refuse_bands(what: Path | str, picture: Image.Image, channels: int | None) -> None:
     if channels not in (None, COLOUR) and OWN.get(picture.mode) != channels:
-        raise WrongChannels(what, OWN.get(picture.mode, COLOUR), channels or COLOUR)
+        raise WrongChannels.of(what, OWN.get(picture.mode, COLOUR), channels or COLOUR)
 
 
 def bands(what: Path | str, picture: Image.Image, channels: int | None) -> np.ndarray:
@@ -126,7 +126,7 @@ def open_image(path: Path, channels: int) -> Picture | Raster:
         return Picture(path, channels)
     raster = Raster(path, LARGEST)
     if raster.channels != channels:
-        raise WrongChannels(path, raster.channels, channels)
+        raise WrongChannels.of(path, raster.channels, channels)
     return raster
 
 

@@ -43,11 +43,12 @@ class Unread(DataError):
     """A mask whose numbers or colours have no meaning yet; dataset.yaml may give them one.
 
     Args:
-        kind: "numbers", "colours", or "palette" where its numbers may be no ids.
+        kind: "numbers", "colours", or "palette" where its numbers may be no ids. "" where a process that
+            loads images has handed on the message alone.
         found: All numbers, or all colours as `codes_of` has them, and their pixels, where they are known.
     """
 
-    def __init__(self, message: str, kind: str, found: Mapping[int, int] | None = None) -> None:
+    def __init__(self, message: str, kind: str = "", found: Mapping[int, int] | None = None) -> None:
         super().__init__(message)
         self.kind, self.found = kind, found or {}
 

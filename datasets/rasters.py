@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
@@ -92,15 +92,23 @@ def said_of_shown(channels: int) -> str:
 
 
 class WrongChannels(DataError):
-    """An image of another number of channels than the network expects."""
+    """An image of another number of channels than the network expects. A process that loads images hands it
+    on by its message alone."""
 
-    def __init__(self, what: Path | str, channels: int, expected: int) -> None:
-        has = f"{channels} channel{'s' * (channels > 1)}"
-        super().__init__(
-            f"{what} has {has}, and the network expects {expected}: give images of {expected}, or train a "
-            f"network for {channels}, by --set protocol.network.channels={channels}."
-        )
+    def __init__(self, message: str, channels: int = 0, expected: int = 0) -> None:
+        super().__init__(message)
         self.channels, self.expected = channels, expected
+
+    @classmethod
+    def of(cls, what: Path | str, channels: int, expected: int) -> Self:
+        """Say it of `what`, with which the message begins."""
+        has = f"{channels} channel{'s' * (channels > 1)}"
+        return cls(
+            f"{what} has {has}, and the network expects {expected}: give images of {expected}, or train a "
+            f"network for {channels}, by --set protocol.network.channels={channels}.",
+            channels,
+            expected,
+        )
 
 
 # Files ------------------------------------------------------------------------------------------------------

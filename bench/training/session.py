@@ -265,7 +265,7 @@ def _rehearse_scoring(plan: Plan, parts: Parts) -> None:
     try:
         image = parts.dataset.image(id)
         if image.shape[2] != protocol.network.channels:
-            raise WrongChannels(f"{plan.config.dataset}: {id}", image.shape[2], protocol.network.channels)
+            raise WrongChannels.of(f"{plan.config.dataset}: {id}", image.shape[2], protocol.network.channels)
         passes = inference.passes(image.shape)
         if passes > MOST_PASSES:
             raise ValueError(f"it takes {passes} passes; raise window or stride_share, or lower scales")

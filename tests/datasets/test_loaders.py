@@ -1,10 +1,12 @@
 import hashlib
 import os
+import pickle
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing import active_children
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from bench.settings.schema import BatchSizes, Protocol
 from datasets import loaders
 from datasets.colours import strong_view
 from datasets.loaders import StepBatches, iterate, loader, worker_failures
+from datasets.lookup import Missing
+from datasets.meaning import Meaning, Unread
+from datasets.rasters import WrongChannels
 from datasets.splits import Split
 from datasets.views import stacked
 
@@ -427,6 +432,14 @@ def runtime_error(id: str) -> None:
     raise RuntimeError("a fault of torch's")
 
 
+def unread(id: str) -> None:
+    Meaning(Path("dataset.yaml"), 3).of_numbers(Path(f"{id}.png"), np.array([[7]]))
+
+
+def wrong_channels(id: str) -> None:
+    raise WrongChannels.of(f"{id}.png", 4, 3)
+
+
 def die(id: str) -> None:
     assert os.getpid() != MAIN
     os.kill(os.getpid(), signal.SIGKILL)
@@ -452,6 +465,37 @@ def test_errors_keep_their_type_and_message(workers: int) -> None:
         next(iterate(make(Tiny(value_error)), 0, workers))
     with pytest.raises(RuntimeError, match="a fault of torch's"):
         next(iterate(make(Tiny(runtime_error)), 0, workers))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (unread, Unread, r"^\w+\.png holds the ids 7, but there are 3 classes .* dataset\.yaml\.$"),
+        (wrong_channels, WrongChannels, r"^\w+\.png has 4 channels, and the network expects 3: .*=4\.$"),
+    ],
+)
+def test_errors_with_more_than_a_message_pass_from_a_worker(
+    fault: Callable[[str], None], kind: type[DataError], said: str, workers: int
+) -> None:
+    with pytest.raises(kind, match=said):
+        next(iterate(make(Tiny(fault)), 0, workers))
+
+
+def data_errors(kind: type[DataError] = DataError) -> Iterator[type[DataError]]:
+    yield kind
+    for narrower in kind.__subclasses__():
+        yield from data_errors(narrower)
+
+
+def test_every_data_error_can_be_made_anew_by_another_process() -> None:
+    import bench.training.session  # noqa: F401  (with it every module that can raise while loading)
+
+    kinds = set(data_errors())
+    assert {Unread, WrongChannels, Missing} <= kinds
+    for kind in kinds:
+        anew = pickle.loads(pickle.dumps(kind("The mask of a is gone.")))
+        assert type(anew) is kind and str(anew) == "The mask of a is gone."
 
 
 @pytest.mark.timeout(60)
