@@ -100,15 +100,16 @@ class Batch:
     def on(self, device: str | torch.device) -> Batch:
         """Move the batch to a device, as a method takes it: images as floats in 0..1, labels as int64.
 
-        A loader gives both as uint8, a sixth of the bytes on the way to a GPU; what is float stays as it is.
+        A loader gives both as uint8, a sixth of the bytes on the way to a GPU, and `place` as int32; what is
+        float stays as it is.
         """
 
         def moved(tensor: Tensor) -> Tensor:
             layout = torch.channels_last if tensor.dim() == 4 else torch.preserve_format
             tensor = tensor.to(device, memory_format=layout, non_blocking=True)
-            if tensor.dtype != torch.uint8:
-                return tensor
-            return tensor.float().div_(255) if tensor.dim() == 4 else tensor.long()
+            if tensor.dtype == torch.uint8 and tensor.dim() == 4:
+                return tensor.float().div_(255)
+            return tensor.long() if tensor.dtype in (torch.uint8, torch.int32) else tensor
 
         return self.map(moved)
 

@@ -82,10 +82,9 @@ class SparseStreams:
         for id, geometry in zip(ids, geometries, strict=True):
             if id in self.boxes:
                 place, table = self._places(self.boxes[id], geometry.size)
-                view = weak_label(place, geometry)
-                view[view == IGNORE] = 0  # padding
+                view = weak_label(place, geometry, np.int32(0))
             else:
-                view, table = np.zeros(geometry.crop, np.uint8), everything
+                view, table = np.zeros(geometry.crop, np.int32), everything
             places.append(view)
             tables.append(table)
         padded = [
@@ -101,8 +100,8 @@ class SparseStreams:
         return tuple(sorted({self.background, *labels}))
 
     def _places(self, boxes: Sequence[Box], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Find the parts of an image in which the same boxes lie. Returns their numbers, H W uint8, and the
-        classes that each may show, S C bool."""
+        """Find the parts of an image in which the same boxes lie. Returns their numbers, H W int32 (a
+        crowd has more than 256 parts), and the classes that each may show, S C bool."""
         rows = np.unique([0, size[0], *(edge for box in boxes for edge in (box.top, box.bottom))])
         columns = np.unique([0, size[1], *(edge for box in boxes for edge in (box.left, box.right))])
         # On the grid of all edges, which is far smaller than the image.
@@ -114,7 +113,7 @@ class SparseStreams:
             ]
             inside[span[0][0] : span[0][1], span[1][0] : span[1][1], box.label] = True
         table, number = np.unique(inside.reshape(-1, self.classes), axis=0, return_inverse=True)
-        place = number.reshape(inside.shape[:2]).astype(np.uint8)
+        place = number.reshape(inside.shape[:2]).astype(np.int32)
         if self.background is None:
             table[~table.any(1)] = True
         else:

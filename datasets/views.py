@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 COLOUR = 3  # channels of an image that has colours
+NO_LABEL = np.uint8(IGNORE)
 View = Image.Image | tuple[Image.Image, ...]  # RGB, or a picture of grey for each channel
 
 BOX_TRIES = 10_000  # the published rules need fewer than a hundred; more means that no box can fit
@@ -119,8 +121,9 @@ def _mean_colour(image: np.ndarray) -> tuple[int, ...]:
     return tuple(int(value) for value in np.rint(total / (image.shape[0] * image.shape[1])))
 
 
-def weak_label(label: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Return the weak view of `label` (H W uint8): nearest source pixel, 255 in padding."""
+def weak_label(label: np.ndarray, geometry: Geometry, padding: np.integer[Any] = NO_LABEL) -> np.ndarray:
+    """Return the weak view of `label` (H W, of the type of `padding`): nearest source pixel, and `padding`
+    where there is none."""
     height, width = geometry.inside
     # Whole numbers, because a box of floats would settle ties (every pixel at half size) by rounding error.
     rows, columns = (
@@ -129,7 +132,7 @@ def weak_label(label: np.ndarray, geometry: Geometry) -> np.ndarray:
         // (2 * geometry.resized[axis])
         for axis in (0, 1)
     )
-    view = np.full(geometry.crop, IGNORE, np.uint8)
+    view = np.full(geometry.crop, padding, padding.dtype)
     view[:height, :width] = label.take(rows, axis=0).take(columns, axis=1)
     return np.ascontiguousarray(view[:, ::-1]) if geometry.flip else view
 
