@@ -22,7 +22,7 @@ from bench.errors import DataError
 from bench.labels import BOXES, IGNORE, Box
 from datasets.boxes import read_boxes
 from datasets.marks import Mark, archive_file, mark_digest, marks_digest, read_index
-from datasets.splits import FROM_MASKS, Split, command
+from datasets.splits import FROM_MASKS, Split, command, root_of
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -55,15 +55,14 @@ class Marks:
         self.dataset, self.place = dataset, split.place
         self.ids = {kind: frozenset(ids) for kind, ids in split.sparse.items()}
         self.from_masks = {kind: split.marks[kind].source == FROM_MASKS for kind in self.ids}
-        self._mend = f"restore it, or make the splits anew with `{command(dataset.name, None, '--make')}`."
         self.index: dict[str, dict[str, str]] = {}
         self._archives: dict[str, Mapping[str, bytes | tuple[Box, ...]]] = {}
         for kind, ids in self.ids.items():
-            index = read_index(self.place, kind, self._mend)
+            index = read_index(self.place, kind, self._mend(kind))
             if not index.keys() >= ids or marks_digest(index, ids) != split.marks[kind].digest:
                 raise DataError(
                     f"the {kind} of {dataset.name} are not those that its split {split.name!r} was made "
-                    f"with; {self._mend}"
+                    f"with; {self._mend(kind)}"
                 )
             self.index[kind] = index
 
@@ -87,17 +86,26 @@ class Marks:
         if mark is None or mark_digest(mark) != self.index[kind][id]:
             raise DataError(
                 f"the {kind} of {id!r} of {self.dataset.name} have changed since its splits were made; "
-                f"{self._mend}"
+                f"{self._mend(kind)}"
             )
         return mark
 
+    def _mend(self, kind: str) -> str:
+        make = command(self.dataset.name, root_of(self.place), f"--make --kind {kind}")
+        return f"restore it, or make the splits anew with `{make}`."
+
     def _made(self, kind: str, id: str) -> Mark | None:
         if kind not in self._archives:
-            path = archive_file(self.place, kind)
+            path, mend = archive_file(self.place, kind), self._mend(kind)
+            if not path.exists():
+                raise DataError(f"{path} is missing; {mend}")
             if kind == BOXES:
-                self._archives[kind] = read_boxes(path, self.dataset.classes)
+                try:
+                    self._archives[kind] = read_boxes(path, self.dataset.classes)
+                except DataError as error:
+                    raise DataError(f"{str(error).rstrip('.')}; {mend}") from error
             else:
-                self._archives[kind] = read_archive(path, self.ids[kind], self._mend)
+                self._archives[kind] = read_archive(path, self.ids[kind], mend)
         found = self._archives[kind].get(id)
         return decoded(archive_file(self.place, kind), id, found) if isinstance(found, bytes) else found
 
@@ -131,7 +139,7 @@ def read_archive(path: Path, ids: Collection[str], mend: str) -> dict[str, bytes
         with zipfile.ZipFile(path) as archive:
             return {id: archive.read(f"{id}.png") for id in ids}
     except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is missing or damaged ({error}); {mend}") from error
+        raise DataError(f"{path} is damaged ({error}); {mend}") from error
 
 
 def decoded(path: Path, id: str, data: bytes) -> np.ndarray:

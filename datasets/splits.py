@@ -234,6 +234,12 @@ def command(dataset: str, data_root: Path | None, options: str) -> str:
     return f"python -m bench data splits {options} --dataset {dataset} --data-root {place}"
 
 
+def root_of(place: Path | None) -> Path | None:
+    """Return the folder of data sets in which splits lie, by the folder of the splits; None of the suite's
+    own."""
+    return None if place is None or place.parent == COMMITTED else place.parents[1]
+
+
 def _read_split(dataset: str, name: str, folder: Path) -> Split:
     path = folder / MANIFEST
     refuse_pipe(path)

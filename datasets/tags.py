@@ -17,7 +17,7 @@ from unicodedata import normalize
 from bench.errors import DataError, did_you_mean
 from bench.randomness import numpy_for
 from datasets.ids import read_json
-from datasets.splits import Split, command
+from datasets.splits import Split, command, root_of
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -170,7 +170,7 @@ def recorded(dataset: Dataset, ids: Iterable[str], file: Path | None) -> TagTabl
             where = f"{file} has no entry for it" if beside else "the data set has no tags.json"
             lacking.append(
                 f"{dataset.name}: {id!r} is granted its tags, but {where}; add one, or make the splits anew "
-                f"with `{command(dataset.name, None, '--make')}`."
+                f"with `{command(dataset.name, root_of(file and file.parent), '--make')}`."
             )
         else:
             table[id] = beside[id] if own is None else own
@@ -200,7 +200,7 @@ def load_tags(dataset: Dataset, split: Split, shuffled_by: int | None = None) ->
         raise DataError(
             f"the tags of {dataset.name} are not those that its split {split.name!r} was made with; restore "
             f"the record ({split.tag_source}), or make the splits anew with "
-            f"`{command(dataset.name, None, '--make')}`."
+            f"`{command(dataset.name, root_of(split.tag_file and split.tag_file.parent), '--make')}`."
         )
     if not any(set(tags) - {background} for tags in table.values()):
         raise DataError(

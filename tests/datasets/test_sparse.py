@@ -1,6 +1,7 @@
 """Points, strokes and boxes as files of a data set, or made of its masks: what is read, refused, granted."""
 
 import json
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from bench.cli import app
 from bench.errors import ConfigError, DataError
 from bench.labels import DRAWN, SPARSE, Box
 from bench.testing import tiny
@@ -207,6 +210,26 @@ def test_made_marks_that_changed_since_are_refused(root: Path) -> None:
         for id in split.points:
             archive.writestr(f"{id}.png", b"no image")
     fails(f"points.zip: {second}.png cannot be decoded", lambda: Marks(data, split).read("points", second))
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_the_advice_on_a_record_that_is_gone_or_damaged_mends_it(
+    root: Path, kind: str, content: bytes | None
+) -> None:
+    split = regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=[kind])[0][kind]
+    path = archive_file(root / "tinyset" / "splits", kind)
+    before = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    said = fails(str(path), lambda: Marks(tiny_set(root), split).read(kind, split.train[0]))
+    assert ("is missing" in said) == (content is None) and "Errno" not in said and said.count(". ") == 0
+    advice = said[said.index("`") + 1 : said.rindex("`")]
+    typed = CliRunner().invoke(app, shlex.split(advice.removeprefix("python -m bench ")))
+    assert typed.exit_code == 0, typed.output
+    assert path.read_bytes() == before
+    assert Marks(tiny_set(root), split).read(kind, split.train[0]) is not None
 
 
 @pytest.mark.parametrize("kind", DRAWN)
