@@ -17,6 +17,7 @@ from datasets.look import worth_a_look
 from datasets.lookup import Missing, summary
 from datasets.meaning import Unread
 from datasets.splits import Split
+from datasets.stale import Stale
 
 MOST_ALIKE = 3  # sentences on masks that lack the same
 OnItem = Callable[[int, int], None]
@@ -61,8 +62,8 @@ def verify(
     """Open every image of the splits, and the mask of every id whose pixels one of them grants or scores; the
     points, strokes and boxes that they grant; and images and masks of the held-out list.
 
-    A problem is a file that is not sound, or a list that no score can be made of. `on_item(done, total)` is
-    called after each id.
+    A problem is a file that is not sound, tags or marks that were made of other masks than are there now, or
+    a list that no score can be made of. `on_item(done, total)` is called after each id.
     """
     ids = sorted({*held_out, *(id for split in splits for id in (*split.train, *split.eval))})
     masked = {*held_out, *(id for split in splits for id in (*split.pixel, *split.eval))}
@@ -74,11 +75,14 @@ def verify(
     missing: dict[str, Missing] = {}
     unread: dict[str, Unread] = {}
     of_channels: dict[int, list[str]] = defaultdict(list)
+    stale = Stale(dataset, splits)
     for done, id in enumerate(ids, 1):
         for what in ("image", "mask") if id in masked else ("image",):
             try:
                 if what == "mask":
-                    facts[id] = findings.facts_of(dataset.mask(id))
+                    mask = dataset.mask(id)
+                    facts[id] = findings.facts_of(mask)
+                    stale.look(id, mask)
                 else:
                     of_channels[dataset.image(id).shape[2]].append(id)
             except Missing as error:
@@ -89,7 +93,7 @@ def verify(
                 problems[str(error)] = None
         if on_item:
             on_item(done, len(ids))
-    problems |= dict.fromkeys(sparse.problems(dataset, splits))
+    problems |= dict.fromkeys([*sparse.problems(dataset, splits), *stale.problems()])
     if missing:  # by their reason: a folder that is not there is one problem, not one for each image
         problems[summary(list(missing.values()), len(ids), "images of the splits")] = None
     problems |= dict.fromkeys(_some_unread(list(unread.values())))
