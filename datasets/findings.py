@@ -19,7 +19,7 @@ from bench.errors import DataError
 from datasets.encodings import refuse_disagreement
 from datasets.ids import some
 from datasets.sparse import Marks, classes_of
-from datasets.splits import HELDOUT, Split
+from datasets.splits import HELDOUT, Split, command, root_of
 from datasets.tags import NoEntry
 
 THIN = 0.1  # a pole of four pixels has half its pixels inside, a seam of one or two has none
@@ -158,9 +158,11 @@ def refuse_unfit(dataset: Dataset, split: Split) -> None:
             "all classes in its list of classes, background too."
         )
     if wrong := dataset.unscored(split.eval):
+        make = command(dataset.name, root_of(split.place), "--make")
+        listed = f"{split.place / f'{split.scored}.txt'}: " if split.place else ""
         raise DataError(
-            f"{dataset.name}/{split.name} would score {some(wrong)}, of the source; a pair is scored on its "
-            "target alone: make its splits with `data splits --make`."
+            f"{listed}{dataset.name}/{split.name} would score {some(wrong)}, of the source; a pair is scored "
+            f"on its target alone: remove the folder of splits and make them with `{make}`."
         )
     refuse_disagreement(dataset, (*split.pixel, *split.eval))
     for name, ids, tagged in (

@@ -77,7 +77,8 @@ class Marking:
             if mark is None:
                 mark = made_of(kind, self.dataset, id, mask, found)
             else:
-                refuse_misplaced(f"the {kind} of {id!r} of {self.dataset.name}", mark, mask)
+                where = f"the {kind} of {id!r} of {self.dataset.name} ({kind}/{id}.png)"
+                refuse_misplaced(where, mark, mask)
                 self._compare(kind, id, mark, mask)
             self.marks[kind][id] = mark
 

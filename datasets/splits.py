@@ -64,7 +64,7 @@ class Split:
     scribbles: tuple[str, ...] = ()
     boxes: tuple[str, ...] = ()
     marks: Mapping[str, MarkRecord] = field(default_factory=dict, hash=False)  # of the three kinds above
-    place: Path | None = field(default=None, compare=False)  # where the records of these labels lie
+    place: Path | None = field(default=None, compare=False)  # its folder of splits: eval.txt, points.zip
 
     @property
     def sparse(self) -> dict[str, tuple[str, ...]]:
@@ -275,8 +275,7 @@ def _read_split(dataset: str, name: str, folder: Path) -> Split:
     check_split(split, folder)
     if (split.tags and not tag_digest) or split.sparse.keys() != marks.keys():
         raise DataError(f"{path} does not say what the labels are; make the split again.")
-    split = replace(split, tag_file=folder.parent / TAGS_FILE) if split.tags else split
-    return replace(split, place=folder.parent) if marks else split
+    return replace(split, place=folder.parent, tag_file=folder.parent / TAGS_FILE if split.tags else None)
 
 
 def check_split(split: Split, where: Path) -> None:

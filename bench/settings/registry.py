@@ -355,22 +355,25 @@ def _pair(name: str, data_root: Path) -> Dataset:
         for part in (said.source, said.target):
             if part == name or (data_root / part / PAIR_FILE).is_file():
                 raise ConfigError(f"{file}: {part!r} is a pair itself; name two plain data sets.")
+        if said.source == said.target:
+            raise ConfigError(f"{file}: source and target are both {said.source!r}; name two data sets.")
         source, target = (load_dataset(part, data_root) for part in (said.source, said.target))
     except ConfigError as error:
         raise DataError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
-    return Pair(name, source, target, said.classes)
+    try:
+        return Pair(name, source, target, said.classes)
+    except DataError as error:
+        raise DataError(f"{file}: {str(error).removeprefix(f'{name}: ')}") from error
 
 
 def _folder_hint(name: str, data_root: Path | None) -> str:
     """Say what to do where a folder of the user's is not found: what lies there instead, if anything."""
     needs = f"A folder of your own needs {data_root or '<data root>'}/{name}/classes.txt"
-    if data_root is None:
-        return f"{needs}."
-    if data_root.resolve().name == name and (data_root / "classes.txt").is_file():
+    if data_root and data_root.resolve().name == name and (data_root / "classes.txt").is_file():
         return (
             f"{data_root} is the folder of {name} itself: give the one above, --data-root {data_root.parent}."
         )
-    if (data_root / name).is_dir():
+    if data_root and (data_root / name).is_dir():
         there = ", ".join(sorted(path.name for path in (data_root / name).iterdir())[:8]) or "nothing"
         return f"{needs}, and it holds {there}."
     return f"{needs}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from datasets.pairs import SOURCE, TARGET, Pair
 from datasets.shapes_night import Night, ShapesNight
 from datasets.splits import Split, find_split, known_splits
 from datasets.splits_adapt import make_adaptation
-from datasets.splits_make import regenerate
+from datasets.splits_make import regenerate, write_split
 from datasets.synthia import IDS, Synthia, SynthiaCityscapes
 
 
@@ -159,6 +160,23 @@ def test_a_split_that_scores_the_source_is_refused(day: Folder, dusk: Folder) ->
         refuse_unfit(pair(day, dusk), Split("both", "odd", ("source/a",), (), (), ("source/b",)))
 
 
+def test_the_list_that_scores_the_source_is_named_with_what_mends_it(
+    day: Folder, dusk: Folder, tmp_path: Path
+) -> None:
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "pair.yaml").write_text("source: day\ntarget: dusk\n")
+    place = tmp_path / "both" / "splits"
+    write_split(place / "adapt", Split("both", "adapt", ("source/a",), (), (), ("source/b",)), {})
+    both = load_dataset("both", tmp_path)
+    with pytest.raises(DataError) as caught:
+        refuse_unfit(both, find_split("both", "adapt", tmp_path))
+    assert str(caught.value).startswith(f"{place / 'eval.txt'}: both/adapt would score 'source/b'")
+    assert f"data splits --make --dataset both --data-root {tmp_path}`" in str(caught.value)
+    shutil.rmtree(place)
+    regenerate(both, place)
+    refuse_unfit(both, find_split("both", "adapt", tmp_path))
+
+
 def test_the_splits_of_a_pair() -> None:
     train = [*(f"source/{i}" for i in range(3)), *(f"target/{i}" for i in range(20))]
     order = [f"target/{i}" for i in reversed(range(20))]
@@ -230,6 +248,8 @@ def test_a_folder_with_a_pair_yaml_is_a_data_set(day: Folder, dusk: Folder, tmp_
         ("source: day\ntarget: dusk\nclass: {a: b}\n", "did you mean 'classes'"),
         ("source: [day]\ntarget: dusk\n", "source"),
         ("source: ../day\ntarget: dusk\n", "pair.yaml"),
+        ("source: dusk\ntarget: dusk\n", "both/pair.yaml: source and target are both 'dusk'; name two"),
+        ("source: day\ntarget: dusk\nclasses: {cat: car}\n", "both/pair.yaml: its source has no class 'cat'"),
     ],
 )
 def test_a_pair_yaml_that_names_no_pair_is_refused(

@@ -348,7 +348,7 @@ def test_a_mark_on_void_is_refused_where_masks_are_read(root: Path, kind: str) -
     mark[0, 7] = 1  # the first row has no label
     Image.fromarray(mark).save(path)
     said = fails(kind, lambda: regenerate(tiny_set(root), root / "tinyset" / "splits", kinds=[kind]))
-    assert "'train_05'" in said and "row 0, column 7" in said
+    assert f"'train_05' of tinyset ({kind}/train_05.png) mark row 0, column 7" in said
 
 
 @pytest.mark.parametrize(
