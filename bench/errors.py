@@ -96,7 +96,7 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     so near.
     """
     found: list[tuple[int, int, str]] = []
-    for name in names:
+    for name in (key.removesuffix(".*") for key in names):
         asked = name.rpartition(".")[2] if "." not in word else name
         for one in {name, asked}:
             slips = _slips(word.casefold(), one.casefold())
