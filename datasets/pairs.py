@@ -6,15 +6,15 @@ domain reads, and refuses, its own files.
 
 A pair of your own is a folder `DIR/mine` with a pair.yaml:
 
-    source: gta5
-    target: cityscapes
+    source: day
+    target: dusk
     classes: {pedestrian: person}   # class of the source: class of the target, where their names differ
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +33,15 @@ class Pair(Dataset):
 
     Args:
         name: Of the pair.
-        names: The class of the target that a class of the source is, by their names, where these differ.
+        names: The class of the target that a class of the source is, by their names or ids, where the names
+            differ.
 
     Raises DataError where `names` holds a class that is not there, where the two share no two classes, and
     where both are one data set and share an image to learn from.
     """
 
     def __init__(
-        self, name: str, source: Dataset, target: Dataset, names: Mapping[str, str] | None = None
+        self, name: str, source: Dataset, target: Dataset, names: Mapping[str, str | int] | None = None
     ) -> None:
         self.name = name
         self.domains = {SOURCE: source, TARGET: target}
@@ -132,21 +133,16 @@ def _table(ids: list[int]) -> np.ndarray:
     return table
 
 
-def _meant(name: str, source: Dataset, target: Dataset, names: Mapping[str, str]) -> dict[str, str]:
+def _meant(name: str, source: Dataset, target: Dataset, names: Mapping[str, str | int]) -> dict[str, str]:
     """Return the class of the target that each class of the source is, for those that are one: {"car":
     "vehicle"}."""
-    for what, labels, known in (
-        (SOURCE, names.keys(), source.classes),
-        (TARGET, names.values(), target.classes),
-    ):
-        for label in labels:
-            if label not in known:
-                raise DataError(
-                    f"{name}: its {what} has no class {label!r}, which `classes` of {PAIR_FILE} names"
-                    f"{did_you_mean(label, known)}."
-                )
-    same = {label: label for label in source.classes if label in target.classes and label not in names}
-    meant = {**same, **names}
+    told = {_class(name, SOURCE, one, source.classes): one for one in names}
+    if len(told) < len(names):
+        twice = next(one for one in names if one not in told.values())
+        raise DataError(f"{name}: `classes` of {PAIR_FILE} names the class {twice!r} of the source twice.")
+    named = {label: _class(name, TARGET, names[one], target.classes) for label, one in told.items()}
+    same = {label: label for label in source.classes if label in target.classes and label not in named}
+    meant = {**same, **named}
     if len(set(meant.values())) < 2:
         raise DataError(
             f"{name}: source and target share {len(set(meant.values()))} classes by name, and two are the "
@@ -154,3 +150,16 @@ def _meant(name: str, source: Dataset, target: Dataset, names: Mapping[str, str]
             f"`classes: {{{source.classes[0]}: {target.classes[0]}}}`."
         )
     return meant
+
+
+def _class(name: str, domain: str, said: str | int, known: Sequence[str]) -> str:
+    """Return the class that a name, else an id, means."""
+    text = str(said)
+    if text in known:
+        return text
+    if text.isdecimal() and text.isascii() and int(text) < len(known):
+        return known[int(text)]
+    raise DataError(
+        f"{name}: its {domain} has no class {said!r}, which `classes` of {PAIR_FILE} names"
+        f"{did_you_mean(text, known)}."
+    )

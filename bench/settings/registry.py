@@ -342,7 +342,8 @@ class PairFile(Knobs):
 
     source: str
     target: str
-    classes: dict[str, str] = Field(default_factory=dict)  # of the source: of the target, where names differ
+    # Of the source: of the target, by name or id, where names differ.
+    classes: dict[str, str | int] = Field(default_factory=dict)
 
 
 def _pair(name: str, data_root: Path) -> Dataset:
@@ -351,7 +352,7 @@ def _pair(name: str, data_root: Path) -> Dataset:
 
     file = data_root / name / PAIR_FILE
     try:
-        said = validate(PairFile, read_yaml(file), file=file)
+        said = validate(PairFile, read_yaml(file, number_keys=True), file=file)
         for part in (said.source, said.target):
             if part == name or (data_root / part / PAIR_FILE).is_file():
                 raise ConfigError(f"{file}: {part!r} is a pair itself; name two plain data sets.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
+import textwrap
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 from bench.contract import IGNORE
 from bench.errors import ConfigError, DataError
 from bench.settings.registry import dataset_names, load_dataset
+from datasets import pairs
 from datasets.camvid_dusk import CamVidDusk
 from datasets.cityscapes_ids import CLASSES
 from datasets.findings import refuse_unfit
@@ -239,6 +242,36 @@ def test_a_folder_with_a_pair_yaml_is_a_data_set(day: Folder, dusk: Folder, tmp_
     assert both.classes == ("person", "car", "sky") and len(both.ids("train")) == 4
 
 
+MANUAL = (Path(pairs.__file__).parent / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        re.findall(r"```yaml\n(source: .*?)```", MANUAL, re.DOTALL)[0],
+        re.findall(r"\n\n( +source: .*?)\"\"\"", f'{pairs.__doc__}"""', re.DOTALL)[0],
+        "source: day\ntarget: dusk\nclasses: {2: 1}\n",
+        "source: day\ntarget: dusk\nclasses: {'2': person}\n",
+    ],
+    ids=["manual", "docstring", "ids", "id in quotes"],
+)
+def test_what_the_manual_says_of_a_pair_yaml_can_be_written(
+    day: Folder, dusk: Folder, tmp_path: Path, said: str
+) -> None:
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "pair.yaml").write_text(textwrap.dedent(said))
+    both = load_dataset("both", tmp_path)
+    assert isinstance(both, Pair) and both.classes == ("person", "car", "sky")
+    assert [one.name for one in both.domains.values()] == ["day", "dusk"]
+    assert both.mask_rule == pair(day, dusk).mask_rule
+
+
+def test_a_class_that_is_called_as_an_id_is_meant_by_its_name(dusk: Folder, tmp_path: Path) -> None:
+    digits = made(tmp_path, "digits", ("a", "b", "c"), {"train": ["x"]}, [0, 1, 2])
+    digits.classes = ("2", "1", "0")  # a list of classes holds no such names; a data set of code may
+    assert Pair("both", digits, dusk, {"2": 1, "1": "car"}).mask("source/x").tolist() == [[0, 1, IGNORE]]
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -248,6 +281,9 @@ def test_a_folder_with_a_pair_yaml_is_a_data_set(day: Folder, dusk: Folder, tmp_
         ("source: day\ntarget: dusk\nclass: {a: b}\n", "did you mean 'classes'"),
         ("source: [day]\ntarget: dusk\n", "source"),
         ("source: ../day\ntarget: dusk\n", "pair.yaml"),
+        ("source: day\ntarget: dusk\nclasses: {2: person, pedestrian: car}\n", "of the source twice"),
+        ("source: day\ntarget: dusk\nclasses: {4: 1}\n", "its source has no class '4'"),
+        ("source: day\ntarget: dusk\nclasses: {1: true}\n", "classes"),
         ("source: dusk\ntarget: dusk\n", "both/pair.yaml: source and target are both 'dusk'; name two"),
         ("source: day\ntarget: dusk\nclasses: {cat: car}\n", "both/pair.yaml: its source has no class 'cat'"),
     ],
