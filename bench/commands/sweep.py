@@ -154,7 +154,7 @@ def sweep(
     if status:
         _print_status(cells, refused, [], _queued(cells, cluster), named, True, json_)
     elif dry_run:
-        _print_refusals(cells, refused, named, jobs or 1, overwrite, json_, (gpus or 1) if cost else None)
+        _print_refusals(cells, refused, named, jobs or 1, overwrite, json_, gpus or 1, cost)
     elif cluster is not None:
         _submit(cells, refused, named, cluster, jobs, overwrite)
     else:
@@ -185,23 +185,23 @@ def _print_refusals(
     jobs: int,
     overwrite: bool,
     json_: bool,
-    cost_on: int | None,
+    gpus_each: int,
+    cost_too: bool,
 ) -> None:
-    """Print the listing of a dry run.
+    """Print the listing of a dry run, and with `cost_too` what the runs cost.
 
-    With `cost_on`, the number of GPUs of a run, it also says what the runs cost. Raises where a run would be
-    refused.
+    Raises where a run would be refused.
     """
     from bench.sweeps.grid import Failure, counted
 
-    errors, before = _tried(cells, jobs, overwrite)
+    errors, before = _tried(cells, jobs, overwrite, gpus_each)
     failures = [Failure(label, str(error)) for label, error in errors.items()]
     left = [
         (re.split(", (?:draw|seed) ", cell.label)[0], cell.plan)
         for cell in cells
         if not cell.done and cell.label not in errors
     ]
-    cost = None if cost_on is None else costs(left, jobs, cost_on)
+    cost = costs(left, jobs, gpus_each) if cost_too else None
     _print_status(cells, [*refused, *failures], before, {}, named, False, json_, cost)
     if errors:
         first = next(iter(errors.values()))
@@ -250,7 +250,7 @@ def _run(
     from bench.sweeps.launch import run_grid
 
     _say_refused(refused)
-    _refuse(cells)
+    _refuse(cells, gpus_each)
     outcome = run_grid(cells, jobs, say, overwrite, gpus_each)
     left = [cell for cell in cells if not cell.done]
     done = f"{len(cells) - len(left)} of {len(cells)} runs are done; the same command goes on."
@@ -279,7 +279,7 @@ def _submit(
     from bench.sweeps.slurm import submit_grid
 
     _say_refused(refused)
-    _refuse(cells)
+    _refuse(cells, cluster.gpus or 1)
     submission = submit_grid(cells, cluster, say, jobs, overwrite)
     if all(cell.done for cell in cells):
         _print_tables(cells, named)
@@ -306,22 +306,26 @@ def _raise_for(failures: "Sequence[Failure]", refused: "Sequence[Failure]", cell
         )
 
 
-def _refuse(cells: "Sequence[Cell]") -> None:
-    """Refuse a grid none of whose runs can be made."""
-    from bench.sweeps.grid import check_data
+def _refuse(cells: "Sequence[Cell]", gpus_each: int = 1) -> None:
+    """Refuse a grid none of whose runs can be made, or one with a run that its GPUs cannot share."""
+    from bench.sweeps.grid import check_data, check_shares
 
     if not cells:
         raise ConfigError("no run of this grid can be made, see above.")
     check_data(cells)
+    check_shares(cells, gpus_each)
 
 
-def _tried(cells: "Sequence[Cell]", jobs: int, overwrite: bool) -> tuple[dict[str, BenchError], list[str]]:
+def _tried(
+    cells: "Sequence[Cell]", jobs: int, overwrite: bool, gpus_each: int = 1
+) -> tuple[dict[str, BenchError], list[str]]:
     """Find the errors with which runs of a grid would be refused, by label.
 
     Give also what would be made before the runs, in words, as `_made_first` does. Raises where none of the
     runs can be made.
     """
     from bench.pipeline import check_folders, refuse_early
+    from bench.plan import refuse_unequal
     from bench.sweeps.launch import with_threads
     from bench.training.shared import decides_warm_up
 
@@ -335,6 +339,7 @@ def _tried(cells: "Sequence[Cell]", jobs: int, overwrite: bool) -> tuple[dict[st
             again = overwrite and cell.outdated
             if not check_folders(cell.plan, not again, again):
                 continue
+            refuse_unequal(cell.plan, gpus_each)
         except InUse:
             continue  # the sweep waits for it
         except BenchError as error:

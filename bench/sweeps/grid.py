@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from bench.contents.changes import refuse_changed, since_anything
 from bench.errors import BenchError, ConfigError, DataError
-from bench.plan import Plan, data_root, plan
+from bench.plan import Plan, data_root, plan, refuse_unequal
 from bench.records.folders import RunFolder
 from bench.records.logs import read_metrics
 from bench.records.schema import Result
@@ -286,6 +286,16 @@ def check_data(cells: Iterable[Cell]) -> None:
     configs = {config.dataset: config for cell in cells if not cell.done for config in [cell.plan.config]}
     for dataset, config in configs.items():
         registry.check_data_root(dataset, data_root(config))
+
+
+def check_shares(cells: Iterable[Cell], gpus_each: int) -> None:
+    """Raise ConfigError for the first run that is not done whose batches this number of GPUs cannot share."""
+    for cell in cells:
+        if not cell.done:
+            try:
+                refuse_unequal(cell.plan, gpus_each)
+            except ConfigError as error:
+                raise ConfigError(f"{cell.label}: {error}") from error
 
 
 def counted(runs: int) -> str:

@@ -209,6 +209,18 @@ def test_options_go_to_sbatch_and_settings_to_the_folder_of_the_job(
     assert "-m bench sweep --gpus 2 --config " in (cluster / "script").read_text()
 
 
+@pytest.mark.parametrize(
+    "how", [["--engine", "slurm"], [], ["--dry-run"], ["--dry-run", "--cost"]], ids=" ".join
+)
+def test_gpus_that_cannot_share_a_batch_are_refused_before_anything_is_submitted_or_started(
+    how: list[str], here: Callable[..., tuple[int, str, str]], cluster: Path, tmp_path: Path
+) -> None:
+    grid = GRID[: GRID.index("--engine")]
+    code, out, err = here(*grid, "--gpus", "3", *how)
+    assert code == 2 and "protocol.batch.labeled is 2, and 3 processes cannot" in f"{out}{err}"
+    assert (cluster / "calls").read_text() == "" and not (tmp_path / "runs").exists()
+
+
 def test_what_is_done_running_or_queued_is_not_submitted_again(
     here: Callable[..., tuple[int, str, str]], cluster: Path, tiny_config: Config
 ) -> None:
