@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.cam_seeds import boxes
 from bench.cam_seeds.make import activation_maps
 from bench.cam_seeds.refine import Scores, seed_of
 from bench.contract import Batch, Dataset, Progress
@@ -79,6 +80,7 @@ def measure(run: Plan) -> Cost:
         checkpoint_seconds=saving,
         score_seconds=scoring,
         seed_seconds=_seed_seconds(run.seeds, parts) if run.seeds else 0.0,
+        box_seed_seconds=_box_seed_seconds(run, parts),
         flops=warmup * counted[0][0] + (steps - warmup) * counted[1][0],
         batch=(config.protocol.batch.labeled, config.protocol.batch.unlabeled),
         peak_mib=peak,
@@ -90,12 +92,14 @@ def measure(run: Plan) -> Cost:
 
 
 def _stand_in(run: Plan, parts: Parts) -> None:
-    """Read a blank mask where a CAM seed or an earlier round's label is not made yet."""
+    """Read a blank mask where a seed or an earlier round's label is not made yet."""
     blank = partial(_blank, parts.dataset)
     if run.seeds and not run.seeds.folder.report.exists():
         parts.batches.seed_of = blank
     if run.labeler and not run.folder.pseudo_ledger.exists():
         parts.batches.label_of = blank
+    if run.without_box_seed and parts.batches.sparse:
+        parts.batches.sparse.seed_of = blank
 
 
 def _blank(dataset: Dataset, id: str) -> np.ndarray:
@@ -219,6 +223,20 @@ def _seed_seconds(seeds: SeedPlan, parts: Parts) -> float:
         mapping, refining = mapping + mapped - started, refining + time.monotonic() - mapped
     jobs = run.config.machine.threads or cores()
     return (mapping + refining / jobs) / len(ids[:IMAGES]) * len(ids)
+
+
+def _box_seed_seconds(run: Plan, parts: Parts) -> float:
+    """Of the seeds of boxes that are not made yet."""
+    ids, sparse = run.without_box_seed, parts.batches.sparse
+    if not ids or run.box_seeds is None or sparse is None:
+        return 0.0
+    settings, dataset = run.box_seeds.settings, parts.dataset
+    boxes.check_settings(settings)
+    started = time.monotonic()
+    for id in ids[:IMAGES]:
+        boxes.seed_of(dataset.image(id), sparse.marks.boxes(id), dataset.background, settings)
+    each = (time.monotonic() - started) / len(ids[:IMAGES])
+    return each * len(ids) / (run.config.machine.threads or cores())
 
 
 def _wait_for(device: str) -> None:

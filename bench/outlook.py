@@ -33,7 +33,7 @@ def outlook(plan: Plan, device: str) -> list[str]:
 
 def before(plan: Plan) -> list[str]:
     """Return the sentences on what to know before a run or a dry one: of its data, its held-out list, its
-    knobs and its CAM seeds.
+    knobs and its seeds.
 
     Raises DataError as `data_outlook` does.
     """
@@ -44,6 +44,7 @@ def before(plan: Plan) -> list[str]:
         *held_out,
         *plan.hparams.said(len(dataset.classes)),
         *(seed_outlook(plan.seeds) if plan.seeds else ()),
+        *box_outlook(plan),
         *(round_outlook(plan, plan.labeler) if plan.labeler else ()),
     ]
 
@@ -77,6 +78,16 @@ def seed_outlook(plan: SeedPlan) -> list[str]:
         f"CAM seeds first: a tag classifier trains {protocol.steps} steps of {protocol.batch.labeled} "
         f"images, then {maps}; {_time(run)}",
         "shorten it with --set cam_seeds.protocol.steps=200 (other seeds, and another run)",
+    ]
+
+
+def box_outlook(plan: Plan) -> list[str]:
+    """Say how many seeds of boxes are made before a run can train; nothing where all are there."""
+    left, boxes = len(plan.without_box_seed), plan.box_seeds
+    if not left or boxes is None:
+        return []
+    return [
+        f"seeds of boxes first: {left} images get one, by the rule {boxes.settings.rule}; all runs share them"
     ]
 
 

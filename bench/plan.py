@@ -50,6 +50,12 @@ class Plan:
         sources = batch_sources(self.split, self.method.needs, batch.labeled, batch.unlabeled)
         return tuple(sources[UNLABELED].ids) if UNLABELED in sources else ()
 
+    @property
+    def without_box_seed(self) -> tuple[str, ...]:
+        """The images whose boxes have no seed yet."""
+        boxes = self.box_seeds
+        return tuple(id for id in self.split.boxes if boxes and not boxes.folder.seed(id).exists())
+
     @cached_property
     def hparams(self) -> Knobs:
         """The method's hyperparameters, as its class reads them from the configuration."""

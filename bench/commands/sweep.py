@@ -370,9 +370,11 @@ def _made_first(to_do: "Sequence[tuple[Plan, dict[str, Any] | None]]") -> list[s
     first = [plan for plan, _ in to_do if not plan.folder.checkpoint.exists()]
     seeds = [plan.seeds for plan in first if plan.seeds and not plan.seeds.folder.report.exists()]
     trained = {of.classifier.folder.path for of in seeds if not of.classifier.folder.result.exists()}
+    boxes = {of.box_seeds.folder.path for of in first if of.box_seeds and of.without_box_seed}
     counts = {
         "tag classifier": len(trained),
         "CAM seed set": len({of.folder.report for of in seeds}),
+        "box seed set": len(boxes),
         "shared warm-up": missing_warm_ups((of, what) for of, what in to_do if what and of in first),
     }
     said = [f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items() if count]

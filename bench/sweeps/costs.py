@@ -35,6 +35,7 @@ class Cost:
     checkpoint_seconds: float  # of all checkpoints
     score_seconds: float  # of all scorings
     seed_seconds: float  # of CAM seeds, without their classifier's run
+    box_seed_seconds: float  # of the seeds of boxes that are not made yet
     flops: float  # of all steps, counted: those of convolutions and matrix products
     batch: tuple[int, int]  # labeled and unlabeled images
     peak_mib: float  # measured here
@@ -143,8 +144,8 @@ def measured(plan: Plan, jobs: int = 1) -> Cost:
 def seconds_of(kinds: Iterable[Kind]) -> list[float]:
     """Estimate the seconds of each run.
 
-    The first of the runs that share a warm-up trains it, and CAM seeds are made for the first. Runs that
-    share a warm-up have one seed, draw, split, data set and protocol.
+    The first of the runs that share a warm-up trains it, and seeds are made for the first. Runs that share a
+    warm-up have one seed, draw, split, data set and protocol.
     """
     shared: set[tuple[object, ...]] = set()
     found = []
@@ -160,6 +161,10 @@ def seconds_of(kinds: Iterable[Kind]) -> list[float]:
                 seeds = ("seeds", plan.seeds.folder.report)
                 seconds += 0 if seeds in shared else kind.cost.seed_seconds
                 shared.add(seeds)
+            if kind.cost.box_seed_seconds and plan.box_seeds:
+                boxes = ("boxes", plan.box_seeds.folder.path, plan.split.boxes)
+                seconds += 0 if boxes in shared else kind.cost.box_seed_seconds
+                shared.add(boxes)
             found.append(seconds)
     return found
 
@@ -196,6 +201,7 @@ def _of_kind(kind: Kind, jobs: int) -> list[str]:
     cost = kind.cost
     steps = f"{cost.steps} steps in {duration(cost.train_seconds)}, scoring in {duration(cost.score_seconds)}"
     seeds = f", CAM seeds in {duration(cost.seed_seconds)}" if cost.seed_seconds else ""
+    seeds += f", seeds of boxes in {duration(cost.box_seed_seconds)}" if cost.box_seed_seconds else ""
     room = replace(cost, room_mib=cost.room_mib / jobs)
     fits = "fits" if cost.peak_mib <= room.room_mib else "does not fit"
     return [

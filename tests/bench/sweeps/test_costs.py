@@ -25,6 +25,7 @@ MADE_UP = Cost(
     checkpoint_seconds=10.0,
     score_seconds=30.0,
     seed_seconds=0.0,
+    box_seed_seconds=0.0,
     flops=3.6e15,
     batch=(4, 8),
     peak_mib=3072.0,

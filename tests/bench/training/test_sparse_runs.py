@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,19 @@ import torch
 from PIL import Image
 
 from bench.cam_seeds import boxes as box_seeds
+from bench.commands.sweep import _tried
+from bench.cost import measure
 from bench.errors import ConfigError, DataError
 from bench.labels import SPARSE
 from bench.machine import Stop
 from bench.ops.gated_crf import gated_crf_of_logits
 from bench.ops.losses import cross_entropy
+from bench.outlook import before
 from bench.pipeline import run
 from bench.plan import Plan, plan
 from bench.records.logs import read_metrics
+from bench.sweeps.costs import Kind, seconds_of, sentences
+from bench.sweeps.grid import Cell
 from bench.testing import tiny
 from bench.testing.runs import GARBAGE, Quiet
 from bench.training import session
@@ -160,6 +166,23 @@ def test_marked_pixels_are_no_unlabeled_ones(root: Path) -> None:
             assert (~unlabeled.valid[i]).sum() == marks
             found += int(marks)
     assert found > 50
+
+
+def test_what_seeds_of_boxes_cost_is_said_before_they_are_made(root: Path) -> None:
+    one, two = (planned(root, "supervised", "protocol.steps=2", f"seed={seed}") for seed in (0, 1))
+    cells = [Cell(str(of.config.seed), of) for of in (one, two)]
+    first = "seeds of boxes first: 3 images get one, by the rule inner; all runs share them"
+    assert first in before(one)
+    assert _tried(cells, 1, False) == ({}, ["made first, once for all runs that need it: 1 box seed set"])
+    found = measure(one)
+    assert found.box_seed_seconds > 0 and not (root.parent / "runs").exists(), "nothing is kept"
+    kind = Kind("supervised", [one, two], replace(found, box_seed_seconds=5.0))
+    assert seconds_of([kind]) == [found.seconds + 5, found.seconds], "made for the first"
+    assert ", seeds of boxes in 5 s;" in sentences([kind])[1]
+    assert one.box_seeds is not None
+    box_seeds.make(one, one.box_seeds, Quiet(), Stop())
+    assert measure(one).box_seed_seconds == 0
+    assert first not in before(one) and _tried(cells, 1, False) == ({}, [])
 
 
 def test_seeds_of_boxes_are_made_once_and_again_where_a_box_changes(root: Path) -> None:
