@@ -10,9 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.contents.files import FileDigests, combined
+
+if TYPE_CHECKING:
+    from bench.contract import Dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of our own code, what decides a number. Settings and plan are not among it: what they come to is known by
@@ -68,7 +71,7 @@ def code_files(
 
     Args:
         methods: The classes of the methods that are trained.
-        datasets: The classes of the data sets.
+        datasets: The classes of the data sets; see `classes_of`.
         seeds: Whether the run makes CAM seeds.
         boxes: Whether it makes seeds of boxes.
         begin: The modules whose imports are followed.
@@ -95,6 +98,11 @@ def code_files(
         others = (part for one in source.imports for part in _parts(_absolute(one, package)))
         todo += [(other, room) for other in dict.fromkeys(others) if _decides(other, name)]
     return {room: dict(sorted(files.items())) for room, files in sorted(found.items())}
+
+
+def classes_of(dataset: Dataset) -> list[type]:
+    """List the class of a data set and, of a pair, those of its domains."""
+    return list(dict.fromkeys([type(dataset), *(type(part) for part, _ in dataset.parts(()))]))
 
 
 def by_room(files: Mapping[str, Files]) -> dict[str, str]:

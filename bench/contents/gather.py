@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench.contents.code import by_room, code_files
+from bench.contents.code import by_room, classes_of, code_files
 from bench.contents.files import FileDigests, combined
 from bench.contract import Dataset
 from bench.networks.weights import weights_file
@@ -101,7 +101,7 @@ def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
         "masks": reader.digests(f"mask {id}" for id in masks) | _marked(plan, dataset),
         "scored": reader.digests(_scored(plan.split.eval)),
     }
-    code = code_files(methods, [type(dataset)], seeds is not None, plan.box_seeds is not None)
+    code = code_files(methods, classes_of(dataset), seeds is not None, plan.box_seeds is not None)
     tags = granted_tags(plan, dataset)
     contents = Contents(
         code=by_room(code),

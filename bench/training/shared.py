@@ -22,7 +22,7 @@ from torch import nn
 
 from bench import ranks
 from bench.contents import changes
-from bench.contents.code import by_room, code_files
+from bench.contents.code import by_room, classes_of, code_files
 from bench.contents.gather import Gathered
 from bench.contract import Progress
 from bench.errors import DataError
@@ -145,7 +145,7 @@ def _contents(trainer: Trainer) -> Contents:
     """
     whole, every = trainer.contents, trainer.protocol.evaluation.every
     assert whole is not None, "session.start() has gathered them"
-    code = by_room(code_files((), [type(trainer.dataset)], seeds=False))
+    code = by_room(code_files((), classes_of(trainer.dataset), seeds=False))
     scored = whole.scored if 0 < every <= trainer.warmup else ""
     return whole.model_copy(update={"code": code, "scored": scored, "weights": None})
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from bench import pipeline
 from bench.display import Display
-from bench.errors import DataError
+from bench.errors import ConfigError, DataError
 from bench.plan import plan
 from bench.records.schema import Result
+from bench.settings import registry
 from bench.settings.registry import load_dataset
 from bench.settings.schema import RunConfig
 from datasets.shapes_night import Night
@@ -118,3 +121,44 @@ def test_by_day_and_by_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ti
         result = run(tiny_config(method, *sets, dataset="shapes_night", split="adapt"))
         assert result.images["pixel"] == result.images["none"] == 512 and result.images["eval"] == 200
         assert 0 < result.predictor.miou < 1
+
+
+PLUGGED = """from datasets.folder import Folder
+
+from datasets.folder import Folder
+
+
+class Plugged(Folder):
+    def __init__(self, root):
+        super().__init__(root / "tinyset", "plugged")
+        self.of = 1
+"""
+
+
+def test_an_edited_plug_in_of_a_domain_is_another_run_and_another_warm_up(
+    tiny_config: Config, pair_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = EntryPoint("plugged", "plugged_data:Plugged", "bench.datasets")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "bench.datasets" else [])
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def plug_in(text: str) -> None:
+        (tmp_path / "plugged_data.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "plugged_data", raising=False)
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+
+    plug_in(PLUGGED)
+    root = tmp_path / "data"
+    (root / "both").mkdir(parents=True)
+    for name in ("tinyset", "other"):
+        shutil.copytree(pair_root / name, root / name)
+    (root / "both" / "pair.yaml").write_text("source: plugged\ntarget: other\n")
+    regenerate(load_dataset("both", root), root / "both" / "splits")
+    place = (f"machine.data_root={root}", "method.warmup=2")
+    one, other = (tiny_config(of, *place, dataset="both", split="adapt") for of in ("u2pl", "u2pl_released"))
+    run(one)
+    assert run(one).contents is not None, "it is done"
+    plug_in(PLUGGED.replace("of = 1", "of = 2"))
+    with pytest.raises(ConfigError, match=r"since: the room datasets \(plugged_data\.py\); start"):
+        run(one)
+    assert run(other).shared_seconds is None, "the warm-up is of other code"
