@@ -16,14 +16,16 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from bench.plan import plan
 from bench.records.folders import RunFolder
+from bench.records.logs import read_metrics
+from bench.records.schema import read_result
 from bench.testing import tiny
 from bench.torchrun import _began
 
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, str(Path(__file__).with_name("on_cpu.py")), "run"]
-LONG = ("protocol.steps=4000", "machine.checkpoint_every=2", "protocol.evaluation.every=0")
-SECONDS = 60  # that a loaded machine may take to end processes; each would train for longer
+LONG = ("protocol.steps=400", "machine.checkpoint_every=2", "protocol.evaluation.every=0")
+SECONDS = 60  # that a loaded machine may take to end processes; a rank alone would wait for the other
 
 
 @pytest.fixture
@@ -87,7 +89,16 @@ def test_a_signal_is_waited_for_a_kill_ends_all_and_the_run_goes_on(place: Path)
     _, said = process.communicate(timeout=300)
     assert time.monotonic() - killed < SECONDS and gone(pids)
     assert process.returncode == 1 and "killed by SIGKILL" in said and "--resume" in said
-    assert folder.checkpoint.exists()
+    assert folder.checkpoint.exists() and not folder.result.exists()
+
+    process, _ = started(place, *LONG)
+    _, said = process.communicate(timeout=500)
+    assert process.returncode == 0, said
+    starts = json.loads(folder.provenance.read_text())
+    assert [start["ranks"] for start in starts] == [2, 2, 2]
+    assert (read_result(folder.result).steps, len(read_metrics(folder.metrics))) == (400, 400)
+    first, then, last = (start["first_step"] for start in starts)
+    assert first == 0 < then <= last, "it went on"
 
 
 def test_a_short_run_ends_well_and_a_bad_image_gives_its_code(place: Path) -> None:
