@@ -17,8 +17,8 @@ class LabeledLoss(Knobs):
 
 class GatedCrf(Knobs):
     """A term of the loss on labeled pixels, for all methods: neighbours of one colour shall be of one class
-    (Obukhov et al., 2019). Defaults as released, but for the colours: those are 0..1 here, and not divided by
-    a std of about 0.225."""
+    (Obukhov et al., 2019). Defaults as released. Not as released: the colours are 0..1, not divided by a std
+    of about 0.225, and the term is on from the first step, not after 0.5 % of the steps."""
 
     weight: float = Field(0.1, gt=0, le=1e6)
     radius: int = Field(5, ge=1, le=50)  # of the window, in cells

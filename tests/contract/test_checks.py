@@ -180,6 +180,12 @@ class OwnLabeledLoss(Method):
         return {"labeled": F.cross_entropy(logits, label, ignore_index=255)}
 
 
+class CopiesLabel(Method):
+    def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
+        logits, label = self.net(batch.labeled.image), batch.labeled.label
+        return {"labeled": self.task.labeled_loss(logits, label.clone())}
+
+
 class Undescribed(FixMatch):
     class HParams(FixMatch.HParams):
         width: int = 3
@@ -210,6 +216,7 @@ VIEWS = "the views of the protocol move the network under equal views"
         (Unmixed, VIEWS, "unlabeled.box changes nothing"),
         (LearnsPadding, "ignored and padded pixels have no gradient under equal views", "255 or padding"),
         (OwnLabeledLoss, "its labeled loss is that of the task", "self.task.labeled_loss alone"),
+        (CopiesLabel, "a gated crf reaches its labeled loss", "batch.labeled.label itself"),
         (
             Understated,
             "its passes are as many as it says",
