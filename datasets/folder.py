@@ -19,6 +19,7 @@ from datasets.ids import check_id, read_json, read_list
 from datasets.image_forms import ENDINGS
 from datasets.lookup import Shelf, near_files
 from datasets.meaning import ABOUT_FILE, Meaning, background_of, meaning_of, read_about, rgb
+from datasets.pictures import refuse_no_file
 from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
@@ -62,9 +63,10 @@ class Folder(Dataset):
         if not root.is_dir():
             raise DataError(f"{root}: the folder of the data set {name!r} does not exist; {LAYOUT}.")
         self.root, self.name, self.labels = root, name, labels
-        if not (root / classes_file).is_file():
+        if not (root / classes_file).exists():
             there = near_files(root, (".txt", ".csv", ".names", ".json"))
             raise DataError(f"{root / classes_file}: the list of classes does not exist{there}; {LAYOUT}.")
+        refuse_no_file(root / classes_file)
         self.classes, self._class_notes = read_classes(root / classes_file)
         if background is not None and not 0 <= background < len(self.classes):
             raise DataError(
@@ -100,9 +102,10 @@ class Folder(Dataset):
     def ids(self, listing: str) -> tuple[str, ...]:
         check_id(listing, self.root)
         path = self.root / f"{listing}.txt"
-        if not path.is_file():
+        if not path.exists():
             there = near_files(self.root, (".txt", ".csv", ".lst"))
             raise DataError(f"{path}: the list {listing!r} does not exist{there}; {LAYOUT}.")
+        refuse_no_file(path)
         return read_list(path)
 
     def image(self, id: str) -> np.ndarray:

@@ -29,7 +29,7 @@ def refuse_no_file(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); make it readable or fetch it again.") from error
     if not regular:
-        raise DataError(f"{path} is a folder, a pipe or a device; put the file itself there.")
+        raise DataError(f"{path} is no plain file (a folder, a pipe or a device); put the file itself there.")
 
 
 @contextmanager

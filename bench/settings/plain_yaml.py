@@ -169,7 +169,7 @@ def _read(path: Path) -> bytes:
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
-            raise ValueError("it is no regular file; give one")
+            raise ValueError("it is no plain file; give one")
         content = b""
         while len(content) <= MOST_BYTES and (part := os.read(number, MOST_BYTES + 1)):
             content += part

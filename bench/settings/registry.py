@@ -326,11 +326,11 @@ def _make_dataset(name: str, data_root: Path | None) -> Dataset:
         module, _, attribute = place.partition(":")
         cls = getattr(_import(module, f"data set {name!r}"), attribute)
         return cls(data_root) if _on_disk(name) else cls()
-    if data_root is not None and (data_root / name / "classes.txt").is_file():
+    if data_root is not None and (data_root / name / "classes.txt").exists():
         from datasets.folder import Folder
 
         return Folder(data_root / name, name)
-    if data_root is not None and (data_root / name / PAIR_FILE).is_file():
+    if data_root is not None and (data_root / name / PAIR_FILE).exists():
         return _pair(name, data_root)
     raise ConfigError(
         f"{suggest(name, dataset_names(data_root), 'data set')}. {_folder_hint(name, data_root)}"

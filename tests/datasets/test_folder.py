@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from PIL import Image
 
 from bench.errors import DataError
 from bench.labels import LABEL_SECONDS
+from bench.settings.registry import load_dataset
 from datasets.camvid import CamVid
 from datasets.folder import Folder
 from datasets.ids import check_id, read_list
@@ -249,3 +251,21 @@ def test_named_data_sets_lie_in_their_folders(tmp_path: Path) -> None:
     objects = Msrc21Objects(tmp_path)
     assert (objects.name, objects.background, objects.tags("a")) == ("msrc21_objects", 0, (1,))
     assert (objects.mask("a") == 2).all() and (Msrc21(tmp_path).mask("a") == 0).all()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["classes.txt", "train.txt", "pair.yaml"])
+@pytest.mark.parametrize("what", ["pipe", "device", "folder"])
+def test_what_is_no_plain_file_is_said_so(root: Path, name: str, what: str) -> None:
+    if name == "pair.yaml":
+        (root / "classes.txt").unlink()
+    path = root / name
+    path.unlink(missing_ok=True)
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/null")
+    else:
+        path.mkdir()
+    said = fails("no plain file", lambda: load_dataset("mine", root.parent).ids("train"))
+    assert said.startswith(str(path))

@@ -333,7 +333,7 @@ def test_a_wrong_dataset_yaml_is_one_sentence(tmp_path: Path, case: str) -> None
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     data = folder(tmp_path, {"a.png": np.zeros((2, 2), np.uint8)})
     os.mkfifo(data.root / "dataset.yaml")
-    with pytest.raises(DataError, match="is a folder, a pipe or a device"):
+    with pytest.raises(DataError, match="is no plain file .a folder, a pipe or a device.;"):
         Folder(data.root, "mine")
 
 
