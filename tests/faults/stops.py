@@ -23,24 +23,27 @@ STEPS = 14
 CALLS = ("replace", "fsync")  # of os: the moments within a write
 
 
-def methods() -> list[str]:
+def methods() -> list[tuple[str, str]]:
+    """All methods, each with a split that grants what it needs; those that learn from tags come first."""
     from bench.settings.registry import describe_method, method_names
 
-    return [name for name in method_names() if "tags" not in describe_method(name).needs]
+    found = [(name, "tags" if "tags" in describe_method(name).needs else "few") for name in method_names()]
+    return sorted(found, key=lambda of: of[1] != "tags")
 
 
 def in_process(work: Path, draws: random.Random, tried: int) -> Iterator[Trial]:
     """One to three stops a run, each after a random step, or for a kill within a random write."""
     names = methods()
     for number in range(tried):
-        method = names[number % len(names)]
+        method, split = names[number % len(names)]
         sets = (
             f"protocol.steps={STEPS}",
             f"protocol.evaluation.every={draws.choice([0, 5])}",
             f"machine.log_every={draws.choice([3, 4])}",
         )
-        given = config(work / str(number), method, *sets, f"machine.checkpoint_every={draws.choice([2, 5])}")
-        wanted = straight(work, method, *sets)
+        saves = f"machine.checkpoint_every={draws.choice([2, 5])}"
+        given = config(work / str(number), method, *sets, saves, split=split)
+        wanted = straight(work, method, *sets, split=split)
         kind, moments = draws.choice(["SIGTERM", "kill"]), []
         for _ in range(draws.randint(1, 3)):
             inside = kind == "kill" and draws.random() < 0.5
