@@ -48,6 +48,7 @@ import json
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -102,6 +103,12 @@ class RunFolder:
     def of(
         cls, root: Path, dataset: str, split: str, method: str, seed: int, run_id: str, draw: int = 0
     ) -> RunFolder:
+        """Name the folder of a run. Raises ConfigError where no system could make it."""
+        if long := next((part for part in root.parts if len(os.fsencode(part)) > LONGEST_PART), None):
+            raise ConfigError(
+                f"machine.out: {long[:20]!r}... is a name of {len(os.fsencode(long))} bytes, and a file "
+                f"system takes {LONGEST_PART}; give another --out."
+            )
         return cls(root / dataset / split / method / f"{drawn(seed, draw)}-{run_id}")
 
     def pseudo_label(self, id: str) -> Path:
@@ -145,7 +152,7 @@ class RunFolder:
             yield
 
     def check_place(self) -> None:
-        """Refuse what `claimed` would fail on, without making anything.
+        """Refuse what `claimed` would fail on; nothing that is made for it is left.
 
         Raises:
             ConfigError: The folder cannot be written.
@@ -154,6 +161,13 @@ class RunFolder:
         there = next(place for place in (self.path, *self.path.parents) if place.exists())
         if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
             raise ConfigError(f"{self.path} cannot be written, because {there} cannot; give another --out.")
+        try:  # a system may say that a folder can be written, as that of /proc does of its own to root
+            os.rmdir(tempfile.mkdtemp(prefix=".frugalseg-", dir=there))
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path} cannot be written, because {there} takes no folder ({error.strerror}); give "
+                "another --out."
+            ) from error
         if holder := self.holder():
             raise InUse(f"{self.path} is in use by {holder}; wait for it or stop it.")
 
@@ -311,6 +325,7 @@ def _without_folders(starts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 # Retries before InUse is raised: `holder` takes a shared lock for a moment.
 LOOKS, LOOK_SECONDS = 4, 0.05
+LONGEST_PART = 255  # bytes of one name in a path
 
 
 @contextmanager

@@ -93,6 +93,12 @@ def test_a_dry_run_needs_a_place_to_write(
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cannot be written, because .*file cannot; give another --out"):
         pipeline.check(plan(tiny_config("supervised", f"machine.out={tmp_path}/file/runs")))
+    with pytest.raises(ConfigError, match=r"/proc.*give another --out"):
+        pipeline.check(plan(tiny_config("supervised", "machine.out=/proc/runs")))
+    pipeline.check(plan(tiny_config("supervised", f"machine.out={tmp_path}/made")))
+    assert sorted(of.name for of in tmp_path.iterdir()) == ["file"], "nothing is left"
+    with pytest.raises(ConfigError, match=r"machine\.out: 'aaaa.*takes 255; give another --out"):
+        plan(tiny_config("supervised", f"machine.out={tmp_path}/{'a' * 256}"))
     monkeypatch.setattr(os, "access", lambda place, mode: False)
     with pytest.raises(ConfigError, match="give another --out"):
         pipeline.check(plan(tiny_config("supervised")))
