@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from bench.commands.cluster import (
     refuse_without,
 )
 from bench.commands.costs import CostToo, costs, print_costs, refuse_alone
+from bench.commands.dry_sweep import tried
 from bench.commands.named_sweeps import named_sweep, sweeps_json, sweeps_table
 from bench.commands.options import (
     Audit,
@@ -38,10 +38,9 @@ from bench.commands.options import (
     say,
     table_json,
 )
-from bench.errors import BenchError, ConfigError, Interrupted, InUse, did_you_mean
+from bench.errors import BenchError, ConfigError, Interrupted, did_you_mean
 
 if TYPE_CHECKING:
-    from bench.plan import Plan
     from bench.sweeps.ablations import Ablation, Comparison
     from bench.sweeps.cluster import Cluster
     from bench.sweeps.grid import Cell, Failure
@@ -194,7 +193,8 @@ def _print_refusals(
     """
     from bench.sweeps.grid import Failure, counted
 
-    errors, before = _tried(cells, jobs, overwrite, gpus_each)
+    _refuse(cells)
+    errors, before = tried(cells, jobs, overwrite, gpus_each)
     failures = [Failure(label, str(error)) for label, error in errors.items()]
     left = [
         (re.split(", (?:draw|seed) ", cell.label)[0], cell.plan)
@@ -314,71 +314,6 @@ def _refuse(cells: "Sequence[Cell]", gpus_each: int = 1) -> None:
         raise ConfigError("no run of this grid can be made, see above.")
     check_data(cells)
     check_shares(cells, gpus_each)
-
-
-def _tried(
-    cells: "Sequence[Cell]", jobs: int, overwrite: bool, gpus_each: int = 1
-) -> tuple[dict[str, BenchError], list[str]]:
-    """Find the errors with which runs of a grid would be refused, by label.
-
-    Give also what would be made before the runs, in words, as `_made_first` does. Raises where none of the
-    runs can be made.
-    """
-    from bench.pipeline import check_folders, refuse_early
-    from bench.plan import refuse_unequal
-    from bench.sweeps.launch import with_threads
-    from bench.training.shared import decides_warm_up
-
-    _refuse(cells)
-    found: dict[str, BenchError] = {}
-    # By settings without the seed, on which no refusal depends: the error, or what decides the warm-up.
-    tried: dict[str, BenchError | dict[str, Any] | None] = {}
-    to_do: list[tuple[Plan, dict[str, Any] | None]] = []
-    for cell in cells:
-        try:
-            again = overwrite and cell.outdated
-            if not check_folders(cell.plan, not again, again):
-                continue
-            refuse_unequal(cell.plan, gpus_each)
-        except InUse:
-            continue  # the sweep waits for it
-        except BenchError as error:
-            found[cell.label] = error
-            continue
-        plan = replace(cell.plan, config=with_threads(cell.plan.config, jobs))
-        key = plan.config.model_copy(update={"seed": 0}).to_yaml()
-        if key not in tried:
-            try:
-                tried[key] = decides_warm_up(plan, refuse_early(plan))
-            except BenchError as error:
-                tried[key] = error
-        known = tried[key]
-        if isinstance(known, BenchError):
-            found[cell.label] = known
-        else:
-            to_do.append((plan, known))
-    return found, _made_first(to_do)
-
-
-def _made_first(to_do: "Sequence[tuple[Plan, dict[str, Any] | None]]") -> list[str]:
-    """Say what several runs need and the first of them makes: one sentence, or none.
-
-    ["made first, once for all runs that need it: 1 tag classifier, 1 CAM seed set"].
-    """
-    from bench.training.shared import missing_warm_ups
-
-    first = [plan for plan, _ in to_do if not plan.folder.checkpoint.exists()]
-    seeds = [plan.seeds for plan in first if plan.seeds and not plan.seeds.folder.report.exists()]
-    trained = {of.classifier.folder.path for of in seeds if not of.classifier.folder.result.exists()}
-    boxes = {of.box_seeds.folder.path for of in first if of.box_seeds and of.without_box_seed}
-    counts = {
-        "tag classifier": len(trained),
-        "CAM seed set": len({of.folder.report for of in seeds}),
-        "box seed set": len(boxes),
-        "shared warm-up": missing_warm_ups((of, what) for of, what in to_do if what and of in first),
-    }
-    said = [f"{count} {what}{'' if count == 1 else 's'}" for what, count in counts.items() if count]
-    return [f"made first, once for all runs that need it: {', '.join(said)}"] if said else []
 
 
 def _list_failures(failures: "Sequence[Failure]") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench import pipeline
-from bench.commands.sweep import _tried
+from bench.commands.dry_sweep import tried
 from bench.display import Display
 from bench.errors import BenchError, ConfigError, DataError
 from bench.plan import plan
@@ -38,7 +38,7 @@ def cell(tiny_config: Config, root: Path) -> Callable[..., Cell]:
 
 
 def refused(*cells: Cell, overwrite: bool = False) -> dict[str, BenchError]:
-    return _tried(cells, 1, overwrite)[0]
+    return tried(cells, 1, overwrite)[0]
 
 
 def mended(root: Path, name: str) -> None:
@@ -110,11 +110,11 @@ def test_a_dry_run_says_what_several_runs_need_first(cell: Callable[..., Cell]) 
 
     said = "made first, once for all runs that need it: "
     few = grid("few")
-    assert _tried(few, 1, False) == ({}, [f"{said}2 shared warm-ups"])
-    assert _tried([few[0], few[-1]], 1, False) == ({}, []), "nothing is shared"
-    assert _tried(grid("tags"), 1, False)[1] == [
+    assert tried(few, 1, False) == ({}, [f"{said}2 shared warm-ups"])
+    assert tried([few[0], few[-1]], 1, False) == ({}, []), "nothing is shared"
+    assert tried(grid("tags"), 1, False)[1] == [
         f"{said}3 tag classifiers, 3 CAM seed sets, 2 shared warm-ups"
     ], "those of supervised are others"
     pipeline.run(few[0].plan, Display())
-    assert _tried(few, 1, False)[1] == [f"{said}1 shared warm-up"], "that of seed 0 is there"
-    assert _tried(few, 3, False)[1] == [f"{said}1 shared warm-up"], "as many threads, whatever --jobs says"
+    assert tried(few, 1, False)[1] == [f"{said}1 shared warm-up"], "that of seed 0 is there"
+    assert tried(few, 3, False)[1] == [f"{said}1 shared warm-up"], "as many threads, whatever --jobs says"

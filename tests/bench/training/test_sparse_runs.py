@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from bench.cam_seeds import boxes as box_seeds
-from bench.commands.sweep import _tried
+from bench.commands.dry_sweep import tried
 from bench.cost import measure
 from bench.errors import ConfigError, DataError
 from bench.labels import SPARSE
@@ -173,7 +173,7 @@ def test_what_seeds_of_boxes_cost_is_said_before_they_are_made(root: Path) -> No
     cells = [Cell(str(of.config.seed), of) for of in (one, two)]
     first = "seeds of boxes first: 3 images get one, by the rule inner; all runs share them"
     assert first in before(one)
-    assert _tried(cells, 1, False) == ({}, ["made first, once for all runs that need it: 1 box seed set"])
+    assert tried(cells, 1, False) == ({}, ["made first, once for all runs that need it: 1 box seed set"])
     found = measure(one)
     assert found.box_seed_seconds > 0 and not (root.parent / "runs").exists(), "nothing is kept"
     kind = Kind("supervised", [one, two], replace(found, box_seed_seconds=5.0))
@@ -182,7 +182,7 @@ def test_what_seeds_of_boxes_cost_is_said_before_they_are_made(root: Path) -> No
     assert one.box_seeds is not None
     box_seeds.make(one, one.box_seeds, Quiet(), Stop())
     assert measure(one).box_seed_seconds == 0
-    assert first not in before(one) and _tried(cells, 1, False) == ({}, [])
+    assert first not in before(one) and tried(cells, 1, False) == ({}, [])
 
 
 def test_seeds_of_boxes_are_made_once_and_again_where_a_box_changes(root: Path) -> None:
