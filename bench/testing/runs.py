@@ -1,4 +1,5 @@
-"""Checks of runs and settings: labels that were not granted are not opened, and knobs have bounds."""
+"""Checks of runs and settings: labels that were not granted are not opened, a term of the protocol arrives,
+and knobs have bounds."""
 
 from __future__ import annotations
 
@@ -6,25 +7,30 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from bench.contract import Batch, Method, Progress, Supervision
 from bench.display import Quiet
 from bench.errors import BenchError, ConfigError, DataError
 from bench.machine import Stop
+from bench.ops.losses import cross_entropy
 from bench.pipeline import run
 from bench.plan import plan
 from bench.records.logs import read_metrics
 from bench.records.schema import Result
+from bench.settings.labeled_loss import GatedCrf
 from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
 from bench.testing import tiny
-from bench.testing.case import STEPS, Case, Terms, refused
+from bench.testing.case import STEPS, Case, Terms, losses, refused, with_stream
 from bench.training import session
+from bench.training.balance import WithGatedCrf
 from datasets.folder import Folder
 
 GARBAGE = b"no image at all"
@@ -164,6 +170,24 @@ def losses_see_no_truth(case: Case) -> None:
 # What it says of itself -----------------------------------------------------------------------------------
 
 
+def a_gated_crf_reaches_its_labeled_loss(case: Case) -> None:
+    """The CRF knows the images of a label by the label itself: a copy of it would lose the term."""
+    if Supervision.PIXEL not in case.info.needs:
+        return
+    batch = case.batches()[0]
+    sparse = torch.ones(len(batch.labeled.image), dtype=torch.bool, device=case.device)
+    batch = with_stream(batch, "labeled", partial(replace, sparse=sparse))
+    found = []
+    for stream in (None, batch.labeled):
+        loss = WithGatedCrf(cross_entropy, GatedCrf())
+        loss.stream = stream
+        found.append(losses(case.method(loss=loss), batch)["labeled"].item())
+    assert found[1] > found[0], (
+        "a gated CRF of the protocol changes nothing in the term 'labeled'; give self.task.labeled_loss "
+        "the tensor batch.labeled.label itself, and the logits of all its images"
+    )
+
+
 def it_and_its_knobs_are_described(case: Case) -> None:
     summary = case.info.summary
     assert summary and not summary.startswith("#"), "the class or its file needs a docstring; `list` shows it"
@@ -205,6 +229,7 @@ def _beyond(bounds: dict[str, Any]) -> list[float]:
 
 
 CHECKS = [
+    a_gated_crf_reaches_its_labeled_loss,
     unlabeled_images_come_without_label,
     a_mask_that_was_not_granted_is_never_asked_for,
     a_run_does_not_open_withheld_masks,

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from bench.contract import IGNORE, Batch, Net, Stream, Supervision
 from bench.ops.losses import cross_entropy
-from bench.settings.labeled_loss import GatedCrf
 from bench.testing.case import (
     SIZE,
     STREAMS,
@@ -34,7 +33,7 @@ from bench.testing.case import (
     with_stream,
 )
 from bench.testing.waits import watched
-from bench.training.balance import WithGatedCrf, labeled_loss
+from bench.training.balance import labeled_loss
 
 
 def terms_are_finite_scalars_with_a_graph(case: Case) -> None:
@@ -110,24 +109,6 @@ def its_labeled_loss_is_that_of_the_task(case: Case) -> None:
             f"with class weights {weights} and dice={dice} the term 'labeled' is {term:.6g} and not "
             f"{expected:.6g}; take it from self.task.labeled_loss alone"
         )
-
-
-def a_gated_crf_reaches_its_labeled_loss(case: Case) -> None:
-    """The CRF knows the images of a label by the label itself: a copy of it would lose the term."""
-    if Supervision.PIXEL not in case.info.needs:
-        return
-    batch = case.batches()[0]
-    sparse = torch.ones(len(batch.labeled.image), dtype=torch.bool, device=case.device)
-    batch = with_stream(batch, "labeled", partial(replace, sparse=sparse))
-    found = []
-    for stream in (None, batch.labeled):
-        loss = WithGatedCrf(cross_entropy, GatedCrf())
-        loss.stream = stream
-        found.append(losses(case.method(loss=loss), batch)["labeled"].item())
-    assert found[1] > found[0], (
-        "a gated CRF of the protocol changes nothing in the term 'labeled'; give self.task.labeled_loss "
-        "the tensor batch.labeled.label itself, and the logits of all its images"
-    )
 
 
 def _weighted(logits: Tensor, label: Tensor, weights: tuple[float, ...]) -> Tensor:
@@ -389,7 +370,6 @@ CHECKS = [
     gradient_reaches_all_of_the_network_and_no_teacher,
     every_stream_it_needs_moves_the_network,
     its_labeled_loss_is_that_of_the_task,
-    a_gated_crf_reaches_its_labeled_loss,
     survives_batches_without_pixels_or_classes,
     ignored_and_padded_pixels_have_no_gradient,
     same_seed_same_bits,
