@@ -30,7 +30,7 @@ from datasets.tags import NoEntry
 LISTS = ("train", "val", "test", "heldout")
 
 
-class Source(ABC):
+class ConvertSource(ABC):
     """A source that a clean folder is made of.
 
     Args of a subclass, as fields:
@@ -61,7 +61,7 @@ class Source(ABC):
         return None
 
 
-class OfDataset(Source):
+class OfDataset(ConvertSource):
     """A data set that can be loaded."""
 
     def __init__(self, data: Dataset) -> None:
@@ -98,7 +98,7 @@ class OfDataset(Source):
 
 
 @dataclass(frozen=True)
-class Made:
+class Converted:
     """Counts what was written; `notes` are sentences for the user."""
 
     images: int
@@ -106,7 +106,7 @@ class Made:
     notes: tuple[str, ...]
 
 
-def convert(source: Source, to: Path, on_item: Callable[[int, int], None] | None = None) -> Made:
+def convert(source: ConvertSource, to: Path, on_item: Callable[[int, int], None] | None = None) -> Converted:
     """Write a clean folder. `on_item(done, total)` is called after each image.
 
     Raises:
@@ -137,7 +137,7 @@ def convert(source: Source, to: Path, on_item: Callable[[int, int], None] | None
             *notes,
             f"{len(ids) - masks} of {len(ids)} images have no mask; they can be learned from unlabeled.",
         )
-    return Made(len(ids), masks, (*source.notes, *notes))
+    return Converted(len(ids), masks, (*source.notes, *notes))
 
 
 def refuse_target(to: Path, root: Path | None) -> None:
@@ -157,7 +157,7 @@ def _list(root: Path, name: str) -> Path:
     return root / f"{name}.txt"
 
 
-def _write_pair(source: Source, id: str, folder: Path) -> int:
+def _write_pair(source: ConvertSource, id: str, folder: Path) -> int:
     """Write an image and its mask; how many masks that is."""
     image = source.image(id)
     ending = image.suffix.lower() if isinstance(image, Path) else ".png"
@@ -182,7 +182,7 @@ def _write_pair(source: Source, id: str, folder: Path) -> int:
     return 1
 
 
-def _write_about(source: Source, ids: list[str], folder: Path, to: Path) -> tuple[str, ...]:
+def _write_about(source: ConvertSource, ids: list[str], folder: Path, to: Path) -> tuple[str, ...]:
     """Write all but images and masks; what the user should know."""
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in source.classes), encoding="utf-8")
     for name, of in source.lists.items():
@@ -208,7 +208,7 @@ def _write_about(source: Source, ids: list[str], folder: Path, to: Path) -> tupl
     return ()
 
 
-def _check(source: Source, folder: Path, to: Path) -> None:
+def _check(source: ConvertSource, folder: Path, to: Path) -> None:
     """Raise DataError where the new folder would be read as another data set than it was made of."""
     names, _ = read_classes(folder / "classes.txt")
     if names != source.classes:

@@ -12,7 +12,7 @@ import numpy as np
 from bench.contract import IGNORE
 from bench.errors import DataError, did_you_mean
 from datasets.classes import BACKGROUND, IGNORED, read_classes
-from datasets.convert import LISTS, Source
+from datasets.convert import LISTS, ConvertSource
 from datasets.decode import image_size
 from datasets.ids import is_number, read_list, some
 from datasets.image_forms import ENDINGS
@@ -20,7 +20,7 @@ from datasets.lookup import PICTURES, Missing, Shelf
 from datasets.meaning import ABOUT_FILE, Meaning, background_of, read_about
 
 
-class Drawn(Source):
+class Drawn(ConvertSource):
     """A folder whose masks are drawn from shapes.
 
     Pixels that no shape covers are the background class, or 255 where there is none. Without classes.txt the

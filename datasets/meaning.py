@@ -43,8 +43,7 @@ class Unread(DataError):
     """A mask whose numbers or colours have no meaning yet; dataset.yaml may give them one.
 
     Args:
-        kind: "numbers", "colours", or "palette" where its numbers may be no ids. "" where a process that
-            loads images has handed on the message alone.
+        kind: "numbers", "colours", "palette" where its numbers may be no ids, "" behind a loading process.
         found: All numbers, or all colours as `codes_of` has them, and their pixels, where they are known.
     """
 
@@ -85,8 +84,7 @@ class Meaning:
 
     @property
     def rule(self) -> str:
-        """The tables that decide a mask beside its file, by value; "" where the numbers are the ids and no
-        more. For example "numbers {0: 255, 1: 0}; void_border 3"."""
+        """The tables that decide a mask beside its file, as "numbers {0: 255, 1: 0}; void_border 3", or ""."""
         said = []
         if self.numbers is not None:
             known = np.flatnonzero(self.numbers != UNKNOWN)
@@ -104,10 +102,8 @@ class Meaning:
         return (numbers < self.classes) | (numbers == IGNORE)
 
     def of_numbers(self, path: Path, stored: np.ndarray) -> np.ndarray:
-        """Return the class ids of a mask, H W uint8, from its stored numbers, H W of any integer type.
-
-        Raises Unread, which names the mask, for numbers that have no meaning.
-        """
+        """Return the class ids of a mask, H W uint8, from its stored numbers, H W of any integer type. Raises
+        Unread, which names the mask, for numbers that have no meaning."""
         if not stored.size:
             return stored.astype(np.uint8)
         if self.numbers is None:

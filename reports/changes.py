@@ -12,7 +12,7 @@ from bench.records.index import find_results
 from reports.groups import Group, Row, comparable, summary, told_apart
 from reports.sheets import sheet as s
 from reports.sheets.differences import CHANCES
-from reports.splits import Split
+from reports.splits import SplitColumn
 from reports.statistics import Summary, chances, equal_to_the_bit, paired_difference
 
 COLUMNS = (
@@ -50,7 +50,7 @@ def changes(now: Sequence[Path], before: Sequence[Path]) -> s.Sheet:
     return s.Sheet("changes", "mIoU (%), now and before", "", frame, tuple(map(tuple, lines)), 3, notes=NOTES)
 
 
-Cell = tuple[Row, Split]
+Cell = tuple[Row, SplitColumn]
 Key = tuple[str, str, str]  # group, split and row
 
 

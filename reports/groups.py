@@ -24,7 +24,7 @@ from reports.contents import (
     warnings_on_classes,
 )
 from reports.knobs import labels_of
-from reports.splits import Split, columns, granted
+from reports.splits import SplitColumn, columns, granted
 from reports.statistics import Key, Summary, summarise
 
 # Last weights of what all methods are scored by; the best evaluation on the way; last weights of the student,
@@ -49,14 +49,14 @@ class Row:
 
     method: str
     label: str
-    runs: Mapping[Split, Mapping[Key, Run]]  # by draw and seed; a split without runs is not there
+    runs: Mapping[SplitColumn, Mapping[Key, Run]]  # by draw and seed; a split without runs is not there
     cells: tuple[Summary | None, ...]  # one per split, shares 0..1; None = missing
 
-    def on(self, split: Split) -> list[Run]:
+    def on(self, split: SplitColumn) -> list[Run]:
         """Return the runs on a split, one for each draw and seed."""
         return list(self.runs.get(split, {}).values())
 
-    def scores(self, split: Split) -> dict[Key, float]:
+    def scores(self, split: SplitColumn) -> dict[Key, float]:
         """Their headline numbers, mIoU 0..1."""
         return {key: score_of(run.result, "last") for key, run in self.runs.get(split, {}).items()}
 
@@ -172,7 +172,7 @@ class Group:
                 )
         return (*found, *warnings_on_classes(self.classes, [run.result for run in self.runs]))
 
-    def other_draws(self, row: Row, split: Split) -> str:
+    def other_draws(self, row: Row, split: SplitColumn) -> str:
         """`draws 0 1` of a row whose runs on a split are of other draws than those of most rows."""
         draws = [tuple(sorted({draw for draw, _ in of.runs[split]})) for of in self.rows if split in of.runs]
         own = tuple(sorted({draw for draw, _ in row.runs.get(split, {})}))
@@ -190,7 +190,7 @@ class Group:
         return {run.folder: label for run, label in zip(self.runs, labels, strict=True)}
 
     @cached_property
-    def split_of(self) -> dict[Path, Split]:
+    def split_of(self) -> dict[Path, SplitColumn]:
         """The column, for the folder of each run."""
         if self.whole:
             return self.whole.split_of
@@ -198,7 +198,7 @@ class Group:
         return {run.folder: found[run.result.draw, granted(run.result)] for run in self.runs}
 
     @cached_property
-    def splits(self) -> tuple[Split, ...]:
+    def splits(self) -> tuple[SplitColumn, ...]:
         """The columns, fewest labeled images first."""
         here = {self.split_of[run.folder] for run in self.runs}
         order = self.whole.splits if self.whole else columns([run.result for run in self.runs]).values()
@@ -227,10 +227,10 @@ class Group:
         cells = (summary(found.get(split, {}).values()) for split in self.splits)
         return Row(method, label, found, tuple(cells))
 
-    def by_split(self, runs: Iterable[Run]) -> dict[Split, dict[Key, Run]]:
+    def by_split(self, runs: Iterable[Run]) -> dict[SplitColumn, dict[Key, Run]]:
         """Sort runs of one method with one set of knobs by split, draw and seed. Raises DataError where two
         have all three."""
-        found: dict[Split, dict[Key, Run]] = defaultdict(dict)
+        found: dict[SplitColumn, dict[Key, Run]] = defaultdict(dict)
         for run in runs:
             known = found[self.split_of[run.folder]].setdefault((run.result.draw, run.result.seed), run)
             if known is not run:
@@ -240,7 +240,7 @@ class Group:
                 )
         return dict(found)
 
-    def cells(self) -> Iterator[tuple[Row, Split, Summary | None]]:
+    def cells(self) -> Iterator[tuple[Row, SplitColumn, Summary | None]]:
         """Every cell of the headline table, row by row."""
         for row in self.rows:
             yield from ((row, split, cell) for split, cell in zip(self.splits, row.cells, strict=True))

@@ -273,7 +273,7 @@ def publish(
 
 
 @dataclass(frozen=True)
-class Entry:
+class Candidate:
     """A finished run and the place of its record."""
 
     copies: list[Path]  # its folders
@@ -287,18 +287,18 @@ class Entry:
         return self.copies[0]
 
 
-def _entries(found: Mapping[Path, Result], both: Sequence[Path], records: Path) -> list[Entry]:
+def _entries(found: Mapping[Path, Result], both: Sequence[Path], records: Path) -> list[Candidate]:
     """Return the runs, each once. Raises DataError where one has other scores than its record or its copy."""
     known = {
         identity(result): (RunFolder(path), result)
         for root in both
         for path, result in read_records(root).items()
     }
-    entries: dict[tuple[Any, ...], Entry] = {}
+    entries: dict[tuple[Any, ...], Candidate] = {}
     for path, result in found.items():
         run = identity(result)
         target, record = known.get(run) or (record_folder(records, result), result)
-        entry = entries.setdefault(run, Entry([], result, target, run not in known))
+        entry = entries.setdefault(run, Candidate([], result, target, run not in known))
         entry.copies.append(path)
         for other in (record, entry.result):
             _check_same(path, result, other)
@@ -330,7 +330,7 @@ def _check_origins(found: Mapping[Path, Result], roots: Sequence[Path], allow_di
         )
 
 
-def _samples(entry: Entry) -> Pictures | None:
+def _samples(entry: Candidate) -> Pictures | None:
     """Read the samples of a run that is to be seen; None where its record has them already."""
     if (entry.result.draw, entry.result.seed) != SHOWN or read_samples(entry.target):
         return None
@@ -338,7 +338,7 @@ def _samples(entry: Entry) -> Pictures | None:
     return next((pictures for pictures in found if pictures), None)
 
 
-def _merged(entry: Entry) -> Scores:
+def _merged(entry: Candidate) -> Scores:
     """Join the scores of the record with those of the run, of all its copies, in other settings."""
     scores = {scored.setting: scored for scored in entry.target.read_scores().entries}
     for path in entry.copies:

@@ -15,7 +15,7 @@ NOT_SHOWN = re.compile(r"^<!-- not shown: (.+) -->\s*$", re.M)  # a table that i
 
 
 @dataclass(frozen=True)
-class Block:
+class TableBlock:
     """The lines between two markers."""
 
     name: str
@@ -29,7 +29,7 @@ class Rewritten:
     """A text with the tables of the records in its blocks."""
 
     text: str
-    stale: tuple[Block, ...]  # of the text before, whose content was not their table
+    stale: tuple[TableBlock, ...]  # of the text before, whose content was not their table
     unplaced: tuple[str, ...]  # names of tables that it neither shows nor leaves out by name
 
 
@@ -37,7 +37,7 @@ def rewritten(text: str, found: Mapping[str, str], file: str = "README.md") -> R
     """Put the table of that name in every block of a text. Raises DataError as `blocks` does."""
     lines = text.split("\n")
     placed = blocks(text, found, file)
-    stale: list[Block] = []
+    stale: list[TableBlock] = []
     for block in reversed(placed):
         content = ["", *found[block.name].split("\n"), ""]
         if lines[block.start : block.end] != content:
@@ -47,7 +47,7 @@ def rewritten(text: str, found: Mapping[str, str], file: str = "README.md") -> R
     return Rewritten("\n".join(lines), tuple(stale), tuple(name for name in found if name not in names))
 
 
-def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Block]:
+def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[TableBlock]:
     """Find the blocks of a text, in its order: each stands between a line
     `<!-- table: NAME -->` and `<!-- end of table -->`.
 
@@ -55,7 +55,7 @@ def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Blo
     line `<!-- not shown: NAME -->` must name a table too.
     """
     known = set(names)
-    found: list[Block] = []
+    found: list[TableBlock] = []
     open_: tuple[str, int] | None = None
     for number, line in enumerate(text.split("\n"), 1):
         marker = BEGIN.fullmatch(line.rstrip())
@@ -69,7 +69,7 @@ def blocks(text: str, names: Iterable[str], file: str = "README.md") -> list[Blo
         elif line.rstrip() == END:
             if open_ is None:
                 raise DataError(f"{file}, line {number}: {END!r} ends no table; remove the line.")
-            found.append(Block(*open_, open_[1], number - 1))
+            found.append(TableBlock(*open_, open_[1], number - 1))
             open_ = None
     if open_ is not None:
         raise DataError(_no_end(file, *open_))

@@ -16,7 +16,7 @@ from reports.contents import before_digests
 from reports.evidence import Evidence, gather, listed
 from reports.groups import BASELINE, Group, comparable, told_apart
 from reports.page import document, html
-from reports.page.document import Facts, Listing, Part, Photo, Section, Source
+from reports.page.document import Facts, FileListing, Part, Photo, Section, SourceOfPage
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
 from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
@@ -35,7 +35,7 @@ from reports.sheets.sentences import facts, sentence
 from reports.sheets.sheet import MISSING, Sheet, counted
 from reports.sheets.short import leading
 from reports.sheets.take import take
-from reports.splits import Split, kind_name
+from reports.splits import SplitColumn, kind_name
 
 HOW_TO_READ = (
     "A cell is mean ± spread (n) of the mIoU in percent over n seeds; spread is the sample standard "
@@ -138,9 +138,9 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
             *([Section[Part]("You have, take", (recipe,))] if (recipe := take(said)) else []),
             Section("All answers", (said_short, *_together(leading(groups, started).values()))),
             *sections,
-            Section("How to read", (Listing((*HOW_ANSWERED, *HOW_TO_READ)),)),
-            Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
-            Section("Citation", (HOW_CITED, Source("citations.bib", bibtex(methods)))),
+            Section("How to read", (FileListing((*HOW_ANSWERED, *HOW_TO_READ)),)),
+            Section("Warnings", (FileListing(tuple(warnings)) if warnings else "None.",)),
+            Section("Citation", (HOW_CITED, SourceOfPage("citations.bib", bibtex(methods)))),
             Section("Runs", (HOW_MADE, basis.runs(groups, evidence.origins))),
         ),
     )
@@ -190,7 +190,7 @@ def _answer(name: str, of: Answer) -> Section[Part]:
     return Section(name, parts, answer=True, marks=_marks(of.group, of.split))
 
 
-def _marks(group: Group, *splits: Split) -> dict[str, tuple[str, ...]]:
+def _marks(group: Group, *splits: SplitColumn) -> dict[str, tuple[str, ...]]:
     return {
         "data set": (group.dataset,),
         "split": tuple(dict.fromkeys(split.name for split in splits)),

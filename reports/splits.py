@@ -31,7 +31,7 @@ def kind_name(kind: str) -> str:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitColumn:
     """One column: a split with all its draws, told apart by digest where lists of different content go by one
     name."""
 
@@ -94,7 +94,7 @@ def granted(result: Result) -> Granted:
     return (pixel, tags, none), result.split, digests, sparse, of_sparse
 
 
-def columns(results: Sequence[Result]) -> dict[tuple[int, Granted], Split]:
+def columns(results: Sequence[Result]) -> dict[tuple[int, Granted], SplitColumn]:
     """Return the columns by draw and what it grants, fewest labeled images first.
 
     Draws of one split label other images, so their digests differ: they are one column, unless two lists of
@@ -116,7 +116,7 @@ def columns(results: Sequence[Result]) -> dict[tuple[int, Granted], Split]:
         differing = [i for i in range(len(LISTS)) if len({others[i] for others in namesakes}) > 1]
         names.append(" ".join([name, *(f"[{LISTS[i]} {digests[i][:8]}]" for i in differing)]))
     splits = {
-        what: Split(label, *what[0], what[2], what[1], what[3])
+        what: SplitColumn(label, *what[0], what[2], what[1], what[3])
         for label, what in zip(unique(names), kept, strict=True)
     }
     return {key: splits[column] for key, column in found.items()}

@@ -15,8 +15,8 @@ from bench.errors import BenchError, ConfigError, plain
 
 if TYPE_CHECKING:
     from bench.gate.baselines import Baselines
-    from bench.gate.runs import Group
-    from bench.gate.verdict import Row, Rule
+    from bench.gate.runs import GateGroup
+    from bench.gate.verdict import Rule, VerdictRow
 
 app = typer.Typer()
 
@@ -79,7 +79,7 @@ def check(
 
 
 def _compare(
-    file: Path, groups: Mapping[str, Group], rule: Rule, exact: bool, json_: bool, junit: Path | None
+    file: Path, groups: Mapping[str, GateGroup], rule: Rule, exact: bool, json_: bool, junit: Path | None
 ) -> None:
     """Compare, report in every form asked for, and fail at last."""
     from bench.gate import exact as to_the_bit
@@ -110,7 +110,7 @@ def _compare(
         raise failure
 
 
-def _document(baselines: Baselines, rows: Sequence[Row]) -> dict[str, Any]:
+def _document(baselines: Baselines, rows: Sequence[VerdictRow]) -> dict[str, Any]:
     return {
         "rows": [row.document for row in rows],
         "weak": _weak(baselines),
@@ -137,7 +137,9 @@ def _weak(baselines: Baselines) -> list[dict[str, Any]]:
     ]
 
 
-def _update(file: Path, groups: Mapping[str, Group], make: Callable[[Baselines | None], Baselines]) -> None:
+def _update(
+    file: Path, groups: Mapping[str, GateGroup], make: Callable[[Baselines | None], Baselines]
+) -> None:
     from bench.gate.baselines import read_baselines, write_baselines
     from bench.gate.tolerant import compare
     from bench.records.atomic import folder_claimed
@@ -157,7 +159,7 @@ def _update(file: Path, groups: Mapping[str, Group], make: Callable[[Baselines |
     )
 
 
-def _check_table(rows: Sequence[Row]) -> Table:
+def _check_table(rows: Sequence[VerdictRow]) -> Table:
     """Scores in percent, other figures as they are."""
     from rich.text import Text
 

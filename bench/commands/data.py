@@ -15,7 +15,7 @@ from bench.labels import SPARSE
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
-    from datasets.convert import Source
+    from datasets.convert import ConvertSource
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at data sets and their splits.")
 
@@ -297,7 +297,7 @@ def convert(
     say(f"look at it with `python -m bench data verify {at}`")
 
 
-def _source(dataset: str, data_root: Path | None, coco: list[Path], labelme: Path | None) -> "Source":
+def _source(dataset: str, data_root: Path | None, coco: list[Path], labelme: Path | None) -> "ConvertSource":
     """Find what to convert: a data set as it can be read, or images with JSON beside them."""
     if not coco and labelme is None:
         from bench.settings import registry

@@ -48,7 +48,7 @@ FORM = 1  # of `source`: raise it when the same file would get another digest
 Files = dict[str, str]  # digests by name
 
 
-class Source(NamedTuple):
+class CodeSource(NamedTuple):
     """Digest of a file of Python, and the modules that it imports."""
 
     digest: str
@@ -169,10 +169,10 @@ def _parts(name: str) -> Iterator[str]:
 
 # The source of one file -------------------------------------------------------------------------------------
 
-_known: dict[str, tuple[ModuleSpec | None, Source]] = {}
+_known: dict[str, tuple[ModuleSpec | None, CodeSource]] = {}
 
 
-def _loaded(name: str, file: Path) -> Source:
+def _loaded(name: str, file: Path) -> CodeSource:
     """Return the source of a module as this process first saw it.
 
     A file that was edited since is not the code that runs here, until it is imported again.
@@ -182,7 +182,7 @@ def _loaded(name: str, file: Path) -> Source:
     known = _known.get(name)
     if module is None or known is None or known[0] is not spec:
         digest, *imports = _sources().of([file])[file].split(" ")
-        known = _known[name] = (spec, Source(digest, tuple(imports)))
+        known = _known[name] = (spec, CodeSource(digest, tuple(imports)))
     return known[1]
 
 
@@ -191,11 +191,11 @@ def _sources() -> FileDigests:
     return FileDigests(f"code-{FORM}", lambda file: _as_text(source(file.read_bytes())))
 
 
-def _as_text(source: Source) -> str:
+def _as_text(source: CodeSource) -> str:
     return " ".join([source.digest, *source.imports])
 
 
-def source(data: bytes) -> Source:
+def source(data: bytes) -> CodeSource:
     """Compute the digest and the imports of a file, the same under every version of Python.
 
     What is no Python gets the digest of its bytes, and no imports.
@@ -203,11 +203,11 @@ def source(data: bytes) -> Source:
     try:
         tree = ast.parse(data)
     except (SyntaxError, ValueError):
-        return Source(hashlib.sha256(data).hexdigest(), ())
+        return CodeSource(hashlib.sha256(data).hexdigest(), ())
     hashed = hashlib.sha256()
     for word in _words(tree):
         hashed.update(word.encode(errors="surrogatepass") + b"\0")
-    return Source(hashed.hexdigest(), tuple(dict.fromkeys(_imports(tree))))
+    return CodeSource(hashed.hexdigest(), tuple(dict.fromkeys(_imports(tree))))
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

@@ -26,19 +26,19 @@ from pydantic import (
 )
 
 from bench.errors import ConfigError, DataError
-from bench.gate.runs import LOSS, Group, Key, short
+from bench.gate.runs import LOSS, GateGroup, Key, short
 from bench.gate.statistics import pooled, seeds_needed, smallest_effect
 from bench.records.atomic import write_atomic
 from bench.records.provenance import without_folders
 from bench.records.schema import Start
-from bench.records.sealed import Record
+from bench.records.sealed import SealedRecord
 
 SCHEMA_VERSION = 1
 FALL = 0.1  # of its mIoU: what a baseline must be able to see
 NOTHING = 1e-3  # a figure that was zero may become so large
 
 
-class Spread(Record):
+class Spread(SealedRecord):
     """A figure over the seeds, in its own unit; mIoU is a share, 0..1."""
 
     mean: float = Field(allow_inf_nan=False)
@@ -51,14 +51,14 @@ class Spread(Record):
         return {k: v for k, v in data.items() if k != "tolerance"} if isinstance(data, dict) else data
 
 
-class Exact(Record):
+class Exact(SealedRecord):
     """The exact results of the same code on the same machine."""
 
     machine: list[str]  # in words; several where the runs were made on several
     seeds: dict[int, dict[str, str]]  # digests of weights, counts, log
 
 
-class Provenance(Record):
+class Provenance(SealedRecord):
     """How the runs of a baseline were made."""
 
     commit: str | None
@@ -70,7 +70,7 @@ class Provenance(Record):
     command: list[str]  # with the last part of every path alone
 
 
-class Entry(Record):
+class Baseline(SealedRecord):
     key: Key
     n: int = Field(ge=2)
     seeds: dict[int, dict[str, float]]  # figures by name
@@ -87,7 +87,7 @@ class Entry(Record):
         return figures
 
     @model_validator(mode="after")
-    def _agree(self) -> Entry:
+    def _agree(self) -> Baseline:
         if len(self.seeds) != self.n:
             raise ValueError(f"n is {self.n}, but there are {len(self.seeds)} seeds")
         if any(self.figures.keys() - of.keys() for of in self.seeds.values()):
@@ -113,27 +113,27 @@ class Entry(Record):
         return [of[name] / self.scale(name) for of in self.seeds.values()]
 
 
-class Baselines(Record):
+class Baselines(SealedRecord):
     schema_version: Literal[1] = 1
-    entries: list[Entry]
+    entries: list[Baseline]
 
     @property
     def family(self) -> int:
         """How many figures are compared where every baseline has its runs."""
         return sum(len(entry.figures) for entry in self.entries)
 
-    def sees(self, entry: Entry) -> float:
+    def sees(self, entry: Baseline) -> float:
         """Return the smallest fall of the mIoU, as a share of it, that a check of all seeds shows in four of
         five cases."""
         spread, df = self._spread(entry)
         return smallest_effect(spread, df, entry.n, self.family) if spread is not None else inf
 
-    def seeds_needed(self, entry: Entry) -> int | None:
+    def seeds_needed(self, entry: Baseline) -> int | None:
         """How many would show a fall by `FALL`; None where a thousand would not."""
         spread, df = self._spread(entry)
         return seeds_needed(spread, FALL, self.family, df - entry.n + 1) if spread is not None else None
 
-    def _spread(self, entry: Entry) -> tuple[float | None, int]:
+    def _spread(self, entry: Baseline) -> tuple[float | None, int]:
         """Of a difference of two mIoUs, as a share, and its degrees of freedom; None where the mIoU is zero.
 
         Code that gives other numbers moves a run as another seed does. The spread is that of this baseline or
@@ -184,7 +184,7 @@ def write_baselines(path: Path, baselines: Baselines) -> None:
     write_atomic(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
 
 
-def group_of(entry: Entry, groups: Mapping[str, Group]) -> Group | None:
+def group_of(entry: Baseline, groups: Mapping[str, GateGroup]) -> GateGroup | None:
     """Find the runs of a baseline; None where there are none. Raises DataError where it does not say its
     classes and runs of two lists of classes are there."""
     found = [group for group in groups.values() if entry.key.is_of(group.key)]
@@ -201,7 +201,7 @@ def group_of(entry: Entry, groups: Mapping[str, Group]) -> Group | None:
 
 def updated(
     old: Baselines | None,
-    groups: Mapping[str, Group],
+    groups: Mapping[str, GateGroup],
     reason: str,
     allow_dirty: bool = False,
     prune: bool = False,
@@ -220,8 +220,8 @@ def updated(
     """
     if not reason.strip():
         raise ConfigError("an update needs --reason TEXT: why the numbers may change.")
-    entries: dict[str, Entry] = {}
-    new: list[Entry] = []
+    entries: dict[str, Baseline] = {}
+    new: list[Baseline] = []
     for entry in old.entries if old else ():
         newer = [group for id, group in groups.items() if id != entry.key.id]
         replaced = any(entry.key.is_of_another_version(group.key) for group in newer)
@@ -246,7 +246,7 @@ def updated(
     return baselines
 
 
-def _refuse_weak(baselines: Baselines, new: list[Entry]) -> None:
+def _refuse_weak(baselines: Baselines, new: list[Baseline]) -> None:
     for entry in new:
         if (sees := baselines.sees(entry)) > FALL:
             needed = baselines.seeds_needed(entry)
@@ -258,7 +258,7 @@ def _refuse_weak(baselines: Baselines, new: list[Entry]) -> None:
             )
 
 
-def entry_of(group: Group, reason: str, allow_dirty: bool = False) -> Entry:
+def entry_of(group: GateGroup, reason: str, allow_dirty: bool = False) -> Baseline:
     """Make the baseline of the runs. Raises as `updated`."""
     if len(group.runs) < 2:
         raise DataError(
@@ -274,7 +274,7 @@ def entry_of(group: Group, reason: str, allow_dirty: bool = False) -> Entry:
             "no baseline: run it again."
         )
     common = sorted(set.intersection(*(set(figures) for figures in seeds.values())))
-    return Entry(
+    return Baseline(
         key=group.key,
         n=len(seeds),
         seeds=seeds,
@@ -292,7 +292,7 @@ def spread_of(values: list[float]) -> Spread:
     return Spread(mean=short(fmean(values)), spread=short(stdev(values)))
 
 
-def _provenance(group: Group, allow_dirty: bool) -> Provenance:
+def _provenance(group: GateGroup, allow_dirty: bool) -> Provenance:
     by_run = [run.starts for run in group.runs.values()]
     starts = [start for found in by_run for start in found]
     commits = {start.commit for start in starts}

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.errors import DataError
-from bench.gate.baselines import Baselines, Entry, Exact
-from bench.gate.runs import Group, Run
-from bench.gate.verdict import Row, moved, table
+from bench.gate.baselines import Baseline, Baselines, Exact
+from bench.gate.runs import GateGroup, GateRun
+from bench.gate.verdict import VerdictRow, moved, table
 from bench.records.schema import Result
 
 
-def compare(baselines: Baselines, groups: Mapping[str, Group]) -> list[Row]:
+def compare(baselines: Baselines, groups: Mapping[str, GateGroup]) -> list[VerdictRow]:
     """Give a row for the mIoU of every run, and one for every other figure or file whose bits moved.
 
     Raises DataError where a baseline holds no bits, or was made on another machine; and as `group_of`.
@@ -20,7 +20,7 @@ def compare(baselines: Baselines, groups: Mapping[str, Group]) -> list[Row]:
     return table(baselines, groups, _rows)
 
 
-def _check_machine(entry: Entry, runs: Iterable[Run]) -> Exact:
+def _check_machine(entry: Baseline, runs: Iterable[GateRun]) -> Exact:
     if entry.exact is None:
         raise DataError(
             f"the baseline of {entry.key.label} holds no bits; make it anew with `check --update`, or leave "
@@ -37,21 +37,21 @@ def _check_machine(entry: Entry, runs: Iterable[Run]) -> Exact:
     return entry.exact
 
 
-def _rows(label: str, entry: Entry, runs: Mapping[int, Run]) -> list[Row]:
+def _rows(label: str, entry: Baseline, runs: Mapping[int, GateRun]) -> list[VerdictRow]:
     exact = _check_machine(entry, runs.values())
     return [row for run in runs.values() for row in _rows_of(label, entry.seeds[run.seed], exact, run)]
 
 
-def _rows_of(label: str, before: Mapping[str, float], exact: Exact, run: Run) -> list[Row]:
+def _rows_of(label: str, before: Mapping[str, float], exact: Exact, run: GateRun) -> list[VerdictRow]:
     now, bits = run.figures, exact.seeds[run.seed]
     rows = []
     for name in sorted({*before, *now}, key=lambda name: (name != "miou", name)):
         old, new = before.get(name), now.get(name)
         verdict = "ok" if old == new else "differs" if old is None else moved(name, old, new)
         if name == "miou" or old != new:
-            rows.append(Row(label, (run.seed,), name, old, new, 0.0, verdict))
+            rows.append(VerdictRow(label, (run.seed,), name, old, new, 0.0, verdict))
     rows += [
-        Row(label, (run.seed,), f"bits.{name}", None, None, 0.0, "differs")
+        VerdictRow(label, (run.seed,), f"bits.{name}", None, None, 0.0, "differs")
         for name in sorted({*bits, *run.bits})
         if bits.get(name) != run.bits.get(name)
     ]
@@ -61,7 +61,7 @@ def _rows_of(label: str, before: Mapping[str, float], exact: Exact, run: Run) ->
 # The same run by other code ---------------------------------------------------------------------------------
 
 
-def change(before: Run, now: Run) -> str | None:
+def change(before: GateRun, now: GateRun) -> str | None:
     """Say what other code has changed of a run, in words: "weights, counts"; None where every bit is the
     same, or a version says that the numbers are others.
 

@@ -20,7 +20,7 @@ from bench.records.folders import RunFolder
 from bench.records.index import find_results
 from bench.records.logs import read_counts, read_metrics
 from bench.records.schema import Result, Start
-from bench.records.sealed import Record
+from bench.records.sealed import SealedRecord
 
 SCORES = ("miou", "student")  # better where larger; of all other figures either way is a difference
 NOTE = "note."
@@ -34,7 +34,7 @@ COMPUTING = (
 )
 
 
-class Key(Record):
+class Key(SealedRecord):
     """All that runs must have in common to be compared."""
 
     dataset: str
@@ -74,7 +74,7 @@ class Key(Record):
 
 
 @dataclass(frozen=True)
-class Run:
+class GateRun:
     folder: RunFolder
     result: Result
     figures: Mapping[str, float]
@@ -114,11 +114,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Group:
+class GateGroup:
     """The runs of one key, by seed."""
 
     key: Key
-    runs: Mapping[int, Run]
+    runs: Mapping[int, GateRun]
 
 
 def machine_of(start: Start) -> str:
@@ -194,18 +194,18 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def find_groups(roots: Sequence[Path]) -> dict[str, Group]:
+def find_groups(roots: Sequence[Path]) -> dict[str, GateGroup]:
     """All finished runs below the folders, by the id of their key.
 
     A run found twice counts once. Raises DataError where there is no run, or where two runs of one key and
     seed differ in a score.
     """
-    groups: dict[str, tuple[Key, dict[int, Run]]] = {}
+    groups: dict[str, tuple[Key, dict[int, GateRun]]] = {}
     for path, result in find_results(*roots).items():
         folder = RunFolder(path)
         key = key_of(result)
         _, runs = groups.setdefault(key.id, (key, {}))
-        run = Run(folder, result, figures_of(result, folder))
+        run = GateRun(folder, result, figures_of(result, folder))
         known = runs.setdefault(result.seed, run)
         if known.figures != run.figures:
             raise DataError(
@@ -214,7 +214,7 @@ def find_groups(roots: Sequence[Path]) -> dict[str, Group]:
             )
     if not groups:
         raise DataError(f"no finished run in {', '.join(map(str, roots))}; give the folder that holds them.")
-    return {id: Group(key, runs) for id, (key, runs) in groups.items()}
+    return {id: GateGroup(key, runs) for id, (key, runs) in groups.items()}
 
 
 def short(value: float) -> float:

@@ -22,16 +22,18 @@ from functools import partial
 from math import sqrt
 from statistics import fmean
 
-from bench.gate.baselines import Baselines, Entry, group_of
-from bench.gate.runs import NOTE, Group, Run
+from bench.gate.baselines import Baseline, Baselines, group_of
+from bench.gate.runs import NOTE, GateGroup, GateRun
 from bench.gate.statistics import bound, pooled
-from bench.gate.verdict import Row, is_score, moved, table
+from bench.gate.verdict import VerdictRow, is_score, moved, table
 
 SCORE_FLOOR, LEAD_FLOOR, NOTE_FLOOR = 0.02, 0.04, 0.25  # see the module
 SLACK = 1e-9  # a difference equal to the tolerance is within it, whatever the last bit says
 
 
-def compare(baselines: Baselines, groups: Mapping[str, Group], family: int | None = None) -> list[Row]:
+def compare(
+    baselines: Baselines, groups: Mapping[str, GateGroup], family: int | None = None
+) -> list[VerdictRow]:
     """Give a row for the mIoU of every key, one for its student, and one for every other figure that moved.
 
     Args:
@@ -54,7 +56,7 @@ def compare(baselines: Baselines, groups: Mapping[str, Group], family: int | Non
     return table(baselines, groups, partial(_rows, spreads, family))
 
 
-Pair = tuple[Entry, Mapping[int, Run]]  # a baseline, and the runs of its seeds
+Pair = tuple[Baseline, Mapping[int, GateRun]]  # a baseline, and the runs of its seeds
 
 
 def _spread(pairs: Sequence[Pair], name: str) -> tuple[float, int]:
@@ -68,7 +70,7 @@ def _spread(pairs: Sequence[Pair], name: str) -> tuple[float, int]:
     return sqrt(2) * spread, df
 
 
-def _differences(entry: Entry, runs: Mapping[int, Run], name: str) -> list[float]:
+def _differences(entry: Baseline, runs: Mapping[int, GateRun], name: str) -> list[float]:
     """Of each seed, in shares of the figure."""
     scale = entry.scale(name)
     return [
@@ -79,8 +81,12 @@ def _differences(entry: Entry, runs: Mapping[int, Run], name: str) -> list[float
 
 
 def _rows(
-    spreads: Mapping[str, tuple[float, int]], family: int, label: str, entry: Entry, runs: Mapping[int, Run]
-) -> list[Row]:
+    spreads: Mapping[str, tuple[float, int]],
+    family: int,
+    label: str,
+    entry: Baseline,
+    runs: Mapping[int, GateRun],
+) -> list[VerdictRow]:
     rows = []
     for name in sorted(entry.figures, key=lambda name: (not is_score(name), name)):
         baseline = fmean(entry.seeds[seed][name] for seed in runs)
@@ -92,7 +98,7 @@ def _rows(
         within = now is not None and abs(now - baseline) <= tolerance + SLACK
         verdict = "ok" if within else moved(name, baseline, now)
         if is_score(name) or verdict != "ok":
-            rows.append(Row(label, tuple(runs), name, baseline, now, tolerance, verdict))
+            rows.append(VerdictRow(label, tuple(runs), name, baseline, now, tolerance, verdict))
     return rows
 
 

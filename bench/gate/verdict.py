@@ -11,8 +11,8 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 from bench.errors import DataError, Regression, plain
-from bench.gate.baselines import Baselines, Entry, group_of
-from bench.gate.runs import SCORES, Group, Key, Run
+from bench.gate.baselines import Baseline, Baselines, group_of
+from bench.gate.runs import SCORES, GateGroup, GateRun, Key
 from bench.records.atomic import write_atomic
 
 Verdict = Literal["ok", "fall", "rise", "differs", "missing", "no baseline"]
@@ -20,7 +20,7 @@ FAULTS: tuple[Verdict, ...] = ("fall", "rise", "differs")
 
 
 @dataclass(frozen=True)
-class Row:
+class VerdictRow:
     """One line of the table. Figures in their own units; None: there is none, or it is no number."""
 
     label: str
@@ -48,7 +48,7 @@ class Rule:
     allow_missing: bool = False  # a baseline without runs passes
     strict: bool = False  # runs without a baseline fail
 
-    def fails(self, row: Row) -> bool:
+    def fails(self, row: VerdictRow) -> bool:
         if row.verdict == "missing":
             return not self.allow_missing
         return row.verdict in FAULTS or (self.strict and row.verdict == "no baseline")
@@ -67,9 +67,9 @@ def moved(name: str, baseline: float, now: float | None) -> Verdict:
 
 def table(
     baselines: Baselines,
-    groups: Mapping[str, Group],
-    compare: Callable[[str, Entry, Mapping[int, Run]], list[Row]],
-) -> list[Row]:
+    groups: Mapping[str, GateGroup],
+    compare: Callable[[str, Baseline, Mapping[int, GateRun]], list[VerdictRow]],
+) -> list[VerdictRow]:
     """Give the rows of a comparison, and one for the runs that a baseline lacks and for those without one.
 
     Args:
@@ -78,7 +78,7 @@ def table(
     Raises DataError as `group_of`.
     """
     labels = _labels([*(entry.key for entry in baselines.entries), *(group.key for group in groups.values())])
-    rows: list[Row] = []
+    rows: list[VerdictRow] = []
     known = set()
     for entry in baselines.entries:
         label, group = labels[entry.key.id], group_of(entry, groups)
@@ -87,7 +87,7 @@ def table(
             rows += compare(label, entry, shared)
         if missing := tuple(sorted(entry.seeds.keys() - runs.keys())):
             mean = fmean(entry.seeds[seed]["miou"] for seed in missing)
-            rows.append(Row(label, missing, "miou", mean, None, None, "missing"))
+            rows.append(VerdictRow(label, missing, "miou", mean, None, None, "missing"))
         if group:
             known.add(group.key.id)
             rows += _without_baseline(label, group, group.runs.keys() - entry.seeds.keys())
@@ -97,12 +97,12 @@ def table(
     return rows
 
 
-def _without_baseline(label: str, group: Group, seeds: Iterable[int]) -> list[Row]:
+def _without_baseline(label: str, group: GateGroup, seeds: Iterable[int]) -> list[VerdictRow]:
     ordered = tuple(sorted(seeds))
     if not ordered:
         return []
     now = fmean(group.runs[seed].figures["miou"] for seed in ordered)
-    return [Row(label, ordered, "miou", None, now, None, "no baseline")]
+    return [VerdictRow(label, ordered, "miou", None, now, None, "no baseline")]
 
 
 def _labels(keys: Iterable[Key]) -> dict[str, str]:
@@ -115,7 +115,7 @@ def _labels(keys: Iterable[Key]) -> dict[str, str]:
     return {id: f"{key.label} [{id}]" if key.label in shared else key.label for id, key in known.items()}
 
 
-def judge(rows: Sequence[Row], path: Path, rule: Rule) -> None:
+def judge(rows: Sequence[VerdictRow], path: Path, rule: Rule) -> None:
     """Raise Regression where a figure has moved, up or down, or (strict) a run has no baseline, and DataError
     where runs are missing or nothing could be compared."""
     failed = [row for row in rows if rule.fails(row)]
@@ -143,7 +143,7 @@ def judge(rows: Sequence[Row], path: Path, rule: Rule) -> None:
         raise DataError(f"no run has a baseline in {path}; nothing was compared.")
 
 
-def write_junit(path: Path, rows: Sequence[Row], rule: Rule) -> None:
+def write_junit(path: Path, rows: Sequence[VerdictRow], rule: Rule) -> None:
     """Write a test case for each row: it fails as the row does, and is skipped where nothing was compared."""
     failed = sum(rule.fails(row) for row in rows)
     passed_over = [row for row in rows if row.tolerance is None and not rule.fails(row)]

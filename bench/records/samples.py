@@ -16,14 +16,14 @@ from typing import Literal
 from bench.errors import DataError
 from bench.records.atomic import write_atomic, writing
 from bench.records.folders import RunFolder
-from bench.records.sealed import Record, Sealed, read_record
+from bench.records.sealed import Sealed, SealedRecord, read_record
 
 MEND = "remove it; `score RUN --samples` makes the samples again."
 Kind = Literal["prediction", "image", "truth"]
 KINDS: tuple[Kind, ...] = ("prediction", "image", "truth")
 
 
-class Sample(Record):
+class Sample(SealedRecord):
     """The SHA-256 of its pictures' files."""
 
     id: str

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from bench.labels import LABEL_SECONDS
-from bench.records.sealed import Grown, Record, Sealed, read_record
+from bench.records.sealed import Grown, Sealed, SealedRecord, read_record
 
 Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a mean of ones may round to more
 Amount = Annotated[float, Field(ge=0, le=1e12)]
@@ -65,7 +65,7 @@ def _short(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-class Score(Record):
+class Score(SealedRecord):
     """Scores of one module over the scored list. Shares are 0..1."""
 
     miou: Share
@@ -74,7 +74,7 @@ class Score(Record):
     pixel_accuracy: Share
 
 
-class Point(Record):
+class Point(SealedRecord):
     """One evaluation of the headline's module during training."""
 
     step: Count
@@ -111,7 +111,7 @@ class _Config(BaseModel):
     tags: str = "given"
 
 
-class SeedCost(Record):
+class SeedCost(SealedRecord):
     """The cost of the CAM seeds of a run before it; all weak runs of a seed share them."""
 
     classifier_seconds: Amount  # of its training
@@ -121,7 +121,7 @@ class SeedCost(Record):
     refine_core_seconds: Amount
 
 
-class RoundCost(Record):
+class RoundCost(SealedRecord):
     """The cost of all that came before the last round of a run: the run that labels, and its labels."""
 
     labeler_seconds: Amount  # of its training
@@ -333,7 +333,7 @@ class Listing(Sealed):
     files: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
-class CurvePoint(Record):
+class CurvePoint(SealedRecord):
     """Seeds by one threshold, without refinement. Shares 0..1; means over the classes that occur."""
 
     threshold: Amount

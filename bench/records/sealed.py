@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 from bench.errors import DataError
 
 
-class Record(BaseModel):
+class SealedRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Grown(Record):
+class Grown(SealedRecord):
     """A record with fields that older ones lack: these stay what they were."""
 
     NEW: ClassVar[frozenset[str]]  # such fields; they are written unless they have their default
@@ -59,7 +59,7 @@ class Torn(DataError):
     """A file that is no JSON: half written, or half copied."""
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=SealedRecord)
 
 
 def parse_record(model: type[R], data: bytes, where: str, mend: str) -> R:

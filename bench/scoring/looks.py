@@ -43,7 +43,7 @@ SIDE = 220  # pixels of a panel's longer side
 
 
 @dataclass(frozen=True)
-class Looked:
+class LookedAt:
     """An image, what a run was given of it and what it says of it. Pictures are h w, label maps uint8."""
 
     id: str
@@ -67,7 +67,7 @@ class Looks:
     alpha: float  # share of unreliable pixels, 0..1
     seeds: bool  # whether the run learned from CAM seeds
     withheld: bool  # whether the run was not given the masks of these images
-    images: list[Looked]
+    images: list[LookedAt]
 
 
 def look(folder: RunFolder, data_root: Path | None, images: int) -> Looks:
@@ -166,7 +166,7 @@ def chosen(split: Split, images: int, seed: int) -> list[str]:
 @torch.no_grad()
 def _look(
     planned: Plan, dataset: Dataset, granted: TagTable, net: Segmenter, device: str, id: str
-) -> tuple[Looked, Tensor]:
+) -> tuple[LookedAt, Tensor]:
     """Look at an image. Give what is seen of it, and the entropy of its prediction, H W in nats."""
     image = dataset.image(id)
     size, classes = (image.shape[0], image.shape[1]), len(dataset.classes)
@@ -188,7 +188,7 @@ def _look(
     batch = to_tensor(image).to(device, memory_format=torch.channels_last)
     pseudo_label, entropy = pseudo_labels(inference.probability(net, batch).cpu(), tags)
     prediction = inference(net, batch)[0].cpu().numpy().astype(np.uint8)
-    looked = Looked(
+    looked = LookedAt(
         id=id,
         tags=tags,
         image=fitted(rasters.shown(image)),

@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox
 from scipy import ndimage
 
 from bench.labels import IGNORE
-from bench.scoring.looks import Looked, Looks
+from bench.scoring.looks import LookedAt, Looks
 
 DPI = 100
 NARROWEST = 150  # pixels of a column, so that its heading has room
@@ -32,7 +32,7 @@ SIZES = {"title": 10.0, "heading": 8.0, "name": 7.0}  # points
 
 
 @dataclass(frozen=True)
-class Tile:
+class SheetTile:
     """One picture; without it, a note in its place."""
 
     picture: np.ndarray | None  # h w 3 uint8
@@ -44,7 +44,7 @@ class Tile:
 class Column:
     title: str
     caption: str
-    tiles: list[Tile]
+    tiles: list[SheetTile]
 
 
 def coloured(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -98,16 +98,19 @@ def columns_of(looks: Looks) -> list[Column]:
     """Make the columns of a sheet, with those of seeds where the run has them."""
     seen, palette = looks.images, looks.palette
 
-    def labels(maps: Sequence[np.ndarray | None], note: str = "") -> list[Tile]:
-        return [Tile(None, note=note) if one is None else Tile(coloured(one, palette), one) for one in maps]
+    def labels(maps: Sequence[np.ndarray | None], note: str = "") -> list[SheetTile]:
+        return [
+            SheetTile(None, note=note) if one is None else SheetTile(coloured(one, palette), one)
+            for one in maps
+        ]
 
-    def heat(one: Looked) -> Tile:
-        return Tile(None, note="no tags") if one.heat is None else Tile(heated(one.image, one.heat))
+    def heat(one: LookedAt) -> SheetTile:
+        return SheetTile(None, note="no tags") if one.heat is None else SheetTile(heated(one.image, one.heat))
 
-    def pseudo(one: Looked) -> Tile:
+    def pseudo(one: LookedAt) -> SheetTile:
         picture = coloured(one.pseudo_label, palette)
         marked = picture if one.unreliable is None else hatched(picture, one.unreliable)
-        return Tile(marked, one.pseudo_label)
+        return SheetTile(marked, one.pseudo_label)
 
     of_seeds = [
         Column("activation maps", "of the strongest tag: dark 0, bright 1", [heat(one) for one in seen]),
@@ -117,7 +120,7 @@ def columns_of(looks: Looks) -> list[Column]:
     least_sure = f"{among}hatched: the {100 * looks.alpha:.3g} % least sure pixels"
     whose = "masks opened for this sheet" if looks.withheld else "masks that it learned from"
     return [
-        Column("image", "", [Tile(one.image) for one in seen]),
+        Column("image", "", [SheetTile(one.image) for one in seen]),
         Column("truth", whose, labels([one.truth for one in seen], "no mask")),
         *(of_seeds if looks.seeds else []),
         Column("pseudo-label", least_sure, [pseudo(one) for one in seen]),
@@ -125,7 +128,7 @@ def columns_of(looks: Looks) -> list[Column]:
     ]
 
 
-def heading(one: Looked, classes: Sequence[str], background: int | None) -> str:
+def heading(one: LookedAt, classes: Sequence[str], background: int | None) -> str:
     """Write the line over the row of an image: "t03   tags: cat, dog"."""
     if one.tags is None:
         return one.id

@@ -29,8 +29,8 @@ from bench.scoring.memory import Memory
 from bench.scoring.model import Model
 from bench.scoring.multi_scale_crf import check_crf, likely
 from bench.scoring.predictions import (
-    Folder,
-    Summary,
+    PredictionFolder,
+    PredictionSummary,
     as_npz,
     as_overlay,
     as_png,
@@ -140,7 +140,7 @@ def predict(
     """Predict all images below a folder and write what is made of them; what is done already is left.
 
     Args:
-        to: Folder that is written to, see `bench.scoring.predictions`.
+        to: PredictionFolder that is written to, see `bench.scoring.predictions`.
         jobs: Processes of the CRF, the cores by default.
         overwrite: Remove predictions by other weights or settings, and those of images that are gone.
 
@@ -151,7 +151,7 @@ def predict(
     """
     found = images_below(images)
     check_crf(settings.crf)
-    folder = Folder(to, settings.kinds, model.classes, model.palette)
+    folder = PredictionFolder(to, settings.kinds, model.classes, model.palette)
     made_by = {"weights": model.digest, "settings": _recorded(model, settings)}
     folder.check(images, made_by, list(found), overwrite)
     if gone := folder.begin(made_by, list(found), overwrite):
@@ -199,7 +199,7 @@ class _Run:
 
     model: Model
     settings: Settings
-    folder: Folder
+    folder: PredictionFolder
     display: Display
     jobs: int
     failed: dict[str, str] = field(default_factory=dict)
@@ -385,7 +385,7 @@ class _Run:
         if work.probability is not None:
             files["probabilities"] = partial(as_npz, work.probability)
         shares = tuple((work.counts / work.ids.size).tolist())
-        row = Summary(work.id, *work.picture.size, shares, work.sure / work.ids.size)
+        row = PredictionSummary(work.id, *work.picture.size, shares, work.sure / work.ids.size)
         self.folder.add(work.path, files, row)
 
 

@@ -80,7 +80,7 @@ def images_below(folder: Path) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Summary:
+class PredictionSummary:
     """A line of predictions.csv."""
 
     image: str
@@ -90,7 +90,7 @@ class Summary:
     confidence: float  # mean over the pixels, 0..1
 
 
-class Folder:
+class PredictionFolder:
     """The files of predictions below one folder.
 
     Args:
@@ -102,7 +102,7 @@ class Folder:
         self.palette = palette_of(palette)
         self._about, self._table, self._names = (path / name for name in BESIDE)
         self._ledger = Ledger(path / "made.jsonl")
-        self._rows: dict[str, Summary] = {}
+        self._rows: dict[str, PredictionSummary] = {}
         self._key = ""
 
     def files(self, id: str) -> dict[str, Path]:
@@ -113,7 +113,7 @@ class Folder:
         """Refuse, before anything is written, what would write into the images, or over files of others.
 
         Args:
-            images: Folder of the images.
+            images: PredictionFolder of the images.
             made_by: What decides the predictions: weights and settings.
             overwrite: Take predictions of other weights or settings for none.
 
@@ -217,7 +217,7 @@ class Folder:
                 found.add(id)
         return found
 
-    def add(self, image: Path, files: Mapping[str, Callable[[], bytes]], row: Summary) -> None:
+    def add(self, image: Path, files: Mapping[str, Callable[[], bytes]], row: PredictionSummary) -> None:
         """Make and write the files of an image, by kind, one after the other, for they may be large; its line
         of the table last. Raises WriteError."""
         for name, path in self.files(row.image).items():
@@ -262,7 +262,7 @@ class Folder:
         shares = [f"share_{plain(name)}" for name in self.classes]
         return ["image", "height", "width", *shares, "mean_confidence"]
 
-    def _as_csv(self, rows: Sequence[Summary], head: bool) -> str:
+    def _as_csv(self, rows: Sequence[PredictionSummary], head: bool) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if head:
@@ -272,7 +272,7 @@ class Folder:
             writer.writerow([row.image, row.height, row.width, *numbers])
         return text.getvalue()
 
-    def _read_table(self) -> list[Summary]:
+    def _read_table(self) -> list[PredictionSummary]:
         try:
             lines = list(csv.reader(io.StringIO(self._table.read_text(), newline="")))
         except (OSError, ValueError, csv.Error):
@@ -282,7 +282,7 @@ class Folder:
             try:
                 image, height, width, *shares, confidence = cells
                 numbers = tuple(map(float, shares))
-                row = Summary(image, int(height), int(width), numbers, float(confidence))
+                row = PredictionSummary(image, int(height), int(width), numbers, float(confidence))
             except ValueError:  # torn by a kill: the image is predicted again
                 continue
             if len(row.shares) == len(self.classes):

@@ -149,8 +149,7 @@ class Network(Knobs):
 
     @property
     def normalisation_file(self) -> Path | None:
-        """NAME.normalisation.json beside NAME.safetensors: {"mean": [...], "std": [...]} of its images, where
-        that is not timm's record of the encoder."""
+        """NAME.normalisation.json beside NAME.safetensors: {"mean": [...], "std": [...]}, where not timm's."""
         file = self.weights_file
         return normalisation_beside(file) if file else None
 

@@ -89,7 +89,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Kind:
+class CostKind:
     """Runs of a grid that differ in seed or draw alone."""
 
     label: str
@@ -97,7 +97,7 @@ class Kind:
     cost: Cost
 
 
-def kinds_of(labelled: Iterable[tuple[str, Plan]], jobs: int = 1) -> Iterator[Kind]:
+def kinds_of(labelled: Iterable[tuple[str, Plan]], jobs: int = 1) -> Iterator[CostKind]:
     """Measure the runs of a grid, and those that come first: the classifiers of CAM seeds, and labelers.
 
     Args:
@@ -112,7 +112,7 @@ def kinds_of(labelled: Iterable[tuple[str, Plan]], jobs: int = 1) -> Iterator[Ki
             alike = one.config.model_copy(update={"seed": 0, "draw": 0}).to_yaml()
             groups.setdefault(alike, (name, {}))[1][str(one.folder.path)] = one
     for label, plans in groups.values():
-        yield Kind(label, [*plans.values()], measured(next(iter(plans.values())), jobs))
+        yield CostKind(label, [*plans.values()], measured(next(iter(plans.values())), jobs))
 
 
 def _first(label: str, plan: Plan) -> Iterator[tuple[str, Plan]]:
@@ -141,7 +141,7 @@ def measured(plan: Plan, jobs: int = 1) -> Cost:
     return Cost(**{**found, "batch": tuple(found["batch"])})
 
 
-def seconds_of(kinds: Iterable[Kind]) -> list[float]:
+def seconds_of(kinds: Iterable[CostKind]) -> list[float]:
     """Estimate the seconds of each run.
 
     The first of the runs that share a warm-up trains it, and seeds are made for the first. Runs that share a
@@ -177,7 +177,7 @@ def makespan(seconds: Iterable[float], jobs: int) -> float:
     return max(ends)
 
 
-def sentences(kinds: Sequence[Kind], jobs: int = 1, gpus: int = 1) -> list[str]:
+def sentences(kinds: Sequence[CostKind], jobs: int = 1, gpus: int = 1) -> list[str]:
     """Say what a grid costs, in words.
 
     Args:
@@ -197,7 +197,7 @@ def sentences(kinds: Sequence[Kind], jobs: int = 1, gpus: int = 1) -> list[str]:
     return said
 
 
-def _of_kind(kind: Kind, jobs: int) -> list[str]:
+def _of_kind(kind: CostKind, jobs: int) -> list[str]:
     cost = kind.cost
     steps = f"{cost.steps} steps in {duration(cost.train_seconds)}, scoring in {duration(cost.score_seconds)}"
     seeds = f", CAM seeds in {duration(cost.seed_seconds)}" if cost.seed_seconds else ""
@@ -211,7 +211,7 @@ def _of_kind(kind: Kind, jobs: int) -> list[str]:
     ]
 
 
-def _on_gpus(kinds: Sequence[Kind], gpus: int, each: int) -> list[str]:
+def _on_gpus(kinds: Sequence[CostKind], gpus: int, each: int) -> list[str]:
     flops = sum(kind.cost.flops * len(kind.plans) for kind in kinds)
     hours = duration(flops / (gpus * SUSTAINED * 1e12))
     said = [
@@ -233,7 +233,7 @@ def _gib(mib: float) -> str:
     return f"{mib / 1024:.1f} GiB"
 
 
-def document(kinds: Sequence[Kind], jobs: int = 1, gpus: int = 1) -> dict[str, Any]:
+def document(kinds: Sequence[CostKind], jobs: int = 1, gpus: int = 1) -> dict[str, Any]:
     """For `--json`."""
     seconds = seconds_of(kinds)
     return {

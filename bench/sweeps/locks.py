@@ -26,14 +26,14 @@ START_SECONDS = 1800.0  # for the two tasks, whose cluster may be busy
 
 
 @dataclass(frozen=True)
-class Verdict:
+class LockVerdict:
     """Whether the locks hold, and between which machines."""
 
     hold: bool
     said: str
 
 
-def ask(runs: Path, cluster: Cluster) -> Verdict:
+def ask(runs: Path, cluster: Cluster) -> LockVerdict:
     """Start the two tasks, each on a machine of its own where the cluster has two, and wait for them.
 
     Raises ConfigError for what SLURM refuses, or where a task has failed.
@@ -63,20 +63,22 @@ def ask(runs: Path, cluster: Cluster) -> Verdict:
     return judge(first, second)
 
 
-def judge(first: Sequence[str], second: Sequence[str]) -> Verdict:
+def judge(first: Sequence[str], second: Sequence[str]) -> LockVerdict:
     """Judge the locks by the answers of two tasks: the machine of each, and of the second what it saw.
 
-    judge(["n1"], ["n2", "refused", "got"]) -> Verdict(True, "locks hold between n1 and n2").
+    judge(["n1"], ["n2", "refused", "got"]) -> LockVerdict(True, "locks hold between n1 and n2").
     """
     one, (other, while_held, when_free) = first[0], second
     between = (
         f"between {one} and {other}" if one != other else f"between two tasks on {one}, the only machine"
     )
     if while_held == "got":
-        return Verdict(False, f"a lock held on {one} is not seen on {other}: a run could be started twice")
+        return LockVerdict(
+            False, f"a lock held on {one} is not seen on {other}: a run could be started twice"
+        )
     if when_free != "got":
-        return Verdict(False, f"a lock that {one} has given back stays held on {other}")
-    return Verdict(True, f"locks hold {between}")
+        return LockVerdict(False, f"a lock that {one} has given back stays held on {other}")
+    return LockVerdict(True, f"locks hold {between}")
 
 
 def take_part(folder: Path, number: int) -> None:

@@ -171,7 +171,7 @@ def losses_see_no_truth(case: Case) -> None:
 
 
 def a_gated_crf_reaches_its_labeled_loss(case: Case) -> None:
-    """The CRF knows the images of a label by the label itself: a copy of it would lose the term."""
+    """Hold that the gated CRF is there: it knows the images of a label by the label itself, not by a copy."""
     if Supervision.PIXEL not in case.info.needs:
         return
     batch = case.batches()[0]

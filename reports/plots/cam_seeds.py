@@ -14,7 +14,7 @@ import numpy as np
 from bench.records.schema import CurvePoint, SeedQuality
 from reports.groups import Group
 from reports.plots import picture as p
-from reports.splits import Split
+from reports.splits import SplitColumn
 
 FIGURES = {"miou": "mIoU", "precision": "precision", "recall": "recall", "coverage": "decided pixels"}
 LOOKS: dict[str, dict[str, Any]] = {
@@ -109,8 +109,8 @@ def _panel(curves: Curves, height: float, first: bool) -> p.Panel:
 
 def gather(group: Group, qualities: Mapping[Path, SeedQuality]) -> list[Curves]:
     """Gather the measured curves by split and setting of the seeds; runs that share seeds count once."""
-    found: dict[tuple[Split, str], dict[str, Points]] = defaultdict(dict)
-    first: dict[tuple[Split, str], str] = {}
+    found: dict[tuple[SplitColumn, str], dict[str, Points]] = defaultdict(dict)
+    first: dict[tuple[SplitColumn, str], str] = {}
     for run in group.runs:
         measured, config = qualities.get(run.folder), run.result.config
         if measured is None or not measured.curve:

@@ -11,7 +11,7 @@ from reports.groups import Group
 from reports.plots import picture as p
 from reports.plots import steps
 from reports.sheets.health import EVALUATION, GRADIENT, SCALARS, VECTORS, WARMUP
-from reports.splits import Split
+from reports.splits import SplitColumn
 
 MOST_TERMS = 6  # panels of single terms in one picture
 SCORE = steps.Figure("mIoU", "%", band=True)
@@ -33,7 +33,7 @@ def learning(group: Group, logs: Mapping[Path, Lines]) -> list[p.Picture]:
     caption = CAPTION
     if len(every) > MOST_TERMS:
         caption += f" Of {len(every)} terms the first {MOST_TERMS} of the logs are drawn."
-    found: dict[Split, dict[tuple[steps.Figure, int], steps.Trace]] = defaultdict(dict)
+    found: dict[SplitColumn, dict[tuple[steps.Figure, int], steps.Trace]] = defaultdict(dict)
     for split in group.splits:
         for number, row in enumerate(group.rows):
             here = row.on(split)

@@ -14,7 +14,7 @@ import numpy as np
 from bench.labels import LABEL_SECONDS, SPARSE
 from reports.groups import Group, Run, summary
 from reports.plots import picture as p
-from reports.splits import Split, label_hours, masks, sparse_counts, supervision
+from reports.splits import SplitColumn, label_hours, masks, sparse_counts, supervision
 from reports.statistics import Summary
 
 # The kind of labels shows in how a marker is filled; its shape is the method's.
@@ -53,12 +53,12 @@ AREA = (16.0, 90.0)  # square points of a marker: at no memory, and at the large
 
 
 @dataclass(frozen=True)
-class Point:
+class EffortPoint:
     """Runs of one method on one split: what they took, and what they reached."""
 
     row: int  # its number in the table
     label: str  # of the row
-    split: Split
+    split: SplitColumn
     hours: float  # of annotation, or of the training of one run
     cell: Summary  # mIoU
     kind: str = ""  # of labels, a key of `FILLS`
@@ -117,7 +117,7 @@ def hours(group: Group) -> list[p.Picture]:
     ]
 
 
-def _annotated(group: Group, number: int) -> list[Point]:
+def _annotated(group: Group, number: int) -> list[EffortPoint]:
     """Return the points of a row, fewest hours first; runs without labels or a score have none."""
     row = group.rows[number]
     points = []
@@ -131,11 +131,11 @@ def _annotated(group: Group, number: int) -> list[Point]:
         for (spent, kind), runs in alike.items():
             cell = summary(runs)
             if spent > 0 and p.known(cell):
-                points.append(Point(number, row.label, split, spent, cell, kind=kind))
+                points.append(EffortPoint(number, row.label, split, spent, cell, kind=kind))
     return sorted(points, key=lambda point: point.hours)
 
 
-def _lines(points: Sequence[Point], shift: float) -> list[p.Line]:
+def _lines(points: Sequence[EffortPoint], shift: float) -> list[p.Line]:
     """Return the line of a method with its bars, and its markers by kind of labels."""
     style = p.style(points[0].row)
     line = p.means(
@@ -153,11 +153,11 @@ def _lines(points: Sequence[Point], shift: float) -> list[p.Line]:
     return found
 
 
-def front(points: Sequence[Point]) -> list[Point]:
+def front(points: Sequence[EffortPoint]) -> list[EffortPoint]:
     """Return the Pareto front, fewest hours first: the points that no other beats. One that does takes as few
     hours and reaches as high a mean, and is better in one of the two; equal points do not beat each other."""
 
-    def beaten(one: Point) -> bool:
+    def beaten(one: EffortPoint) -> bool:
         return any(
             other.hours <= one.hours
             and other.cell.mean >= one.cell.mean
@@ -168,14 +168,14 @@ def front(points: Sequence[Point]) -> list[Point]:
     return sorted((one for one in points if not beaten(one)), key=lambda one: (one.hours, one.row))
 
 
-def _stairs(unbeaten: Sequence[Point], shifts: Mapping[int, float]) -> p.Line:
+def _stairs(unbeaten: Sequence[EffortPoint], shifts: Mapping[int, float]) -> p.Line:
     """Draw the front as a line, where the markers of its cells stand."""
     x = [shifts[point.row] * point.hours for point in unbeaten]
     y = [100 * point.cell.mean for point in unbeaten]
     return p.Line(FRONT, np.asarray(x), np.asarray(y), STAIRS)
 
 
-def _said(unbeaten: Sequence[Point]) -> str:
+def _said(unbeaten: Sequence[EffortPoint]) -> str:
     """Say the cells of the front in words; "" where there is none."""
     cells = "; ".join(
         f"{at.label} on {at.split.heading}, {at.hours:.3g} hours, {100 * at.cell.mean:.1f} %"
@@ -267,7 +267,7 @@ def costs(group: Group) -> list[p.Picture]:
     return pictures
 
 
-def _trained(group: Group, split: Split) -> list[Point]:
+def _trained(group: Group, split: SplitColumn) -> list[EffortPoint]:
     """Return the point of each row on a split, where training times and a score are recorded."""
     points = []
     for number, row in enumerate(group.rows):
@@ -281,11 +281,11 @@ def _trained(group: Group, split: Split) -> list[Point]:
             ]
             spent = fmean(whole) / 3600
             memory = max(run.result.whole_peak_mib for run in runs)
-            points.append(Point(number, row.label, split, spent, cell, memory=memory))
+            points.append(EffortPoint(number, row.label, split, spent, cell, memory=memory))
     return points
 
 
-def _mark(point: Point, most: float) -> p.Line:
+def _mark(point: EffortPoint, most: float) -> p.Line:
     look = _marker(point.row) | {"markersize": _size(point.memory, most)}
     return p.means(point.label, [point.hours], [point.cell], look)
 

@@ -18,7 +18,7 @@ from bench.errors import DataError
 from bench.labels import IGNORE
 from bench.records.folders import RunFolder
 from bench.records.samples import Kind, Sample, Samples, read_picture
-from reports.groups import Group, Run, Split
+from reports.groups import Group, Run, SplitColumn
 from reports.plots.class_colours import VOID, class_colours
 
 SHOWN = 4  # images of a gallery
@@ -34,7 +34,7 @@ HOW_CHOSEN = (
 
 
 @dataclass(frozen=True)
-class Tile:
+class GalleryTile:
     """The prediction of one method for an image."""
 
     method: str
@@ -50,7 +50,7 @@ class Strip:
     title: str
     photograph: bytes | None  # JPEG
     truth: bytes | None  # PNG
-    tiles: tuple[Tile, ...]
+    tiles: tuple[GalleryTile, ...]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def galleries(group: Group, samples: Mapping[Path, Samples]) -> list[Gallery | s
 
 
 def _read(
-    group: Group, split: Split, samples: Mapping[Path, Samples]
+    group: Group, split: SplitColumn, samples: Mapping[Path, Samples]
 ) -> tuple[list[_Seen], list[Path], Run | None]:
     """Read the samples that the rows of a split have in common, of runs of one draw and seed. Return them,
     the folders of damaged ones, and one of the runs."""
@@ -215,7 +215,7 @@ def _chosen(seen: Sequence[_Seen], classes: int) -> list[tuple[str, _Seen]]:
     return found[:SHOWN]
 
 
-def _gallery(group: Group, split: Split, seen: Sequence[_Seen], run: Run) -> Gallery:
+def _gallery(group: Group, split: SplitColumn, seen: Sequence[_Seen], run: Run) -> Gallery:
     classes = len(group.classes)
     colours = np.array(class_colours(classes), np.uint8)
     chosen = _chosen(seen, classes)
@@ -251,7 +251,7 @@ def _strip(why: str, one: _Seen, colours: np.ndarray) -> Strip:
             wrong = (ids != one.truth) & (one.truth != IGNORE)
             errors = _png(np.where(one.truth == IGNORE, IGNORE, np.where(wrong, ids, RIGHT)), colours)
         tiles.append(
-            Tile(method, "" if share is None else f"{100 * share:.1f} %", _png(ids, colours), errors)
+            GalleryTile(method, "" if share is None else f"{100 * share:.1f} %", _png(ids, colours), errors)
         )
     truth = None if one.truth is None else _png(one.truth, colours)
     return Strip(f"{one.id} ({why}){differ}", one.photograph, truth, tuple(tiles))

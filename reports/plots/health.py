@@ -21,7 +21,7 @@ from reports.sheets.health import (
     Noted,
     Values,
 )
-from reports.splits import Split
+from reports.splits import SplitColumn
 
 WIDTH = 11.8  # inches of a picture of two columns
 
@@ -36,7 +36,7 @@ def _over_runs(values: Values) -> tuple[Values, Values, Values]:
 # One row ----------------------------------------------------------------------------------------------------
 
 
-def detail(group: Group, row: str, split: Split, health: Health) -> p.Picture:
+def detail(group: Group, row: str, split: SplitColumn, health: Health) -> p.Picture:
     """Make a picture of the figures of one row on one split."""
     name = f"{row} on {split.heading}"
     return picture(
@@ -169,7 +169,7 @@ OVERVIEWS = {
 def overview(group: Group, noted: Sequence[Noted]) -> list[p.Picture]:
     """Pseudo-label health over the steps with all methods beside each other, a few splits in each picture."""
     rows = {row.label: number for number, row in enumerate(group.rows)}
-    found: dict[Split, dict[tuple[steps.Figure, int], steps.Trace]] = defaultdict(dict)
+    found: dict[SplitColumn, dict[tuple[steps.Figure, int], steps.Trace]] = defaultdict(dict)
     for label, split, health in noted:
         for figure, names in OVERVIEWS.items():
             traces = [one for name in names if (one := _trace(health, name, figure.unit == PERCENT))]

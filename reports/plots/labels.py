@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from reports.groups import Group
 from reports.plots import picture as p
-from reports.splits import Split, kind_name
+from reports.splits import SplitColumn, kind_name
 from reports.statistics import Summary
 
 PANELS = {
@@ -114,7 +114,7 @@ def _line(
 
 
 def _ticks(
-    splits: Sequence[Split], places: Sequence[float], room: float
+    splits: Sequence[SplitColumn], places: Sequence[float], room: float
 ) -> tuple[tuple[tuple[float, str], ...], bool]:
     """Make a tick for each split, with its count and name below, and say whether these stand upright; splits
     that nearly fall together share one.

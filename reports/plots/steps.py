@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from reports.groups import Group
 from reports.plots import picture as p
 from reports.sheets.health import LARGEST
-from reports.splits import Split
+from reports.splits import SplitColumn
 
 LogLine = Mapping[str, Any]
 Trace = tuple[p.Values, p.Values]  # T steps, runs T values
@@ -75,7 +75,7 @@ def thinned(x: p.Values, y: p.Values, points: int = MOST_POINTS) -> tuple[p.Valu
 
 def pictures(
     group: Group,
-    found: Mapping[Split, Traces],
+    found: Mapping[SplitColumn, Traces],
     figures: Sequence[Figure],
     *,
     kind: str,
@@ -116,7 +116,7 @@ def pictures(
 
 def _panel(
     group: Group,
-    lanes: Sequence[tuple[Split, Traces]],
+    lanes: Sequence[tuple[SplitColumn, Traces]],
     rows: Sequence[int],
     figure: Figure,
     columns: int,
@@ -181,7 +181,7 @@ def _said(traces: Sequence[tuple[tuple[Figure, int], Trace]]) -> str:
     return " ".join(said)
 
 
-def _last_values(group: Group, lanes: Sequence[tuple[Split, Traces]], figure: Figure) -> str:
+def _last_values(group: Group, lanes: Sequence[tuple[SplitColumn, Traces]], figure: Figure) -> str:
     """Say the least and the largest last value of a figure on each split, in words."""
     said = []
     for split, traces in lanes:

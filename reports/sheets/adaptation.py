@@ -6,7 +6,7 @@ from statistics import fmean
 
 from reports.groups import BASELINE, Group, Row
 from reports.sheets import sheet as s
-from reports.splits import Split
+from reports.splits import SplitColumn
 
 ADAPT, TARGET_FULL = "adapt", "target_full"  # the splits of a pair of data sets
 COLUMNS = (
@@ -54,7 +54,7 @@ def adaptation(group: Group) -> s.Sheet | None:
 
 
 def _record(
-    row: Row, split: Split, low: dict[tuple[int, int], float], high: dict[tuple[int, int], float]
+    row: Row, split: SplitColumn, low: dict[tuple[int, int], float], high: dict[tuple[int, int], float]
 ) -> s.Record | None:
     own = row.scores(split)
     common = sorted(own.keys() & low.keys() & high.keys())

@@ -10,7 +10,7 @@ from typing import Literal
 
 from reports.groups import BASELINE, Group, Row, summary, told_apart
 from reports.sheets.differences import compared, family_of
-from reports.splits import Split
+from reports.splits import SplitColumn
 from reports.statistics import Summary
 
 State = Literal["clear", "tied", "unknown"]
@@ -48,7 +48,7 @@ class Answer:
     """
 
     group: Group
-    split: Split
+    split: SplitColumn
     reference: str | None
     baseline: str
 

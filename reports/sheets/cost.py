@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from bench.records.schema import Result, Scores
-from reports.groups import BASELINE, Group, Split
+from reports.groups import BASELINE, Group, SplitColumn
 from reports.sheets import sheet as s
 
 FIGURES = {  # their headings, and how their numbers are written
@@ -87,7 +87,7 @@ def costs(group: Group, scores: Mapping[Path, Scores], refined: Mapping[Path, fl
     return s.sheet_of(group, "cost", "cost", columns, records, shown, names=2, notes=NOTES)
 
 
-def _seconds_of(group: Group, name: str) -> dict[Split, float]:
+def _seconds_of(group: Group, name: str) -> dict[SplitColumn, float]:
     """Seconds a step on each split, of the row of that name; nothing where there is none, or several."""
     if group.rows_named(name) != [name]:
         return {}

@@ -8,7 +8,7 @@ from statistics import median
 from reports.groups import COLOURED, Group, Row
 from reports.sheets import sheet as s
 from reports.sheets.headline import ONE_RUN, drawn
-from reports.splits import Split
+from reports.splits import SplitColumn
 from reports.statistics import (
     EQUAL,
     MOST_RUNS,
@@ -61,7 +61,7 @@ def differences(group: Group, baseline: str) -> s.Sheet:
     return s.sheet_of(group, "differences", title, COLUMNS, records, shown, names=2, notes=notes)
 
 
-Found = Sequence[tuple[Row, Split, Summary | None]]
+Found = Sequence[tuple[Row, SplitColumn, Summary | None]]
 
 
 def compared(group: Group, baseline: str) -> Found:
@@ -128,7 +128,7 @@ def _notes(group: Group, found: Found, family: int) -> list[str]:
     return [*notes, drawn(group)]
 
 
-def _power(known: Sequence[tuple[Row, Split, Summary]], family: int) -> str:
+def _power(known: Sequence[tuple[Row, SplitColumn, Summary]], family: int) -> str:
     """Say what the table could have found, and how many more runs would find more."""
     changes = [change for *_, change in known]
     smallest = sorted(100 * (smallest_found(change, family) or 0.0) for change in changes)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from reports.groups import Group
 from reports.sheets import sheet as s
-from reports.splits import Split
+from reports.splits import SplitColumn
 
 Values = NDArray[np.float64]
 PERCENT = "%"
@@ -166,7 +166,7 @@ class Health:
         return [name for name in figures.figures if name in self.figures]
 
 
-Noted = tuple[str, Split, Health]  # label of a row, split, and the figures of its runs
+Noted = tuple[str, SplitColumn, Health]  # label of a row, split, and the figures of its runs
 
 
 def gather(runs: Sequence[Sequence[Mapping[str, Any]]], classes: Sequence[str]) -> Health | None:
@@ -254,7 +254,7 @@ def health_sheet(group: Group, noted: Sequence[Noted]) -> s.Sheet:
     )
 
 
-def _records(row: str, split: Split, health: Health) -> Iterator[s.Record]:
+def _records(row: str, split: SplitColumn, health: Health) -> Iterator[s.Record]:
     """Each scalar at the one or two steps that are shown."""
     after = health.steps > (math.inf if health.warmup is None else health.warmup)
     for figures in SCALAR_FIGURES:

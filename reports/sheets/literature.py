@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from reports.groups import Group
 from reports.knobs import flat
 from reports.sheets import sheet as s
-from reports.splits import Split
+from reports.splits import SplitColumn
 
 FILE = Path(__file__).with_suffix(".yaml")
 # Of the network: where its weights lie, and a size that only methods with a representation use.
@@ -59,7 +59,7 @@ class Scored(Checked):
     images: str  # "whole", or in which part
 
 
-class Entry(Checked):
+class PublishedNumber(Checked):
     """One row of a published table."""
 
     method: str
@@ -79,7 +79,7 @@ class Numbers(Checked):
     eval: str  # digest of the scored list
     lists: dict[str, Lists]
     protocols: dict[str, Under]
-    entries: list[Entry]
+    entries: list[PublishedNumber]
 
 
 @cache
@@ -130,7 +130,7 @@ def _ours(group: Group, place: int) -> list[s.Record]:
     ]
 
 
-def _published_on(split: Split, protocol: Mapping[str, Any], known: Numbers) -> list[s.Record]:
+def _published_on(split: SplitColumn, protocol: Mapping[str, Any], known: Numbers) -> list[s.Record]:
     """Return the published numbers of the same lists, encoder and decoder."""
     name = _known_as(split, known)
     records = []
@@ -145,13 +145,13 @@ def _published_on(split: Split, protocol: Mapping[str, Any], known: Numbers) -> 
 
 
 def _record(
-    method: str, split: Split, percent: float, n: int | None, text: str, differs: str, source: str
+    method: str, split: SplitColumn, percent: float, n: int | None, text: str, differs: str, source: str
 ) -> s.Record:
     said = {"miou_percent": percent, "n": n, "text": text, "differs": differs, "source": source}
     return {"method": method, **s.split_record(split), **said}
 
 
-def _known_as(split: Split, known: Numbers) -> str:
+def _known_as(split: SplitColumn, known: Numbers) -> str:
     """Return the name of the lists that the split grants; empty for lists that are not known."""
     pixel, _, none = split.digests
     return next((name for name, of in known.lists.items() if (of.pixel, of.none) == (pixel, none)), "")
@@ -162,7 +162,7 @@ def _same_network(under: Under, protocol: Mapping[str, Any]) -> bool:
     return all(theirs.get(key) == ours.get(key) for key in ("encoder", "decoder"))
 
 
-def departures(entry: Entry, lists: str, under: Under, protocol: Mapping[str, Any]) -> list[str]:
+def departures(entry: PublishedNumber, lists: str, under: Under, protocol: Mapping[str, Any]) -> list[str]:
     """In words, what is known to differ between a published number and our protocol.
 
     Args:

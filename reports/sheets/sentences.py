@@ -10,7 +10,7 @@ from reports.groups import COLOURED, Row
 from reports.sheets import sheet as s
 from reports.sheets.answer import Answer
 from reports.sheets.differences import POINTS, more
-from reports.splits import Split
+from reports.splits import SplitColumn
 from reports.statistics import Summary, chances, equal_to_the_bit, paired_difference, smallest_found
 
 FEW = 3  # draws, or seeds of one draw, below which a t interval says next to nothing
@@ -97,7 +97,7 @@ def _cost(of: Answer) -> str:
     return f"{said}." if said else ""
 
 
-def _spent(row: Row, split: Split) -> str:
+def _spent(row: Row, split: SplitColumn) -> str:
     runs = [run.result for run in row.on(split)]
     times = [seconds for run in runs if (seconds := run.whole_seconds)]
     peak = max(run.whole_peak_mib for run in runs)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas
 
 from reports.groups import Group, Row
-from reports.splits import Split, kind_name
+from reports.splits import SplitColumn, kind_name
 from reports.statistics import Summary
 
 GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
@@ -120,7 +120,7 @@ def group_record(group: Group) -> Record:
     )
 
 
-def split_record(split: Split) -> Record:
+def split_record(split: SplitColumn) -> Record:
     """`SPLIT_COLUMNS` of a split, and its "heading"."""
     return {
         "split": split.label,
@@ -145,7 +145,7 @@ def summary_record(cell: Summary | None, prefix: str = "", family: int = 1) -> R
     return {f"{prefix}cell": cell, **dict(zip(columns, values, strict=True))}
 
 
-def cell_record(row: Row, split: Split, cell: Summary | None) -> Record:
+def cell_record(row: Row, split: SplitColumn, cell: Summary | None) -> Record:
     """`CELL_COLUMNS` of a cell, and what its text needs."""
     return {"method": row.label, **split_record(split), **summary_record(cell)}
 

@@ -23,7 +23,7 @@ from bench.errors import ConfigError, DataError, Regression
 from bench.gate.baselines import Baselines, read_baselines, updated, write_baselines
 from bench.gate.runs import figures_of, find_groups
 from bench.gate.tolerant import compare
-from bench.gate.verdict import Row, Rule, judge
+from bench.gate.verdict import Rule, VerdictRow, judge
 from bench.records.atomic import folder_claimed
 from bench.records.folders import RunFolder
 
@@ -38,7 +38,7 @@ def old(tmp_path: Path) -> Baselines:
     return updated(None, find_groups([three(tmp_path / "old")]), "first")
 
 
-def rows_of(old: Baselines, root: Path) -> list[Row]:
+def rows_of(old: Baselines, root: Path) -> list[VerdictRow]:
     return compare(old, find_groups([root]))
 
 
@@ -49,7 +49,7 @@ def scattered(root: Path, shift: float = 0.0, **changes: Any) -> Path:
     return root
 
 
-def verdicts(rows: list[Row]) -> list[tuple[str, str]]:
+def verdicts(rows: list[VerdictRow]) -> list[tuple[str, str]]:
     return [(row.figure, row.verdict) for row in rows]
 
 

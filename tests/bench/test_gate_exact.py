@@ -17,9 +17,9 @@ from bench.display import Display
 from bench.errors import DataError, Regression
 from bench.gate import exact, tolerant
 from bench.gate.baselines import Baselines, updated
-from bench.gate.runs import Run, figures_of, find_groups
+from bench.gate.runs import GateRun, figures_of, find_groups
 from bench.gate.statistics import bound, seeds_needed, smallest_effect
-from bench.gate.verdict import Row, Rule, judge, write_junit
+from bench.gate.verdict import Rule, VerdictRow, judge, write_junit
 from bench.pipeline import run
 from bench.plan import plan
 from bench.records.folders import RunFolder
@@ -105,18 +105,18 @@ def test_bits_are_compared_on_one_machine_alone(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[..., Run]:
-    def make(weights: bytes = b"0", **changes: Any) -> Run:
+def made(tmp_path: Path) -> Callable[..., GateRun]:
+    def make(weights: bytes = b"0", **changes: Any) -> GateRun:
         folder = RunFolder(record(tmp_path / str(len(list(tmp_path.iterdir()))), **changes))
         folder.weights.write_bytes(weights)
         result = folder.read_result()
         assert result is not None
-        return Run(folder, result, figures_of(result, folder))
+        return GateRun(folder, result, figures_of(result, folder))
 
     return make
 
 
-def test_bits_may_change_where_a_version_says_so(made: Callable[..., Run]) -> None:
+def test_bits_may_change_where_a_version_says_so(made: Callable[..., GateRun]) -> None:
     before = made()
     assert exact.change(before, made()) is None
     assert exact.change(before, made(b"1")) == "weights"
@@ -150,10 +150,10 @@ def test_a_higher_version_of_the_protocol_is_another_protocol(
 def test_a_real_run_is_the_same_bits_again_and_not_with_another_seed_of_torch(
     tiny_config: Callable[..., RunConfig], tmp_path: Path
 ) -> None:
-    def trained(name: str, *sets: str) -> Run:
+    def trained(name: str, *sets: str) -> GateRun:
         planned = plan(tiny_config("supervised", "protocol.steps=3", *sets, f"machine.out={tmp_path / name}"))
         result = run(planned, Display())
-        return Run(planned.folder, result, figures_of(result, planned.folder))
+        return GateRun(planned.folder, result, figures_of(result, planned.folder))
 
     first = trained("a")
     assert first.bits.keys() == {"weights", "counts", "log"} and len(first.machines) == 1
@@ -204,10 +204,10 @@ def test_strict_fails_where_a_run_has_no_baseline(tmp_path: Path) -> None:
 
 def test_junit_says_what_fails_and_what_was_passed_over(tmp_path: Path) -> None:
     rows = [
-        Row("u2pl\x1b on <few>", (0, 1), "miou", 0.5, 0.51, 0.02, "ok"),
-        Row("u2pl", (0, 1), "note.fill", 0.5, None, 0.02, "differs"),
-        Row("u2pl", (2,), "miou", 0.5, None, None, "missing"),
-        Row("other", (3,), "miou", None, 0.5, None, "no baseline"),
+        VerdictRow("u2pl\x1b on <few>", (0, 1), "miou", 0.5, 0.51, 0.02, "ok"),
+        VerdictRow("u2pl", (0, 1), "note.fill", 0.5, None, 0.02, "differs"),
+        VerdictRow("u2pl", (2,), "miou", 0.5, None, None, "missing"),
+        VerdictRow("other", (3,), "miou", None, 0.5, None, "no baseline"),
     ]
     for rule, failed, skipped in ((Rule(), 2, 1), (Rule(True, True), 2, 1), (Rule(True, False), 1, 2)):
         write_junit(tmp_path / "junit.xml", rows, rule)

@@ -35,7 +35,7 @@ from bench.gate.baselines import read_baselines  # noqa: E402
 from bench.gate.runs import find_groups  # noqa: E402
 from bench.gate.tolerant import compare  # noqa: E402
 from bench.gate.verdict import FAULTS as ALARMS  # noqa: E402
-from bench.gate.verdict import Row  # noqa: E402
+from bench.gate.verdict import VerdictRow  # noqa: E402
 
 # The runs ---------------------------------------------------------------------------------------------------
 
@@ -139,12 +139,12 @@ def judge(name: str, out: Path, baseline: Path, at_once: int, thorough: bool) ->
     return verdict
 
 
-def line_of(row: Row) -> str:
+def line_of(row: VerdictRow) -> str:
     shown = [f"{x:.4g}" if x is not None else "-" for x in (row.baseline, row.now, row.tolerance)]
     return "  {:44} {:28} {:>9} -> {:>9} ± {:8} {}".format(row.label, row.figure, *shown, row.verdict)
 
 
-def examine(name: str, out: Path, baseline: Path) -> list[Row]:
+def examine(name: str, out: Path, baseline: Path) -> list[VerdictRow]:
     """What the gate says of the runs of a case that are there.
 
     It compares all methods at once: those that have no run yet are those of DIR/clean. Seeds are compared as

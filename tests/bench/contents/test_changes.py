@@ -311,7 +311,7 @@ def edit_room(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As if a file of ours had been edited."""
     loaded = code._loaded
 
-    def other(module: str, file: Path) -> code.Source:
+    def other(module: str, file: Path) -> code.CodeSource:
         found = loaded(module, file)
         return found._replace(digest="0" * 64) if module == name else found
 

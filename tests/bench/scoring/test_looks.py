@@ -23,7 +23,7 @@ from bench.records.folders import RunFolder
 from bench.scoring import looks
 from bench.scoring import picture_sheet as drawing
 from bench.scoring.looks import fitted, pseudo_labels
-from bench.scoring.picture_sheet import Column, Tile, coloured, hatched, heated, named_places
+from bench.scoring.picture_sheet import Column, SheetTile, coloured, hatched, heated, named_places
 from bench.settings.schema import RunConfig
 from datasets.decode import read_mask
 from datasets.encodings import colours
@@ -83,7 +83,7 @@ class Drawn:
     def titles(self) -> list[str]:
         return [column.title for column in self.columns]
 
-    def tiles(self, title: str) -> list[Tile]:
+    def tiles(self, title: str) -> list[SheetTile]:
         return next(column.tiles for column in self.columns if column.title == title)
 
 
@@ -355,7 +355,7 @@ def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: p
 
     monkeypatch.setattr(drawing, "_write_names", spy)
     names = ["[$one$]", "two", "three", "four", "five", "a name that is longer than its stripe"]
-    columns = [Column("seed", "", [Tile(coloured(label, colours(6)), label)])]
+    columns = [Column("seed", "", [SheetTile(coloured(label, colours(6)), label)])]
     picture = drawing.draw("title", ["an id"], columns, colours(6), names)
     assert picture[:4] == b"\x89PNG" and 2 <= len(boxes) < 23
     for number, box in enumerate(boxes):

@@ -13,7 +13,7 @@ import pytest
 from bench import cost
 from bench.plan import plan
 from bench.settings.schema import RunConfig
-from bench.sweeps.costs import Cost, Kind, makespan, seconds_of, sentences
+from bench.sweeps.costs import Cost, CostKind, makespan, seconds_of, sentences
 
 Config = Callable[..., RunConfig]
 MADE_UP = Cost(
@@ -54,17 +54,19 @@ def test_runs_so_many_at_a_time(jobs: int, seconds: float) -> None:
 
 def test_runs_of_a_seed_share_their_warm_up(tiny_config: Config) -> None:
     plans = [plan(tiny_config(name, seed=seed)) for seed in (0, 1) for name in ("u2pl", "u2pl_released")]
-    kinds = [Kind("a", [plans[0], plans[2]], MADE_UP), Kind("b", [plans[1], plans[3]], MADE_UP)]
+    kinds = [CostKind("a", [plans[0], plans[2]], MADE_UP), CostKind("b", [plans[1], plans[3]], MADE_UP)]
     assert seconds_of(kinds) == [200, 200, 160, 160]
     alone = [
         plan(tiny_config("u2pl", "machine.share_warmup=false")),
         plan(tiny_config("u2pl_released", "machine.share_warmup=false")),
     ]
-    assert seconds_of([Kind("a", alone, MADE_UP)]) == [200, 200]
+    assert seconds_of([CostKind("a", alone, MADE_UP)]) == [200, 200]
 
 
 def test_what_is_said(tiny_config: Config) -> None:
-    kind = Kind("u2pl on shapes 1_8", [plan(tiny_config("u2pl", seed=seed)) for seed in range(3)], MADE_UP)
+    kind = CostKind(
+        "u2pl on shapes 1_8", [plan(tiny_config("u2pl", seed=seed)) for seed in range(3)], MADE_UP
+    )
     here = sentences([kind], jobs=2)
     assert here[0] == "3 runs, 2 at a time on cpu: about 7 min"
     assert "each of 3 runs: 100 steps in 3 min, scoring in 30 s; 3.0 GiB of memory" in here[1]

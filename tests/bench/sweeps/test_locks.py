@@ -51,7 +51,9 @@ def test_two_tasks_find_out(changed: str, hold: bool, tmp_path: Path) -> None:
 
 
 def test_what_the_answers_mean() -> None:
-    assert locks.judge(["a"], ["b", "refused", "got"]) == locks.Verdict(True, "locks hold between a and b")
+    assert locks.judge(["a"], ["b", "refused", "got"]) == locks.LockVerdict(
+        True, "locks hold between a and b"
+    )
     assert "only machine" in locks.judge(["a"], ["a", "refused", "got"]).said
     twice = locks.judge(["a"], ["b", "got", "got"])
     assert not twice.hold and "held on a is not seen on b" in twice.said
@@ -70,7 +72,7 @@ def test_a_folder_that_a_task_does_not_see(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_loses_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lost = locks.Verdict(False, "a lock held on a is not seen on b: a run could be started twice")
+    lost = locks.LockVerdict(False, "a lock held on a is not seen on b: a run could be started twice")
     monkeypatch.setattr(doctor, "ask", lambda out, cluster: lost)
     check = doctor._locks(tmp_path, Cluster())
     assert check.state == "fail" and f"{tmp_path} is on " in check.detail and "NFS 4" in check.fix

@@ -22,7 +22,7 @@ from bench.outlook import before
 from bench.pipeline import run
 from bench.plan import Plan, plan
 from bench.records.logs import read_metrics
-from bench.sweeps.costs import Kind, seconds_of, sentences
+from bench.sweeps.costs import CostKind, seconds_of, sentences
 from bench.sweeps.grid import Cell
 from bench.testing import tiny
 from bench.testing.runs import GARBAGE, Quiet
@@ -176,7 +176,7 @@ def test_what_seeds_of_boxes_cost_is_said_before_they_are_made(root: Path) -> No
     assert tried(cells, 1, False) == ({}, ["made first, once for all runs that need it: 1 box seed set"])
     found = measure(one)
     assert found.box_seed_seconds > 0 and not (root.parent / "runs").exists(), "nothing is kept"
-    kind = Kind("supervised", [one, two], replace(found, box_seed_seconds=5.0))
+    kind = CostKind("supervised", [one, two], replace(found, box_seed_seconds=5.0))
     assert seconds_of([kind]) == [found.seconds + 5, found.seconds], "made for the first"
     assert ", seeds of boxes in 5 s;" in sentences([kind])[1]
     assert one.box_seeds is not None

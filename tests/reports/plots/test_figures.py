@@ -14,7 +14,7 @@ from reports.plots import cam_seeds as seeds
 from reports.plots import classes as heat
 from reports.plots import curves, effort, figure, health, labels, steps
 from reports.sheets.health import noted
-from reports.splits import Split, label_hours, masks, supervision
+from reports.splits import SplitColumn, label_hours, masks, supervision
 from reports.statistics import summarise
 
 HOSTILE = [r"$\notacmd$", "_hidden", "<&>", "a\x1bb" * 40]
@@ -64,8 +64,8 @@ def test_all_kinds_of_label_are_in_one_picture(make: Any) -> None:
     assert "u2pl on tags" in picture.alt and "60.0 %" in picture.alt
 
 
-def cell(row: int, hours: float, miou: float) -> effort.Point:
-    return effort.Point(row, f"method {row}", Split(f"s{hours}", 1, 0), hours, summarise([miou]))
+def cell(row: int, hours: float, miou: float) -> effort.EffortPoint:
+    return effort.EffortPoint(row, f"method {row}", SplitColumn(f"s{hours}", 1, 0), hours, summarise([miou]))
 
 
 def test_the_pareto_front_is_what_no_other_cell_beats() -> None:
