@@ -84,7 +84,7 @@ class Meaning:
 
     @property
     def rule(self) -> str:
-        """The tables that decide a mask beside its file, as "numbers {0: 255, 1: 0}; void_border 3", or ""."""
+        """The tables that decide a mask beside its file, as "numbers {0: 255, 1: 0}; void_border 3"; ""."""
         said = []
         if self.numbers is not None:
             known = np.flatnonzero(self.numbers != UNKNOWN)

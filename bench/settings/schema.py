@@ -149,7 +149,7 @@ class Network(Knobs):
 
     @property
     def normalisation_file(self) -> Path | None:
-        """NAME.normalisation.json beside NAME.safetensors: {"mean": [...], "std": [...]}, where not timm's."""
+        """NAME.normalisation.json beside NAME.safetensors: {"mean": [...], "std": [...]}, if not timm's."""
         file = self.weights_file
         return normalisation_beside(file) if file else None
 
