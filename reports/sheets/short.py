@@ -74,7 +74,7 @@ def _record(of: Answer) -> s.Record:
         return f"{gain.row.label}, {s.cell_text(of.score(gain.row.label))}"
 
     highest = next(gain for gain in of.gains if gain.method and gain.known)
-    said = f"{named(best)}; higher, not clear: {named(highest)}" if highest is not best else named(best)
+    said = f"{named(best)}; larger gain, not clear: {named(highest)}" if highest is not best else named(best)
     return record | {
         "best": said if best.clear else f"none stands clear; highest: {named(best)}",
         "gain": f"{100 * change.mean:+.1f} ({s.interval_text(best.ends, '+')})",

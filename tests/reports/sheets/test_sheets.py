@@ -349,7 +349,7 @@ def test_a_method_that_stands_clear_is_named_before_a_higher_one_that_does_not(m
     sheet = in_short(grouped(runs))
     assert sheet is not None
     _, best, gain, _ = sheet.lines
-    assert best[1].startswith("cutmix, 55.5 ± 0.3 (10); higher, not clear: lucky, 69.3 ± ")
+    assert best[1].startswith("cutmix, 55.5 ± 0.3 (10); larger gain, not clear: lucky, 69.3 ± ")
     assert gain[1].startswith("+15.0 (+15.0 to")
 
 
