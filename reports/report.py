@@ -16,7 +16,7 @@ from reports.contents import before_digests
 from reports.evidence import Evidence, gather, listed
 from reports.groups import BASELINE, Group, comparable, told_apart
 from reports.page import document, html
-from reports.page.document import Facts, FileListing, Part, Photo, Section, SourceOfPage
+from reports.page.document import Facts, Listing, Part, Photo, Section, Source
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
 from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
@@ -138,9 +138,9 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
             *([Section[Part]("You have, take", (recipe,))] if (recipe := take(said)) else []),
             Section("All answers", (said_short, *_together(leading(groups, started).values()))),
             *sections,
-            Section("How to read", (FileListing((*HOW_ANSWERED, *HOW_TO_READ)),)),
-            Section("Warnings", (FileListing(tuple(warnings)) if warnings else "None.",)),
-            Section("Citation", (HOW_CITED, SourceOfPage("citations.bib", bibtex(methods)))),
+            Section("How to read", (Listing((*HOW_ANSWERED, *HOW_TO_READ)),)),
+            Section("Warnings", (Listing(tuple(warnings)) if warnings else "None.",)),
+            Section("Citation", (HOW_CITED, Source("citations.bib", bibtex(methods)))),
             Section("Runs", (HOW_MADE, basis.runs(groups, evidence.origins))),
         ),
     )

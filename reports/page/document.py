@@ -18,7 +18,7 @@ from reports.sheets.text import markdown_text
 
 
 @dataclass(frozen=True)
-class FileListing:
+class Listing:
     """Sentences that stand beside each other."""
 
     items: tuple[str, ...]
@@ -32,7 +32,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class SourceOfPage:
+class Source:
     """A text to copy, which is a file too."""
 
     name: str  # of its file, with the ending
@@ -49,7 +49,7 @@ class Photo:
     data: bytes  # JPEG
 
 
-Part = str | FileListing | Facts | SourceOfPage | Sheet | Picture | Photo | Gallery  # a text is one paragraph
+Part = str | Listing | Facts | Source | Sheet | Picture | Photo | Gallery  # a text is one paragraph
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def file(document: Section[Part]) -> Section[Filed]:
             drawn = figure.draw(part)
             size = (drawn.get_figwidth(), drawn.get_figheight())
             return Filed(part, _unique(part.name, taken), figure.render(drawn), size)
-        if isinstance(part, SourceOfPage):
+        if isinstance(part, Source):
             stem, _, ending = part.name.rpartition(".")
             return Filed(part, _unique(stem, taken), {ending: part.text.encode()})
         if isinstance(part, Photo):
@@ -160,11 +160,11 @@ def _markdown(filed: Filed) -> str:
     part = filed.part
     if isinstance(part, str):
         return f"{markdown_text(part)}\n"
-    if isinstance(part, FileListing):
+    if isinstance(part, Listing):
         return "".join(f"- {markdown_text(item)}\n" for item in part.items)
     if isinstance(part, Facts):
         return "".join(f"- **{markdown_text(name)}**: {markdown_text(said)}\n" for name, said in part.items)
-    if isinstance(part, SourceOfPage):
+    if isinstance(part, Source):
         return f"```\n{part.text}```\n"
     if isinstance(part, Sheet):
         files = [f"{filed.stem}.{ending}" for ending in filed.files]

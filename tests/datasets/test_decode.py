@@ -205,7 +205,7 @@ def test_no_image_at_all(tmp_path: Path, content: bytes) -> None:
 
 def test_missing_and_folder(tmp_path: Path) -> None:
     fails(tmp_path / "a.png", lambda: read_image(tmp_path / "a.png"), "does not exist")
-    fails(tmp_path, lambda: read_image(tmp_path), "is a folder")
+    fails(tmp_path, lambda: read_image(tmp_path), "is no plain file")
 
 
 @pytest.mark.timeout(20)

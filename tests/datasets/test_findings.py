@@ -376,7 +376,7 @@ def test_a_wrong_dataset_yaml_is_refused(make: Make, about: str, what: str) -> N
 def test_dataset_yaml_must_be_a_file(make: Make) -> None:
     data = make("sky y")
     (data.root / "dataset.yaml").mkdir()
-    with pytest.raises(DataError, match=r"dataset\.yaml is a folder"):
+    with pytest.raises(DataError, match=r"dataset\.yaml is no plain file"):
         Folder(data.root, "mine")
 
 

@@ -505,7 +505,7 @@ def test_a_sentence_where_an_image_is_broken(cam_seeds: Bench, own_root: Path) -
 def test_list_names_methods_data_sets_and_protocols(bench: Bench, tiny_root: Path) -> None:
     found = bench("list", "--data-root", tiny_root)
     assert found.code == 0
-    assert re.search(r"fixmatch\W+none \+ pixel\W+FixMatch for segmentation", found.out)
+    assert re.search(r"fixmatch\W+labeled \+ unlabeled\W+FixMatch for segmentation", found.out)
     assert re.search(r"camvid\W+.*1_8", found.out) and "protocols: adaptation_mitb5_512, camvid" in found.out
 
 

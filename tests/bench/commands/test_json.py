@@ -104,7 +104,7 @@ def test_a_sweep_says_how_its_runs_stand(read: Read, settings: Path) -> None:
     ]
     assert {"state", "label", "said", "queued", "folder", "run_id", "miou"} == set(found["runs"][0])
     (refused,) = found["refused"]
-    assert "fixmatch on tinyset full" in refused["label"] and "'none'" in refused["reason"]
+    assert "fixmatch on tinyset full" in refused["label"] and "needs unlabeled images" in refused["reason"]
     (table,) = found["tables"]
     (row,) = table["rows"]
     assert row["method"] == "supervised" and row["n"] == 1 and row["spread_percent"] is None
