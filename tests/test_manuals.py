@@ -1,23 +1,34 @@
-"""The five READMEs: short enough, and what they say to type can be typed."""
+"""The READMEs: short enough, and what they say to type can be typed."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from bench import cli
 from bench.settings import registry
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "bench/README.md", "methods/README.md", "datasets/README.md", "reports/README.md")
+FILES = (
+    "README.md",
+    "bench/README.md",
+    "methods/README.md",
+    "datasets/README.md",
+    "datasets/FEW_IMAGES.md",
+    "reports/README.md",
+    "bench/settings/protocols/README.md",
+)
 TEXTS = {file: (ROOT / file).read_text() for file in FILES}
 
 
@@ -68,6 +79,55 @@ def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def make_folder(folder: Path, images: int) -> None:
+    """A data set of squares on noise as the front page draws it: a third of them is scored."""
+    generator = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for number in range(images):
+        mask = np.zeros((48, 64), np.uint8)
+        mask[8 + number % 16 :, 16:40] = 1
+        colours = generator.integers(0, 80, (48, 64, 3)) + 120 * mask[..., None]  # H W C
+        Image.fromarray(colours.astype(np.uint8)).save(folder / "images" / f"{number:02}.jpg")
+        Image.fromarray(mask).save(folder / "labels" / f"{number:02}.png")
+    ids = [f"{number:02}\n" for number in range(images)]
+    (folder / "train.txt").write_text("".join(ids[: 2 * images // 3]))
+    (folder / "test.txt").write_text("".join(ids[2 * images // 3 :]))
+    (folder / "classes.txt").write_text("ground\nsquare\n")
+
+
+@pytest.mark.slow
+def test_the_own_images_of_the_front_page_are_compared_and_predicted(tmp_path: Path) -> None:
+    """Its lines as they stand; the sweep is the trial that it recommends, in fewer steps yet."""
+    section = TEXTS["README.md"].split("## Your own images", 1)[1].split("\n## ", 1)[0]
+    lines = re.findall(r"^uv run python (-m bench .+)$", section, re.MULTILINE)
+    assert [line.split()[2] for line in lines] == ["data", "sweep", "predict"]
+    make_folder(tmp_path / "DIR" / "mine", 48)
+    (tmp_path / "DIR" / "mine" / "images" / "00.jpg").rename(tmp_path / "unseen.jpg")
+    shutil.copytree(tmp_path / "DIR" / "mine" / "images", tmp_path / "photos")
+    (tmp_path / "unseen.jpg").rename(tmp_path / "DIR" / "mine" / "images" / "00.jpg")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    data, sweep, predict = (shlex.split(line) for line in lines)
+    sweep[sweep.index("--seed") + 1] = "0"
+    sweep += shlex.split("--set protocol.steps=6 --set protocol.crop=[32,32]")
+    methods = sweep.index("--method") + 1
+    assert sweep[methods] == "supervised,fixmatch,u2pl"
+    u2pl = [*sweep, "--set", "method.warmup=2"]  # of the six steps
+    sweep[methods], u2pl[methods] = "supervised,fixmatch", "u2pl"
+    for options in (data, sweep, u2pl, predict):
+        command = [sys.executable, *options]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    told = re.search(r"```\n(masks/a.png.*?)```", section, re.DOTALL)
+    assert told
+    names = [line.split()[0] for line in told[1].splitlines() if " with --" not in line]
+    for name in names:
+        found = name.replace("/a.", "/01.")
+        assert (tmp_path / "out" / found).stat().st_size, found
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def test_no_mask_of_the_target_is_opened(
     assert one == other
 
 
+@pytest.mark.slow
 def test_a_report_says_the_gap(adapting: Config, tmp_path: Path) -> None:
     for method, split in (("supervised", "adapt"), ("supervised", "target_full"), ("dacs", "adapt")):
         run(adapting(method, split=split))

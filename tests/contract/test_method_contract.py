@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import pytest
 
@@ -19,17 +19,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(
             "check",
             [
-                pytest.param(check, id=f"{method}: {name}", marks=_slow(info, name))
+                pytest.param(check, id=f"{method}: {name}", marks=_slow(info, name, checks))
                 for method in ([asked] if asked else registry.method_names())
                 for info in [registry.describe_method(method)]
-                for name, check in method_checks(info)
+                for checks in [dict(method_checks(info))]
+                for name, check in checks.items()
             ],
         )
 
 
-def _slow(info: registry.MethodInfo, name: str) -> Sequence[pytest.MarkDecorator]:
-    """A preset is a method of ours with other defaults: the slow tests try it too. Ranks are processes."""
-    return [pytest.mark.slow] if info.preset or name.startswith("two ranks") else []
+def _slow(info: registry.MethodInfo, name: str, names: Container[str]) -> Sequence[pytest.MarkDecorator]:
+    """A preset is a method of ours with other defaults. Ranks are processes. What is tried under equal views,
+    the default, is quick there; with each method's own views it is slow."""
+    again = f"{name} under equal views" in names
+    return [pytest.mark.slow] if info.preset or again or name.startswith("two ranks") else []
 
 
 def test_contract(check: Callable[[], None]) -> None:

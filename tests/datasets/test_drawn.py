@@ -167,6 +167,7 @@ def test_any_rle_is_its_mask(seed: int, share: float) -> None:
         np.testing.assert_array_equal(pycoco.decode(rle), drawn)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(st.characters(min_codepoint=1, max_codepoint=127), max_size=12) | st.text(max_size=6))
 def test_any_text_is_an_rle_of_that_size_or_refused(text: str) -> None:

@@ -26,6 +26,7 @@ DIGESTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("of", "listing"), DIGESTS)
 def test_the_pictures_stay_as_they_are(of: type[Generated], listing: str) -> None:
     data, digest = of(), hashlib.sha256()

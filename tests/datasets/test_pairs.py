@@ -224,6 +224,7 @@ def test_the_committed_splits(name: str, counts: dict[str, tuple[int, int]]) -> 
         assert all(id.startswith("target/") for id in (*found.none, *found.eval))
 
 
+@pytest.mark.slow
 def test_the_committed_splits_of_shapes_night_are_those_of_the_rule(tmp_path: Path) -> None:
     made, _ = regenerate(ShapesNight(), tmp_path / "shapes_night" / "splits")
     for name, split in made.items():

@@ -144,6 +144,7 @@ def test_the_rule_is_the_text_of_every_manifest() -> None:
     assert {origin["seed"] for file, origin in origins.items() if file.name == "draw3.json"} == {3}
 
 
+@pytest.mark.slow
 def test_the_splits_of_shapes_come_from_the_rule(tmp_path: Path) -> None:
     """Byte for byte, with the lists of the other draws and the held-out one."""
     regenerate(Shapes(), tmp_path, range(1, 10), SPARSE)

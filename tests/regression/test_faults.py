@@ -25,6 +25,7 @@ from bench.settings.resolve import resolve
 from datasets.loaders import StepBatches
 
 
+@pytest.mark.slow
 def test_the_gate_runs_every_method_with_settings_that_hold() -> None:
     asked = {method for of in (*gate.grid()["sweeps"], *gate.grid()["exact"]) for method in of["methods"]}
     # classifier: by its runs for CAM seeds; the others are `supervised` bit for bit, see test_equal_views.py.

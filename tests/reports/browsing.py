@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,7 +26,12 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+HAVE_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+
+
+def needs_chromium(test: Callable[..., None]) -> Callable[..., None]:
+    """Skip the test where there is no Chromium. Pages in a browser take seconds each, so it is a slow one."""
+    return pytest.mark.slow(HAVE_CHROMIUM(test))
 
 
 def store(root: Path, *results: Result) -> None:

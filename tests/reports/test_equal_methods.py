@@ -63,6 +63,7 @@ def tables(draws: int, seeds: int) -> Iterator[list[Result]]:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("draws", "seeds"), [(1, 3), (1, 6), (4, 2)])
 def test_equal_methods_are_told_apart_in_one_table_of_twenty(draws: int, seeds: int) -> None:
     found: dict[str, int] = defaultdict(int)

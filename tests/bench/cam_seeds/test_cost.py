@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bench import pipeline
 from bench.display import Display
 from bench.plan import plan
@@ -16,6 +18,7 @@ Config = Callable[..., RunConfig]
 QUICK = ("cam_seeds.refine=none", "cam_seeds.scales=[1.0]", "cam_seeds.protocol.steps=2", "protocol.steps=2")
 
 
+@pytest.mark.slow
 def test_a_weak_run_records_the_cost_of_its_seeds(tiny_config: Config) -> None:
     planned = plan(tiny_config("supervised", *QUICK, split="tags"))
     result = pipeline.run(planned, Display())

@@ -441,6 +441,7 @@ def test_a_killed_process_is_a_sentence(weak: Config, monkeypatch: pytest.Monkey
 # Stopping, resuming, sharing --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activity", "maps", "seeds"), [("activation maps", 5, 0), ("seeds", 16, 5)])
 def test_stopped_making_goes_on_where_it_was(
     activity: str, maps: int, seeds: int, weak: Config, tmp_path: Path
@@ -501,6 +502,7 @@ def test_a_second_process_waits_for_the_first(weak: Config) -> None:
     assert len(display.said) == 1 and reports[0].images == 16
 
 
+@pytest.mark.slow
 def test_runs_of_one_seed_share_their_seeds(weak: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline.run(plan(weak()), Quiet())
     planned = seeds_of(weak())
@@ -663,6 +665,7 @@ def test_a_policy_needs_a_background(weak: Config, edited: Edit) -> None:
 SLOW = pytest.mark.slow  # where a case of the same kind is among the quick ones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [pytest.param("supervised", marks=SLOW), pytest.param("fixmatch", marks=SLOW), "u2pl_weak"]
 )
@@ -836,6 +839,7 @@ HARMS: dict[str, Callable[[SeedPlan], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_cache_that_is_harmed_is_made_again_to_the_same_bits(harm: str, weak: Config) -> None:
     planned = seeds_of(weak())
@@ -852,6 +856,7 @@ def test_a_cache_that_is_harmed_is_made_again_to_the_same_bits(harm: str, weak: 
     assert make_seeds(planned, silent) == again and silent.started == []
 
 
+@pytest.mark.slow
 def test_a_run_recovers_from_a_lost_seed(weak: Config) -> None:
     config = weak()
     expected = pipeline.run(plan(config), Quiet())
@@ -866,6 +871,7 @@ def cleaned(planned: SeedPlan) -> None:
             path.unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["flipped", "cut", "another's", "gone"])
 def test_weights_of_the_classifier_that_are_not_its_own_make_no_seeds(harm: str, weak: Config) -> None:
     planned = seeds_of(weak())
@@ -955,6 +961,7 @@ def test_quality_is_not_measured_on_maps_that_were_lost_and_the_advice_helps(wea
     assert make_seeds(planned, Quiet()).contents == report.contents and measure(planned, Quiet()) == expected
 
 
+@pytest.mark.slow
 def test_a_seed_that_is_lost_while_a_run_trains_is_made_again_by_the_next_start(
     weak: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -339,6 +339,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(bench: Bench) -> None:
 # Scoring again
 
 
+@pytest.mark.slow
 def test_score_prints_the_numbers_beside_the_raw_one_and_report_shows_them(
     run: Bench, bench: Bench, tmp_path: Path
 ) -> None:
@@ -404,6 +405,7 @@ def test_an_audit_is_a_flag_that_beats_the_file_and_makes_no_other_run(run: Benc
     assert "audit: false" in run("fixmatch", "--config", file, "--no-audit", "--dry-run").out
 
 
+@pytest.mark.slow
 def test_a_dry_run_works_from_another_folder(tmp_path: Path) -> None:
     program = (
         "import sys; from bench.cli import main\n"
@@ -476,6 +478,7 @@ def test_cam_seeds_prints_how_they_were_made(cam_seeds: Bench, tmp_path: Path) -
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_cam_seeds_of_other_seeds_and_settings_lie_apart(cam_seeds: Bench) -> None:
     first, second, third = cam_seeds(), cam_seeds("--seed", 1), cam_seeds("--set", "cam_seeds.strict=0.5")
     assert {first.code, second.code, third.code} == {0}
@@ -533,6 +536,7 @@ def test_show_nonsense_suggests(bench: Bench) -> None:
     bench("show", "fixmatc").refused(2, "did you mean 'fixmatch'?")
 
 
+@pytest.mark.slow
 def test_show_a_run_writes_its_pictures(run: Bench, bench: Bench, tmp_path: Path) -> None:
     records = re.search(r"records: (.*)", run("supervised").out)[1]  # type: ignore[index]
     found = bench("show", records, "--images", 2)

@@ -87,6 +87,7 @@ def test_numbers_are_shown_as_they_are_given(found: list[int], text: str) -> Non
     assert spans(found) == text and numbers("--draw", [text] if text else [], "draws") == found
 
 
+@pytest.mark.slow
 def test_a_sweep_takes_a_range(tmp_path: Path) -> None:
     grid = ("--method", "supervised", "--out", tmp_path, "--dry-run")
     done = bench("sweep", "--seed", "0-2,7", *grid)
@@ -205,6 +206,7 @@ def test_help_loads_what_it_prints_with_and_no_more(program: str, not_wanted: tu
 # Completion
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "show", ["bench --show-completion", "bench --show-completion bash", "_BENCH_COMPLETE=source_bash bench"]
 )

@@ -113,6 +113,7 @@ def test_a_sweep_says_how_its_runs_stand(read: Read, settings: Path) -> None:
     assert "--json says how" in read(*grid, code=2).err
 
 
+@pytest.mark.slow
 def test_a_report_prints_its_tables_and_files(read: Read, settings: Path, tmp_path: Path) -> None:
     read("run", "--config", settings)
     found = read("report", tmp_path / "runs", "--out", tmp_path / "out")

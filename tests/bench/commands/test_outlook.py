@@ -54,6 +54,7 @@ def saved(config: RunConfig, tmp_path: Path) -> Path:
 # Before a run
 
 
+@pytest.mark.slow
 def test_a_run_says_at_once_where_on_what_and_how_long(
     bench: Bench, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -93,6 +94,7 @@ def test_durations_are_short() -> None:
 # CAM seeds
 
 
+@pytest.mark.slow
 def test_a_classifier_says_its_steps_and_how_to_shorten_them(
     bench: Bench, tiny_config: Config, tmp_path: Path
 ) -> None:
@@ -157,6 +159,7 @@ def test_the_published_seeds_are_sound() -> None:
         assert warnings(found, [str(number) for number in range(len(found.class_pixels))]) == []
 
 
+@pytest.mark.slow
 def test_garbage_is_said_when_seeds_are_made(bench: Bench, tiny_config: Config, tmp_path: Path) -> None:
     strict = ("cam_seeds.strict=9", "cam_seeds.loose=0")  # nothing is so certain
     file = saved(tiny_config("supervised", *QUICK, *strict, split="tags"), tmp_path)
@@ -200,6 +203,7 @@ def test_resume_goes_on_in_the_folder(
     assert code == 2 and "is done" in err and out == ""
 
 
+@pytest.mark.slow
 def test_resume_refuses_what_is_no_run(bench: Bench, interrupted: Plan, tmp_path: Path) -> None:
     for place in (tmp_path / "nowhere", tmp_path, Path("/")):
         code, _, err = bench("resume", place)

@@ -226,6 +226,7 @@ def test_what_fails_its_check_is_not_written(
     assert code == 2 and "aten.foo" in said and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_operator_that_the_exporter_lacks_is_a_sentence_and_nothing_is_written(
     typed: Type, runs: list[RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def run(tiny_config: Callable[..., RunConfig], tmp_path: Path) -> Run:
     return call
 
 
+@pytest.mark.slow
 def test_a_run_from_python_is_the_run_of_the_command_line(run: Run, tmp_path: Path) -> None:
     result = run("supervised", seed=1, set={"protocol.steps": 4, "protocol.clip": None, "split": "few"})
     assert (result.method, result.seed, result.steps, result.split) == ("supervised", 1, 4, "few")
@@ -55,6 +56,7 @@ def test_options_go_by_the_names_of_the_command_line(run: Run, tmp_path: Path) -
     assert folder.name == f"0-{result.run_id}" and "audit: true" in (folder / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_results_compare_as_frames_by_name(run: Run, tmp_path: Path) -> None:
     results = [run(method, seed=seed) for method in ("supervised", "fixmatch") for seed in (0, 1)]
     frames = bench.compare(results)

@@ -105,6 +105,7 @@ def test_a_finished_classifier_that_differs_is_refused_or_taken_and_recorded(wea
     assert marks(result) == [f"of its CAM seeds: of its classifier: {MENDED}"], "without --anyway, too"
 
 
+@pytest.mark.slow
 def test_a_mark_is_kept_by_the_checkpoint_and_by_the_listing(weak: Plan, root: Path) -> None:
     pipeline.make_seeds(seeds_of(weak), Quiet())
     mend(root)

@@ -106,6 +106,7 @@ def opened(path: Path) -> np.ndarray:
 # A sheet
 
 
+@pytest.mark.slow
 def test_a_run_with_seeds_has_all_columns_and_its_seeds_as_they_are(
     trained: Callable[..., Plan], tagged_root: Path, drawn: Drawn, tmp_path: Path
 ) -> None:
@@ -153,6 +154,7 @@ def test_a_run_without_seeds_leaves_their_columns_out(trained: Callable[..., Pla
     assert captions["truth"] == "masks opened for this sheet" and "20 %" in captions["pseudo-label"]
 
 
+@pytest.mark.slow
 def test_labeled_images_are_shown_where_there_are_no_others(
     trained: Callable[..., Plan], drawn: Drawn
 ) -> None:
@@ -233,6 +235,7 @@ def _change_the_result(planned: Plan, root: Path) -> None:
     planned.folder.result.write_bytes(changed.to_bytes())
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_changed_is_a_sentence(trained: Callable[..., Plan], tagged_root: Path) -> None:
     planned = trained("supervised", "tags")
     folder, kept = planned.folder.root.parent, planned.folder.root.parent / "kept"

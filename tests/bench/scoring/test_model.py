@@ -204,6 +204,7 @@ def test_weights_of_another_network_are_refused(finished: RunFolder, tmp_path: P
         bench.load(folder.path)
 
 
+@pytest.mark.slow
 def test_loading_needs_no_training_and_no_methods(finished: RunFolder, tmp_path: Path) -> None:
     weights = shutil.copy(finished.weights, tmp_path / "net.safetensors")
     program = (

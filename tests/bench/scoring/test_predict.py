@@ -209,6 +209,7 @@ def test_scales_and_flip_are_those_of_scoring(weights: Path, photos: Path, tmp_p
         assert np.abs(archive["probabilities"] - wanted).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_the_crf_refines_masks_and_leaves_probabilities(model: Model, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("pydensecrf")
     noisy = np.clip(scene()[0] + np.random.default_rng(0).normal(0, 40, (24, 40, 1)), 0, 255).astype(np.uint8)

@@ -66,6 +66,7 @@ U2PL = registry.describe_method("u2pl").knobs.model_fields.keys() - (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", all_keys())
 def test_any_value_at_any_key_is_planned_or_refused_by_a_sentence(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

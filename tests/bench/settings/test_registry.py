@@ -135,6 +135,7 @@ def test_names_are_found_without_importing_anything() -> None:
     assert not {"torch", "bench.contract", "methods.fixmatch"} & imports_of("registry.method_names()")
 
 
+@pytest.mark.slow
 def test_describing_a_method_imports_no_trainer() -> None:
     found = imports_of("[registry.describe_method(name) for name in registry.method_names()]")
     assert "methods.u2pl_weak" in found

@@ -46,6 +46,7 @@ def mended(root: Path, name: str) -> None:
     shutil.copy(root / "tinyset" / "labels" / "train_05.png", root / "tinyset" / "labels" / name)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_overwrites_starts_what_changed_and_nothing_else(
     cell: Callable[..., Cell], root: Path
 ) -> None:

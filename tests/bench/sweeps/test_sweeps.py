@@ -364,6 +364,7 @@ def test_unknown_names_stop_the_sweep_before_it_starts(here: Callable[..., Outco
     assert not runs.exists()
 
 
+@pytest.mark.slow
 def test_the_named_sweeps_are_listed(sweep: Callable[..., Outcome]) -> None:
     outcome = sweep("--list")
     assert outcome.code == 0

@@ -122,6 +122,7 @@ def test_the_share_is_that_of_encoder_and_decoder(tiny_config: Config) -> None:
         assert share == pytest.approx(norm / sum(norms.values()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_not_measured(tiny_config: Config) -> None:
     sets = ("machine.compile=true", "protocol.steps=4", "method.warmup=0")
     assert trainer_of(tiny_config, "u2pl", *sets).measured == frozenset()

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import needs_chromium, store
+from browsing import HAVE_CHROMIUM, store
 from playwright.sync_api import Browser, Page
 
 from reports.report import write_report
 
-pytestmark = needs_chromium
+pytestmark = [pytest.mark.slow, HAVE_CHROMIUM]
 AXE = resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
 SIZES = {390: 844, 768: 1024, 1280: 800}
 
