@@ -206,8 +206,9 @@ class Group:
 
     @cached_property
     def kinds(self) -> tuple[Group, ...]:
-        """The part of each kind of supervision: what tables compare. One kind is the group itself."""
-        kinds = dict.fromkeys(split.kind for split in self.splits)
+        """The part of each kind of supervision, masks first: what tables compare. One kind is the group
+        itself."""
+        kinds = sorted(dict.fromkeys(split.kind for split in self.splits), key=lambda kind: kind != "pixel")
         if len(kinds) == 1:
             return (self,)
         of_kind = [[run for run in self.runs if self.split_of[run.folder].kind == kind] for kind in kinds]

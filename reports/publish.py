@@ -38,10 +38,17 @@ ABLATIONS = "ablations"  # the one beside it, of runs with other knobs than the 
 SHOWN = (0, 0)  # draw and seed of the runs whose samples are kept: a page shows one run a row
 SAMPLES = 6  # of such a run
 RECORDS = "Records"  # in a picture's metadata: the digest of what it was made of
+
+
+def _labels_of_masks(group: Group) -> list[Picture]:
+    """Draw one panel, of masks where there are any: other kinds of labels stand beside them against hours."""
+    return labels(group.kinds[0])
+
+
 PICTURES: Mapping[
     str, Callable[[Group], list[Picture]]
 ] = {  # by what stands behind the data set in the file's name
-    "": labels,
+    "": _labels_of_masks,
     "-hours": hours,
 }
 

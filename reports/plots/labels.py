@@ -69,7 +69,7 @@ def _panel(
     width = max(high - low, math.log(2))
     drawn = [number for number, row in enumerate(group.rows) if any(p.known(row.cells[i]) for i in indices)]
     nearest = min((b - a for a, b in pairwise(sorted(places)) if b > a), default=width)
-    step = min(0.02 * width, 0.25 * nearest / max(len(drawn), 1))
+    step = min(0.02 * width, 0.5 * nearest / max(len(drawn), 1))
     lines = []
     for place, number in enumerate(drawn):
         row = group.rows[number]

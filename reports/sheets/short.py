@@ -20,19 +20,20 @@ TOO_FEW = "no method has two runs"
 
 
 def leading(groups: Iterable[Group], started: Mapping[Path, str]) -> dict[str, Group]:
-    """Choose the group that speaks for each data set: of equal views if there is one, then the newest that
-    compares methods.
+    """Choose the group that speaks for each data set: of those with a method beside the reference that of
+    equal views, then the newest that compares methods.
 
     Args:
         started: When each run was made, by its folder, where that is known.
     """
-    found: dict[str, tuple[tuple[bool, bool, str], Group]] = {}
+    found: dict[str, tuple[tuple[bool, bool, bool, str], Group]] = {}
     for group in groups:
         if len(group.rows_named(BASELINE)) != 1 or group.held_out:
             continue
         newest = max(started.get(run.folder, "") for run in group.runs)
         compares = any(of and of.error is not None for *_, of in compared(group, BASELINE))
-        rank = (group.views == "equal", compares, newest)
+        beside = any(not row.method.startswith(BASELINE) for row in group.rows)
+        rank = (beside, group.views == "equal", compares, newest)
         if group.dataset not in found or rank > found[group.dataset][0]:
             found[group.dataset] = rank, group
     return {dataset: group for dataset, (_, group) in found.items()}

@@ -383,6 +383,9 @@ def test_equal_views_speak_for_a_data_set_then_the_newest_that_compares(make: An
     assert leading([new, old, one], times) == {"camvid": new}
     assert leading([new, held_out, equal], times) == {"camvid": equal}
     assert leading([alone, held_out], times) == {}
+    config = {"method": {}, "protocol": {"views": "equal"}}
+    yardstick = grouped([make(0.4, seed=s, protocol_hash="y", config=config) for s in range(2)])
+    assert leading([yardstick, one], times) == {"camvid": one}  # it has nothing to say of methods yet
 
 
 def test_a_baseline_is_a_row_or_a_method(make: Any) -> None:
