@@ -10,6 +10,7 @@ from statistics import fmean
 import pytest
 
 from bench.records.schema import Result
+from reports.splits import label_hours
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "datasets/FEW_IMAGES.md").read_text()
@@ -46,6 +47,20 @@ def mean(dataset: str, method: str, steps: int, masks: int, tags: int = 0) -> st
 def test_scores_by_labels(row: list[str]) -> None:
     found = re.fullmatch(r"(\w+), (\d+) steps, published views", row[0])
     assert found and mean(found[1], "supervised", int(found[2]), int(row[1])) == row[2]
+
+
+@pytest.mark.parametrize("row", rows("labels | hours"), ids=lambda row: row[0])
+def test_scores_by_kind_of_labels(row: list[str]) -> None:
+    split, hours, *scores = row
+    of_split = [
+        one
+        for one in records("shapes")
+        if (one.split, one.steps, one.config["protocol"].get("views")) == (split, 3200, "equal")
+    ]
+    for method, said in zip(("supervised", "u2pl_weak"), scores, strict=True):
+        found = [one for one in of_split if one.method == method]
+        assert said == (f"{100 * fmean(one.predictor.miou for one in found):.1f}" if found else "not run")
+    assert f"{label_hours(of_split[0]):.1f}" == hours
 
 
 def test_scores_in_the_text() -> None:
