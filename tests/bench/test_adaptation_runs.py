@@ -53,6 +53,7 @@ def adapting(tiny_config: Config, pair_root: Path) -> Config:
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", IN_DOMAINS)
 def test_no_mask_of_the_target_is_opened(
     adapting: Config, pair_root: Path, tmp_path: Path, method: str
@@ -136,6 +137,7 @@ class Plugged(Folder):
 """
 
 
+@pytest.mark.slow
 def test_an_edited_plug_in_of_a_domain_is_another_run_and_another_warm_up(
     tiny_config: Config, pair_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

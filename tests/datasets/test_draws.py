@@ -212,6 +212,7 @@ def test_an_import_holds_out_too(toy: Folder, tmp_path: Path) -> None:
 # --- what is in the tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", OURS)
 def test_our_draws_are_nested_and_apart(dataset: str) -> None:
     draws = range(10 if dataset == "shapes" else 5)

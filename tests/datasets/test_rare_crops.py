@@ -95,6 +95,7 @@ def test_off_and_without_a_rare_class_nothing_changes(monkeypatch: pytest.Monkey
     make(0.0)[0]
 
 
+@pytest.mark.slow
 def test_each_image_aims_at_the_rarest_class_that_it_has() -> None:
     """Class 3 where there is one, else class 2; images without either stay as they were."""
     off, on = make(0.0), make(1.0)

@@ -45,6 +45,7 @@ def problems(root: Path) -> list[str]:
     return verify(Folder(root / "tinyset", "tinyset"), splits).problems
 
 
+@pytest.mark.slow
 def test_what_was_made_of_other_masks_is_said_and_the_command_makes_it_anew(root: Path) -> None:
     assert problems(root) == []
     for id in Folder(root / "tinyset", "tinyset").ids("train"):

@@ -61,6 +61,7 @@ def step(case: Case, batch: Batch) -> dict[str, Tensor]:
         return found | method.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", registry.method_names())
 def test_a_step_stays_on_its_device(name: str) -> None:
     """A mixture of devices, or a value that the host must know, is an error of fake tensors themselves."""

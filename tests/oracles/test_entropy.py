@@ -182,6 +182,7 @@ def test_the_split_is_numpys(pixels: list[tuple[float, bool]], alpha: float) -> 
     assert split.reliable.sum() + split.unreliable.sum() == valid.sum()
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(values=st.lists(entropies, min_size=1, max_size=40), share=st.floats(0, 1), seed=st.integers(0, 99))
 def test_a_percentile_knows_no_order_and_no_shape(values: list[float], share: float, seed: int) -> None:

@@ -350,6 +350,7 @@ def test_no_runs_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_reports_never_import_torch() -> None:
     code = "import reports.report, sys; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -36,6 +36,7 @@ def made(planned: SeedPlan) -> dict[str, bytes]:
     return {path.stem: Image.open(path).tobytes() for path in folder.glob("*.png")}
 
 
+@pytest.mark.slow
 def test_the_maker_is_a_choice(seeds: Callable[..., SeedPlan]) -> None:
     usual, puzzle = seeds(), seeds("cam_seeds.maker=puzzle")
     assert usual.classifier.method.name == "classifier" and puzzle.classifier.method.name == "puzzle"
@@ -46,6 +47,7 @@ def test_the_maker_is_a_choice(seeds: Callable[..., SeedPlan]) -> None:
     assert (puzzle.classifier.folder.result).exists()
 
 
+@pytest.mark.slow
 def test_a_walk_makes_other_seeds_of_the_same_maps(seeds: Callable[..., SeedPlan]) -> None:
     usual, walked = seeds(), seeds("cam_seeds.walk=image", "cam_seeds.walk_steps=4")
     assert usual.folder.seed("x").parent != walked.folder.seed("x").parent

@@ -336,6 +336,7 @@ def test_a_seed_is_made_of_the_stored_maps(weak: Config, tiny_set: Folder) -> No
     assert (seed(planned, "train_06") == again).all()
 
 
+@pytest.mark.slow
 def test_strange_images(weak: Config, edited: Edit) -> None:
     """A row of pixels, a single colour, gray; and an image without tags."""
 
@@ -630,6 +631,7 @@ def test_the_oracle_finds_the_threshold(weak: Config, monkeypatch: pytest.Monkey
     assert scores.opened == tuple(tags)
 
 
+@pytest.mark.slow
 def test_scores_wait_for_all_images(weak: Config, edited: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
     """Chosen without the broken image they might be others, and some seeds would be made by them."""
     planned = seeds_of(on(edited(), weak("cam_seeds.policy=oracle")))
@@ -896,6 +898,7 @@ def test_weights_of_the_classifier_that_are_not_its_own_make_no_seeds(harm: str,
     assert made(planned) == before and weights.read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_seeds_of_other_images_are_refused_and_made_anew_on_demand(weak: Config, edited: Edit) -> None:
     root = edited()
     config = on(root, weak())
@@ -933,6 +936,7 @@ def test_seeds_of_before_digests_are_taken_while_all_are_there(weak: Config) -> 
     assert made(planned) == before and again.contents is not None and again.contents.seeds
 
 
+@pytest.mark.slow
 def test_a_finished_run_on_other_seeds_is_not_done(weak: Config) -> None:
     config = weak()
     result = pipeline.run(plan(config), Quiet())
@@ -948,6 +952,7 @@ def test_a_finished_run_on_other_seeds_is_not_done(weak: Config) -> None:
     assert pipeline.run(plan(config), display) == result and display.said[0].startswith("already done")
 
 
+@pytest.mark.slow
 def test_quality_is_not_measured_on_maps_that_were_lost_and_the_advice_helps(weak: Config) -> None:
     planned = seeds_of(weak())
     report = make_seeds(planned, Quiet())

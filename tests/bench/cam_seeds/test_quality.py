@@ -95,6 +95,7 @@ def test_masks_as_seeds_are_perfect(tiny_config: Config, tiny_set: Folder) -> No
     assert np.trace(np.array(quality.counts)[:, :3]) == np.sum(quality.counts) == 16 * 39 * 40
 
 
+@pytest.mark.slow
 def test_a_run_on_masks_as_seeds_is_the_fully_supervised_one(
     tiny_config: Config, tiny_set: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +184,7 @@ def test_quality_of_seeds_that_decide_nothing_can_be_read_again(
     assert planned.folder.read_quality() == quality
 
 
+@pytest.mark.slow
 def test_no_run_reads_the_answer(tiny_config: Config) -> None:
     """Nothing that trains or scores a run, and not what makes the seeds."""
     rooms = ("training", "scoring", "sweeps", "settings", "networks")

@@ -460,6 +460,7 @@ def cam_seeds(bench: Bench, tiny_config: Config, tmp_path: Path) -> Bench:
     return call
 
 
+@pytest.mark.slow
 def test_cam_seeds_prints_how_they_were_made(cam_seeds: Bench, tmp_path: Path) -> None:
     done = cam_seeds()
     assert done.code == 0, done.err
@@ -583,6 +584,7 @@ def test_splits_are_made_for_a_folder_and_can_be_trained_on(bench: Bench, run: B
     assert run("fixmatch", "--data-root", own_root, "--split", "1/4", "--dry-run").code == 0
 
 
+@pytest.mark.slow
 def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, own_root: Path) -> None:
     folder = own_root / "tinyset"
     shutil.rmtree(folder / "splits")

@@ -59,6 +59,7 @@ def commands(text: str) -> list[list[str]]:
     return [shlex.split(found)[3:] for found in re.findall(r"`(python -m bench [^`]+)`", text)]
 
 
+@pytest.mark.slow
 def test_from_colour_masks_to_a_clean_folder(bench: Bench, root: Path) -> None:
     at = ("--dataset", "mine", "--data-root", root)
     code, out, err = bench("data", "verify", *at)

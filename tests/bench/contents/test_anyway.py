@@ -71,6 +71,7 @@ def marks(result: Result) -> list[str]:
     return result.contents.anyway
 
 
+@pytest.mark.slow
 def test_seeds_that_are_taken_anyway_stand_in_the_record_of_the_run(weak: Plan, root: Path) -> None:
     seeds = seeds_of(weak)
     before = pipeline.make_seeds(seeds, Quiet())
@@ -90,6 +91,7 @@ def test_seeds_that_are_taken_anyway_stand_in_the_record_of_the_run(weak: Plan, 
     assert seeds.folder.read_report() == before, "the seeds are what they were"
 
 
+@pytest.mark.slow
 def test_a_finished_classifier_that_differs_is_refused_or_taken_and_recorded(weak: Plan, root: Path) -> None:
     seeds = seeds_of(weak)
     classifier = pipeline.run(seeds.classifier, Quiet())

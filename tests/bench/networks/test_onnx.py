@@ -79,6 +79,7 @@ class Unknown(nn.Module):
         return torch.special.bessel_j0(image)
 
 
+@pytest.mark.slow
 def test_an_operator_that_the_exporter_lacks_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot be exported to ONNX opset 18: .*bessel_j0"):
         room._exported(Unknown(), ("a",))

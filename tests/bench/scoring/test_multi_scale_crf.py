@@ -174,6 +174,7 @@ def bytes_of(folder: RunFolder) -> bytes | None:
     return folder.scores.read_bytes() if folder.scores.exists() else None
 
 
+@pytest.mark.slow
 def test_the_protocols_settings_give_the_raw_score(finished: RunFolder) -> None:
     result = finished.read_result()
     (entry,) = again(finished).entries

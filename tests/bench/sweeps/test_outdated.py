@@ -102,6 +102,7 @@ def test_a_finished_run_that_changed_is_refused_by_a_dry_run(cell: Callable[...,
     assert refused(one, overwrite=True) == {}
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_several_runs_need_first(cell: Callable[..., Cell]) -> None:
     def grid(split: str) -> list[Cell]:
         sets = ("protocol.steps=4", "method.warmup=2", "cam_seeds.protocol.steps=2")

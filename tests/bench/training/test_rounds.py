@@ -78,6 +78,7 @@ def by_hand(of: Plan, data: Folder, id: str) -> np.ndarray:
     return total.argmax(1)[0].numpy()
 
 
+@pytest.mark.slow
 def test_one_command_does_all_rounds(tiny_config: Config, tiny_set: Folder) -> None:
     longer = ("protocol.steps=40", "protocol.optimizer.lr=0.01")  # or every pixel has one label
     of = planned(tiny_config, *longer)

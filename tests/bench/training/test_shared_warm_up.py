@@ -229,6 +229,7 @@ def test_one_of_other_code_is_trained_again_with_a_sentence(
     assert run(config, overwrite=True).shared_seconds and len(left_in(config)) == 1
 
 
+@pytest.mark.slow
 def test_one_of_another_machine_is_not_its_own(tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """A library chooses its loops by the model of the CPU, so sums are rounded otherwise on another."""
     run(tiny_config("u2pl", *USUAL))

@@ -97,6 +97,7 @@ def straight(tiny_config: Config, tmp_path: Path) -> Callable[..., bytes]:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [stop, kill])
 @pytest.mark.parametrize("method", ["supervised", "u2pl"])
 def test_the_log_is_the_same_bits_after_a_resume(
