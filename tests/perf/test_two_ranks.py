@@ -30,7 +30,8 @@ pytestmark = pytest.mark.perf
 
 WORLD, CROP, ROUNDS, WARMUP = 2, 160, 15, 2
 BEHIND = 1050  # the first step: behind every method's own warm-up
-MOST = 1.15  # of a rank's own step, with as many images for each; fixmatch 1.03 to 1.06, u2pl 1.08 to 1.14
+TRIES = 4
+MOST = 1.15  # of a rank's own step, with as many images for each; fixmatch 1.03 to 1.08, u2pl 1.07 to 1.15
 
 
 def measured(trainer: Trainer) -> dict[str, float]:
@@ -82,8 +83,10 @@ def test_a_step_of_two_ranks_takes_little_longer_than_one_of_its_own(method: str
     """Weak scaling: the joint batch is twice as large, and each rank has a core."""
     if cores() < WORLD:
         pytest.skip("needs two cores")
-    found = ratios(method, tmp_path / "first")
-    if found["wall"] > MOST:  # both cores were needed all the time: once more, in case one was not there
-        found = ratios(method, tmp_path / "again")
-    print(method, found)
+    # A core that was away for a moment held up both ranks: noise only adds, so the quickest of some counts.
+    for number in range(TRIES):
+        found = ratios(method, tmp_path / f"{number}")
+        print(method, found)
+        if found["wall"] <= MOST:
+            break
     assert found["wall"] <= MOST, found
