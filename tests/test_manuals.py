@@ -105,9 +105,7 @@ def test_the_own_images_of_the_front_page_are_compared_and_predicted(tmp_path: P
     lines = re.findall(r"^uv run python (-m bench .+)$", section, re.MULTILINE)
     assert [line.split()[2] for line in lines] == ["data", "sweep", "predict"]
     make_folder(tmp_path / "DIR" / "mine", 48)
-    (tmp_path / "DIR" / "mine" / "images" / "00.jpg").rename(tmp_path / "unseen.jpg")
     shutil.copytree(tmp_path / "DIR" / "mine" / "images", tmp_path / "photos")
-    (tmp_path / "unseen.jpg").rename(tmp_path / "DIR" / "mine" / "images" / "00.jpg")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     data, sweep, predict = (shlex.split(line) for line in lines)
     sweep[sweep.index("--seed") + 1] = "0"

@@ -28,10 +28,9 @@ from bench.training.trainer import Trainer
 
 pytestmark = pytest.mark.perf
 
-WORLD, CROP, ROUNDS, WARMUP = 2, 160, 15, 2
+WORLD, CROP, ROUNDS, WARMUP, TIMES = 2, 160, 11, 2, 3
 BEHIND = 1050  # the first step: behind every method's own warm-up
-TRIES = 4
-MOST = 1.15  # of a rank's own step, with as many images for each; fixmatch 1.03 to 1.08, u2pl 1.07 to 1.15
+MOST = 1.15  # of a rank's own step, with as many images for each; fixmatch 1.06, u2pl 1.12 to 1.14
 
 
 def measured(trainer: Trainer) -> dict[str, float]:
@@ -64,8 +63,8 @@ def work(number: int, folder: str, port: int, method: str) -> None:
     (place / f"{number}.json").write_text(json.dumps(found))
 
 
-def ratios(method: str, folder: Path) -> dict[str, float]:
-    """The slower rank's joint step over the slower rank's own."""
+def seconds(method: str, folder: Path) -> dict[str, dict[str, float]]:
+    """Of a rank's own step and of a joint one, those of the slower rank."""
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -73,20 +72,28 @@ def ratios(method: str, folder: Path) -> dict[str, float]:
     mp.spawn(work, (str(folder), port, method), nprocs=WORLD)
     each = [json.loads((folder / f"{number}.json").read_text()) for number in range(WORLD)]
     return {
-        name: max(one[name]["joint"] for one in each) / max(one[name]["alone"] for one in each)
+        name: {kind: max(one[name][kind] for one in each) for kind in ("alone", "joint")}
         for name in ("wall", "cpu")
     }
 
 
 @pytest.mark.parametrize("method", ["fixmatch", "u2pl"])
 def test_a_step_of_two_ranks_takes_little_longer_than_one_of_its_own(method: str, tmp_path: Path) -> None:
-    """Weak scaling: the joint batch is twice as large, and each rank has a core."""
+    """Weak scaling: the joint batch is twice as large, and each rank has a core.
+
+    What else the machine does only adds to a time, so the quickest of some counts. It adds to either of the
+    two, so the quickest ratio would not be fair.
+    """
     if cores() < WORLD:
         pytest.skip("needs two cores")
-    # A core that was away for a moment held up both ranks: noise only adds, so the quickest of some counts.
-    for number in range(TRIES):
-        found = ratios(method, tmp_path / f"{number}")
-        print(method, found)
-        if found["wall"] <= MOST:
-            break
-    assert found["wall"] <= MOST, found
+    found: list[dict[str, dict[str, float]]] = []
+    while len(found) < 2 * TIMES:
+        found += [seconds(method, tmp_path / f"{len(found) + number}") for number in range(TIMES)]
+        ratio = {
+            name: min(one[name]["joint"] for one in found) / min(one[name]["alone"] for one in found)
+            for name in ("wall", "cpu")
+        }
+        print(method, ratio, [round(one["wall"]["joint"] / one["wall"]["alone"], 3) for one in found])
+        if ratio["wall"] <= MOST:
+            return
+    pytest.fail(f"{ratio} after {len(found)} measurements")

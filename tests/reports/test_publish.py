@@ -23,7 +23,8 @@ from bench.records.samples import Pictures, read_samples, write_samples
 from bench.records.schema import Rescored, Result, Score, Scores, SeedQuality, SeedReport
 from bench.records.shared_folders import SeedFolder
 from reports.evidence import cam_seeds
-from reports.publish import SAMPLES, publish, refresh, tables
+from reports.groups import comparable
+from reports.publish import PICTURES, SAMPLES, publish, refresh, tables
 from reports.readme import END, blocks, rewritten
 
 Make = Callable[..., Result]
@@ -539,6 +540,17 @@ def test_a_picture_of_other_records_is_stale_and_drawn_anew(
     publish([runs], records)
     with pytest.raises(Regression, match=name):
         refresh([], records, check=True)
+
+
+def test_the_front_picture_is_of_masks_alone(make: Make) -> None:
+    """Of two kinds with two methods each; against hours they stand in one panel."""
+    made = [
+        make(0.4, method=name, split=split) for name in ("supervised", "u2pl") for split in ("1_8", "tags")
+    ]
+    (group,) = comparable({Path(f"{number}"): result for number, result in enumerate(made)})
+    (front,), (effort,) = PICTURES[""](group), PICTURES["-hours"](group)
+    assert [panel.x.title for panel in front.panels] == ["images with pixel labels (log scale)"]
+    assert {text for _, text in effort.panels[0].above} == {"1_8", "tags"}
 
 
 def test_no_readme_and_no_records_are_refused(tmp_path: Path, records: Path) -> None:

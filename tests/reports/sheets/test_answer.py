@@ -105,10 +105,8 @@ def test_kinds_of_supervision_are_questions_of_their_own(make: Any) -> None:
         for run in runs(make, name, 0.4 + len(name) / 100, 1, 4, split="tags")
     ]
     (group,) = comparable(foldered([*masks, *many]))
-    assert [[split.label for split in part.splits] for part in group.kinds] == [
-        ["1_8"],
-        ["tags"],
-    ]  # masks first
+    first, second = ([split.label for split in part.splits] for part in group.kinds)
+    assert (first, second) == (["1_8"], ["tags"])  # masks first
     together = dict(answers([group], {}))
     alone = only(masks)
     assert together["camvid, 1_8 (46)"].family == alone.family == 1
