@@ -18,14 +18,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 HEAVY = {"torch", "torchvision", "timm", "pandas", "matplotlib", "segmentation_models_pytorch"}
 LIGHT = ["-m", "bench", "--help"]
 COMMAND = ["-m", "bench", "run", "--help"]
-BARE_HELP = ["-c", "import typer, typer.rich_utils, rich.table"]
-# typer prepares each option by its type, with pydantic: a command of as many options and nothing of ours.
-OPTIONS = ", ".join(f"o{i}: Annotated[str | None, typer.Option(help='Text.')] = None" for i in range(20))
-BARE_COMMAND = [
-    "-c",
+# What typer needs for a program of about as many commands as ours, one with as many options as `run`, and
+# nothing of ours. It prepares each option by its type, and for the first value of all, that of the group's
+# own option, it imports pydantic.
+OPTIONS = ", ".join(f"o{i}: Annotated[str | None, typer.Option(help='Text.')] = None" for i in range(25))
+BARE = (
     "import sys, typer\nfrom typing import Annotated\napp = typer.Typer()\n"
-    f"@app.command()\ndef run({OPTIONS}): ...\nsys.argv = ['run', '--help']\napp()",
-]
+    "@app.callback()\ndef group(version: Annotated[bool, typer.Option('--version')] = False): ...\n"
+    f"@app.command()\ndef run({OPTIONS}): ...\n"
+    "for i in range(16): app.command(f'c{i}', help='Text.')(lambda: None)\n"
+    "app()"
+)
 ROUNDS = 9
 
 
@@ -64,16 +67,14 @@ def test_the_check_sees_a_heavy_import() -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "bare", "limit"),
-    # Ours is one command of a group, and its options show defaults and examples.
-    [(LIGHT, BARE_HELP, 1.5), (COMMAND, BARE_COMMAND, 2.0)],
+    "command",
+    [LIGHT, COMMAND],
     ids=["help", "help of a command"],
 )
-def test_start_costs_little_beside_its_libraries(
-    command: list[str], bare: list[str], limit: float, benchmark: BenchmarkFixture
-) -> None:
+def test_start_costs_little_beside_its_libraries(command: list[str], benchmark: BenchmarkFixture) -> None:
     if benchmark.disabled:
         pytest.skip("times nothing while benchmarks are disabled")
+    bare = ["-c", BARE, *command[2:]]
     taken: dict[str, list[float]] = {"ours": [], "bare": []}
     seconds(*bare), seconds(*command)  # files are read and compiled once
     benchmark.pedantic(  # type: ignore[no-untyped-call]
@@ -83,4 +84,4 @@ def test_start_costs_little_beside_its_libraries(
     )
     ratio = min(taken["ours"]) / min(taken["bare"])  # what a busy machine adds is no work of theirs
     benchmark.extra_info["ratio"] = round(ratio, 2)
-    assert ratio <= limit
+    assert ratio <= 1.6  # measured: 1.28 to 1.45; ours is in some ten modules and shows defaults and examples
