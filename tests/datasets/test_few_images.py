@@ -49,13 +49,21 @@ def test_scores_by_labels(row: list[str]) -> None:
     assert found and mean(found[1], "supervised", int(found[2]), int(row[1])) == row[2]
 
 
-@pytest.mark.parametrize("row", rows("labels | hours"), ids=lambda row: row[0])
-def test_scores_by_kind_of_labels(row: list[str]) -> None:
+CHEAP = {"labels | hours": ("shapes", 3200), "labels of photographs | hours": ("msrc21", 1600)}
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [(head, row) for head in CHEAP for row in rows(head)],
+    ids=lambda of: of[0] if isinstance(of, list) else CHEAP[of][0],
+)
+def test_scores_by_kind_of_labels(head: str, row: list[str]) -> None:
+    dataset, steps = CHEAP[head]
     split, hours, *scores = row
     of_split = [
         one
-        for one in records("shapes")
-        if (one.split, one.steps, one.config["protocol"].get("views")) == (split, 3200, "equal")
+        for one in records(dataset)
+        if (one.split, one.steps, one.config["protocol"].get("views")) == (split, steps, "equal")
     ]
     for method, said in zip(("supervised", "u2pl_weak"), scores, strict=True):
         found = [one for one in of_split if one.method == method]
