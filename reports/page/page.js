@@ -46,13 +46,20 @@ for (const button of document.querySelectorAll("button.whole")) {
   });
 }
 
-// A picture is in the page once: it is saved from where it is shown.
+// A picture is in the page once: it is saved from where it is shown. A table is packed.
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return URL.createObjectURL(await new Response(stream).blob());
+}
+
 for (const button of document.querySelectorAll("button.save")) {
-  button.hidden = false;
-  button.addEventListener("click", () => {
+  const { file, packed } = button.dataset;
+  button.hidden = packed && !("DecompressionStream" in globalThis); // the file lies beside the page
+  button.addEventListener("click", async () => {
     const link = document.createElement("a");
-    link.href = button.closest("figure").querySelector("img").src;
-    link.download = button.dataset.file;
+    link.href = packed ? await unpacked(packed) : button.closest("figure").querySelector("img").src;
+    link.download = file;
     link.click();
   });
 }
