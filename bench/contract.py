@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -303,9 +303,9 @@ class Dataset(ABC):
         """Return the boxes of the objects in an image, from a record of boxes; None where there is none."""
         return None
 
-    def files(self, id: str, what: Literal["image", "mask"]) -> tuple[Path, ...] | None:
-        """Return the files that `image(id)` or `mask(id)` reads, where they are there; () where it reads
-        none.
+    def files(self, id: str, what: str) -> tuple[Path, ...] | None:
+        """Return the files that `image(id)`, `mask(id)` or `drawn(id, what)` reads, where they are there; ()
+        where it reads none. `what` is "image", "mask", or what `drawn` has.
 
         Their digests tell one state of the data from another. None: not said, and the decoded image or mask
         is hashed instead, which takes longer. Raises DataError, as those do, for one that is missing.

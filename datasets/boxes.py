@@ -32,6 +32,7 @@ class BoxRecord:
     path: Path
     table: dict[str, tuple[Box, ...]]
     sizes: dict[str, tuple[Any, Any]]
+    faults: dict[str, str]  # what is wrong with the boxes of an image, which whoever asks for them is told
 
     def of(self, id: str, size: tuple[int, int]) -> tuple[Box, ...]:
         """Return the boxes of an image of height and width `size`, cut off at its border.
@@ -43,6 +44,8 @@ class BoxRecord:
             near = [key for key in self.table if key.rpartition("/")[2] == id.rpartition("/")[2]]
             meant = f" (there is {near[0]!r}; a file_name is the path below images)" if near else ""
             raise DataError(f"{self.path} has no image {id!r}{meant}; add it, with its boxes if it has any.")
+        if id in self.faults:
+            raise DataError(self.faults[id])
         said = self.sizes.get(id, size)
         if said != size:
             turned = " and turned, as by an EXIF tag" if said == size[::-1] else ""
@@ -54,17 +57,21 @@ class BoxRecord:
 
 
 def read_boxes(path: Path, classes: Sequence[str]) -> dict[str, tuple[Box, ...]]:
-    """Read the boxes of each image, as `read_record` does."""
-    return read_record(path, classes).table
+    """Read the boxes of each image, as `read_record` does. Raises DataError for a fault of any image too."""
+    record = read_record(path, classes)
+    for fault in record.faults.values():
+        raise DataError(fault)
+    return record.table
 
 
 def read_record(path: Path, classes: Sequence[str]) -> BoxRecord:
     """Read the boxes of each image: {"a": (Box(3, 0, 0, 20, 20),)}; an image without any has ().
 
-    A box is widened to whole pixels. Whether it lies in its image, `BoxRecord.of` says.
+    A box is widened to whole pixels. Whether it lies in its image, `BoxRecord.of` says, and whether it is a
+    box of a known category: those of images that are not granted shall not end a run.
 
-    Raises DataError, which names the file, the image and the annotation, for anything that is no such JSON: a
-    class that the data set lacks, a box without an area, an image or a category that stands twice.
+    Raises DataError, which names the file, for anything that is no such JSON: a class that the data set
+    lacks, a box of no image, an image or a category that stands twice.
     """
     document = read_json(path)
     for key in ("images", "annotations", "categories"):
@@ -76,22 +83,31 @@ def read_record(path: Path, classes: Sequence[str]) -> BoxRecord:
         path, "category", document["categories"], lambda path, entry: _label(path, entry, classes)
     )
     found: dict[str, list[Box]] = {id: [] for id in ids.values()}
+    faults: dict[str, str] = {}
     for number, entry in enumerate(document["annotations"]):
         image, category = _key(entry.get("image_id")), _key(entry.get("category_id"))
-        if image not in ids or category not in labels:
+        where = f"{path}: annotation {number}"
+        if image not in ids:
             raise DataError(
-                f"{path}: annotation {number} has the image {str(entry.get('image_id'))[:40]!r} and the "
-                f"category {str(entry.get('category_id'))[:40]!r}, one of which is not in its lists; "
+                f"{where} is of the image {str(entry.get('image_id'))[:40]!r}, which is not in its list; "
                 "correct it."
             )
-        box = _whole(path, ids[image], number, entry.get("bbox"))
-        found[ids[image]].append(Box(labels[category], *box))
+        id = ids[image]
+        try:
+            if category not in labels:
+                raise DataError(
+                    f"{where}, of {id!r}, has the category {str(entry.get('category_id'))[:40]!r}, which is "
+                    "not in its list; correct it."
+                )
+            found[id].append(Box(labels[category], *_whole(path, id, number, entry.get("bbox"))))
+        except DataError as error:
+            faults.setdefault(id, str(error))
     sizes = {
         _id(path, entry): (entry["height"], entry["width"])
         for entry in document["images"]
         if is_number(entry.get("height")) and is_number(entry.get("width"))
     }
-    return BoxRecord(path, {id: tuple(sorted(boxes)) for id, boxes in found.items()}, sizes)
+    return BoxRecord(path, {id: tuple(sorted(boxes)) for id, boxes in found.items()}, sizes, faults)
 
 
 def _key(value: Any) -> int | str | None:

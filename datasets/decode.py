@@ -280,7 +280,7 @@ def _of_another_size(path: Path, mask: tuple[int, int], image: tuple[int, int]) 
             f"{said}if an EXIF tag turns the image, the mask lies on the image as it is stored: turn the "
             "mask, or remove the tag."
         )
-    return f"{said}a mask must have its image's size."
+    return f"{said}it must have its image's size."
 
 
 def _size(picture: ImageFile.ImageFile) -> tuple[int, int]:

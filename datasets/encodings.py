@@ -194,35 +194,36 @@ def encoding(path: Path) -> Encoding | None:
         return None
 
 
-def disagreement(dataset: Dataset, ids: Iterable[str]) -> str | None:
+def disagreement(dataset: Dataset, ids: Iterable[str], what: str = "mask") -> str | None:
     """Return a sentence on two masks of one data set that cannot both be read by their stored numbers, or
     None.
 
     Reads the headers of the masks of `ids`. Decodes only files that look as if they disagreed, and
     `MOST_DECODED` of them at most. What is missing or no PNG is passed over: reading it says so better. Masks
     that are read by their colours cannot disagree, nor those of two domains.
+
+    Args:
+        what: "points" or "scribbles", which hold class ids whatever their colours, in place of masks.
     """
+    of_masks = what == "mask"
     for part, own in dataset.parts(ids):
-        if not part.by_colour and (said := contradiction(_masks(part, own), part.mask_colours)):
+        if of_masks and part.by_colour:
+            continue
+        found = [known for path in _files(part, own, what) if (known := encoding(path)) is not None]
+        if said := _depths(found) or _palettes(found, part.mask_colours if of_masks else None):
             return said
     return None
 
 
-def contradiction(paths: Iterable[Path], table: np.ndarray | None = None) -> str | None:
-    """As `disagreement`, of some files; `table`: the colours that the data set defines for its classes."""
-    found = [known for path in paths if (known := encoding(path)) is not None]
-    return _depths(found) or _palettes(found, table)
-
-
-def _masks(dataset: Dataset, ids: Iterable[str]) -> Iterator[Path]:
+def _files(dataset: Dataset, ids: Iterable[str], what: str) -> Iterator[Path]:
     for id in ids:
         with suppress(DataError):  # missing
-            yield from dataset.files(id, "mask") or ()
+            yield from dataset.files(id, what) or ()
 
 
-def refuse_disagreement(dataset: Dataset, ids: Iterable[str]) -> None:
+def refuse_disagreement(dataset: Dataset, ids: Iterable[str], what: str = "mask") -> None:
     """Raise DataError where two masks cannot both be read by their stored numbers, see `disagreement`."""
-    if said := disagreement(dataset, ids):
+    if said := disagreement(dataset, ids, what):
         raise DataError(said)
 
 

@@ -18,8 +18,9 @@ from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
 from datasets.encodings import refuse_disagreement
 from datasets.ids import some
+from datasets.pairs import scores_source
 from datasets.sparse import Marks, classes_of
-from datasets.splits import HELDOUT, Split, command, root_of
+from datasets.splits import HELDOUT, Split
 from datasets.tags import NoEntry
 
 THIN = 0.1  # a pole of four pixels has half its pixels inside, a seam of one or two has none
@@ -157,13 +158,8 @@ def refuse_unfit(dataset: Dataset, split: Split) -> None:
             f"{dataset.name} has one class, {dataset.classes[0]!r}, so every score would mean nothing; name "
             "all classes in its list of classes, background too."
         )
-    if wrong := dataset.unscored(split.eval):
-        make = command(dataset.name, root_of(split.place), "--make")
-        listed = f"{split.place / f'{split.scored}.txt'}: " if split.place else ""
-        raise DataError(
-            f"{listed}{dataset.name}/{split.name} would score {some(wrong)}, of the source; a pair is scored "
-            f"on its target alone: remove the folder of splits and make them with `{make}`."
-        )
+    if said := scores_source(dataset, split):
+        raise DataError(said)
     refuse_disagreement(dataset, (*split.pixel, *split.eval))
     for name, ids, tagged in (
         (granted_name(split), split.pixel, bool(split.tags or split.sparse)),

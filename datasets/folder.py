@@ -14,7 +14,7 @@ from datasets.boxes import BOXES_FILE, BoxRecord
 from datasets.boxes import read_record as read_box_record
 from datasets.classes import read_classes
 from datasets.decode import image_size, read_image, read_mask
-from datasets.encodings import OTHERS, colours, contradiction
+from datasets.encodings import OTHERS, colours
 from datasets.ids import check_id, read_json, read_list
 from datasets.image_forms import ENDINGS
 from datasets.lookup import Shelf, near_files
@@ -93,9 +93,8 @@ class Folder(Dataset):
         self.palette = _palette(self.meaning)
         self._tags_path = root / tags_file
         self._record_notes = tuple(_overlooked(root / file) for file in (tags_file, BOXES_FILE))
-        self._images = Shelf(root / "images", ENDINGS)
-        self._masks = Shelf(root / labels, MASK_ENDINGS)
-        self._drawn: dict[str, Shelf] = {}
+        self._images, self._masks = Shelf(root / "images", ENDINGS), Shelf(root / labels, MASK_ENDINGS)
+        self._shelves = {"image": self._images, "mask": self._masks}  # and those of points and strokes
         # Read at once: a run that has trained for days shall not end here.
         self.label_seconds = {**Dataset.label_seconds, **_read_label_seconds(root / LABEL_SECONDS_FILE)}
 
@@ -116,20 +115,15 @@ class Folder(Dataset):
         return read_mask(self._masks.path(id), size, len(self.classes), meaning=self.meaning)
 
     def files(self, id: str, what: str) -> tuple[Path, ...]:
-        return ((self._images if what == "image" else self._masks).path(id),)
+        return (self._shelf(what).path(id),)
 
     def tags(self, id: str) -> tuple[int, ...] | None:
         return self._tags.of(id) if self._tags else None
 
     def drawn(self, id: str, kind: str) -> np.ndarray | None:
-        if kind not in self._drawn:
-            folder = self.root / kind
-            if not folder.is_dir():
-                return None
-            if said := contradiction(sorted(folder.rglob("*.png"))):
-                raise DataError(said)
-            self._drawn[kind] = Shelf(folder, (".png",))
-        size, path = image_size(self._images.path(id)), self._drawn[kind].path(id)
+        if not (self.root / kind).is_dir():
+            return None
+        size, path = image_size(self._images.path(id)), self._shelf(kind).path(id)
         mark = read_mask(path, size, len(self.classes))
         if (mark != IGNORE).all():
             raise DataError(
@@ -142,6 +136,11 @@ class Folder(Dataset):
         if self._boxes is None:
             return None
         return self._boxes.of(id, image_size(self._images.path(id)))
+
+    def _shelf(self, what: str) -> Shelf:
+        if what not in self._shelves:
+            self._shelves[what] = Shelf(self.root / what, (".png",))
+        return self._shelves[what]
 
     @property
     def notes(self) -> tuple[str, ...]:

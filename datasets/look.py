@@ -51,6 +51,7 @@ def worth_a_look(
     train = sorted({id for split in splits for id in split.train})
     test = sorted({id for split in splits for id in split.eval})
     tagged = all(split.tags for split in splits if split.pixel)  # then tags add classes to those of the masks
+    asked = most is None or any(split.tags for split in splits)  # a run opens no tags that it is not granted
     looked = {split.name: marks_look.looked_at(dataset, split, most) for split in splits if split.sparse}
     found = [
         *findings.of_names(dataset),
@@ -58,8 +59,7 @@ def worth_a_look(
         *findings.of_masks(dataset, scored),
         *findings.of_splits(dataset, learned, splits, _tags(dataset, splits), _marked(splits, looked)),
         *marks_look.of_marks(splits, looked),
-        *findings.of_tags(dataset, learned),
-        *findings.of_tags(dataset, scored),
+        *(said for of in (learned, scored) if asked for said in findings.of_tags(dataset, of)),
         *_turned(dataset, "image", [*spread(train, most), *spread(test, most)]),
         *_turned(dataset, "mask", [*learned.facts, *scored.facts]),
         *_forms(dataset, [*spread(train, most), *spread(test, most)], most),
@@ -161,16 +161,17 @@ SAID = {
 
 def _mixed(dataset: Dataset, ids: Sequence[str]) -> Iterator[str]:
     """Masks of several modes or depths."""
-    if dataset.by_colour:
-        return
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for id in ids:
-        for path in _files(dataset, id, "mask"):
-            if known := encoding(path):
-                kinds[f"{COLOURS.get(known.kind, 'unknown')} of {known.bits} bits"].append(id)
-    if len(kinds) > 1:
-        said = "; ".join(f"{len(of)} are {kind} ({some(of[:1])})" for kind, of in sorted(kinds.items()))
-        yield f"the masks of {dataset.name} are stored in {len(kinds)} ways: {said}."
+    for part, own in dataset.parts(ids):
+        if part.by_colour:
+            continue
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for id in own:
+            for path in _files(part, id, "mask"):
+                if known := encoding(path):
+                    kinds[f"{COLOURS.get(known.kind, 'unknown')} of {known.bits} bits"].append(id)
+        if len(kinds) > 1:
+            said = "; ".join(f"{len(of)} are {kind} ({some(of[:1])})" for kind, of in sorted(kinds.items()))
+            yield f"the masks of {part.name} are stored in {len(kinds)} ways: {said}."
 
 
 def _twins(dataset: Dataset, train: Sequence[str], test: Sequence[str]) -> Iterator[str]:

@@ -16,13 +16,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError, did_you_mean
 from datasets.ids import some
+from datasets.splits import Split, command, root_of
 
 SOURCE, TARGET = "source", "target"
 PAIR_FILE = "pair.yaml"
@@ -77,8 +77,7 @@ class Pair(Dataset):
         if listing != "train":
             return _under(TARGET, self.listed(TARGET, listing))
         source, target = (self.listed(domain, listing) for domain in (SOURCE, TARGET))
-        same = self.domains[SOURCE].name == self.domains[TARGET].name
-        if same and (shared := sorted(set(source).intersection(target))):
+        if shared := [id for id in sorted(set(source).intersection(target)) if self._is_one_image(id)]:
             raise DataError(
                 f"{self.name}: the target holds {some(shared)}, which the source holds too, labels and all; "
                 "an image is in one domain: correct pair.yaml, or the lists."
@@ -96,7 +95,7 @@ class Pair(Dataset):
         mapped: np.ndarray = self._tables[domain][self.domains[domain].mask(own)]
         return mapped
 
-    def files(self, id: str, what: Any) -> tuple[Path, ...] | None:
+    def files(self, id: str, what: str) -> tuple[Path, ...] | None:
         domain, own = self._of(id)
         return self.domains[domain].files(own, what)
 
@@ -110,6 +109,12 @@ class Pair(Dataset):
     def unscored(self, ids: Iterable[str]) -> list[str]:
         return [id for id in ids if self._of(id)[0] == SOURCE]
 
+    def _is_one_image(self, id: str) -> bool:
+        """Whether an id of both domains is one file, or an image of one generated set."""
+        source, target = self.domains.values()
+        files = [{path.resolve() for path in domain.files(id, "image") or ()} for domain in (source, target)]
+        return bool(files[0] & files[1]) or (not any(files) and source.name == target.name)
+
     @property
     def notes(self) -> tuple[str, ...]:
         return (*self._said, *self.domains[SOURCE].notes, *self.domains[TARGET].notes)
@@ -120,6 +125,18 @@ class Pair(Dataset):
         if domain not in self.domains or not own:
             raise DataError(f"{self.name}: {id!r} is no id of a pair; ids begin with source/ or target/.")
         return domain, own
+
+
+def scores_source(dataset: Dataset, split: Split) -> str | None:
+    """Return a sentence on a split that scores images of a source, which a pair never does."""
+    if not (wrong := dataset.unscored(split.eval)):
+        return None
+    make = command(dataset.name, root_of(split.place), "--make")
+    listed = f"{split.place / f'{split.scored}.txt'}: " if split.place else ""
+    return (
+        f"{listed}{dataset.name}/{split.name} would score {some(wrong)}, of the source; a pair is scored on "
+        f"its target alone: remove the folder of splits and make them with `{make}`."
+    )
 
 
 def _under(domain: str, ids: Iterable[str]) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def to_archive(marks: Mapping[str, np.ndarray]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for id in sorted(marks):
             picture = io.BytesIO()
-            Image.fromarray(marks[id]).save(picture, format="PNG", optimize=True)
+            Image.fromarray(marks[id]).save(picture, format="PNG")
             # Without a date of its own an entry has that of 1980.
             archive.writestr(zipfile.ZipInfo(f"{id}.png"), picture.getvalue())
     return buffer.getvalue()

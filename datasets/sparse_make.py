@@ -22,6 +22,7 @@ from bench.randomness import numpy_for
 from bench.records.atomic import write_atomic
 from datasets import sparse_rule
 from datasets.boxes import BOXES_FILE, to_coco
+from datasets.encodings import refuse_disagreement
 from datasets.ids import read_json, some
 from datasets.marks import Mark, archive_file, index_file, mark_digest, marks_digest
 from datasets.sparse import own, refuse_misplaced, to_archive
@@ -62,6 +63,9 @@ class Marking:
         self.source = {
             kind: FROM_MASKS if own(dataset, kind, ids[0]) is None else FROM_RECORD for kind in kinds
         }
+        for kind, source in self.source.items():
+            if source == FROM_RECORD and kind in DRAWN:
+                refuse_disagreement(dataset, ids, kind)
         self.marks: dict[str, dict[str, Mark]] = {kind: {} for kind in kinds}
         # Of the points or strokes of the data set's own: marked pixels of which the mask says another class.
         self._wrong: dict[str, dict[str, int]] = {kind: {} for kind in kinds}
@@ -148,6 +152,8 @@ def with_own_marks(split: Split, dataset: Dataset, place: Path) -> Split:
     image."""
     said = {}
     for kind, ids in split.sparse.items():
+        if kind in DRAWN:
+            refuse_disagreement(dataset, ids, kind)
         found = {id: own(dataset, kind, id) for id in ids}
         if lacking := [id for id, mark in found.items() if mark is None]:
             file = BOXES_FILE if kind == BOXES else f"{kind}/{lacking[0]}.png"

@@ -16,6 +16,7 @@ from datasets.encodings import disagreement, refuse_disagreement
 from datasets.look import worth_a_look
 from datasets.lookup import Missing, summary
 from datasets.meaning import Unread
+from datasets.pairs import scores_source
 from datasets.splits import Split
 from datasets.stale import Stale
 
@@ -93,6 +94,7 @@ def verify(
                 problems[str(error)] = None
         if on_item:
             on_item(done, len(ids))
+    problems |= dict.fromkeys(said for split in splits if (said := scores_source(dataset, split)))
     problems |= dict.fromkeys([*sparse.problems(dataset, splits), *stale.problems()])
     if missing:  # by their reason: a folder that is not there is one problem, not one for each image
         problems[summary(list(missing.values()), len(ids), "images of the splits")] = None

@@ -24,12 +24,14 @@ from datasets.cityscapes_ids import CLASSES
 from datasets.findings import refuse_unfit
 from datasets.folder import Folder
 from datasets.gta5 import Gta5, Gta5Cityscapes
+from datasets.look import before_a_run
 from datasets.pairs import SOURCE, TARGET, Pair
 from datasets.shapes_night import Night, ShapesNight
 from datasets.splits import Split, find_split, known_splits
 from datasets.splits_adapt import make_adaptation
 from datasets.splits_make import regenerate, write_split
 from datasets.synthia import IDS, Synthia, SynthiaCityscapes
+from datasets.verify import verify
 
 
 def made(
@@ -131,6 +133,19 @@ def test_a_target_with_the_ids_of_its_source_is_refused(dusk: Folder) -> None:
         Pair("both", dusk, dusk).ids("train")
 
 
+def test_a_target_with_the_files_of_its_source_is_refused(day: Folder, dusk: Folder, tmp_path: Path) -> None:
+    """By whatever name, and one image is enough; equal ids alone are none of it."""
+    (tmp_path / "twin").symlink_to(day.root)
+    with pytest.raises(DataError, match="the target holds 'a', 'b', which the source holds too"):
+        Pair("both", day, Folder(tmp_path / "twin", "twin")).ids("train")
+    assert "target/a" in pair(day, dusk).ids("train")
+    place = dusk.root / "images" / "a.png"
+    place.unlink()
+    place.symlink_to(day.root / "images" / "a.png")
+    with pytest.raises(DataError, match="the target holds 'a', which"):
+        pair(day, dusk).ids("train")
+
+
 @pytest.mark.parametrize("id", ["a", "sauce/a", "source/", "source"])
 def test_an_id_of_no_domain_is_refused(day: Folder, dusk: Folder, id: str) -> None:
     with pytest.raises(DataError, match=f"both: '{id}' is no id of a pair"):
@@ -155,6 +170,19 @@ def test_masks_of_two_domains_may_be_stored_in_two_ways(day: Folder, dusk: Folde
         refuse_unfit(both, Split("both", "adapt", ("source/a", "source/b"), (), (), ("target/t",)))
 
 
+def test_masks_stored_in_two_ways_are_said_of_one_data_set_alone(day: Folder, dusk: Folder) -> None:
+    scored = Split("both", "adapt", ("source/a", "source/b"), (), ("target/a",), ("target/t",))
+
+    def stored(path: Path) -> list[str]:
+        mask = Image.open(path).convert("P")
+        mask.putpalette([channel for c in range(256) for channel in (c, c, c)])
+        mask.save(path)
+        return [said for said in before_a_run(pair(day, dusk), scored) if "stored in" in said]
+
+    assert not stored(dusk.root / "labels" / "t.png"), "all of the target"
+    assert stored(day.root / "labels" / "a.png")[0].startswith("the masks of day are stored in 2 ways")
+
+
 # Splits -----------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +203,7 @@ def test_the_list_that_scores_the_source_is_named_with_what_mends_it(
         refuse_unfit(both, find_split("both", "adapt", tmp_path))
     assert str(caught.value).startswith(f"{place / 'eval.txt'}: both/adapt would score 'source/b'")
     assert f"data splits --make --dataset both --data-root {tmp_path}`" in str(caught.value)
+    assert str(caught.value) in verify(both, [find_split("both", "adapt", tmp_path)]).problems
     shutil.rmtree(place)
     regenerate(both, place)
     refuse_unfit(both, find_split("both", "adapt", tmp_path))

@@ -28,9 +28,10 @@ from bench.testing import tiny
 from bench.testing.runs import GARBAGE, Quiet
 from bench.training import session
 from bench.training.balance import WithGatedCrf
-from datasets.boxes import to_coco
+from datasets.boxes import read_boxes, to_coco
 from datasets.decode import read_mask
 from datasets.folder import Folder
+from datasets.look import before_a_run
 from datasets.sparse_make import made_of
 from datasets.splits import Split, find_split
 from datasets.splits_import import import_split
@@ -107,6 +108,34 @@ def test_a_run_opens_no_label_that_is_not_granted(root: Path, method: str) -> No
         "scribbles": 3,
         "boxes": 3,
     }
+
+
+def test_what_is_wrong_with_labels_that_are_not_granted_ends_no_run(root: Path) -> None:
+    """Each file is sound alone. Palettes that contradict each other, boxes without an area or a class, and a
+    file of tags that is none."""
+    folder = root / "tinyset"
+    kinds = granted(find_split("tinyset", "mix", root))
+    for place, (id, kind) in enumerate(kinds.items()):
+        for other in ("pixel", "points", "scribbles"):
+            if other != kind:
+                path = folder / ("labels" if other == "pixel" else other) / f"{id}.png"
+                with Image.open(path) as grey:
+                    drawn = Image.fromarray(np.array(grey)).convert("P")
+                drawn.putpalette([channel for c in range(256) for channel in ((c + place) % 256, 9, c)])
+                drawn.save(path)
+    document = json.loads((folder / "boxes.json").read_text())
+    ids = {one["id"]: one["file_name"].removesuffix(".png") for one in document["images"]}
+    for number, one in enumerate(document["annotations"]):
+        if kinds[ids[one["image_id"]]] != "boxes":
+            one |= {"bbox": [3, 4, 0, 9]} if number % 2 else {"category_id": 77}
+    (folder / "boxes.json").write_text(json.dumps(document))
+    (folder / "tags.json").write_bytes(GARBAGE)
+    with pytest.raises(DataError, match="without an area|category"):
+        read_boxes(folder / "boxes.json", CLASSES)
+    made = planned(root, "supervised", "protocol.steps=2")
+    assert not any("tags" in said for said in before_a_run(Folder(folder, "tinyset"), made.split))
+    result = run(made, Quiet())
+    assert result.images["points"] == result.images["scribbles"] == result.images["boxes"] == 3
 
 
 @pytest.mark.parametrize("kind", KINDS)
