@@ -81,6 +81,25 @@ def test_a_python_block_runs(block: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("block", blocks("py"))
+def test_a_block_on_a_trained_network_runs(block: str, tmp_path: Path) -> None:
+    """The network is trained here, in the place of the one that the block names."""
+    before = (
+        "import bench, numpy as np\nfrom PIL import Image\n"
+        "made = bench.run(method='supervised', dataset='shapes', set={'protocol.steps': 2}, out='runs')\n"
+        "array = np.zeros((40, 50, 3), np.uint8)\nImage.fromarray(array).save('photo.jpg')\n"
+    )
+    named, count = re.subn(r'"(runs/[^"]+)/0-[0-9a-f]+"', r'f"\1/0-{made.run_id}"', block)
+    named = named.replace("/u2pl/", "/supervised/")
+    after = "assert ids.shape == probabilities.shape[1:] == found.ids.shape == (40, 50)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", before + named + after],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert count == 1 and done.returncode == 0, done.stderr
+
+
 def make_folder(folder: Path, images: int) -> None:
     """A data set of squares on noise as the front page draws it: a third of them is scored."""
     generator = np.random.default_rng(0)

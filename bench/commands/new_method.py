@@ -22,7 +22,7 @@ def new_method(
     """Write methods/NAME.py, a small method that runs and passes the contract suite. Change it to yours."""
     from bench.settings import registry
 
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or {name, class_name(name)} & {*keyword.kwlist}:
         raise ConfigError(
             f"{name!r} is no name of a method: give small letters, digits and _, a letter first, such as "
             "my_method."

@@ -22,7 +22,6 @@ MOST_BYTES = 100_000  # the longest file of ours has 11 000
 MOST_VALUES = 5_000  # the most in a file of ours are 400
 DEEPEST = 20  # the deepest setting lies 5 deep
 
-BOOLEAN = "tag:yaml.org,2002:bool"
 DATE = "tag:yaml.org,2002:timestamp"
 FLOAT = "tag:yaml.org,2002:float"
 INTEGER = "tag:yaml.org,2002:int"

@@ -66,15 +66,19 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
         raise ConfigError(f"which method? Give --method, one of: {', '.join(registry.method_names())}")
 
     protocol = _section(given, "protocol")
+    named = str(protocol.get("name") or "")
     if _is_of_a_file(protocol, held):
         base = dict(protocol)
         if "cam_seeds" in file:  # saved by a run
             _refuse_what_the_file_says(file, given, f"{config_file} holds the protocol {held!r}")
     else:
         usual = registry.default_protocol(str(given["dataset"]))
-        base = read_protocol(str(protocol.get("name") or usual))
+        named = named or usual
+        base = read_protocol(named)
         given["cam_seeds"] = given.get("cam_seeds") or {}
     shared, seeds = base.pop("knobs", {}), base.pop("cam_seeds", {})
+    if is_file(named):  # what is wrong with it is said of the file, and once
+        validate(Protocol, base, file=expanded(named))
     given["protocol"] = {**merge(base, protocol), "name": base["name"]}
     if given.get("cam_seeds", {}) is not None:
         # It learns from tags alone and is scored by its maps: neither views nor a teacher are its own.
@@ -237,7 +241,7 @@ def command(config: RunConfig) -> list[str]:
     """Give the command line that makes a run again: ["bench", "run", "--method", "u2pl", ...].
 
     It has `--set` for each setting that is not the default of its method, protocol or machine. The data root
-    and the folder of all runs are left out.
+    and the folder of all runs are left out, and so is the folder of a protocol's file.
     """
     name, protocol = config.method["name"], config.protocol.name
     words = ["bench", "run", "--method", name, "--dataset", config.dataset]
@@ -251,6 +255,8 @@ def command(config: RunConfig) -> list[str]:
         flags["protocol"] = {"name": protocol}
         if protocol != registry.default_protocol(config.dataset):
             words += ["--protocol", protocol]
+    else:
+        words += ["--protocol", f"{protocol}.yaml"]
     usual = _leaves(resolve(flags).model_dump(mode="json"))
     usual = {key: value for key, value in usual.items() if key.split(".")[:2][-1] not in needed}
     for key, value in _leaves(config.model_dump(mode="json")).items():

@@ -253,7 +253,7 @@ def test_a_finished_run_is_shown_whatever_the_device(
     assert code == 0 and "mIoU" in out and "already done" in err
 
 
-@pytest.mark.parametrize("name", ["My", "1st", "_hidden", "a-b", "class", "", "../x", "ü"])
+@pytest.mark.parametrize("name", ["My", "1st", "_hidden", "a-b", "class", "none", "true", "", "../x", "ü"])
 def test_a_name_that_is_none_is_refused(bench: Bench, methods: Path, name: str) -> None:
     code, _, err = bench("new-method", "--", name)
     assert code == 2 and "is no name of a method" in err and not list(methods.parent.rglob("*.py"))

@@ -8,7 +8,7 @@ import pytest
 
 from bench.errors import ConfigError
 from bench.plan import plan
-from bench.settings.resolve import resolve
+from bench.settings.resolve import command, resolve
 from bench.settings.schema import RunConfig
 
 MINE = """
@@ -93,3 +93,32 @@ def test_a_section_of_a_protocol_file_holds_keys(mine: str, section: str, value:
     Path(mine).write_text("\n".join([*kept, f"{section}: {value}"]))
     with pytest.raises(ConfigError, match=rf"mine.yaml: {section} must hold keys"):
         resolve({"method": {"name": "supervised"}, "protocol": {"name": mine}})
+
+
+def test_the_recorded_command_names_the_file_without_its_folder(mine: str, tmp_path: Path) -> None:
+    config = resolve({"method": {"name": "mean_teacher"}, "protocol": {"name": mine}}, None, ["seed=3"])
+    words = command(config)
+    given = dict(zip(words[2::2], words[3::2], strict=True))
+    assert given["--protocol"] == "mine.yaml" and str(tmp_path) not in " ".join(words)
+    said = [value for key, value in zip(words[2::2], words[3::2], strict=True) if key == "--set"]
+    again = resolve({"method": {"name": "mean_teacher"}, "seed": 3, "protocol": {"name": mine}}, None, said)
+    assert again == config
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("steps: 40", "stpes: 40"), ["mine.yaml: steps is missing", "mine.yaml: unknown key 'stpes'"]),
+        (("steps: 40", "steps: 8x"), ["mine.yaml: steps:"]),
+        (("crop: [64, 64]", "crop: [64]"), ["mine.yaml: crop"]),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_of_it_and_once(
+    mine: str, change: tuple[str, str], said: list[str]
+) -> None:
+    Path(mine).write_text(MINE.replace(*change))
+    with pytest.raises(ConfigError) as caught:
+        resolve({"method": {"name": "mean_teacher"}, "protocol": {"name": mine}})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(said)
+    assert all(any(text in line for line in lines) for text in said) and "--set" not in str(caught.value)
