@@ -162,7 +162,7 @@ def test_a_protocol_file_is_refused_with_a_sentence(own: Path, tmp_path: Path) -
     assert "leave name out" in refused(named)
     part = tmp_path / "part.yaml"
     part.write_text("steps: 7\n")
-    assert "protocol.network is missing" in refused(part)
+    assert f"{part}: network is missing" in refused(part)
     saved = tmp_path / "config.yaml"
     saved.write_text(resolve({"method": {"name": "fixmatch"}}).to_yaml())
     own = taken.rename(tmp_path / "mine.yaml")
