@@ -28,6 +28,7 @@ pytestmark = pytest.mark.perf
 
 ROUNDS, WARMUP = 3, 1
 MOST = 1.10
+AGAIN = 3  # times that a method above its bound is measured once more
 # What the formula of these needs beside passes, and their own bound.
 MORE: dict[str, tuple[float, str]] = {
     "reco": (1.15, "the regional contrast"),
@@ -143,8 +144,11 @@ def test_a_step_of_each_method_is_the_passes_of_its_formula(
         assert passes is not None, f"{name} says no passes"
         most, why = MORE.get(name, (MOST, ""))
         rows[name] = measured(trainer, batch, name in QUARTERED)
-        if rows[name][1] > most:  # a slow method is slow the second time too, a slow moment is not
-            rows[name] = min(rows[name], measured(trainer, batch, name in QUARTERED), key=lambda of: of[1])
+        for _ in range(AGAIN):  # a slow method is slow each time, a slow moment is not
+            if rows[name][1] > most:
+                rows[name] = min(
+                    rows[name], measured(trainer, batch, name in QUARTERED), key=lambda of: of[1]
+                )
         images = passes.images(len(batch.labeled.image), len(batch.unlabeled.image))
         seconds, ratio = rows[name]
         with capsys.disabled():
