@@ -110,9 +110,13 @@ class Pair(Dataset):
         return [id for id in ids if self._of(id)[0] == SOURCE]
 
     def _is_one_image(self, id: str) -> bool:
-        """Whether an id of both domains is one file, or an image of one generated set."""
+        """Whether an id of both domains is one file, or an image of one generated set. What is missing is
+        none; reading it says so better."""
         source, target = self.domains.values()
-        files = [{path.resolve() for path in domain.files(id, "image") or ()} for domain in (source, target)]
+        try:
+            files = [{path.resolve() for path in of.files(id, "image") or ()} for of in (source, target)]
+        except DataError:
+            return False
         return bool(files[0] & files[1]) or (not any(files) and source.name == target.name)
 
     @property

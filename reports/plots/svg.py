@@ -36,11 +36,11 @@ def _rounded(attribute: re.Match[bytes]) -> bytes:
 
 def _relative(path: re.Match[bytes]) -> bytes:
     """Say of each place of a line how far it is from the one before: `M 1.5 2 L 1.75 3` -> `M1.5 2l.25 1`."""
-    said, x, y, before = b"", 0, 0, b""
+    said, x, y, before, start = b"", 0, 0, b"", (0, 0)
     words = iter(path[0].split())
     for command in words:
         if command == b"z":
-            said, before = said + command, command
+            said, before, (x, y) = said + command, command, start
             continue
         to_x, to_y = (round(100 * float(next(words))) for _ in range(2))
         moved = (to_x, to_y) if command == b"M" else (to_x - x, to_y - y)
@@ -48,6 +48,7 @@ def _relative(path: re.Match[bytes]) -> bytes:
         text = b" ".join(_hundredths(number) for number in moved)
         said += (b" " if named == before == b"l" else named) + text
         x, y, before = to_x, to_y, named
+        start = (x, y) if command == b"M" else start
     return said.replace(b" -", b"-")
 
 

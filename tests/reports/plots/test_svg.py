@@ -40,6 +40,7 @@ def test_places_are_rounded_to_hundredths_and_numbers_in_text_are_not() -> None:
     [
         ("M 1 2 \nL 0.5 2.25 \nL 0.5 2 ", "M1 2l-.5 .25 0-.25"),
         ("M 0 0 L 10 0 L 10 10 z M 3 3 L 4 3 z", "M0 0l10 0 0 10zM3 3l1 0z"),
+        ("M 1 1 L 9 1 L 9 9 z L 2 2", "M1 1l8 0 0 8zl1 1"),  # it goes on from where it began
         ("M 0 0 C 1 1 2 2 3 3 L 4 4", "M 0 0 C 1 1 2 2 3 3 L 4 4"),
     ],
 )
