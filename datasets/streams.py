@@ -4,8 +4,8 @@ says.
 - Points and strokes are labels of the pixels that they mark. All other pixels are unlabeled, and may be of
   any class.
 - Boxes are labels through seeds (see bench.cam_seeds.boxes). A pixel may be of the classes whose boxes it is
-  in, or background; outside of all boxes it is background. Without a background class it may there be
-  anything.
+  in, or background; outside of all boxes it is background. Without a background class it may there be of
+  each class that has a box in its image: boxes are image tags too. An image without a box says nothing then.
 
 H W the size of an image, C classes of the data set.
 """
@@ -95,9 +95,10 @@ class SparseStreams:
         return said
 
     def _allowed(self, labels: Any) -> tuple[int, ...]:
+        boxed = set(labels)
         if self.background is None:
-            return tuple(range(self.classes))
-        return tuple(sorted({self.background, *labels}))
+            return tuple(sorted(boxed or range(self.classes)))
+        return tuple(sorted({self.background, *boxed}))
 
     def _places(self, boxes: Sequence[Box], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Find the parts of an image in which the same boxes lie. Returns their numbers, H W int32 (a
@@ -115,7 +116,7 @@ class SparseStreams:
         table, number = np.unique(inside.reshape(-1, self.classes), axis=0, return_inverse=True)
         place = number.reshape(inside.shape[:2]).astype(np.int32)
         if self.background is None:
-            table[~table.any(1)] = True
+            table[~table.any(1)] = table.any(0) if table.any() else True
         else:
             table[:, self.background] = True
         return place.repeat(np.diff(rows), 0).repeat(np.diff(columns), 1), table

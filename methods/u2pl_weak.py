@@ -12,7 +12,8 @@ result stands beside ours. On images without tags this is `u2pl`, bit for bit; w
   left out for that class; its seed does not bring it back.
 - The undecided pixels of a seed join the unreliable ones. They are no anchors.
 - A box says of each pixel what tags say of an image: inside, the classes of the boxes that it lies in, and
-  background; outside, background. So a box, and its absence, give certain negatives.
+  background; outside, background, or without such a class all that have a box in the image. So a box, and
+  its absence, give certain negatives.
 - Pixels without a point or a stroke are unlabeled. Where their image is in the labeled stream, they are
   parted by entropy as the unlabeled stream is, and the unreliable ones of it join those of that one. So are
   the pixels that a seed of boxes leaves undecided.
