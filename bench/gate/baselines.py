@@ -185,13 +185,14 @@ def write_baselines(path: Path, baselines: Baselines) -> None:
 
 
 def group_of(entry: Baseline, groups: Mapping[str, GateGroup]) -> GateGroup | None:
-    """Find the runs of a baseline; None where there are none. Raises DataError where it does not say its
-    classes and runs of two lists of classes are there."""
+    """Find the runs of a baseline; None where there are none. Raises DataError where several groups of runs
+    may be meant, because it does not say its classes or the state of its scored data."""
     found = [group for group in groups.values() if entry.key.is_of(group.key)]
     if len(found) > 1:
+        where = ", ".join(str(next(iter(group.runs.values())).folder.path) for group in found)
         raise DataError(
-            f"the baseline of {entry.key.label} does not say its classes, and there are runs with "
-            f"{len(found)} lists of them; move those away that are not meant."
+            f"the baseline of {entry.key.label} does not say its classes and scored data, and there are runs "
+            f"of {len(found)} kinds of them ({where}); move those away that are not meant."
         )
     return found[0] if found else None
 

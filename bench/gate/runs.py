@@ -26,7 +26,8 @@ SCORES = ("miou", "student")  # better where larger; of all other figures either
 NOTE = "note."
 LOSS = f"{NOTE}loss"
 NO_NOTES = {"step", "lr", "miou"}  # in lines of the metrics
-FIRST = {"method_version": 1, "classes": None}  # fields that baselines of before them do not have
+UNSAID = ("classes", "truth")  # of a key: None where a baseline, or a run, is of before the field
+FIRST = {"method_version": 1, **dict.fromkeys(UNSAID)}  # what is not written, as it was before the field
 # What decides how a sum is rounded. Of the other packages none computes.
 COMPUTING = (
     *("python", "torch", "torchvision", "numpy", "scipy", "pillow", "timm"),
@@ -49,7 +50,8 @@ class Key(SealedRecord):
     tags: str  # "given", or "shuffled" as a control
     cam_seeds: str | None  # eight hex digits of their settings
     method_version: int = 1
-    classes: str | None = None  # eight hex digits of their names; None: a baseline that does not say
+    classes: str | None = None  # eight hex digits of their names
+    truth: str | None = None  # eight hex digits of the scored images and masks, as tables compare them
 
     @model_serializer(mode="wrap")
     def _without_first(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -65,8 +67,9 @@ class Key(SealedRecord):
         return f"{self.method} on {self.dataset} {self.split}, {self.steps} steps"
 
     def is_of(self, runs: Key) -> bool:
-        """Whether a baseline of this key is one of these runs: it may not say their classes."""
-        return self.model_copy(update={"classes": self.classes or runs.classes}) == runs
+        """Whether a baseline of this key is one of these runs, as far as both say what they are."""
+        unsaid = {name: None for name in UNSAID if None in (getattr(self, name), getattr(runs, name))}
+        return self.model_copy(update=unsaid) == runs.model_copy(update=unsaid)
 
     def is_of_another_version(self, runs: Key) -> bool:
         """Whether a baseline of this key is one of these runs, but for the method's version."""
@@ -150,6 +153,7 @@ def key_of(result: Result) -> Key:
         cam_seeds=digest(seeds) if seeds else None,
         method_version=result.method_version,
         classes=digest(result.classes),
+        truth=result.contents.truth if result.contents else None,
     )
 
 

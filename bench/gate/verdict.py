@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -107,11 +108,10 @@ def _without_baseline(label: str, group: GateGroup, seeds: Iterable[int]) -> lis
 
 def _labels(keys: Iterable[Key]) -> dict[str, str]:
     """Give a label for each id, with the id behind it where several keys share one."""
-    alike: dict[str, set[str]] = defaultdict(set)
     known = {key.id: key for key in keys}
-    for key in known.values():  # the key of a baseline that does not say its classes is that of its runs
-        alike[key.label].add(key.model_copy(update={"classes": None}).id)
-    shared = {label for label, ids in alike.items() if len(ids) > 1}
+    # The key of a baseline that does not say its classes is that of its runs.
+    pairs = combinations(known.values(), 2)
+    shared = {one.label for one, other in pairs if one.label == other.label and not one.is_of(other)}
     return {id: f"{key.label} [{id}]" if key.label in shared else key.label for id, key in known.items()}
 
 

@@ -26,6 +26,7 @@ from bench.gate.tolerant import compare
 from bench.gate.verdict import Rule, VerdictRow, judge
 from bench.records.atomic import folder_claimed
 from bench.records.folders import RunFolder
+from bench.records.schema import Contents
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCATTER = (-0.01, 0.0, 0.01)  # of the differences of three seeds: their spread is 0.01
@@ -265,8 +266,32 @@ def test_a_baseline_that_does_not_say_its_classes_is_one_of_the_runs(tmp_path: P
     three(tmp_path / "b", classes=["a", "c"])
     other = find_groups([tmp_path / "b"])
     assert {row.verdict for row in compare(Baselines(entries=[entry]), other)} == {"missing", "no baseline"}
-    with pytest.raises(DataError, match="does not say its classes, and there are runs with 2 lists"):
+    with pytest.raises(
+        DataError,
+        match=r"does not say its classes .* 2 kinds of them \(.*a.*, .*b",
+    ):
         compare(old, find_groups([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_runs_scored_on_other_masks_are_of_another_key(tmp_path: Path) -> None:
+    """As in tables. A fall of the mIoU there would be none of the code."""
+    masks = {
+        name: Contents(code={}, images="1", masks="2", scored=name, classes="4") for name in ("one", "two")
+    }
+    one, two = (find_groups([three(tmp_path / name, contents=of)]) for name, of in masks.items())
+    silent = find_groups([three(tmp_path / "silent")])
+    entries = updated(None, one, "first").entries
+    assert verdicts(compare(Baselines(entries=entries), one)) == [("miou", "ok")]
+    rows = compare(Baselines(entries=entries), two)
+    assert {row.verdict for row in rows} == {"missing", "no baseline"} and all(
+        "[" in row.label for row in rows
+    )
+    assert verdicts(compare(Baselines(entries=entries), silent)) == [("miou", "ok")], "of before digests"
+    of_before = updated(None, silent, "first").entries
+    assert "truth" not in of_before[0].key.model_dump()
+    assert verdicts(compare(Baselines(entries=of_before), two)) == [("miou", "ok")]
+    with pytest.raises(DataError, match="there are runs of 2 kinds of them"):
+        compare(Baselines(entries=of_before), one | two)
 
 
 def test_labels_tell_keys_of_one_name_apart(tmp_path: Path) -> None:
