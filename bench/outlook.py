@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 
 from bench.errors import DataError
 from bench.plan import Plan, SeedPlan, data_root, dataset_of
@@ -12,6 +14,7 @@ from datasets.look import held_out_said
 from datasets.splits import HELDOUT
 
 MOST_SAID = 6  # sentences on the data
+PUBLISHED = Path(__file__).parents[1] / "reports/published"  # of a checkout
 LOOKS = 20  # the newest results that are looked at; a folder of all runs may hold thousands
 
 
@@ -101,12 +104,31 @@ def round_outlook(plan: Plan, labeler: Plan) -> list[str]:
 
 
 def _time(plan: Plan) -> str:
-    """How long the newest run of the same method and protocol took here, in words."""
+    """How long the newest run of the same method and protocol took here, or the published ones, in words."""
     last = last_like(plan)
-    if last is None:
-        return "no such run is finished here: `--dry-run --cost` says how long, or the ETA after some steps"
-    spent = duration(last.train_seconds + last.eval_seconds)
-    return f"the last {last.method} of this protocol here took {spent}"
+    if last:
+        spent = duration(last.train_seconds + last.eval_seconds)
+        return f"the last {last.method} of this protocol here took {spent}"
+    if published := published_seconds(plan):
+        how_many = (
+            "the published run" if len(published) == 1 else f"half of the {len(published)} published runs"
+        )
+        return f"{how_many} of it took at most {duration(median(published))}, on another machine"
+    return "no such run is finished here: `--dry-run --cost` says how long, or the ETA after some steps"
+
+
+def published_seconds(plan: Plan) -> list[float]:
+    """Return how long each published run of the plan's method, protocol and split took; none outside of a
+    checkout, or where the records cannot be read."""
+    file, own = PUBLISHED / f"{plan.config.dataset}.jsonl", plan.config.protocol.hash
+    like = (plan.method.name, plan.split.name, own)
+    found = []
+    with suppress(OSError, ValueError, KeyError, TypeError):  # a run shall not end by this
+        for line in file.read_text().splitlines():
+            run = json.loads(line) if own in line else {}  # most lines are of other runs
+            if run and (run["method"], run["split"], run["protocol_hash"]) == like:
+                found.append(run["train_seconds"] + run["eval_seconds"])
+    return found
 
 
 def last_like(plan: Plan) -> Result | None:

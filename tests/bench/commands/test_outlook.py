@@ -19,6 +19,7 @@ from bench.outlook import duration, last_like, outlook, seed_outlook
 from bench.plan import Plan, plan
 from bench.records.schema import SeedReport
 from bench.settings import registry
+from bench.settings.resolve import resolve
 from bench.settings.schema import RunConfig
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -70,6 +71,31 @@ def test_a_run_says_at_once_where_on_what_and_how_long(
     assert "no such run" in bench("run", "--config", file, "--set", "protocol.steps=5")[2], "another protocol"
     assert "steps on cpu" not in bench("run", "--config", file)[2], "it is done"
     assert "steps on cpu" in bench("run", "--config", file, "--overwrite")[2]
+
+
+def test_before_the_first_run_the_published_ones_say_how_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(method: str = "u2pl", *sets: str) -> str:
+        settings = [*sets, f"machine.out={tmp_path}"]
+        config = resolve({"dataset": "shapes", "split": "1_16", "method": {"name": method}}, None, settings)
+        return outlook(plan(config), "cpu")[-1]
+
+    assert re.search(
+        r"; half of the \d+ published runs of it took at most \d+ (s|min), on another mach", said()
+    )
+    assert "no such run is finished here" in said("u2pl", "protocol.steps=5")
+    published = tmp_path / "published"
+    published.mkdir()
+    monkeypatch.setattr("bench.outlook.PUBLISHED", published)
+    assert "no such run is finished here" in said(), "outside of a checkout"
+    hash = resolve({"dataset": "shapes", "method": {"name": "u2pl"}}, None, ()).protocol.hash
+    one = {"method": "u2pl", "split": "1_16", "protocol_hash": hash, "train_seconds": 70, "eval_seconds": 9}
+    lines = [one, one | {"split": "1_64", "eval_seconds": 999}, one | {"method": "cps", "eval_seconds": 999}]
+    (published / "shapes.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert said().endswith("; the published run of it took at most 79 s, on another machine")
+    (published / "shapes.jsonl").write_text(f'{{"method": "{hash}')
+    assert "no such run is finished here" in said(), "a damaged file ends no run"
 
 
 def test_the_last_run_is_the_newest_that_can_be_read(
