@@ -110,24 +110,26 @@ def _time(plan: Plan) -> str:
         spent = duration(last.train_seconds + last.eval_seconds)
         return f"the last {last.method} of this protocol here took {spent}"
     if published := published_seconds(plan):
-        how_many = (
-            "the published run" if len(published) == 1 else f"half of the {len(published)} published runs"
-        )
-        return f"{how_many} of it took at most {duration(median(published))}, on another machine"
+        runs = f"the {len(published)} published runs" if len(published) > 1 else "the published run"
+        return f"about {duration(median(published))}, by {runs} of its kind, on another machine"
     return "no such run is finished here: `--dry-run --cost` says how long, or the ETA after some steps"
 
 
 def published_seconds(plan: Plan) -> list[float]:
-    """Return how long each published run of the plan's method, protocol and split took; none outside of a
-    checkout, or where the records cannot be read."""
-    file, own = PUBLISHED / f"{plan.config.dataset}.jsonl", plan.config.protocol.hash
-    like = (plan.method.name, plan.split.name, own)
+    """Return how long the plan's steps took in each published run of its method, data set, network, crop and
+    batch; none outside of a checkout, or where the records cannot be read."""
+    file, config = PUBLISHED / f"{plan.config.dataset}.jsonl", plan.config
+    own = config.protocol.model_dump(mode="json")
     found = []
     with suppress(OSError, ValueError, KeyError, TypeError):  # a run shall not end by this
-        for line in file.read_text().splitlines():
-            run = json.loads(line) if own in line else {}  # most lines are of other runs
-            if run and (run["method"], run["split"], run["protocol_hash"]) == like:
-                found.append(run["train_seconds"] + run["eval_seconds"])
+        for run in map(json.loads, file.read_text().splitlines()):
+            theirs = run["config"]["protocol"]
+            # A record leaves out the parts of a network that are younger than it.
+            network = own["network"] | theirs["network"]
+            kind = (run["method"], network, theirs["crop"], theirs["batch"])
+            if kind == (plan.method.name, own["network"], own["crop"], own["batch"]):
+                trained = run["train_seconds"] * config.protocol.steps / run["steps"]
+                found.append(trained + run["eval_seconds"])
     return found
 
 
