@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.cam_seeds import boxes
 from bench.cam_seeds.make import activation_maps
-from bench.cam_seeds.refine import Scores, seed_of
+from bench.cam_seeds.refine import BackgroundScores, seed_of
 from bench.contract import Batch, Dataset, Progress
 from bench.display import Display
 from bench.errors import BenchError, ConfigError
@@ -219,7 +219,14 @@ def _seed_seconds(seeds: SeedPlan, parts: Parts) -> float:
         started = time.monotonic()
         maps = activation_maps(net, to_tensor(image, parts.device), settings)[0, classes].cpu()
         mapped = time.monotonic()
-        seed_of(image, maps, classes, dataset.background, settings, Scores(settings.strict, settings.loose))
+        seed_of(
+            image,
+            maps,
+            classes,
+            dataset.background,
+            settings,
+            BackgroundScores(settings.strict, settings.loose),
+        )
         mapping, refining = mapping + mapped - started, refining + time.monotonic() - mapped
     jobs = run.config.machine.threads or cores()
     return (mapping + refining / jobs) / len(ids[:IMAGES]) * len(ids)

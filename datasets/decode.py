@@ -86,7 +86,7 @@ def bands(what: Path | str, picture: Image.Image, channels: int | None) -> np.nd
     return found.reshape(*found.shape[:2], -1)
 
 
-class Picture:
+class DecodedImage:
     """An image that is decoded once and handed out in parts, as `read_image` gives it: an eighth of the
     memory of its floats, and half of what reading it whole takes.
 
@@ -120,10 +120,10 @@ class Picture:
         return small if self._turn is None else small.transpose(self._turn)
 
 
-def open_image(path: Path, channels: int) -> Picture | Raster:
+def open_image(path: Path, channels: int) -> DecodedImage | Raster:
     """Decode an image of up to `LARGEST` pixels, to be handed out in parts. Raises as `read_image` does."""
     if not is_raster(path, channels):
-        return Picture(path, channels)
+        return DecodedImage(path, channels)
     raster = Raster(path, LARGEST)
     if raster.channels != channels:
         raise WrongChannels.of(path, raster.channels, channels)

@@ -52,7 +52,7 @@ class Unread(DataError):
         self.kind, self.found = kind, found or {}
 
 
-class About(Knobs):
+class MeaningFile(Knobs):
     """The keys that dataset.yaml may have. Tables are checked by `read_meaning`, which knows the classes."""
 
     background: str | None = None
@@ -200,18 +200,18 @@ def rgb(code: int) -> tuple[int, int, int]:
 # Reading dataset.yaml ---------------------------------------------------------------------------------------
 
 
-def read_about(file: Path) -> About | None:
+def read_about(file: Path) -> MeaningFile | None:
     """Read a dataset.yaml; None where there is none. Raises DataError, which names the file and the key."""
     if not file.exists() and not file.is_symlink():
         return None
     refuse_no_file(file)
     try:
-        return validate(About, read_yaml(file, number_keys=True), file=file)
+        return validate(MeaningFile, read_yaml(file, number_keys=True), file=file)
     except ConfigError as error:
         raise DataError(str(error)) from error
 
 
-def background_of(about: About | None, file: Path, classes: Sequence[str]) -> int | None:
+def background_of(about: MeaningFile | None, file: Path, classes: Sequence[str]) -> int | None:
     """Return the id of the background class, as dataset.yaml names it, else of a first class called
     "background". Returns None where no class is the background."""
     if about is None or "background" not in about.model_fields_set:
@@ -226,7 +226,7 @@ def background_of(about: About | None, file: Path, classes: Sequence[str]) -> in
     return classes.index(about.background)
 
 
-def meaning_of(about: About | None, file: Path, classes: Sequence[str]) -> Meaning:
+def meaning_of(about: MeaningFile | None, file: Path, classes: Sequence[str]) -> Meaning:
     """Check the tables of dataset.yaml against the classes. Raises DataError, which names the file, the key
     and what to write instead."""
     if about is None:

@@ -308,7 +308,7 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 class Raster:
-    """A raster that is decoded once and handed out in parts, as `datasets.decode.Picture` does."""
+    """A raster that is decoded once and handed out in parts, as `datasets.decode.DecodedImage` does."""
 
     def __init__(self, path: Path, most: int) -> None:
         self._pixels = read_raster(path, most)

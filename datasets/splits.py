@@ -319,7 +319,7 @@ def _folders(place: Path) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Source:
+class BatchSource:
     """Ids that batches draw from, and how many of them each batch takes."""
 
     ids: tuple[str, ...]
@@ -333,13 +333,12 @@ def batch_sources(
     unlabeled: int,
     setting: str = "protocol.batch",
     least: int = 1,
-) -> dict[str, Source]:
+) -> dict[str, BatchSource]:
     """Say where the images of a batch come from: a `Source` for each of MASKS, SEEDS, TAGS, UNLABELED in use.
 
     A tagged image appears in the labeled stream, with its CAM seed as mask, and in the unlabeled stream, with
     its tags. So does an image with points, strokes or boxes. Kinds of labels share a labeled batch evenly,
-    masks first. For example, `1_8+tags` with a labeled batch of 8 gives {"pixel": Source(..., 4), "seeds":
-    Source(..., 4)}.
+    masks first. For example, `1_8+tags` with a labeled batch of 8 gives four of "pixel" and four of "seeds".
 
     Args:
         needs: What the method asks for: "pixel" (the labeled stream), "tags" (tagged), "none" (unlabeled).
@@ -352,7 +351,7 @@ def batch_sources(
         ConfigError: A batch size is below 1, the labeled one below `least`, a list has fewer images than a
             batch takes of it, or masks and seeds cannot share a batch of one.
     """
-    sources: dict[str, Source] = {}
+    sources: dict[str, BatchSource] = {}
 
     def take(source: str, stream: str, ids: tuple[str, ...], size: int, batch: str, share: int = 1) -> None:
         if len(ids) < size:
@@ -364,7 +363,7 @@ def batch_sources(
                 f"the {stream} stream of split {split.name!r} of {split.dataset!r} has {len(ids)} {kind}, "
                 f"too few for the {size} in a batch: choose another split{smaller}."
             )
-        sources[source] = Source(ids, size)
+        sources[source] = BatchSource(ids, size)
 
     for batch, size, kinds in (("labeled", labeled, {"pixel", "tags"}), ("unlabeled", unlabeled, {"none"})):
         if size < 1 and kinds.intersection(needs):

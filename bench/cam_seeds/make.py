@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench import ranks
-from bench.cam_seeds.refine import Made, Scores, SeedMaker, in_processes
+from bench.cam_seeds.refine import BackgroundScores, MadeSeed, SeedMaker, in_processes
 from bench.cam_seeds.thresholds import choose_scores
 from bench.contents import changes
 from bench.contents.files import combined
@@ -102,7 +102,7 @@ def make(
         jobs = jobs or config.machine.threads or cores()
         with ranks.together():
             gathered = of_seeds(plan)
-        work = Work(plan, dataset, tags, gathered, classifier, display, stop.check)
+        work = SeedInputs(plan, dataset, tags, gathered, classifier, display, stop.check)
         try:
             mapped = _make_maps(work)
             report = ranks.first_alone(lambda: _make(work, mapped, jobs))
@@ -119,7 +119,7 @@ def make(
 
 
 @dataclass(frozen=True)
-class Work:
+class SeedInputs:
     """The inputs that seeds are made of."""
 
     plan: SeedPlan
@@ -198,7 +198,7 @@ def standing(plan: SeedPlan, report: SeedReport, overwrite: bool, anyway: bool) 
     return Standing(f"made again: {len(gone)} of {len(ids)} CAM seeds are gone or damaged, {some}", [])
 
 
-def _make(work: Work, mapped: Mapped, jobs: int) -> SeedReport:
+def _make(work: SeedInputs, mapped: Mapped, jobs: int) -> SeedReport:
     plan, tags, display = work.plan, work.tags, work.display
     maps, failures, peak = mapped
     ids = [id for id in tags if id not in failures]
@@ -214,11 +214,11 @@ def _make(work: Work, mapped: Mapped, jobs: int) -> SeedReport:
     else:
         device = "cpu"
     maker = SeedMaker(work.dataset, folder, plan.settings, scores, frozenset(seeds), device)
-    made: dict[str, Made] = {}
+    made: dict[str, MadeSeed] = {}
     display.start(f"seeds ({plan.settings.refine})", len(ids))
     with closing(in_processes(maker, ids, jobs)) as outcomes:
         for done, (id, outcome) in enumerate(outcomes, 1):
-            if isinstance(outcome, Made):
+            if isinstance(outcome, MadeSeed):
                 made[id] = outcome
                 if id not in seeds:
                     ledger.add(id, outcome.digest, inputs[id])
@@ -236,7 +236,11 @@ def _make(work: Work, mapped: Mapped, jobs: int) -> SeedReport:
 
 
 def _report(
-    work: Work, scores: Scores, maps: Mapping[str, str], made: Mapping[str, Made], peak: float | None
+    work: SeedInputs,
+    scores: BackgroundScores,
+    maps: Mapping[str, str],
+    made: Mapping[str, MadeSeed],
+    peak: float | None,
 ) -> SeedReport:
     plan = work.plan
     pixels = np.sum([one.pixels for one in made.values()], axis=0)
@@ -303,7 +307,7 @@ def activation_maps(net: Segmenter, image: Tensor, settings: CamSeeds) -> Tensor
 Mapped = tuple[dict[str, str], dict[str, str], float | None]
 
 
-def _make_maps(work: Work) -> Mapped:
+def _make_maps(work: SeedInputs) -> Mapped:
     """Write the maps that are not sound; answers the digest of each, the images without, and why, and the
     peak of the memory in MiB, None where none had to be made."""
     folder, ledger = work.plan.folder, Ledger(work.plan.folder.map_ledger)
@@ -323,7 +327,7 @@ def _make_maps(work: Work) -> Mapped:
 
 
 def _make_own_maps(
-    work: Work, missing: Sequence[str], before: int, inputs: Mapping[str, str]
+    work: SeedInputs, missing: Sequence[str], before: int, inputs: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str], float]:
     """As `_make_maps`, of some images, which may be one rank's part."""
     plan, folder, ledger = work.plan, work.plan.folder, Ledger(work.plan.folder.map_ledger)

@@ -36,7 +36,7 @@ from datasets.decode import read_mask
 
 
 @dataclass(frozen=True)
-class Scores:
+class BackgroundScores:
     """The two background scores of a seed, and the ids whose masks were read to choose them."""
 
     strict: float
@@ -45,7 +45,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeSeed:
     """One image's seed. `seconds` are those of its process; `pixels` of each class, undecided ones last."""
 
     dead_tags: int
@@ -60,7 +60,7 @@ def seed_of(
     classes: Sequence[int],
     background: int | None,
     settings: CamSeeds,
-    scores: Scores,
+    scores: BackgroundScores,
 ) -> np.ndarray:
     """Make the seed of an image: H W uint8, class ids and 255 where it is undecided.
 
@@ -96,7 +96,7 @@ def _over_background(
     classes: Sequence[int],
     background: int,
     settings: CamSeeds,
-    scores: Scores,
+    scores: BackgroundScores,
 ) -> Tensor:
     best = cam.best_tagged(cams, tags, classes)
     constant = settings.background == "constant"
@@ -162,11 +162,11 @@ class SeedMaker:
     dataset: Dataset
     folder: SeedFolder
     settings: CamSeeds
-    scores: Scores
+    scores: BackgroundScores
     sound: frozenset[str] = frozenset()  # the images whose seed is there already
     device: str = "cpu"  # of all but the dense CRF, which knows the CPU alone
 
-    def __call__(self, id: str) -> Made | str:
+    def __call__(self, id: str) -> MadeSeed | str:
         """Make the seed of an image, or read the one that is sound. Return what was made; or, as a sentence,
         why it could not be."""
         started = time.process_time()
@@ -191,7 +191,7 @@ class SeedMaker:
         count = len(self.dataset.classes)
         pixels = np.bincount(np.where(seed == IGNORE, count, seed).ravel(), minlength=count + 1)
         seconds = time.process_time() - started
-        return Made(int(dead), pixels, seconds, hashlib.sha256(data).hexdigest())
+        return MadeSeed(int(dead), pixels, seconds, hashlib.sha256(data).hexdigest())
 
 
 def as_png(seed: np.ndarray) -> bytes:

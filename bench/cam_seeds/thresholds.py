@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bench.cam_seeds.refine import Scores
+from bench.cam_seeds.refine import BackgroundScores
 from bench.contract import Dataset
 from bench.ops import cam, walk
 from bench.plan import SeedPlan
@@ -22,16 +22,16 @@ from datasets import rasters
 SCORES = torch.arange(100) / 100  # background scores that a policy chooses from
 
 
-def choose_scores(plan: SeedPlan, dataset: Dataset, ids: Sequence[str]) -> Scores:
+def choose_scores(plan: SeedPlan, dataset: Dataset, ids: Sequence[str]) -> BackgroundScores:
     """Choose the background scores by the policy: as set; or round the best single score (mIoU of the seeds,
     without refinement) on the masks that the policy opens, as far apart as set."""
     settings, opened = plan.settings, plan.opened
     if not opened or not ids:
-        return Scores(settings.strict, settings.loose)
+        return BackgroundScores(settings.strict, settings.loose)
     counts = torch.stack([score_counts(plan.folder, dataset, id, settings) for id in opened]).sum(0)
     best = float(SCORES[int(cam.quality(counts).miou.nan_to_num(-1).argmax())])
     apart = (settings.strict - settings.loose) / 2
-    return Scores(best + apart, max(best - apart, 0.0), opened)
+    return BackgroundScores(best + apart, max(best - apart, 0.0), opened)
 
 
 def score_counts(folder: SeedFolder, dataset: Dataset, id: str, settings: CamSeeds) -> Tensor:

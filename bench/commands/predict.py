@@ -91,10 +91,10 @@ def predict(
     from bench.display import Display
     from bench.scoring.against import open_labels, score_against
     from bench.scoring.model import load
-    from bench.scoring.predict import Settings, images_below
+    from bench.scoring.predict import PredictSettings, images_below
     from bench.scoring.predict import predict as predict_folder
 
-    settings = Settings(
+    settings = PredictSettings(
         _factors(scales), flip, None if crf == "none" else crf, confidence, probabilities, memory
     )
     model = load(_chosen(run, best, runs), device)

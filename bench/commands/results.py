@@ -80,12 +80,12 @@ def score(
     except ValueError as error:
         raise ConfigError(f"--scales {scales}: give factors with commas between, as in 0.5,1.") from error
     from bench.display import Display
-    from bench.scoring.multi_scale_crf import SCALES, Settings, rescore
+    from bench.scoring.multi_scale_crf import SCALES, RescoreSettings, rescore
     from reports.groups import comparable
     from reports.sheets import text
     from reports.sheets.rescored import rescored_sheets
 
-    settings = Settings(factors or SCALES, flip, None if crf == "none" else crf, half_size)
+    settings = RescoreSettings(factors or SCALES, flip, None if crf == "none" else crf, half_size)
     try:
         done = rescore(runs, settings, data_root, Display(), device, jobs, overwrite)
     except Interrupted as error:

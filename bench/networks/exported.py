@@ -25,7 +25,7 @@ def network_of(predictor: nn.Module) -> Segmenter:
     return next(module for module in predictor.modules() if isinstance(module, Segmenter))
 
 
-class About(Knobs):
+class NetworkRecord(Knobs):
     """The file's record of its network: all that it takes to build it and to predict with it again.
 
     Mean and std of the images are among the tensors. Files of older versions hold the first two alone.
@@ -39,7 +39,7 @@ class About(Knobs):
     alone: bool | None = None  # whether the network gives what its run was scored by; None: not known
 
 
-def to_bytes(network: Segmenter, about: About) -> bytes:
+def to_bytes(network: Segmenter, about: NetworkRecord) -> bytes:
     """Give the content of weights.safetensors: every tensor of the network, and how to build it again."""
     return save(
         {name: value.cpu().contiguous() for name, value in network.state_dict().items()},
@@ -56,7 +56,7 @@ def refuse_other(path: Path, digest: str | None) -> None:
         )
 
 
-def about(path: Path, mend: str = MEND) -> About:
+def about(path: Path, mend: str = MEND) -> NetworkRecord:
     """Read what weights.safetensors says of its network. Raises DataError, which ends in what to do, where it
     is damaged or another file."""
     return _opened(path, mend)[0]
@@ -89,14 +89,14 @@ def read(path: Path, digest: str | None = None, mend: str = MEND) -> Segmenter:
 
 def _opened(
     path: Path, mend: str, digest: str | None = None, tensors: bool = False
-) -> tuple[About, dict[str, Tensor]]:
+) -> tuple[NetworkRecord, dict[str, Tensor]]:
     try:
         refuse_other(path, digest)
         with safe_open(path, "pt") as file:
             stored = (file.metadata() or {}).get("frugalseg")
             if stored is None:
                 raise ValueError("it does not say what network it is of")
-            said = validate(About, json.loads(stored))
+            said = validate(NetworkRecord, json.loads(stored))
             names = file.keys() if tensors else ()
             return said, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:

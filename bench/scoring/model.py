@@ -145,7 +145,7 @@ def _found(run: Path) -> tuple[RunFolder | None, Result | None]:
     return folder, result
 
 
-def _refuse_more_than_network(run: Path, about: exported.About, result: Result | None) -> None:
+def _refuse_more_than_network(run: Path, about: exported.NetworkRecord, result: Result | None) -> None:
     alone = about.alone
     if alone is None and result is not None and result.own is None:  # of before the file said so
         from bench.settings import registry
@@ -158,7 +158,7 @@ def _refuse_more_than_network(run: Path, about: exported.About, result: Result |
         )
 
 
-def _inference(about: exported.About, result: Result | None) -> Inference:
+def _inference(about: exported.NetworkRecord, result: Result | None) -> Inference:
     """How the run was scored; of an older file without its run, whole images."""
     if about.evaluation is not None and about.crop is not None:
         return Inference(about.evaluation, about.crop)

@@ -54,7 +54,7 @@ PENDING = 2  # images per process that wait for the CRF: none idles, and the pro
 
 
 @dataclass(frozen=True)
-class Settings:
+class RescoreSettings:
     """How runs are scored again. Raises ConfigError for what cannot be."""
 
     scales: tuple[float, ...] = SCALES
@@ -80,7 +80,7 @@ class Settings:
         return len(self.entries(scores)) == (1 if self.crf is None else 2)
 
 
-class Made(TypedDict):
+class Digests(TypedDict):
     """Digests of all that numbers are made of, as `Rescored` keeps them."""
 
     code: dict[str, str]
@@ -89,7 +89,7 @@ class Made(TypedDict):
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """A finished run and what it takes to predict with it again."""
 
     folder: RunFolder
@@ -97,12 +97,12 @@ class Run:
     protocol: Protocol
     dataset: Dataset
     ids: tuple[str, ...]  # the scored list
-    made_of: Made  # by now
+    made_of: Digests  # by now
 
 
 def rescore(
     paths: Iterable[Path],
-    settings: Settings,
+    settings: RescoreSettings,
     data_root: Path | None,
     display: Display,
     device: str = "auto",
@@ -161,7 +161,7 @@ def rescore(
     return done
 
 
-def open_run(path: Path, data_root: Path | None) -> Run:
+def open_run(path: Path, data_root: Path | None) -> FinishedRun:
     """Open a finished run. Refuse one whose scored list or predictor is not what its weights file says.
 
     Raises ConfigError or DataError.
@@ -205,15 +205,15 @@ def open_run(path: Path, data_root: Path | None) -> Run:
             f"{path}: the scored images or masks of {result.dataset} have changed since; new numbers would "
             "not stand beside its raw score. Put them back, or run it again with --overwrite."
         )
-    made_of = Made(
+    made_of = Digests(
         code=by_room(code_files([], [type(dataset)], seeds=False, begin=(__name__,))),
         weights=sha256(folder.weights),
         scored=scored,
     )
-    return Run(folder, result, protocol, dataset, split.eval, made_of)
+    return FinishedRun(folder, result, protocol, dataset, split.eval, made_of)
 
 
-def _refuse_changed(run: Run, entries: Sequence[Rescored]) -> None:
+def _refuse_changed(run: FinishedRun, entries: Sequence[Rescored]) -> None:
     """Raise ConfigError where numbers that are there are of other code, weights or images than are here."""
     found: dict[str, None] = {}
     for entry in entries:
@@ -242,8 +242,8 @@ def check_crf(name: str | None) -> None:
 
 
 def _score(
-    run: Run,
-    settings: Settings,
+    run: FinishedRun,
+    settings: RescoreSettings,
     pool: Pool,
     jobs: int,
     device: str,

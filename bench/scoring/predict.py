@@ -39,7 +39,7 @@ from bench.scoring.predictions import (
 )
 from bench.scoring.tiles import Tile, tiles
 from bench.settings.reading import suggest
-from datasets.decode import LARGEST, Picture, image_size, open_image
+from datasets.decode import LARGEST, DecodedImage, image_size, open_image
 from datasets.rasters import COLOUR, Raster, said_of_shown, shown
 
 KEPT = 2**25  # bytes: with 64 MiB, 6 megapixels take 0.1 GiB more than --memory
@@ -49,7 +49,7 @@ MOST_AT_ONCE = 16  # windows in a batch, on a GPU
 
 
 @dataclass(frozen=True)
-class Settings:
+class PredictSettings:
     """Settings for what is made of each image. Raises ConfigError for a value that cannot be."""
 
     scales: tuple[float, ...] | None = None  # None: as the run was scored
@@ -91,12 +91,12 @@ class Done:
 
 
 @dataclass
-class Work:
+class ImageInProgress:
     """An image on its way: what is known of it so far."""
 
     id: str
     path: Path
-    picture: Picture | Raster
+    picture: DecodedImage | Raster
     open_tiles: int
     ids: np.ndarray  # H W uint8
     confident: np.ndarray | None
@@ -132,7 +132,7 @@ def predict(
     model: Model,
     images: Path,
     to: Path,
-    settings: Settings,
+    settings: PredictSettings,
     display: Display,
     jobs: int | None = None,
     overwrite: bool = False,
@@ -177,7 +177,7 @@ def predict(
     return Done(table, len(open_) - len(failed), len(known), failed)
 
 
-def _recorded(model: Model, settings: Settings) -> dict[str, object]:
+def _recorded(model: Model, settings: PredictSettings) -> dict[str, object]:
     """Return the settings that decide what is written.
 
     The memory is not among them: it decides the windows alone, which change the files by a hair.
@@ -198,7 +198,7 @@ class _Run:
     """One pass over the images."""
 
     model: Model
-    settings: Settings
+    settings: PredictSettings
     folder: PredictionFolder
     display: Display
     jobs: int
@@ -222,7 +222,7 @@ class _Run:
 
     def all(self, images: Mapping[str, Path], stop: Stop) -> dict[str, str]:
         self.display.start("predict", len(images))
-        pending: deque[tuple[Work, Tile, Future[np.ndarray] | np.ndarray, np.ndarray]] = deque()
+        pending: deque[tuple[ImageInProgress, Tile, Future[np.ndarray] | np.ndarray, np.ndarray]] = deque()
 
         def deliver(most: int) -> None:
             while len(pending) > most:
@@ -245,9 +245,9 @@ class _Run:
 
     # Reading ------------------------------------------------------------------------------------------------
 
-    def _batches(self, images: Mapping[str, Path]) -> Iterator[list[tuple[Work, Tile]]]:
+    def _batches(self, images: Mapping[str, Path]) -> Iterator[list[tuple[ImageInProgress, Tile]]]:
         """Windows of one size, as many as the device takes at once."""
-        held: list[tuple[Work, Tile]] = []
+        held: list[tuple[ImageInProgress, Tile]] = []
         for work in self._works(images):
             try:
                 most = self._most(work)
@@ -271,10 +271,10 @@ class _Run:
         if held:
             yield held
 
-    def _works(self, images: Mapping[str, Path]) -> Iterator[Work]:
+    def _works(self, images: Mapping[str, Path]) -> Iterator[ImageInProgress]:
         """Yield the work on each image in order, read ahead. What cannot be read is kept in `failed`."""
         waiting = deque(images.items())
-        reading: deque[tuple[str, Path, Future[Picture | Raster]]] = deque()
+        reading: deque[tuple[str, Path, Future[DecodedImage | Raster]]] = deque()
         while waiting or reading:
             while waiting and len(reading) < AHEAD:
                 if reading and _pixels(waiting[0][1]) > LARGE:
@@ -293,9 +293,9 @@ class _Run:
             yield work
             del work
 
-    def _work(self, id: str, path: Path, picture: Picture | Raster) -> Work:
+    def _work(self, id: str, path: Path, picture: DecodedImage | Raster) -> ImageInProgress:
         size, settings, classes = picture.size, self.settings, len(self.model.classes)
-        return Work(
+        return ImageInProgress(
             id,
             path,
             picture,
@@ -311,12 +311,12 @@ class _Run:
         fit = most // (tile.size[0] * tile.size[1])
         return 1 if self.model.device == "cpu" else min(max(fit, 1), MOST_AT_ONCE)
 
-    def _most(self, work: Work) -> int:
+    def _most(self, work: ImageInProgress) -> int:
         made = (work.ids, work.confident, work.probability)
         arrays = sum(array.nbytes for array in made if array is not None)
         return self._memory.pixels(work.picture.size, arrays, work.picture.channels)
 
-    def _say_windows(self, work: Work, found: Sequence[Tile]) -> None:
+    def _say_windows(self, work: ImageInProgress, found: Sequence[Tile]) -> None:
         if self._said_of_windows:
             return
         self._said_of_windows = True
@@ -331,8 +331,8 @@ class _Run:
 
     @torch.no_grad()
     def _predicted(
-        self, batch: Sequence[tuple[Work, Tile]]
-    ) -> Iterator[tuple[Work, Tile, Future[np.ndarray] | np.ndarray, np.ndarray]]:
+        self, batch: Sequence[tuple[ImageInProgress, Tile]]
+    ) -> Iterator[tuple[ImageInProgress, Tile, Future[np.ndarray] | np.ndarray, np.ndarray]]:
         seen = [work.picture.part(tile.rows, tile.columns) for work, tile in batch]
         tensors = [to_tensor(one) for one in seen]
         # Of one, a copy in another order, which would be put back for the network: 2 ms of a small image.
@@ -354,7 +354,7 @@ class _Run:
 
     # Writing ------------------------------------------------------------------------------------------------
 
-    def _write(self, work: Work) -> None:
+    def _write(self, work: ImageInProgress) -> None:
         large = work.ids.size > LARGE
         self._writing.append(self._writer.submit(self._written, replace(work)))
         work.picture = None  # type: ignore[assignment]  # the copy holds it until it is written
@@ -374,7 +374,7 @@ class _Run:
         self._finished += 1
         self.display.update(self._finished)
 
-    def _written(self, work: Work) -> None:
+    def _written(self, work: ImageInProgress) -> None:
         palette = self.folder.palette
         files = {
             "masks": partial(as_png, work.ids, palette),

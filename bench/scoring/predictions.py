@@ -33,7 +33,7 @@ from bench.errors import ConfigError, DataError, plain
 from bench.labels import IGNORE
 from bench.records.atomic import write_atomic, writing
 from bench.records.ledger import Ledger
-from datasets.decode import Picture
+from datasets.decode import DecodedImage
 from datasets.encodings import BORDER, colours, ids_of_palette
 from datasets.lookup import PICTURES
 from datasets.rasters import Raster
@@ -347,7 +347,7 @@ def _picture(ids: np.ndarray, palette: np.ndarray) -> Image.Image:
     return picture
 
 
-def as_overlay(picture: Picture | Raster, ids: np.ndarray, palette: np.ndarray) -> bytes:
+def as_overlay(picture: DecodedImage | Raster, ids: np.ndarray, palette: np.ndarray) -> bytes:
     """Encode the image as a JPEG, with the colours of its classes on top."""
     small = picture.reduced(OVERLAY_SIDE)
     width, height = small.size

@@ -70,7 +70,7 @@ def _record(
     return result
 
 
-def _about(trainer: Trainer) -> exported.About:
+def _about(trainer: Trainer) -> exported.NetworkRecord:
     """Gather what weights.safetensors says beside its tensors, so that it can be used without its run."""
     plan, dataset = trainer.plan, trainer.dataset
     protocol, classes = plan.config.protocol, tuple(dataset.classes)
@@ -78,7 +78,7 @@ def _about(trainer: Trainer) -> exported.About:
     alone = trainer.teacher is not None or network_is_all(
         plan.method.cls, plan.hparams, classes, dataset.background
     )
-    return exported.About(
+    return exported.NetworkRecord(
         classes=classes,
         network=protocol.network,
         palette=None if dataset.palette is None else tuple(map(tuple, dataset.palette.tolist())),

@@ -240,6 +240,6 @@ def test_grey_pictures_are_one_channel_where_the_network_has_one(root: Path, typ
 
 def test_the_weights_of_three_channels_say_nothing_new() -> None:
     """Files of before and of today are one: what is as it always was is left out."""
-    assert "channels" not in exported.About(classes=("a",), network=SMALLEST).record()["network"]
+    assert "channels" not in exported.NetworkRecord(classes=("a",), network=SMALLEST).record()["network"]
     four = SMALLEST.model_copy(update={"channels": 4})
-    assert exported.About(classes=("a",), network=four).record()["network"]["channels"] == 4
+    assert exported.NetworkRecord(classes=("a",), network=four).record()["network"]["channels"] == 4

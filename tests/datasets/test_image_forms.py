@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from bench.errors import DataError
-from datasets.decode import Picture, image_size, is_turned, read_image, read_mask
+from datasets.decode import DecodedImage, image_size, is_turned, read_image, read_mask
 from datasets.image_forms import Form, form_of, is_transparent
 
 RGB = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
@@ -105,7 +105,7 @@ def test_a_format_without_loss_gives_its_pixels(tmp_path: Path, ending: str, mod
     assert found.dtype == np.uint8 and found.flags.writeable
     np.testing.assert_array_equal(found, expected)
     assert image_size(path) == (4, 6)
-    np.testing.assert_array_equal(Picture(path).part(slice(1, 3), slice(2, 5)), expected[1:3, 2:5])
+    np.testing.assert_array_equal(DecodedImage(path).part(slice(1, 3), slice(2, 5)), expected[1:3, 2:5])
 
 
 @pytest.mark.parametrize("ending", ["jpg", "webp"])
@@ -145,7 +145,11 @@ CUT = np.array([[0, 0, 1, 15], [128, 254, 255, 255]], np.uint8)
 @pytest.mark.parametrize("samples", [1, 2, 3, 4])
 def test_of_16_bits_in_a_png_the_upper_8_are_read(tmp_path: Path, samples: int) -> None:
     path = png16(tmp_path / "a.png", np.repeat(DEEP[..., None], samples, 2))
-    for found in (read_image(path), Picture(path).part(slice(0, 2), slice(0, 4)), Picture(path).reduced(9)):
+    for found in (
+        read_image(path),
+        DecodedImage(path).part(slice(0, 2), slice(0, 4)),
+        DecodedImage(path).reduced(9),
+    ):
         np.testing.assert_array_equal(found, np.repeat(CUT[..., None], 3, 2))
     assert form_of(path).deep and image_size(path) == (2, 4)
 
@@ -186,8 +190,12 @@ def test_every_format_is_turned_once(tmp_path: Path, ending: str, orientation: i
     options = {"tiffinfo": {274: orientation}} if ending.startswith("tif") else {"exif": exif}
     path = saved(tmp_path / f"a.{ending}", np.dstack([stored] * 3), **LOSSLESS[ending], **options)
     np.testing.assert_array_equal(read_image(path)[..., 0], UPRIGHT)
-    np.testing.assert_array_equal(Picture(path).part(slice(1, 5), slice(2, 9))[..., 0], UPRIGHT[1:5, 2:9])
-    assert image_size(path) == Picture(path).size == UPRIGHT.shape and is_turned(path) == (orientation > 1)
+    np.testing.assert_array_equal(
+        DecodedImage(path).part(slice(1, 5), slice(2, 9))[..., 0], UPRIGHT[1:5, 2:9]
+    )
+    assert image_size(path) == DecodedImage(path).size == UPRIGHT.shape and is_turned(path) == (
+        orientation > 1
+    )
     if ending == "webp":
         return
     mask = saved(tmp_path / f"m.{ending}", stored % 3, **LOSSLESS[ending], **options)

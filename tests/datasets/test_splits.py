@@ -15,7 +15,7 @@ from datasets.splits import (
     COMMITTED,
     GRANTS,
     LISTS,
-    Source,
+    BatchSource,
     Split,
     batch_sources,
     digest,
@@ -223,12 +223,12 @@ def test_sources_of_a_mixed_batch() -> None:
     mixed = split(pixel=("a", "b"), tags=("c", "d"), none=("f",))
     sources = batch_sources(mixed, ["pixel", "tags", "none"], 3, 2)
     assert sources == {
-        "pixel": Source(("a", "b"), 2),
-        "seeds": Source(("c", "d"), 1),
-        "tags": Source(("a", "b", "c", "d"), 3),
-        "none": Source(("f", "c", "d"), 2),
+        "pixel": BatchSource(("a", "b"), 2),
+        "seeds": BatchSource(("c", "d"), 1),
+        "tags": BatchSource(("a", "b", "c", "d"), 3),
+        "none": BatchSource(("f", "c", "d"), 2),
     }
-    assert batch_sources(split(pixel=(), tags=("c",)), ["pixel"], 1, 9) == {"seeds": Source(("c",), 1)}
+    assert batch_sources(split(pixel=(), tags=("c",)), ["pixel"], 1, 9) == {"seeds": BatchSource(("c",), 1)}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from bench.networks.segmenter import Segmenter
 from bench.randomness import torch_seeded
 from bench.scoring.inference import to_tensor
 from bench.scoring.model import load
-from bench.scoring.predict import Settings, predict
+from bench.scoring.predict import PredictSettings, predict
 from bench.scoring.tiles import GIB
 from bench.settings.schema import Evaluation, Network
 from datasets.decode import read_image
@@ -38,10 +38,11 @@ import json, re, sys, torch
 from pathlib import Path
 from bench.display import Display
 from bench.scoring.model import load
-from bench.scoring.predict import Settings, predict
+from bench.scoring.predict import PredictSettings, predict
 torch.set_num_threads(1)
 weights, images, to, memory = sys.argv[1:]
-done = predict(load(Path(weights), "cpu"), Path(images), Path(to), Settings(memory=float(memory)), Display())
+settings = PredictSettings(memory=float(memory))
+done = predict(load(Path(weights), "cpu"), Path(images), Path(to), settings, Display())
 peak = 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 print(json.dumps({"made": done.made, "peak": peak}))
 """
@@ -51,7 +52,7 @@ def write_weights(folder: Path, network: Network, classes: int) -> Path:
     with torch_seeded(0, "weights"):
         net = Segmenter(network, classes)
     names = tuple(f"class {k}" for k in range(classes))
-    about = exported.About(
+    about = exported.NetworkRecord(
         classes=names, network=network, evaluation=Evaluation(), crop=(224, 224), alone=True
     )
     path = folder / "net.safetensors"
@@ -87,7 +88,7 @@ def test_predict_is_about_as_fast_as_its_network(tmp_path: Path, benchmark: Benc
     def ours() -> None:
         round_ = len(seconds["ours"])
         start = time.process_time()
-        predict(model, tmp_path / f"images{round_}", tmp_path / f"out{round_}", Settings(), Display())
+        predict(model, tmp_path / f"images{round_}", tmp_path / f"out{round_}", PredictSettings(), Display())
         seconds["ours"].append(time.process_time() - start)
 
     benchmark.pedantic(ours, setup=bare, rounds=ROUNDS, warmup_rounds=1)  # type: ignore[no-untyped-call]

@@ -20,7 +20,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
 from bench.cam_seeds.make import activation_maps
-from bench.cam_seeds.refine import Scores, in_processes, seed_of
+from bench.cam_seeds.refine import BackgroundScores, in_processes, seed_of
 from bench.networks.segmenter import Segmenter
 from bench.pool import one_core
 from bench.settings.resolve import resolve
@@ -60,7 +60,7 @@ class Refine:
         shade = 110 + 50 * np.sin(x / 60) * np.cos(y / 45)
         image = np.clip(shade[..., None] + rng.normal(0, 3, (*SIZE, 3)), 0, 255).astype(np.uint8)
         maps = torch.from_numpy(rng.random((3, 54, 80), np.float32))
-        seed = seed_of(image, maps, [1, 2, 3], None, self.settings, Scores(0.3, 0.05))
+        seed = seed_of(image, maps, [1, 2, 3], None, self.settings, BackgroundScores(0.3, 0.05))
         return int(seed.astype(np.int64).sum()), os.getpid(), time.monotonic()
 
 

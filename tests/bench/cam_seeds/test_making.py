@@ -25,7 +25,7 @@ from torch import Tensor
 from bench import machine, pipeline
 from bench.cam_seeds.make import activation_maps
 from bench.cam_seeds.quality import measure
-from bench.cam_seeds.refine import Scores, seed_of
+from bench.cam_seeds.refine import BackgroundScores, seed_of
 from bench.cam_seeds.thresholds import choose_scores
 from bench.contract import IGNORE
 from bench.display import Display
@@ -138,7 +138,7 @@ def on(root: Path, config: RunConfig) -> RunConfig:
 # By hand ----------------------------------------------------------------------------------------------------
 
 CAMS = torch.tensor([[[0.9, 0.4, 0.2, 0.02]], [[0.1, 0.45, 0.1, 0.01]]])  # K 1 W, the best of a map is not 1
-FIXED = Scores(0.30, 0.05)
+FIXED = BackgroundScores(0.30, 0.05)
 TINY = {
     "name": "tiny",
     "network": {"encoder": "tiny", "decoder": "unet"},
@@ -195,7 +195,7 @@ def test_power_background_by_hand() -> None:
     """m > (1 - m) ** alpha from m = .2755 on for alpha 4, from .094 on for 24."""
     power = settings(background="power", strict=4, loose=24)
     maps = torch.tensor([[[0.28, 0.27, 0.10, 0.09]]])
-    assert seed_of(BLACK, maps, [1], 0, power, Scores(4, 24)).tolist() == [[1, IGNORE, IGNORE, 0]]
+    assert seed_of(BLACK, maps, [1], 0, power, BackgroundScores(4, 24)).tolist() == [[1, IGNORE, IGNORE, 0]]
 
 
 def test_maps_are_normalised_by_their_maximum_at_image_size() -> None:
@@ -246,7 +246,7 @@ def test_every_way_to_refine(chosen: dict[str, Any], half_size: bool, background
         pytest.importorskip("pydensecrf")
     image, maps = blobs()
     how = settings(**chosen, half_size=half_size, strict=0.4, loose=0.2, lead=0.02)
-    found = seed_of(image, maps, [9, 4], background, how, Scores(0.4, 0.2))
+    found = seed_of(image, maps, [9, 4], background, how, BackgroundScores(0.4, 0.2))
     assert found.shape == (12, 16) and set(np.unique(found)) <= {9, 4, 0, IGNORE}
     assert not (found[:, :6] == 4).any() and not (found[:, 10:] == 9).any()
     assert (found[:, :4] == 9).all() and (found[:, 12:] == 4).all()
@@ -272,7 +272,7 @@ def test_power_background_with_softmax_unary() -> None:
     image, maps = blobs()
     image[:6], maps[:, :6] = 255, 0  # of the upper half nothing is known
     how = settings(refine="crf", unary="softmax", background="power", strict=1, loose=12)
-    found = seed_of(image, maps, [1, 2], 0, how, Scores(1, 12))
+    found = seed_of(image, maps, [1, 2], 0, how, BackgroundScores(1, 12))
     assert (found[8:, :4] == 1).all() and (found[8:, 12:] == 2).all() and not found[:4].any()
 
 

@@ -33,7 +33,7 @@ from bench.pool import Pool
 from bench.records.folders import RunFolder
 from bench.records.schema import Scores
 from bench.scoring.inference import Inference, confusion, evaluate, to_tensor
-from bench.scoring.multi_scale_crf import PENDING, Refinement, Settings, count, likely, rescore
+from bench.scoring.multi_scale_crf import PENDING, Refinement, RescoreSettings, count, likely, rescore
 from bench.settings import registry
 from bench.settings.registry import MethodInfo
 from bench.settings.schema import Evaluation, RunConfig
@@ -42,8 +42,8 @@ from datasets.folder import Folder
 needs_crf = pytest.mark.skipif(
     importlib.util.find_spec("pydensecrf") is None, reason="pydensecrf does not build on this Python"
 )
-RAW = Settings(scales=(1.0,), flip=False, crf=None)
-SMALL = Settings(scales=(0.5, 1.0))
+RAW = RescoreSettings(scales=(1.0,), flip=False, crf=None)
+SMALL = RescoreSettings(scales=(0.5, 1.0))
 MANY = Inference(Evaluation(scales=(0.5, 1.0, 1.5), flip=True), (32, 32))
 
 
@@ -165,7 +165,7 @@ def finished(tiny_config: Callable[..., RunConfig], shelf: Path, tmp_path: Path)
     return RunFolder(shutil.copytree(planned.folder.path, tmp_path / "run"))
 
 
-def again(folder: RunFolder, settings: Settings = RAW, **given: Any) -> Any:
+def again(folder: RunFolder, settings: RescoreSettings = RAW, **given: Any) -> Any:
     ((_, scores),) = rescore([folder.path], settings, None, Display(), "cpu", jobs=1, **given)
     return scores
 
@@ -211,7 +211,7 @@ def test_what_is_scored_is_skipped_unless_it_is_to_be_redone(
 
 def test_other_settings_stand_beside_each_other(finished: RunFolder) -> None:
     first = again(finished)
-    other = again(finished, Settings(scales=(1.0,), flip=True, crf=None))
+    other = again(finished, RescoreSettings(scales=(1.0,), flip=True, crf=None))
     assert finished.read_scores().entries == [*first.entries, *other.entries]
 
 
@@ -453,7 +453,7 @@ def test_another_scored_list_is_refused(finished: RunFolder) -> None:
 )
 def test_settings_that_cannot_be_are_refused(given: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        Settings(**given)
+        RescoreSettings(**given)
 
 
 def test_without_the_crf_multi_scale_is_still_possible(

@@ -35,11 +35,11 @@ from bench.scoring.inference import to_tensor
 from bench.scoring.memory import Memory
 from bench.scoring.model import Model, load
 from bench.scoring.multi_scale_crf import likely
-from bench.scoring.predict import Done, Settings, predict
+from bench.scoring.predict import Done, PredictSettings, predict
 from bench.scoring.predictions import as_png, images_below, palette_of
 from bench.settings.schema import Evaluation, RunConfig
 from datasets.cityscapes import CLASSES as CITYSCAPES
-from datasets.decode import Picture, read_image, read_mask
+from datasets.decode import DecodedImage, read_image, read_mask
 from datasets.encodings import BORDER, colours
 from datasets.folder import Folder
 from datasets.splits import Split
@@ -48,7 +48,7 @@ from datasets.splits_make import write_split
 CHECKOUT = Path(__file__).resolve().parents[3]
 GREY, BRIGHT, DARK = 110, 230, 20
 CLASSES = ("background", "square", "stripe")
-PLAIN = Settings()
+PLAIN = PredictSettings()
 
 
 class ByBrightness(nn.Module):
@@ -75,7 +75,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "net.safetensors"
     with torch_seeded(0, "weights"):
         net = Segmenter(SMALLEST, 3)
-    about = exported.About(
+    about = exported.NetworkRecord(
         classes=CLASSES, network=SMALLEST, evaluation=Evaluation(), crop=(32, 32), alone=True
     )
     path.write_bytes(exported.to_bytes(net, about))
@@ -109,7 +109,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def made(
-    model: Model, photos: Path, to: Path, settings: Settings = PLAIN, **more: bool
+    model: Model, photos: Path, to: Path, settings: PredictSettings = PLAIN, **more: bool
 ) -> tuple[Done, list[str]]:
     display = Quiet()
     return predict(model, photos, to, settings, display, jobs=1, **more), display.said
@@ -153,7 +153,7 @@ def test_masks_overlays_and_the_table_are_right(model: Model, photos: Path, tmp_
 
 
 def test_the_manuals_name_every_file_that_is_written(model: Model, photos: Path, tmp_path: Path) -> None:
-    made(model, photos, tmp_path / "out", Settings(confidence=0.9, probabilities=True))
+    made(model, photos, tmp_path / "out", PredictSettings(confidence=0.9, probabilities=True))
     names = {path.partition("/")[0] for path in contents(tmp_path / "out")}
     assert len(names) == 8
     for manual in ("README.md", "bench/README.md"):
@@ -163,7 +163,7 @@ def test_the_manuals_name_every_file_that_is_written(model: Model, photos: Path,
 
 
 def test_probabilities_and_unsure_pixels_on_request(model: Model, photos: Path, tmp_path: Path) -> None:
-    made(model, photos, tmp_path / "out", Settings(confidence=0.9, probabilities=True))
+    made(model, photos, tmp_path / "out", PredictSettings(confidence=0.9, probabilities=True))
     ids, probabilities = model.predict(photos / "one.png")
     sure = probabilities.max(0) >= 0.9
     assert 0 < sure.mean() < 1
@@ -175,10 +175,10 @@ def test_probabilities_and_unsure_pixels_on_request(model: Model, photos: Path, 
     assert np.array_equal(kept, probabilities.astype(np.float16))
 
 
-@pytest.mark.parametrize("settings", [PLAIN, Settings(confidence=0.9, probabilities=True)])
+@pytest.mark.parametrize("settings", [PLAIN, PredictSettings(confidence=0.9, probabilities=True)])
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_windows_and_batches_change_nothing_of_a_network_that_sees_one_pixel(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings, at_once: int
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: PredictSettings, at_once: int
 ) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -199,7 +199,7 @@ def test_windows_and_batches_change_nothing_of_a_network_that_sees_one_pixel(
 
 def test_scales_and_flip_are_those_of_scoring(weights: Path, photos: Path, tmp_path: Path) -> None:
     model = load(weights, "cpu")
-    settings = Settings(scales=(0.5, 1.0), flip=True, probabilities=True)
+    settings = PredictSettings(scales=(0.5, 1.0), flip=True, probabilities=True)
     made(model, photos, tmp_path / "out", settings)
     inference = settings.inference(model.inference)
     assert inference.settings.scales == (0.5, 1.0) and inference.settings.flip
@@ -214,8 +214,8 @@ def test_the_crf_refines_masks_and_leaves_probabilities(model: Model, photos: Pa
     pytest.importorskip("pydensecrf")
     noisy = np.clip(scene()[0] + np.random.default_rng(0).normal(0, 40, (24, 40, 1)), 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(photos / "one.png")
-    made(model, photos, tmp_path / "plain", Settings(probabilities=True))
-    made(model, photos, tmp_path / "crf", Settings(probabilities=True, crf="deeplab"))
+    made(model, photos, tmp_path / "plain", PredictSettings(probabilities=True))
+    made(model, photos, tmp_path / "crf", PredictSettings(probabilities=True, crf="deeplab"))
     before, after = contents(tmp_path / "plain"), contents(tmp_path / "crf")
     assert before["probabilities/one.npz"] == after["probabilities/one.npz"]
     probability = model.predict(noisy).probabilities
@@ -232,7 +232,7 @@ def test_the_crf_refines_masks_and_leaves_probabilities(model: Model, photos: Pa
 def test_the_overlay_of_a_large_image_is_made_smaller(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(scene((100, 240))[0]).convert(mode)
     image.save(tmp_path / "large.png")
-    picture = Picture(tmp_path / "large.png")
+    picture = DecodedImage(tmp_path / "large.png")
     assert picture.reduced(240).size == (240, 100) and picture.reduced(100).size == (80, 34)
     before = picture.part(slice(0, 100), slice(0, 240))
     grey = np.asarray(picture.reduced(100)).astype(int).mean()
@@ -322,9 +322,9 @@ def test_other_weights_or_settings_are_said_and_made_again_on_request(
         made(other, photos, tmp_path / "out")
     scales = r"settings \(scales: \[1\.0\] then, \[0\.5, 1\.0\] now"
     with pytest.raises(ConfigError, match=rf"by other {scales}\){told}"):
-        made(model, photos, tmp_path / "out", Settings(scales=(0.5, 1.0)))
+        made(model, photos, tmp_path / "out", PredictSettings(scales=(0.5, 1.0)))
     with pytest.raises(ConfigError, match=rf"other weights and {scales}; confidence: null then, 0\.9 now\)"):
-        made(other, photos, tmp_path / "out", Settings(scales=(0.5, 1.0), confidence=0.9))
+        made(other, photos, tmp_path / "out", PredictSettings(scales=(0.5, 1.0), confidence=0.9))
     assert contents(tmp_path / "out") == before
     done, _ = made(other, photos, tmp_path / "out", overwrite=True)
     assert (done.made, done.known) == (3, 0)
@@ -337,7 +337,7 @@ def test_other_weights_or_settings_are_said_and_made_again_on_request(
 def test_overwrite_leaves_no_file_of_other_settings(model: Model, photos: Path, tmp_path: Path) -> None:
     """Nor of an image that is gone; files of the user's beside them stay."""
     out = tmp_path / "out"
-    made(model, photos, out, Settings(confidence=0.9, probabilities=True))
+    made(model, photos, out, PredictSettings(confidence=0.9, probabilities=True))
     (out / "confident" / "mine.txt").write_text("mine")
     shutil.rmtree(photos / "a b")
     made(model, photos, out, overwrite=True)
@@ -498,11 +498,11 @@ def test_what_cannot_be_is_a_sentence_and_nothing_is_written(
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        Settings(**settings)  # type: ignore[arg-type]
+        PredictSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_an_image_too_large_for_the_memory_fails_alone(model: Model, photos: Path, tmp_path: Path) -> None:
-    done, said = made(model, photos, tmp_path / "out", Settings(memory=0.1))
+    done, said = made(model, photos, tmp_path / "out", PredictSettings(memory=0.1))
     assert set(done.failed) == set(images_below(photos)) and "--memory 0.1 is too little" in said[0]
 
 
@@ -608,7 +608,7 @@ def test_confident_predictions_are_labels_of_a_folder_of_ones_own(
     model = load(plan(first).folder.path, "cpu")
     mine = tmp_path / "data" / "mine"
     shutil.copytree(tiny_root / "tinyset" / "images", mine / "images")
-    done, _ = made(model, mine / "images", tmp_path / "out", Settings(confidence=0.5))
+    done, _ = made(model, mine / "images", tmp_path / "out", PredictSettings(confidence=0.5))
     assert done.made == 20
     shutil.copytree(tmp_path / "out" / "confident", mine / "labels")
     shutil.copy(tmp_path / "out" / "classes.txt", mine)
