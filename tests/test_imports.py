@@ -299,6 +299,20 @@ def test_no_function_is_longer_than_a_screen() -> None:
     assert not {name: n for name, n in found.items() if n > MOST_LINES and name not in LONG_FUNCTIONS}
 
 
+# A model of the page's template, and what the methods of a family have in common.
+SHARED_NAMES = {"Listing", "Shared"}
+
+
+def test_no_two_rooms_have_a_class_of_one_name() -> None:
+    """A search for a name finds one place."""
+    places: dict[str, list[str]] = {}
+    for file in SOURCES:
+        for node in ast.parse((ROOT / file).read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(file.as_posix())
+    assert {name for name, found in places.items() if len(found) > 1} == SHARED_NAMES
+
+
 REPORT_ROOMS = {  # what each part of reports may not know: arrows go from the page down to the numbers
     "reports/groups.py": {"reports.evidence", "reports.sheets", "reports.plots", "reports.page"},
     "reports/evidence.py": {"reports.sheets", "reports.plots", "reports.page"},
