@@ -86,6 +86,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
         "bench.errors",
         "bench.labels",
         "bench.sweeps.ablations",
+        "bench.scoring.picture_sheet",
         "bench.randomness",
     },
     "bench/ops": {"bench.labels"},

@@ -1,4 +1,4 @@
-"""A picture sheet of a finished run, as a PNG: a row for each image, a column for each thing said of it.
+"""Picture sheets, as a PNG: a row for each image, a column for each thing said of it; and that of a run.
 
 Sizes: h w of a picture, C classes of the data set. Label maps hold class ids and 255.
 """
@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -21,14 +22,17 @@ from matplotlib.transforms import Bbox
 from scipy import ndimage
 
 from bench.labels import IGNORE
-from bench.scoring.looks import LookedAt, Looks
+
+if TYPE_CHECKING:  # it loads torch, and reports draw their sheets without
+    from bench.scoring.looks import LookedAt, Looks
 
 DPI = 100
 NARROWEST = 150  # pixels of a column, so that its heading has room
 GAP, LINE = 10, 14  # pixels between tiles, of a line of text
 PATCH = 24  # width of a patch of colour in the legend
 NAMED = 0.03  # share of a tile from which on a region bears its name
-SIZES = {"title": 10.0, "heading": 8.0, "name": 7.0}  # points
+SIZES = {"title": 10.0, "column": 8.0, "heading": 8.0, "name": 7.0}  # points
+BOLD = ("title", "column")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class SheetTile:
     picture: np.ndarray | None  # h w 3 uint8
     label: np.ndarray | None = None  # h w uint8, of which large regions bear their names
     note: str = ""
+    said: str = ""  # over it
+    marked: bool = False  # it bears hatching, which the legend explains
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,9 @@ def columns_of(looks: Looks) -> list[Column]:
 
     def pseudo(one: LookedAt) -> SheetTile:
         picture = coloured(one.pseudo_label, palette)
-        marked = picture if one.unreliable is None else hatched(picture, one.unreliable)
-        return SheetTile(marked, one.pseudo_label)
+        if one.unreliable is None:
+            return SheetTile(picture, one.pseudo_label)
+        return SheetTile(hatched(picture, one.unreliable), one.pseudo_label, marked=True)
 
     of_seeds = [
         Column("activation maps", "of the strongest tag: dark 0, bright 1", [heat(one) for one in seen]),
@@ -155,7 +162,8 @@ class Layout:
     height: int
     column: int  # width of a column
     titles: list[str]  # lines of the title
-    rows: list[list[str]]  # lines of each row's heading
+    rows: list[list[str]]  # lines of each row's heading, an empty one where something is said over its tiles
+    heads: list[list[str]]  # lines of each column's title
     captions: list[list[str]]  # lines of each column's caption
     headings: int  # top of the headings of columns
     tops: list[int]  # of each row's tiles
@@ -174,23 +182,25 @@ def layout(title: str, headings: Sequence[str], columns: Sequence[Column], names
     measured = FigureCanvasAgg(Figure(dpi=DPI)).get_renderer()
 
     def width_of(text: str, kind: str = "heading") -> float:
-        font = FontProperties(size=SIZES[kind], weight="bold" if kind == "title" else "normal")
+        font = FontProperties(size=SIZES[kind], weight="bold" if kind in BOLD else "normal")
         return measured.get_text_width_height_descent(text, font, ismath=False)[0]
 
-    by_row = [
-        [tile.picture for tile in tiles if tile.picture is not None]
-        for tiles in zip(*(column.tiles for column in columns), strict=True)
-    ]
+    by_tile = list(zip(*(column.tiles for column in columns), strict=True))
+    by_row = [[tile.picture for tile in tiles if tile.picture is not None] for tiles in by_tile]
     wide = max(NARROWEST, *(picture.shape[1] for of_row in by_row for picture in of_row))
     total = GAP + len(columns) * (wide + GAP)
+    heads = [folded(column.title, wide, partial(width_of, kind="column")) for column in columns]
     captions = [folded(column.caption, wide, width_of) for column in columns]
     titles = folded(title, total - 2 * GAP, partial(width_of, kind="title"))
-    rows = [folded(text, total - 2 * GAP, width_of) for text in headings]
+    rows = [
+        [*folded(text, total - 2 * GAP, width_of), *([""] if any(tile.said for tile in tiles) else [])]
+        for text, tiles in zip(headings, by_tile, strict=True)
+    ]
     entry = PATCH + 6 + max(map(width_of, names)) + 2 * GAP
     beside = max(int((total - GAP) // entry), 1)
 
     start = GAP + (LINE + 4) * len(titles) + 4
-    below = start + LINE + LINE * max(len(caption) for caption in captions) + 6
+    below = start + LINE * max(len(head) + len(of) for head, of in zip(heads, captions, strict=True)) + 6
     heights = [max(picture.shape[0] for picture in of_row) for of_row in by_row]
     tops = []
     for lines, high in zip(rows, heights, strict=True):
@@ -200,7 +210,7 @@ def layout(title: str, headings: Sequence[str], columns: Sequence[Column], names
     legend = below + GAP
     height = legend + (LINE + 6) * -(-len(names) // beside) + GAP
     return Layout(
-        total, height, wide, titles, rows, captions, start, tops, heights, legend, entry, beside
+        total, height, wide, titles, rows, heads, captions, start, tops, heights, legend, entry, beside
     )  # fmt: skip
 
 
@@ -227,10 +237,11 @@ def draw(
     for top, lines in zip(at.tops, at.rows, strict=True):
         for place, line in enumerate(lines):
             write(GAP, top - 2 - LINE * (len(lines) - place), line)
-    for number, (column, caption) in enumerate(zip(columns, at.captions, strict=True)):
+    for number, (column, head, caption) in enumerate(zip(columns, at.heads, at.captions, strict=True)):
         left = GAP + number * (at.column + GAP)
-        write(left, at.headings, column.title, weight="bold")
-        for place, line in enumerate(caption, 1):
+        for place, line in enumerate(head):
+            write(left, at.headings + LINE * place, line, weight="bold")
+        for place, line in enumerate(caption, len(head)):
             write(left, at.headings + LINE * place, line, color="#444444")
         for tile, y, high in zip(column.tiles, at.tops, at.heights, strict=True):
             if tile.picture is None:
@@ -238,6 +249,7 @@ def draw(
                 continue
             h, w = tile.picture.shape[:2]
             canvas[y : y + h, left : left + w] = tile.picture
+            write(left, y - 2 - LINE, tile.said)
             if tile.label is not None:
                 _write_names(ax, tile.label, classes, left, y)
     for number, (picture, name) in enumerate(entries):
@@ -265,16 +277,19 @@ def folded(text: str, width: float, width_of: Callable[[str], float]) -> list[st
 def legend_of(
     columns: Sequence[Column], palette: np.ndarray, classes: Sequence[str]
 ) -> list[tuple[np.ndarray, str]]:
-    """Give a colour patch and a name for each class that occurs in a tile, for 255 and for the hatching."""
-    labels = [tile.label for column in columns for tile in column.tiles if tile.label is not None]
+    """Give a colour patch and a name for each class that occurs in a tile, for 255 and for any hatching."""
+    tiles = [tile for column in columns for tile in column.tiles]
+    labels = [tile.label for tile in tiles if tile.label is not None]
     occurring = sorted({value for label in labels for value in np.unique(label).tolist()})
     entries = []
     for value in occurring:
         patch = coloured(np.full((LINE, PATCH), value, np.uint8), palette)
         patch[[0, -1]] = patch[:, [0, -1]] = 0  # a frame, for a class that is white
         entries.append((patch, "no label, or undecided" if value == IGNORE else classes[value]))
-    grey = np.full((LINE, PATCH, 3), 128, np.uint8)
-    return [*entries, (hatched(grey, np.ones(grey.shape[:2], bool)), "unreliable pseudo-label")]
+    if any(tile.marked for tile in tiles):
+        grey = np.full((LINE, PATCH, 3), 128, np.uint8)
+        entries.append((hatched(grey, np.ones(grey.shape[:2], bool)), "unreliable pseudo-label"))
+    return entries
 
 
 def _write_names(ax: Axes, label: np.ndarray, classes: Sequence[str], left: int, top: int) -> None:

@@ -170,9 +170,7 @@ def _markdown(filed: Filed) -> str:
         files = [f"{filed.stem}.{ending}" for ending in filed.files]
         links = ", ".join(f"[{markdown_text(file)}]({file})" for file in files)
         return f"{markdown_text(part.title)}:\n\n{text.to_markdown(part)}\nFiles: {links}\n"
-    if isinstance(part, Gallery):
-        title, note = markdown_text(part.title), markdown_text(part.note)
-        return f"{title}:\n\n![{title}]({filed.stem}.png)\n\n{note}\n"
     shown = next(ending for ending in ("png", "jpg") if ending in filed.files)
-    details = f"\n{markdown_text(part.details)}\n" if isinstance(part, Picture) and part.details else ""
-    return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n{details}"
+    details = "" if isinstance(part, Photo) else part.details
+    beside = f"\n{markdown_text(details)}\n" if details else ""
+    return f"{markdown_text(part.title)}:\n\n![{markdown_text(part.alt)}]({filed.stem}.{shown})\n{beside}"

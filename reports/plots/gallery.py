@@ -12,19 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from bench.errors import DataError
+from bench.errors import DataError, plain
 from bench.labels import IGNORE
 from bench.records.folders import RunFolder
 from bench.records.samples import Kind, Sample, Samples, read_picture
+from bench.scoring.picture_sheet import Column, SheetTile, coloured, draw
+from reports.evidence import listed
 from reports.groups import Group, Run, SplitColumn
 from reports.plots.class_colours import VOID, class_colours
+from reports.plots.picture import short
 
 SHOWN = 4  # images of a gallery
 MOST_SIDE = 2048  # pixels of a sample's picture; the suite writes 512
 RIGHT = 254  # in a picture of errors; no class, for ids are below 254 where there are such pictures
-TILE, GAP, TEXT = 160, 8, 14  # pixels of the sheet
+TILE = 160  # pixels of the longer side of a picture in the sheet
+WORD = 20  # characters of a word over a column of it
 
 HOW_CHOSEN = (
     "The sampled images are the scored ones whose ids have the lowest SHA-256, the same for all methods. Of "
@@ -57,9 +61,17 @@ class Strip:
 class Gallery:
     name: str  # of its file, without the ending
     title: str
-    note: str
+    details: str  # what stands beside it
+    classes: tuple[str, ...]
     key: tuple[tuple[str, str], ...]  # name and colour, "#0000ff", of each class that is seen
     strips: tuple[Strip, ...]
+
+    @property
+    def alt(self) -> str:
+        """What the sheet shows, for those who do not see it."""
+        methods = listed([tile.method for tile in self.strips[0].tiles])
+        images = ", ".join(strip.title.partition(";")[0] for strip in self.strips)
+        return f"{self.title}: what {methods} predict of {images}."
 
 
 @dataclass(frozen=True)
@@ -227,7 +239,8 @@ def _gallery(group: Group, split: SplitColumn, seen: Sequence[_Seen], run: Run) 
     return Gallery(
         name=f"predictions-{group.dataset}-{split.label}",
         title=f"{group.title}: {split.heading}, draw {run.result.draw}, seed {run.result.seed}",
-        note=HOW_CHOSEN,
+        details=HOW_CHOSEN,
+        classes=group.classes,
         key=tuple(key),
         strips=tuple(_strip(why, one, colours) for why, one in chosen),
     )
@@ -257,48 +270,46 @@ def _strip(why: str, one: _Seen, colours: np.ndarray) -> Strip:
     return Strip(f"{one.id} ({why}){differ}", one.photograph, truth, tuple(tiles))
 
 
-def _picture(ids: np.ndarray, colours: np.ndarray) -> Image.Image:
+def _png(ids: np.ndarray, colours: np.ndarray) -> bytes:
+    """Class ids H W in the page's colours; `RIGHT` is transparent."""
     palette = np.full((256, 3), 255, np.uint8)
     palette[: len(colours)] = colours
     palette[IGNORE] = VOID
     picture = Image.fromarray(ids.astype(np.uint8), "P")
     picture.putpalette(palette.tobytes())
-    return picture
-
-
-def _png(ids: np.ndarray, colours: np.ndarray) -> bytes:
-    """Class ids H W in the page's colours; `RIGHT` is transparent."""
     transparency = {"transparency": RIGHT} if len(colours) < RIGHT else {}
-    _picture(ids, colours).save(file := io.BytesIO(), "PNG", optimize=True, **transparency)
+    picture.save(file := io.BytesIO(), "PNG", optimize=True, **transparency)
     return file.getvalue()
 
 
 def sheet(gallery: Gallery) -> bytes:
     """Draw the whole gallery as one PNG, for documents that hold no page."""
-    columns = 2 + max(len(strip.tiles) for strip in gallery.strips)
-    width = columns * (TILE + GAP) + GAP
-    row = TILE + 2 * TEXT + GAP
-    whole = Image.new("RGB", (width, len(gallery.strips) * row + 2 * TEXT + GAP), "white")
-    draw = ImageDraw.Draw(whole)
-    for number, strip in enumerate(gallery.strips):
-        top = number * row + GAP
-        draw.text((GAP, top - 4), strip.title, fill="black")
-        cells = [("image", strip.photograph), ("truth", strip.truth)]
-        cells += [(f"{tile.method} {tile.said}", tile.prediction) for tile in strip.tiles]
-        for column, (name, data) in enumerate(cells):
-            left = GAP + column * (TILE + GAP)
-            draw.text((left, top + TEXT - 4), name[:26], fill="black")
-            if data is not None:
-                with Image.open(io.BytesIO(data)) as picture:
-                    of_size = picture.convert("RGB")
-                scale = TILE / max(of_size.size)
-                size = (max(round(of_size.width * scale), 1), max(round(of_size.height * scale), 1))
-                how = Image.Resampling.NEAREST if column else Image.Resampling.BILINEAR
-                whole.paste(of_size.resize(size, how), (left, top + 2 * TEXT))
-    left = GAP
-    for name, colour in gallery.key:
-        draw.rectangle((left, whole.height - 18, left + 12, whole.height - 6), fill=colour)
-        draw.text((left + 16, whole.height - 18), name[:30], fill="black")
-        left += 24 + int(draw.textlength(name[:30]))
-    whole.save(file := io.BytesIO(), "PNG", optimize=True)
-    return file.getvalue()
+    palette = np.array(class_colours(len(gallery.classes)), np.uint8)
+    by_method = zip(*(strip.tiles for strip in gallery.strips), strict=True)
+    columns = [
+        Column("image", "", [_tile(strip.photograph, palette) for strip in gallery.strips]),
+        Column("truth", "", [_tile(strip.truth, palette) for strip in gallery.strips]),
+        *(
+            Column(_folding(tiles[0].method), "", [_tile(one.prediction, palette, one.said) for one in tiles])
+            for tiles in by_method
+        ),
+    ]
+    known = [column for column in columns if any(tile.picture is not None for tile in column.tiles)]
+    names = [short(name) for name in gallery.classes]
+    return draw(plain(gallery.title), [plain(strip.title) for strip in gallery.strips], known, palette, names)
+
+
+def _folding(name: str) -> str:
+    """Shorten a name so that it can be folded: no word is wider than a column."""
+    return " ".join(short(word, WORD) for word in short(name).split(" "))
+
+
+def _tile(data: bytes | None, palette: np.ndarray, said: str = "") -> SheetTile:
+    if data is None:
+        return SheetTile(None, note="none")
+    with Image.open(io.BytesIO(data)) as picture:
+        size = [max(round(side * TILE / max(picture.size)), 1) for side in picture.size]
+        if picture.mode == "P":
+            ids = np.array(picture.resize(size, Image.Resampling.NEAREST))
+            return SheetTile(coloured(ids, palette), ids, said=said)
+        return SheetTile(np.array(picture.convert("RGB").resize(size, Image.Resampling.BILINEAR)))

@@ -358,7 +358,7 @@ def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: p
 
     monkeypatch.setattr(drawing, "_write_names", spy)
     names = ["[$one$]", "two", "three", "four", "five", "a name that is longer than its stripe"]
-    columns = [Column("seed", "", [SheetTile(coloured(label, colours(6)), label)])]
+    columns = [Column("seed", "", [SheetTile(coloured(label, colours(6)), label, marked=True)])]
     picture = drawing.draw("title", ["an id"], columns, colours(6), names)
     assert picture[:4] == b"\x89PNG" and 2 <= len(boxes) < 23
     for number, box in enumerate(boxes):
@@ -367,3 +367,22 @@ def test_names_do_not_cover_each_other_and_the_legend_is_complete(monkeypatch: p
     assert texts == [*names, "unreliable pseudo-label"]
     label[0] = IGNORE
     assert "no label, or undecided" in [n for _, n in drawing.legend_of(columns, colours(6), names)]
+
+
+def test_a_legend_explains_no_hatching_where_there_is_none() -> None:
+    label = np.zeros((20, 20), np.uint8)
+    columns = [Column("truth", "", [SheetTile(coloured(label, colours(2)), label)])]
+    assert [name for _, name in drawing.legend_of(columns, colours(2), ["a", "b"])] == ["a"]
+
+
+def test_what_is_said_over_tiles_and_long_titles_have_room() -> None:
+    def laid_out(title: str, said: str) -> drawing.Layout:
+        tile = SheetTile(np.zeros((160, 160, 3), np.uint8), said=said)
+        columns = [Column(title, "", [tile]), Column("image", "a caption", [tile])]
+        return drawing.layout("title", ["an id"], columns, ["a class"])
+
+    plain, over = laid_out("short", ""), laid_out("short", "54.3 %")
+    assert over.tops[0] - plain.tops[0] == drawing.LINE and over.rows == [["an id", ""]]
+    long = laid_out("a title of six words which is wider than a column", "")
+    assert len(long.heads[0]) > 1 and long.heads[1] == ["image"]
+    assert long.tops[0] - plain.tops[0] == drawing.LINE * (len(long.heads[0]) - 2), "beside a caption"

@@ -123,6 +123,9 @@ def test_all_of_a_gallery_is_in_one_picture_beside_the_page(make: Any, tmp_path:
     assert name is not None, said
     with Image.open(page.with_name(name[1])) as picture:
         assert min(picture.size) > 100
+    alt = "what supervised, fixmatch predict of a (most disputed, best, worst)."
+    shown = [line for line in page.with_name("report.md").read_text().splitlines() if f"({name[1]})" in line]
+    assert len(shown) == 1 and alt in shown[0]
 
 
 def test_a_run_without_samples_has_no_gallery(make: Any, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from bench.labels import IGNORE
 from bench.records.folders import RunFolder
 from bench.records.samples import Pictures, Samples, read_samples, write_samples
 from bench.records.schema import Result
+from bench.scoring import picture_sheet
+from bench.scoring.picture_sheet import Column
 from bench.scoring.predictions import as_png, palette_of
 from reports.groups import comparable
 from reports.plots.class_colours import VOID, class_colours, distances
@@ -140,10 +142,38 @@ def test_no_samples_make_no_gallery(make: Make) -> None:
     assert galleries(group, {}) == []
 
 
-def test_the_sheet_is_one_picture(tmp_path: Path, make: Make) -> None:
+def drawn(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list[Column]]:
+    """The sheet of a gallery, and its columns."""
+    seen: list[Column] = []
+
+    def spy(title: str, headings: list[str], columns: list[Column], *rest: Any) -> bytes:
+        seen.extend(columns)
+        return picture_sheet.draw(title, headings, columns, *rest)
+
+    monkeypatch.setattr("reports.plots.gallery.draw", spy)
+    return sheet(gallery), seen
+
+
+def test_the_sheet_is_one_picture(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     of = {f"method_{i}": {"a": wrong(i)} for i in range(8)}
-    with Image.open(io.BytesIO(sheet(only(read(tmp_path, make, of)[0])))) as picture:
+    gallery = only(read(tmp_path, make, of)[0])
+    data, columns = drawn(gallery, monkeypatch)
+    with Image.open(io.BytesIO(data)) as picture:
         assert picture.format == "PNG" and picture.width > 10 * 160
+    assert [column.title for column in columns] == ["image", "truth", *of]
+    assert [column.tiles[0].said for column in columns[2:]] == [one.said for one in gallery.strips[0].tiles]
+    truth, best = (column.tiles[0].label for column in columns[1:3])
+    assert truth is not None and best is not None and truth.shape == (80, 160)
+    assert (truth[::40, ::40] == TRUTH).all() and (best[::40, ::40] == wrong(0)).all()
+    assert gallery.alt.endswith(f": what {', '.join(of)} predict of a (most disputed, best, worst).")
+
+
+def test_the_sheet_shows_what_there_is(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = f"method (knob={'x' * 60})"
+    gallery = only(read(tmp_path, make, {long: {"a": wrong(0)}}, truth=None)[0])
+    _, (column,) = drawn(gallery, monkeypatch)
+    assert len(column.title) < 45 and max(map(len, column.title.split(" "))) <= 20
+    assert column.title.startswith("method (knob=") and column.title.endswith("x)")
 
 
 def test_classes_are_told_apart_by_the_colour_blind() -> None:
