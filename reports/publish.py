@@ -27,9 +27,10 @@ from reports.plots.picture import Picture
 from reports.readme import blocks, read_readme, rewritten
 from reports.sheets.ablation import ablation_tables
 from reports.sheets.adaptation import adaptation
+from reports.sheets.answer import leading
+from reports.sheets.answer_sheets import in_short
 from reports.sheets.differences import differences
 from reports.sheets.headline import headline
-from reports.sheets.short import in_short, leading
 from reports.sheets.text import markdown_text, to_markdown
 from reports.splits import kind_name
 

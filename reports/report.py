@@ -22,19 +22,17 @@ from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
 from reports.sheets.ablation import ablation_tables
 from reports.sheets.adaptation import adaptation
-from reports.sheets.answer import Answer, answers
+from reports.sheets.answer import Answer, answers, leading
+from reports.sheets.answer_sheets import forest, overview, take
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs
 from reports.sheets.differences import differences
-from reports.sheets.forest import forest, overview
 from reports.sheets.headline import headline, holes, modules, spreads
 from reports.sheets.health import health_sheet, normals, noted
 from reports.sheets.overall import overall_sheet
 from reports.sheets.rescored import rescored_sheets
 from reports.sheets.sentences import facts, sentence
 from reports.sheets.sheet import MISSING, Sheet, counted
-from reports.sheets.short import leading
-from reports.sheets.take import take
 from reports.splits import SplitColumn, kind_name
 
 HOW_TO_READ = (

@@ -49,6 +49,12 @@ class SplitColumn:
         granted = [str(self.pixel)] if self.pixel or not weak else []
         return f"{self.label} ({' + '.join(granted + weak)})"
 
+    def granted(self, rest: str) -> str:
+        """Say in words what it grants; `rest` are images without labels: `32 masks, 480 unlabeled`."""
+        counts = {"masks": self.pixel, "images with tags": self.tags}
+        counts |= {f"images with {kind}": count for kind, count in self.sparse} | {rest: self.none}
+        return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
     @property
     def kind(self) -> str:
         return supervision(self.pixel, self.tags, self.sparse)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from reports.groups import BASELINE, Group, Row, summary, told_apart
-from reports.sheets.differences import compared, family_of
+from reports.sheets.differences import Found, compared, family_of
 from reports.splits import SplitColumn
 from reports.statistics import Summary
 
@@ -53,22 +53,23 @@ class Answer:
     baseline: str
 
     @cached_property
-    def gains(self) -> tuple[Gain, ...]:
-        """Every other row that has runs here, the largest gain first."""
-        if self.reference is None:
-            return ()
-        found = compared(self.group, self.reference)
-        family = family_of(change for *_, change in found)
-        gains = [
-            Gain(row, change, change.interval_of(family) if change else None)
-            for row, at, change in found
-            if at is self.split
-        ]
-        return tuple(sorted(gains, key=lambda of: -of.change.mean if of.change else 2.0))
+    def _compared(self) -> Found:
+        return () if self.reference is None else compared(self.group, self.reference)
 
     @property
     def family(self) -> int:
-        return family_of(change for *_, change in compared(self.group, self.reference or ""))
+        """How many intervals hold together, of all splits."""
+        return family_of(change for *_, change in self._compared)
+
+    @cached_property
+    def gains(self) -> tuple[Gain, ...]:
+        """Every other row that has runs here, the largest gain first."""
+        gains = [
+            Gain(row, change, change.interval_of(self.family) if change else None)
+            for row, at, change in self._compared
+            if at is self.split
+        ]
+        return tuple(sorted(gains, key=lambda of: -of.change.mean if of.change else 2.0))
 
     @cached_property
     def best(self) -> Gain | None:
@@ -113,3 +114,23 @@ def answers(
     speaking.sort(key=lambda of: (order.index(of.state), of.group.dataset))
     names = [f"{of.group.dataset}, {of.split.heading}" for of in speaking]
     return list(zip(told_apart(names, [of.group for of in speaking]), speaking, strict=True))
+
+
+def leading(groups: Iterable[Group], started: Mapping[Path, str]) -> dict[str, Group]:
+    """Choose the group that speaks for each data set: of those with a method beside the reference that of
+    equal views, then the newest that compares methods.
+
+    Args:
+        started: When each run was made, by its folder, where that is known.
+    """
+    found: dict[str, tuple[tuple[bool, bool, bool, str], Group]] = {}
+    for group in groups:
+        if len(group.rows_named(BASELINE)) != 1 or group.held_out:
+            continue
+        newest = max(started.get(run.folder, "") for run in group.runs)
+        compares = any(of and of.error is not None for *_, of in compared(group, BASELINE))
+        beside = any(not row.method.startswith(BASELINE) for row in group.rows)
+        rank = (beside, group.views == "equal", compares, newest)
+        if group.dataset not in found or rank > found[group.dataset][0]:
+            found[group.dataset] = rank, group
+    return {dataset: group for dataset, (_, group) in found.items()}

@@ -101,9 +101,8 @@ def runs(groups: Sequence[Group], origins: Mapping[Path, Origin]) -> s.Sheet:
         for group in groups
         for run in group.runs
     ]
-    lines = tuple(map(tuple, s.listed(records, RUN_TEXTS)))
-    frame = s.frame_of(RUN_COLUMNS, records)
-    return s.Sheet("runs", "every run", "", frame, lines, names=4, words=len(RUN_TEXTS) - 5)
+    words = len(RUN_TEXTS) - 5
+    return s.sheet_of(None, "runs", "every run", RUN_COLUMNS, records, RUN_TEXTS, names=4, words=words)
 
 
 OF_RESULT = {"method", "split", "seed", "run_id", "steps", "train_seconds", "eval_seconds"}

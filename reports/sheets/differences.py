@@ -14,7 +14,6 @@ from reports.statistics import (
     MOST_RUNS,
     POWER,
     Summary,
-    chances,
     equal_to_the_bit,
     halves,
     paired_difference,
@@ -22,14 +21,13 @@ from reports.statistics import (
     units_needed,
 )
 
-CHANCES = ("better", "equal", "worse")
 COLUMNS = (
     "method",
     "reference",
     *s.SPLIT_COLUMNS,
     *s.SUMMARY_COLUMNS,
     "family",
-    *CHANCES,
+    *s.CHANCES,
     "smallest_percent",
 )
 POINTS = f"{100 * EQUAL:g} point"
@@ -49,13 +47,15 @@ def differences(group: Group, baseline: str) -> s.Sheet:
     compare = [(row.label, split, change, "") for row, split, change in found]
     compare += [(f"{baseline}, A/A", at, halves(reference.scores(at)), TWO_A_SIDE) for at in again]
     records = [
-        {"method": label, "reference": baseline, "none": none, **s.split_record(split)}
-        | _record(change, family)
+        {"method": label, "reference": baseline, "none": none, "family": family}
+        | {"smallest_percent": s.percent(smallest_found(change, family) if change else None)}
+        | s.split_record(split)
+        | s.change_record(change, family)
         for label, split, change, none in compare
     ]
-    shown: dict[str, s.Shown] = {"method": "method", "split": "heading", "difference": _difference}
-    shown |= {"95 %, all at once": _interval}
-    shown |= {name: name for name in ("runs", *(f"P({chance})" for chance in CHANCES))}
+    shown: dict[str, s.Shown] = {"method": "method", "split": "heading"}
+    shown |= {"difference": lambda of: of["gain"] or s.MISSING, "95 %, all at once": _interval}
+    shown |= {name: name for name in ("runs", *(f"P({chance})" for chance in s.CHANCES))}
     title = f"difference to {baseline}: mIoU (percent points)"
     notes = (*_notes(group, found, family), *group.notes)
     return s.sheet_of(group, "differences", title, COLUMNS, records, shown, names=2, notes=notes)
@@ -79,29 +79,13 @@ def family_of(found: Iterable[Summary | None]) -> int:
     return max(1, sum(change is not None and change.error is not None for change in found))
 
 
-def _record(change: Summary | None, family: int) -> s.Record:
-    """Return the figures of a comparison as numbers, and as text by heading: `{"P(better)": "0.93"}`."""
-    record = s.summary_record(change, family=family) | {"family": family}
-    likely = chances(change) if change else None
-    smallest = smallest_found(change, family) if change else None
-    record |= {"smallest_percent": s.percent(smallest), "runs": s.runs_text(change) if change else ""}
-    for place, chance in enumerate(CHANCES):
-        record |= {chance: likely[place] if likely else None}
-        record |= {f"P({chance})": f"{likely[place]:.2f}" if likely else ""}
-    return record
-
-
-def _difference(record: s.Record) -> str:
-    return f"{record['mean_percent']:+.1f}" if record["cell"] else s.MISSING
-
-
 def _interval(record: s.Record) -> str:
     cell: Summary | None = record["cell"]
     if cell is None:
         return str(record["none"])
     if equal_to_the_bit(cell):
         return s.EQUAL_TO_THE_BIT
-    return s.interval_text(cell.interval_of(record["family"]), "+") or ONE_RUN
+    return record["interval"] or ONE_RUN
 
 
 # Below the table --------------------------------------------------------------------------------------------

@@ -53,14 +53,11 @@ def overall_sheet(groups: Sequence[Group], baseline: str) -> s.Sheet | None:
         "P(improvement)": _improvement,
         "95 % of P": lambda of: _ends(of["improvement_low"], of["improvement_high"]),
     }
-    lines = s.listed(records, shown)
     title = f"all cells together, against {baseline}"
-    if len(groups) == 1:
-        return s.sheet_of(
-            groups[0], "overall", title, COLUMNS, records, lines, notes=(*NOTES, *groups[0].notes)
-        )
-    frame = s.frame_of(COLUMNS, records)
-    return s.Sheet("overall-data-sets", title, "", frame, tuple(map(tuple, lines)), notes=NOTES)
+    if len(groups) > 1:
+        return s.sheet_of(None, "overall-data-sets", title, COLUMNS, records, shown, notes=NOTES)
+    notes = (*NOTES, *groups[0].notes)
+    return s.sheet_of(groups[0], "overall", title, COLUMNS, records, shown, notes=notes)
 
 
 def _record(label: str, baseline: str, cells: Sequence[tuple[Cell, Cell]]) -> s.Record:

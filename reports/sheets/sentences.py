@@ -59,12 +59,8 @@ def facts(of: Answer) -> tuple[tuple[str, str], ...]:
 
 
 def _labels(of: Answer) -> str:
-    split = of.split
-    granted = {"masks": split.pixel, "images with tags": split.tags}
-    granted |= {f"images with {kind}": count for kind, count in split.sparse}
-    granted["images without labels"] = split.none
     views = "equal views" if of.group.views == "equal" else "each method's own views"
-    return f"{', '.join(f'{n} {what}' for what, n in granted.items() if n)}; {of.group.steps} steps; {views}."
+    return f"{of.split.granted('images without labels')}; {of.group.steps} steps; {views}."
 
 
 def _sure(of: Answer) -> str:
@@ -117,7 +113,7 @@ def _duration(seconds: float) -> str:
 
 def _change(of: Answer) -> str:
     """How many more runs would settle what is open."""
-    best, family = of.best, of.family if of.reference else 1
+    best, family = of.best, of.family
     if any(gain.method and gain.change and equal_to_the_bit(gain.change) for gain in of.gains) and not best:
         return "A setting in which the method does something of its own."
     if best is None or best.change is None:

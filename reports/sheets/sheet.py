@@ -10,7 +10,7 @@ import pandas
 
 from reports.groups import Group, Row
 from reports.splits import SplitColumn, kind_name
-from reports.statistics import Summary
+from reports.statistics import Summary, chances
 
 GROUP_COLUMNS = ("dataset", "protocol", "protocol_hash", "eval_digest", "weights_digest", "classes_digest")
 SPLIT_COLUMNS = ("split", "pixel", "tags")
@@ -18,6 +18,7 @@ SUMMARY_COLUMNS = (
     *("mean_percent", "spread_percent", "draws_spread_percent"),
     *("low_percent", "high_percent", "n", "draws"),
 )
+CHANCES = ("better", "equal", "worse")  # that a difference is
 CELL_COLUMNS = ("method", *SPLIT_COLUMNS, *SUMMARY_COLUMNS)
 MISSING = "missing"
 EQUAL_TO_THE_BIT = "equal to the bit"
@@ -49,7 +50,7 @@ class Sheet:
 
 
 def sheet_of(
-    group: Group,
+    group: Group | None,
     name: str,
     title: str,
     columns: Sequence[str],
@@ -60,27 +61,27 @@ def sheet_of(
     words: int = 0,
     notes: Sequence[str] = (),
     bars: Sequence[Bar | None] = (),
+    goes: Iterable[str] = (),
 ) -> Sheet:
     """Make a sheet whose frame has `columns` of the records, behind those of its group, `GROUP_COLUMNS`.
 
     Args:
+        group: None for a sheet of several.
         shown: The lines, or what stands under each heading in the line of a record.
     """
-    if group.whole:
+    of = ""
+    if group:
+        of = f"{group.title}; {group.basis}"
+        columns = (*GROUP_COLUMNS, *columns)
+        records = [group_record(group) | record for record in records]
+    if group and group.whole:
         kind = group.splits[0].kind
         name, title = f"{name}-{kind}", f"{title}, {kind_name(kind)}"
-    frame = frame_of((*GROUP_COLUMNS, *columns), (group_record(group) | record for record in records))
+    rows = [[record[column] for column in columns] for record in records]
+    frame = pandas.DataFrame(rows, columns=list(columns), dtype=object)  # None stays None, and 3 whole
     lines = listed(records, shown) if isinstance(shown, Mapping) else shown
     text = tuple(map(tuple, lines))
-    of = f"{group.title}; {group.basis}"
-    return Sheet(name, title, of, frame, text, names, words, notes, tuple(bars))
-
-
-def frame_of(columns: Sequence[str], records: Iterable[Record]) -> pandas.DataFrame:
-    """Make a frame of columns of the records, every value as it is: None stays None, and a whole number
-    whole."""
-    rows = [[record[column] for column in columns] for record in records]
-    return pandas.DataFrame(rows, columns=list(columns), dtype=object)
+    return Sheet(name, title, of, frame, text, names, words, notes, tuple(bars), tuple(goes))
 
 
 def listed(records: Iterable[Record], shown: Mapping[str, Shown]) -> Lines:
@@ -126,7 +127,6 @@ def split_record(split: SplitColumn) -> Record:
         "split": split.label,
         "pixel": split.pixel,
         "tags": split.tags,
-        "sparse": split.sparse,
         "heading": split.heading,
     }
 
@@ -143,6 +143,18 @@ def summary_record(cell: Summary | None, prefix: str = "", family: int = 1) -> R
     values = [*map(percent, shares), cell.n if cell else 0, cell.draws if cell else 0]
     columns = (f"{prefix}{column}" for column in SUMMARY_COLUMNS)
     return {f"{prefix}cell": cell, **dict(zip(columns, values, strict=True))}
+
+
+def change_record(change: Summary | None, family: int) -> Record:
+    """`SUMMARY_COLUMNS` and `CHANCES` of a difference, whose interval holds with a family of others; and its
+    "gain", "interval", "runs" and "P(better)" ... as text, of which one that is not known is empty."""
+    record = summary_record(change, family=family)
+    likely = (chances(change) if change else None) or (None,) * 3
+    for chance, share in zip(CHANCES, likely, strict=True):
+        record |= {chance: share, f"P({chance})": "" if share is None else f"{share:.2f}"}
+    ends = change.interval_of(family) if change else None
+    record |= {"gain": f"{100 * change.mean:+.1f}" if change else "", "interval": interval_text(ends, "+")}
+    return record | {"runs": runs_text(change) if change else ""}
 
 
 def cell_record(row: Row, split: SplitColumn, cell: Summary | None) -> Record:

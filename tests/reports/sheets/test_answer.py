@@ -11,9 +11,8 @@ from grouping import foldered
 from bench.records.schema import Result
 from reports.groups import comparable
 from reports.sheets.answer import Answer, answers
-from reports.sheets.forest import forest, overview
+from reports.sheets.answer_sheets import forest, overview, take
 from reports.sheets.sentences import facts, sentence, warning
-from reports.sheets.take import take
 
 GOLDEN = Path(__file__).with_name("answers.golden.txt")
 EQUAL = {"method": {}, "protocol": {"views": "equal"}}

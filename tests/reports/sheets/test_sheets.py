@@ -14,6 +14,8 @@ from grouping import folder, grouped
 from rich.console import Console
 
 from bench.records.schema import Rescored, Result, Score, Scores, SeedCost
+from reports.sheets.answer import leading
+from reports.sheets.answer_sheets import in_short
 from reports.sheets.basis import lists, protocol
 from reports.sheets.classes import class_sheets
 from reports.sheets.cost import costs, images_per_second
@@ -21,7 +23,6 @@ from reports.sheets.differences import differences
 from reports.sheets.headline import headline, holes, modules, spreads
 from reports.sheets.overall import overall_sheet
 from reports.sheets.sheet import MISSING, Sheet
-from reports.sheets.short import in_short, leading
 from reports.sheets.text import latex_text, to_csv, to_latex, to_markdown, to_rich
 from reports.statistics import smallest_found, summarise, units_needed
 
