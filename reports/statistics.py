@@ -135,8 +135,8 @@ def _quantile(units: int, family: int) -> float:
     return float(stdtrit(units - 1, 1 - (1 - LEVEL) / 2 / family))
 
 
-def chances(difference: Summary, equal: float = EQUAL) -> tuple[float, float, float] | None:
-    """How likely ours is better, equal (within `equal`) and worse: they add up to one. None
+def chances(difference: Summary) -> tuple[float, float, float] | None:
+    """How likely ours is better, equal (within `EQUAL`) and worse: they add up to one. None
     without a standard error.
 
     The Bayesian correlated t-test (Benavoli et al. 2017) with correlation 0, since every run trains anew and
@@ -146,9 +146,9 @@ def chances(difference: Summary, equal: float = EQUAL) -> tuple[float, float, fl
     if difference.error is None:
         return None
     if not difference.error:  # the same difference in every run
-        better, worse = float(difference.mean > equal), float(difference.mean < -equal)
+        better, worse = float(difference.mean > EQUAL), float(difference.mean < -EQUAL)
         return better, 1 - better - worse, worse
-    ends = [(end - difference.mean) / difference.error for end in (-equal, equal)]
+    ends = [(end - difference.mean) / difference.error for end in (-EQUAL, EQUAL)]
     worse, up_to_equal = (float(stdtr(difference.units - 1, end)) for end in ends)
     return 1 - up_to_equal, up_to_equal - worse, worse
 
