@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
+from os.path import isfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,18 +86,20 @@ def code_files(
     seen: set[str] = set()
     while todo:
         name, kind = todo.pop()
-        file = _file(name)
-        if name in seen or file is None:
+        if name in seen:
             continue
         seen.add(name)
+        file = _file(name)
+        if file is None:
+            continue
         room = _room(name) or kind
         source = _loaded(name, file)
         found.setdefault(room.replace(".", "/"), {})[_shown(name, file)] = source.digest
         if name in ALONE:
             continue
         package = name if file.stem == "__init__" else name.rpartition(".")[0]
-        others = (part for one in source.imports for part in _parts(_absolute(one, package)))
-        todo += [(other, room) for other in dict.fromkeys(others) if _decides(other, name)]
+        others = (other for other in _reached(source.imports, package) if other not in seen)
+        todo += [(other, room) for other in others if _decides(other, name)]
     return {room: dict(sorted(files.items())) for room, files in sorted(found.items())}
 
 
@@ -112,6 +115,7 @@ def by_room(files: Mapping[str, Files]) -> dict[str, str]:
 # Which modules ----------------------------------------------------------------------------------------------
 
 
+@cache
 def _room(name: str) -> str | None:
     """bench.ops.cam -> bench.ops; None for what is in none of `ROOMS`."""
     return next((room for room in ROOMS if name == room or name.startswith(f"{room}.")), None)
@@ -135,9 +139,9 @@ def _file(name: str) -> Path | None:
     "bench.ops.cam" -> Path(".../bench/ops/cam.py").
     """
     if _room(name):
-        stem = ROOT.joinpath(*name.split("."))
-        places = [stem.with_name(f"{stem.name}.py"), stem / "__init__.py"]
-        return next((place for place in places if place.is_file()), None)
+        stem = f"{ROOT}/{name.replace('.', '/')}"  # as text, since most names are no modules
+        places = (f"{stem}.py", f"{stem}/__init__.py")
+        return next((Path(place) for place in places if isfile(place)), None)
     place = getattr(sys.modules.get(name), "__file__", None)
     if place is None:
         parent = sys.modules.get(name.rpartition(".")[0])
@@ -159,6 +163,12 @@ def _absolute(name: str, package: str) -> str:
     up = len(name) - len(rest)
     kept = package.split(".")[: len(package.split(".")) - up + 1] if up else []
     return ".".join([*kept, *([rest] if rest else [])])
+
+
+@cache
+def _reached(imports: tuple[str, ...], package: str) -> tuple[str, ...]:
+    """List what the imports of a file in a package may run, each once; not all of these names are modules."""
+    return tuple(dict.fromkeys(part for one in imports for part in _parts(_absolute(one, package))))
 
 
 def _parts(name: str) -> Iterator[str]:
