@@ -28,6 +28,7 @@ from bench.settings import registry
 from bench.settings.schema import RunConfig
 from bench.sweeps.grid import Cell, listing
 from bench.sweeps.launch import run_grid
+from bench.testing import tiny
 from datasets.folder import Folder
 
 Config = Callable[..., RunConfig]
@@ -64,6 +65,19 @@ def config(tiny_config: Config, root: Path) -> Config:
         return tiny_config(method, f"machine.data_root={root}", "protocol.steps=2", *sets, **flags)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def _runs(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "runs"
+    pipeline.run(plan(tiny.config("supervised", "protocol.steps=2", root=tiny_root, out=out)), Quiet())
+    return out
+
+
+@pytest.fixture
+def finished(_runs: Path, tmp_path: Path) -> None:
+    """The run of `config()` is done, on data of the same content."""
+    shutil.copytree(_runs, tmp_path / "runs")
 
 
 def again(config: RunConfig, **options: bool) -> list[str]:
@@ -133,8 +147,8 @@ EDITS: dict[str, tuple[Edit | Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("what", EDITS)
+@pytest.mark.usefixtures("finished")
 def test_what_changed_is_named(what: str, config: Config, root: Path) -> None:
-    pipeline.run(plan(config()), Quiet())
     edit, said = EDITS[what]
     edit(root / "tinyset")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=said):
@@ -175,8 +189,8 @@ def test_what_a_run_does_not_open_is_not_compared_and_not_opened(
         again(config("fixmatch"))
 
 
+@pytest.mark.usefixtures("finished")
 def test_another_dataset_yaml_is_other_content(config: Config, root: Path) -> None:
-    pipeline.run(plan(config()), Quiet())
     before = of_run(plan(config()))
     label = root / "tinyset" / "labels" / "test_01.png"
     assert before.files["scored"]["mask test_01"] == sha256(label)  # as before there was a dataset.yaml
@@ -199,8 +213,8 @@ def test_another_dataset_yaml_is_other_content(config: Config, root: Path) -> No
     assert of_run(plan(config())).contents.masks == digests[0]
 
 
+@pytest.mark.usefixtures("finished")
 def test_a_file_that_is_gone_is_named(config: Config, root: Path) -> None:
-    pipeline.run(plan(config()), Quiet())
     (root / "tinyset" / "labels" / "test_01.png").unlink()
     with pytest.raises(DataError, match=r"is done, but .*test_01\.png .*does not exist"):
         again(config())
@@ -330,10 +344,10 @@ def edit_room(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         ("methods.supervised", r"the method's own file methods/supervised\.py;"),
     ],
 )
+@pytest.mark.usefixtures("finished")
 def test_an_edited_room_is_another_run(
     module: str, said: str, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.run(plan(config()), Quiet())
     with monkeypatch.context() as patch:
         edit_room(patch, module)
         with pytest.raises(ConfigError, match=f"this has changed since: {said}"):
@@ -422,8 +436,8 @@ def without_contents(folder: RunFolder) -> Result:
     return result
 
 
+@pytest.mark.usefixtures("finished")
 def test_a_run_of_before_digests_is_done_and_says_so_once(config: Config, root: Path) -> None:
-    pipeline.run(plan(config()), Quiet())
     folder = plan(config()).folder
     without_contents(folder)
     assert "contents" not in json.loads(folder.result.read_text())
@@ -432,8 +446,8 @@ def test_a_run_of_before_digests_is_done_and_says_so_once(config: Config, root: 
     assert done == f"already done: {folder.path}" and "from before runs kept digests" in note
 
 
+@pytest.mark.usefixtures("finished")
 def test_records_of_before_keep_their_bytes(config: Config, tmp_path: Path) -> None:
-    pipeline.run(plan(config()), Quiet())
     old, new = plan(config()).folder.read_result(), tmp_path / "tinyset.jsonl"
     assert old is not None
     write_records(new, [old.model_copy(update={"contents": None})])
@@ -443,9 +457,8 @@ def test_records_of_before_keep_their_bytes(config: Config, tmp_path: Path) -> N
     assert Result.model_validate_json(new.read_bytes()) == old
 
 
+@pytest.mark.usefixtures("finished")
 def test_a_finished_run_on_a_read_only_disk_is_done(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline.run(plan(config()), Quiet())
-
     def refused(self: RunFolder) -> Any:
         raise OSError(30, "Read-only file system")
 
@@ -453,8 +466,8 @@ def test_a_finished_run_on_a_read_only_disk_is_done(config: Config, monkeypatch:
     assert again(config())[0].startswith("already done")
 
 
+@pytest.mark.usefixtures("finished")
 def test_weights_that_are_not_those_of_the_run_are_noticed(config: Config) -> None:
-    pipeline.run(plan(config()), Quiet())
     file = plan(config()).folder.weights
     data = bytearray(file.read_bytes())
     data[-3] ^= 0x40

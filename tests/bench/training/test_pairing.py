@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from bench.machine import Stop
 from bench.plan import plan
 from bench.settings import registry
 from bench.settings.schema import RunConfig
+from bench.testing import tiny
 from bench.training import session
 from bench.training.trainer import Trainer
 
@@ -67,14 +71,45 @@ def same_stream(left: Stream, right: Stream, coloured: bool = False) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a run with seed 0 began with, was given and drew from."""
+
+    start: dict[str, Tensor]
+    batches: list[Batch]
+    streams: list[tuple[Any, ...]]  # names of its streams of random numbers
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """trained("fixmatch"): each method trains once for all tests. Read only."""
+    tiny_config = partial(tiny.config, root=tiny_root, out=tmp_path_factory.mktemp("runs"))
+    seed_for = randomness.seed_for
+
+    @cache
+    def once(method: str) -> Trained:
+        names: list[tuple[Any, ...]] = []
+
+        def recorded(*name: Any) -> int:
+            names.append(name)
+            return seed_for(*name)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(randomness, "seed_for", recorded)
+            trainer = trainer_of(tiny_config, method)
+            return Trained(net_state(trainer), seen_in_training(trainer), names)
+
+    return once
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "supervised"])
-def test_same_seed_same_start_and_same_batches(method: str, tiny_config: Config) -> None:
-    one, other = trainer_of(tiny_config, "supervised"), trainer_of(tiny_config, method)
-    ours, theirs = net_state(one), net_state(other)
+def test_same_seed_same_start_and_same_batches(method: str, trained: Callable[[str], Trained]) -> None:
+    one, other = trained("supervised"), trained(method)
+    ours, theirs = one.start, other.start
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
-    pairs = list(zip(seen_in_training(one), seen_in_training(other), strict=True))
+    pairs = list(zip(one.batches, other.batches, strict=True))
     assert len(pairs) == STEPS
     for left, right in pairs:
         coloured = bool(registry.describe_method(method).cls.views.colours)
@@ -83,10 +118,10 @@ def test_same_seed_same_start_and_same_batches(method: str, tiny_config: Config)
     assert len({left.labeled.ids for left, _ in pairs}) > 1  # not one batch over and over
 
 
-def test_same_seed_same_unlabeled_images_whatever_the_views(tiny_config: Config) -> None:
+def test_same_seed_same_unlabeled_images_whatever_the_views(trained: Callable[[str], Trained]) -> None:
     """Strong views and boxes have streams of their own, so asking for them shifts no crop."""
     methods = [name for name in METHODS if "none" in registry.describe_method(name).needs]
-    runs = [seen_in_training(trainer_of(tiny_config, method)) for method in methods]
+    runs = [trained(method).batches for method in methods]
     assert len({(len(run[0].unlabeled.strong), len(run[0].unlabeled.boxes)) for run in runs}) > 1
     for run in runs[1:]:
         for left, right in zip(runs[0], run, strict=True):
@@ -107,16 +142,8 @@ def test_another_seed_is_another_run(tiny_config: Config) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_seed_knows_the_method(method: str, tiny_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    names: list[tuple[Any, ...]] = []
-    seed_for = randomness.seed_for
-
-    def recorded(*name: Any) -> int:
-        names.append(name)
-        return seed_for(*name)
-
-    monkeypatch.setattr(randomness, "seed_for", recorded)
-    seen_in_training(trainer_of(tiny_config, method))
+def test_no_seed_knows_the_method(method: str, trained: Callable[[str], Trained]) -> None:
+    names = trained(method).streams
     purposes = {name[1] for name in names}
     assert {"init", "dropout", "order", "weak"} <= purposes
     cls = registry.describe_method(method).cls.__name__

@@ -26,6 +26,7 @@ from bench.records.schema import Result
 from bench.scoring import pseudo_labels
 from bench.settings.registry import describe_class, offering
 from bench.settings.schema import RunConfig
+from bench.testing import tiny
 from bench.training.trainer import Trainer
 from datasets.folder import Folder
 from methods.selftraining import SelfTraining
@@ -129,12 +130,28 @@ def stopped(of: Plan, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
             run(of)
 
 
+@pytest.fixture(scope="module")
+def straight(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """A run that nothing stopped. Read only."""
+    of = plan(tiny.config("selftraining", *SETS, root=tiny_root, out=tmp_path_factory.mktemp("rounds")))
+    run(of)
+    return of
+
+
+@pytest.fixture
+def done(straight: Plan, tiny_config: Config) -> Plan:
+    """The same run in a folder of the test's own."""
+    of = planned(tiny_config)
+    shutil.copytree(straight.config.machine.out, of.config.machine.out)
+    return of
+
+
 @pytest.mark.parametrize("where", ["supervised", "labels", "selftraining"])
 def test_a_run_that_was_stopped_in_any_round_goes_on_to_the_same_bits(
-    where: str, tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str, tiny_config: Config, straight: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = planned(tiny_config, f"machine.out={tmp_path}/straight")
-    expected = run(whole)
+    expected = straight.folder.read_result()
+    assert expected is not None
     of = planned(tiny_config)
     stopped(of, monkeypatch, where)
     assert len(list(of.folder.path.glob("pseudo_labels/*.png"))) == {"supervised": 0, "labels": 5}.get(
@@ -145,7 +162,7 @@ def test_a_run_that_was_stopped_in_any_round_goes_on_to_the_same_bits(
     monkeypatch.setattr(Ledger, "add", lambda ledger, id, *rest: made.append(id) or real(ledger, id, *rest))
     result = run(of, resume=True)
     assert len(made) == {"supervised": 12, "labels": 7}.get(where, 0), "what is sound is not made again"
-    assert labels(of) == labels(whole) and result.weights_file_digest == expected.weights_file_digest
+    assert labels(of) == labels(straight) and result.weights_file_digest == expected.weights_file_digest
 
 
 def test_a_damaged_label_is_made_again_before_the_run_goes_on(
@@ -162,9 +179,8 @@ def test_a_damaged_label_is_made_again_before_the_run_goes_on(
     assert labels(of) == before_it
 
 
-def test_a_label_that_changed_after_the_run_is_named(tiny_config: Config) -> None:
-    of = planned(tiny_config)
-    run(of)
+def test_a_label_that_changed_after_the_run_is_named(done: Plan) -> None:
+    of = done
     Image.fromarray(np.full((40, 40), 2, np.uint8)).save(of.folder.pseudo_label("train_04"), compress_level=0)
     with pytest.raises(ConfigError, match="is done, but this has changed since: the pseudo-labels"):
         run(of)
@@ -189,10 +205,9 @@ def test_labels_of_another_list_of_classes_are_a_sentence(
         run(of)
 
 
-def test_labels_are_of_the_weights_that_the_labeler_has_now(tiny_config: Config) -> None:
+def test_labels_are_of_the_weights_that_the_labeler_has_now(done: Plan, tiny_config: Config) -> None:
     """The labeler's run was begun again with other weights: no label of before is taken."""
-    of = planned(tiny_config)
-    run(of)
+    of = done
     assert of.labeler is not None
     labeler, first = of.labeler.folder, labels(of)
     other = plan(tiny_config("supervised", *SETS, "protocol.optimizer.lr=0.1", seed=1))

@@ -247,8 +247,15 @@ def test_a_signal_as_the_classifier_or_its_seeds_are_written_stops_the_run(
 # Disks ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS], ids=errno.errorcode.get)
-@pytest.mark.parametrize("file", ["config.yaml", "checkpoint.pt", "counts.npz", "result.json"])
+@pytest.mark.parametrize(  # every file once, and every error once
+    ("file", "number"),
+    [
+        ("config.yaml", errno.ENOSPC),
+        ("checkpoint.pt", errno.ENOSPC),
+        ("counts.npz", errno.EIO),
+        ("result.json", errno.EROFS),
+    ],
+)
 def test_a_disk_that_fails_is_said_and_the_run_goes_on(
     tiny_config: Config, monkeypatch: pytest.MonkeyPatch, file: str, number: int
 ) -> None:
