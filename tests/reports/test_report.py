@@ -327,20 +327,17 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
 
 
 @pytest.mark.usefixtures("no_plots")
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"text", bomb(), EPS, saved(9, "GIF"), saved(7_100, "PNG"), None],
-    ids=["empty", "text", "bomb", "eps", "gif", "large", "torn"],
-)
-def test_a_sheet_that_is_no_picture_is_passed_over(make: Any, tmp_path: Path, data: bytes | None) -> None:
-    store(tmp_path / "runs", make(0.4))
-    sheet = next(path for path in (tmp_path / "runs").iterdir()) / "sheet.png"
-    if data is None:
-        Image.effect_noise((300, 300), 50).save(sheet)
-        data = sheet.read_bytes()[:-9000]
-    sheet.write_bytes(data)
+def test_sheets_that_are_no_pictures_are_passed_over(make: Any, tmp_path: Path) -> None:
+    """Each is named, so that one that is read after all is seen."""
+    Image.effect_noise((300, 300), 50).save(noise := io.BytesIO(), "PNG")
+    torn = noise.getvalue()[:-9000]
+    sheets = [b"", b"text", bomb(), EPS, saved(9, "GIF"), saved(7_100, "PNG"), torn]
+    store(tmp_path / "runs", *(make(0.4, seed=seed) for seed in range(len(sheets))))
+    for number, data in enumerate(sheets):
+        RunFolder(tmp_path / "runs" / str(number)).sheet.write_bytes(data)
     report = write_report([tmp_path / "runs"], tmp_path / "out")
-    assert any(warning.startswith("picture sheets that cannot be read") for warning in report.warnings)
+    (said,) = [warning for warning in report.warnings if warning.startswith("picture sheets that cannot")]
+    assert said == "picture sheets that cannot be read, passed over: 0, 1, 2, 3, 4, 5, 6"
     assert not [path for path in report.paths if path.suffix == ".jpg"]
 
 

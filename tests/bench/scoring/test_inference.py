@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import jaccard_score
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from bench.errors import DataError
 from bench.scoring.inference import Inference, confusion, evaluate, score, windows
@@ -65,9 +64,24 @@ def test_an_ignored_pixel_may_be_predicted_as_anything_in_range() -> None:
     assert counts_of([255], [2], 3).sum() == 0
 
 
+@pytest.fixture(scope="module")
+def others() -> tuple[Any, Any]:
+    """The function of torchmetrics and that of scikit-learn. To load them takes seconds, which every process
+    that only collects this file would spend."""
+    from sklearn.metrics import jaccard_score
+    from torchmetrics.functional.classification import multiclass_jaccard_index
+
+    return multiclass_jaccard_index, jaccard_score
+
+
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 255]), st.integers(0, 3)), min_size=1, max_size=60))
-def test_agrees_with_torchmetrics_and_scikit_learn(pixels: list[tuple[int, int]]) -> None:
+@given(
+    pixels=st.lists(st.tuples(st.sampled_from([0, 1, 2, 3, 255]), st.integers(0, 3)), min_size=1, max_size=60)
+)
+def test_agrees_with_torchmetrics_and_scikit_learn(
+    others: tuple[Any, Any], pixels: list[tuple[int, int]]
+) -> None:
+    multiclass_jaccard_index, jaccard_score = others
     truth, predicted = [list(column) for column in zip(*pixels, strict=True)]
     valid = [(t, p) for t, p in pixels if t != 255]
     assume(valid)

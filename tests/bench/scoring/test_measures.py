@@ -11,12 +11,6 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from sklearn.metrics import precision_recall_fscore_support
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_f1_score,
-    multiclass_jaccard_index,
-)
 
 from bench import cli, load, pipeline
 from bench.contract import Dataset
@@ -53,6 +47,14 @@ def test_of_nothing_there_are_none() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_they_agree_with_scikit_learn_and_torchmetrics(seed: int) -> None:
+    # Here, since every process that only collects this file would spend seconds on them.
+    from sklearn.metrics import precision_recall_fscore_support
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+        multiclass_f1_score,
+        multiclass_jaccard_index,
+    )
+
     rng = np.random.default_rng(seed)
     truth = rng.integers(4, size=500)
     predicted = np.where(rng.random(500) < 0.6, truth, rng.integers(4, size=500))

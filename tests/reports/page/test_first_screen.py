@@ -43,8 +43,13 @@ def answer(page: Path, number: int = 0) -> tuple[str, dict[str, str]]:
     return re.findall(r"<p>(.*?)</p>", part)[0], dict(found)
 
 
-def test_five_questions_are_answered_in_the_html(make: Any, tmp_path: Path) -> None:
-    sentence, facts = answer(report(runs(make), tmp_path))
+@pytest.fixture(scope="module")
+def written(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report(runs(make), tmp_path_factory.mktemp("written"))
+
+
+def test_five_questions_are_answered_in_the_html(written: Path) -> None:
+    sentence, facts = answer(written)
     # Draw 0 to 5 of method_2 has 43 % and 1 point a draw, supervised 40 % and a quarter: 45.5 and 40.6 % in
     # the mean. The difference is 3 points and 0.75 a draw: 4.875 with a standard error of 0.573. Of four
     # comparisons together, t of 5 degrees of freedom goes 3.810 of these to both sides.
@@ -58,8 +63,8 @@ def test_five_questions_are_answered_in_the_html(make: Any, tmp_path: Path) -> N
     assert list(facts)[-1] == "Warning" and "Would change it" in facts
 
 
-def test_the_answer_comes_first_and_definitions_later(make: Any, tmp_path: Path) -> None:
-    text = report(runs(make), tmp_path).read_text()
+def test_the_answer_comes_first_and_definitions_later(written: Path) -> None:
+    text = written.read_text()
     places = [text.index(said) for said in ("method_2 is best", "<nav", 'id="How_to_read"', 'id="Warnings"')]
     assert places == sorted(places)
     tree = Tree(text)

@@ -47,12 +47,14 @@ def runs(make: Any) -> list[Result]:
 # The parser -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def written(make: Any, tmp_path: Path) -> Path:
-    store(tmp_path / "runs", *runs(make))
-    Image.new("RGB", (3000, 900), "red").save(RunFolder(tmp_path / "runs" / "0").sheet)
-    write_report([tmp_path / "runs"], tmp_path / "out")
-    return tmp_path / "out" / "index.html"
+@pytest.fixture(scope="module")
+def written(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of ten rows and a picture sheet, which takes seconds to write. Read only."""
+    root = tmp_path_factory.mktemp("written")
+    store(root / "runs", *runs(make))
+    Image.new("RGB", (3000, 900), "red").save(RunFolder(root / "runs" / "0").sheet)
+    write_report([root / "runs"], root / "out")
+    return root / "out" / "index.html"
 
 
 def test_the_page_is_whole_and_needs_nothing_else(written: Path) -> None:
