@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,23 @@ import torch
 from bench.settings.schema import RunConfig
 from bench.testing import tiny
 from datasets.folder import Folder
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what is loaded and collected out of the garbage collector: a million objects that stay to the end,
+    which it would walk through again and again, also in every process that a test forks."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+        gc.set_threshold(10_000)  # 700 is for programs that live on less memory than torch itself takes
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries that look at the end say that objects of theirs were leaked
 
 
 @pytest.fixture(autouse=True, scope="session")
