@@ -271,13 +271,18 @@ def _strip(why: str, one: _Seen, colours: np.ndarray) -> Strip:
 
 
 def _png(ids: np.ndarray, colours: np.ndarray) -> bytes:
-    """Class ids H W in the page's colours; `RIGHT` is transparent."""
-    palette = np.full((256, 3), 255, np.uint8)
-    palette[: len(colours)] = colours
-    palette[IGNORE] = VOID
-    picture = Image.fromarray(ids.astype(np.uint8), "P")
+    """Class ids H W in the page's colours; `RIGHT` is transparent. In the file both it and 255 stand right
+    behind the classes: a palette of 256 colours would be half of its bytes."""
+    classes = len(colours)
+    right, void = (classes, classes + 1) if classes < RIGHT else (RIGHT, IGNORE)
+    palette = np.full((void + 1, 3), 255, np.uint8)
+    palette[:classes] = colours
+    palette[void] = VOID
+    index = np.arange(256, dtype=np.uint8)
+    index[[RIGHT, IGNORE]] = right, void
+    picture = Image.fromarray(index[ids], "P")
     picture.putpalette(palette.tobytes())
-    transparency = {"transparency": RIGHT} if len(colours) < RIGHT else {}
+    transparency = {"transparency": right} if classes < RIGHT else {}
     picture.save(file := io.BytesIO(), "PNG", optimize=True, **transparency)
     return file.getvalue()
 
@@ -311,5 +316,6 @@ def _tile(data: bytes | None, palette: np.ndarray, said: str = "") -> SheetTile:
         size = [max(round(side * TILE / max(picture.size)), 1) for side in picture.size]
         if picture.mode == "P":
             ids = np.array(picture.resize(size, Image.Resampling.NEAREST))
+            ids[ids > len(palette)] = IGNORE  # see `_png`
             return SheetTile(coloured(ids, palette), ids, said=said)
         return SheetTile(np.array(picture.convert("RGB").resize(size, Image.Resampling.BILINEAR)))

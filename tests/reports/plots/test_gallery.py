@@ -168,6 +168,24 @@ def test_the_sheet_is_one_picture(tmp_path: Path, make: Make, monkeypatch: pytes
     assert gallery.alt.endswith(f": what {', '.join(of)} predict of a (most disputed, best, worst).")
 
 
+def test_a_picture_has_the_colours_of_its_classes_and_no_more(tmp_path: Path, make: Make) -> None:
+    """A palette of 256 colours would be half of a file of that size."""
+    gallery = only(read(tmp_path, make, {"supervised": {"a": wrong(1)}})[0])
+    (strip,) = gallery.strips
+    colours, (tile,) = [*class_colours(len(gallery.classes)), VOID], strip.tiles
+    for data, ids in ((strip.truth, TRUTH), (tile.prediction, wrong(1))):
+        assert data is not None
+        with Image.open(io.BytesIO(data)) as picture:
+            assert len(picture.getpalette() or ()) <= 3 * 16
+            seen = np.array(picture.convert("RGB"))
+        assert (seen == np.array(colours, np.uint8)[np.where(ids == IGNORE, len(colours) - 1, ids)]).all()
+    assert tile.errors is not None
+    with Image.open(io.BytesIO(tile.errors)) as picture:
+        errors = np.array(picture.convert("RGBA"))
+    assert (errors[..., 3] > 0).tolist() == [[True, False, False, False], [False, False, False, True]]
+    assert tuple(errors[0, 0, :3]) == colours[2] and tuple(errors[1, 3, :3]) == VOID
+
+
 def test_the_sheet_shows_what_there_is(tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     long = f"method (knob={'x' * 60})"
     gallery = only(read(tmp_path, make, {long: {"a": wrong(0)}}, truth=None)[0])
