@@ -23,6 +23,7 @@ from bench.labels import SPARSE
 from bench.pool import end_with_parent
 from bench.randomness import generator_for, numpy_for
 from datasets.colours import strong_view
+from datasets.decoded import DecodedOnce
 from datasets.splits import MASKS, SEEDS, TAGS, UNLABELED, Split, batch_sources
 from datasets.streams import SparseStreams
 from datasets.views import (
@@ -51,8 +52,7 @@ class StepBatches(data.Dataset[Batch]):
     """Makes the batch of every step, its images and labels as uint8: see `Batch.on`.
 
     A stream of n ids in batches of b has n // b batches an epoch. Each epoch takes them in order from its own
-    permutation, so no id occurs twice in a batch. Decoded images are not cached: decoding is a sixth of the
-    work on an image, and every worker would hold its own copy. A data set that can share them may cache them.
+    permutation, so no id occurs twice in a batch. Images and masks are decoded once, while there is room.
 
     Args:
         dataset: Images and masks.
@@ -101,6 +101,7 @@ class StepBatches(data.Dataset[Batch]):
         self.needs = frozenset(needs)
         unlabeled = protocol.batch.unlabeled
         self.sources = batch_sources(split, self.needs, protocol.batch.labeled, unlabeled)
+        self.decoded = DecodedOnce(dataset, {id for source in self.sources.values() for id in source.ids})
         self.tags, self.seed_of, self.label_of = dict(tags or {}), seed_of, label_of
         self.sparse = sparse
         self.tags |= {} if sparse is None else sparse.tags
@@ -153,7 +154,7 @@ class StepBatches(data.Dataset[Batch]):
     def _labeled(self, step: int) -> Stream:
         """Make the labeled stream: images with masks, then images with seeds."""
         ids, views, labels, valid, geometries = [], [], [], [], []
-        of = {MASKS: self.dataset.mask, SEEDS: self._seed}
+        of = {MASKS: self.decoded.mask, SEEDS: self._seed}
         of |= {} if self.sparse is None else dict.fromkeys(SPARSE, self.sparse.label)
         whole = [
             (source, index, id)
@@ -161,7 +162,7 @@ class StepBatches(data.Dataset[Batch]):
             for index, id in enumerate(self._ids(source, step) if source in self.sources else ())
         ]
         for source, index, id in self._own(whole):
-            image, mask = self.dataset.image(id), of[source](id)
+            image, mask = self.decoded.image(id), of[source](id)
             geometry = self._geometry(source, step, index, image)
             label = self._label(id, mask, geometry)
             if self.rare_crops:
@@ -217,7 +218,7 @@ class StepBatches(data.Dataset[Batch]):
         views, valid, rows = [], [], []
         own = self._own(list(enumerate(self._ids(TAGS, step))))
         for index, id in own:
-            image = self.dataset.image(id)
+            image = self.decoded.image(id)
             geometry = self._geometry(TAGS, step, index, image)
             views.append(weak_image(image, geometry))
             valid.append(torch.from_numpy(weak_valid(geometry)))
@@ -227,7 +228,7 @@ class StepBatches(data.Dataset[Batch]):
 
     def _classes_in(self, id: str) -> list[int]:
         """Read the classes off a granted mask; background is one of them where the data set has one."""
-        classes = set(self.dataset.mask(id).tobytes()) - {IGNORE}  # uint8: a byte is a class id
+        classes = set(self.decoded.mask(id).tobytes()) - {IGNORE}  # uint8: a byte is a class id
         return sorted(classes if self.dataset.background is None else classes | {self.dataset.background})
 
     def _tag_rows(self, ids: Sequence[str]) -> Tensor:
@@ -265,7 +266,7 @@ class StepBatches(data.Dataset[Batch]):
         labels: list[Tensor] = []
         strong: list[list[View]] = [[] for _ in range(self.views.strong)]
         for index, id in own:
-            image = self.dataset.image(id)
+            image = self.decoded.image(id)
             geometry = self._geometry(UNLABELED, step, index, image)
             weak = weak_image(image, geometry)
             views.append(weak)
@@ -294,7 +295,7 @@ class StepBatches(data.Dataset[Batch]):
 
     def _withheld(self, id: str, geometry: Geometry) -> Tensor:
         try:
-            return self._label(id, self.dataset.mask(id), geometry)
+            return self._label(id, self.decoded.mask(id), geometry)
         except DataError as error:
             raise DataError(
                 f"{error} This image is not granted its pixels in the split: only an audit (machine.audit) "

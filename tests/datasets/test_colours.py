@@ -103,6 +103,13 @@ def test_an_operation_is_pils_with_its_magnitude(name: str) -> None:
     assert (seen.tobytes() == view.tobytes()) == (name == "identity")
 
 
+@pytest.mark.parametrize("turns", [-0.25, 0.17])
+def test_hue_is_torchvisions_on_all_colours_there_are(turns: float) -> None:
+    every = np.arange(2**24, dtype=np.uint32).view(np.uint8).reshape(4096, 4096, 4)[..., :3]
+    view = Image.fromarray(np.ascontiguousarray(every))
+    assert np.array_equal(OPERATIONS["hue"](view, turns), F.adjust_hue(view, turns))
+
+
 def test_posterize_and_solarize_by_hand() -> None:
     view = Image.fromarray(np.array([[[0, 99, 100], [17, 200, 255]]], np.uint8))
     four = strong_view(view, numpy_for(0, "s"), (Stage((Operation("posterize", (4, 4)),)),))
