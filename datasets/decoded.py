@@ -33,7 +33,11 @@ class DecodedOnce:
     def __init__(self, dataset: Dataset, ids: Collection[str], room: int = ROOM) -> None:
         self.dataset = dataset
         self._rows = {name: row for row, name in enumerate(product(("image", "mask"), sorted(set(ids))))}
-        self._pixels = np.frombuffer(mmap.mmap(-1, max(1, room)), np.uint8)
+        try:
+            memory = mmap.mmap(-1, max(1, room))
+        except OSError:  # a machine that lends no more than it has
+            memory = mmap.mmap(-1, 1)
+        self._pixels = np.frombuffer(memory, np.uint8)
         # Of each image and mask: the first byte, height, width and channels, 0 for a mask. A height of 0: not
         # kept. The last row holds the first free byte.
         whole = np.frombuffer(mmap.mmap(-1, 4 * 8 * (len(self._rows) + 1)), np.int64)

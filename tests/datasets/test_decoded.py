@@ -73,6 +73,12 @@ def test_what_finds_no_room_is_decoded_each_time(counted: Counted) -> None:
     assert counted.decoded == {"image a": 1, "mask a": 1, "image b": 2, "image c": 2}
 
 
+def test_a_machine_without_so_much_memory_decodes_each_time(counted: Counted) -> None:
+    once = DecodedOnce(counted, SIZES, room=2**60)
+    assert [once.image("a").shape for _ in range(2)] == [(4, 6, 3)] * 2
+    assert counted.decoded == {"image a": 2}
+
+
 def test_an_error_is_not_kept_and_an_unknown_id_is_read(counted: Counted) -> None:
     once = DecodedOnce(counted, ["c"])
     for _ in range(2):
