@@ -9,18 +9,18 @@ import pytest
 from bench.settings import registry
 from bench.testing import method_checks, ranks
 
-ranks.together = tuple(registry.method_names())
-
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # The option is unknown where pytest was not started on this folder.
     asked = metafunc.config.getoption("--method", default=None)
     if "check" in metafunc.fixturenames:
+        methods = [asked] if asked else registry.method_names()
+        ranks.together = tuple(methods)
         metafunc.parametrize(
             "check",
             [
                 pytest.param(check, id=f"{method}: {name}", marks=_slow(info, name, checks))
-                for method in ([asked] if asked else registry.method_names())
+                for method in methods
                 for info in [registry.describe_method(method)]
                 for checks in [dict(method_checks(info))]
                 for name, check in checks.items()

@@ -24,7 +24,9 @@ from bench.torchrun import _began
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, str(Path(__file__).with_name("on_cpu.py")), "run"]
-LONG = ("protocol.steps=400", "machine.checkpoint_every=2", "protocol.evaluation.every=0")
+STEPS = 200
+LONG = (f"protocol.steps={STEPS}", "protocol.evaluation.every=0")
+SAVING = (*LONG, "machine.checkpoint_every=2")
 SECONDS = 60  # that a loaded machine may take to end processes; a rank alone would wait for the other
 
 
@@ -68,7 +70,7 @@ def gone(pids: list[int]) -> bool:
 
 def test_a_signal_is_waited_for_a_kill_ends_all_and_the_run_goes_on(place: Path) -> None:
     """Code 75 after SIGTERM; a rank that is killed ends the other within seconds; the rest is trained."""
-    process, folder = started(place, *LONG)
+    process, folder = started(place, *SAVING)
     saved(folder)
     pids = children(process)
     assert len(pids) == 2
@@ -79,7 +81,7 @@ def test_a_signal_is_waited_for_a_kill_ends_all_and_the_run_goes_on(place: Path)
     assert gone(pids) and folder.checkpoint.exists() and not folder.result.exists()
 
     before = folder.checkpoint.stat().st_mtime_ns
-    process, _ = started(place, *LONG)
+    process, _ = started(place, *SAVING)
     while folder.checkpoint.stat().st_mtime_ns == before:
         assert process.poll() is None
         time.sleep(0.1)
@@ -96,7 +98,7 @@ def test_a_signal_is_waited_for_a_kill_ends_all_and_the_run_goes_on(place: Path)
     assert process.returncode == 0, said
     starts = json.loads(folder.provenance.read_text())
     assert [start["ranks"] for start in starts] == [2, 2, 2]
-    assert (read_result(folder.result).steps, len(read_metrics(folder.metrics))) == (400, 400)
+    assert (read_result(folder.result).steps, len(read_metrics(folder.metrics))) == (STEPS, STEPS)
     first, then, last = (start["first_step"] for start in starts)
     assert first == 0 < then <= last, "it went on"
 

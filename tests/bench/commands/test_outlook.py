@@ -292,6 +292,6 @@ def test_the_template_passes_the_contract_suite(tmp_path: Path) -> None:
         shutil.copytree(CHECKOUT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(CHECKOUT / "pyproject.toml", tmp_path)
     (tmp_path / "methods" / "my_method.py").write_text(template("my_method"))
-    command = [sys.executable, "-m", "pytest", "tests/contract", "-k", "my_method"]
+    command = [sys.executable, "-m", "pytest", "tests/contract", "--method", "my_method"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and re.search(r"^\d+ passed|\.\s+\[100%\]", done.stdout, re.M), done.stdout

@@ -182,7 +182,7 @@ def test_a_dry_run_runs_nothing(here: Callable[..., Outcome], runs: Path) -> Non
 
 @pytest.mark.slow
 def test_a_killed_run_is_listed_and_the_next_call_goes_on_with_it(
-    start: Callable[..., subprocess.Popen[str]], runs: Path
+    start: Callable[..., subprocess.Popen[str]], here: Callable[..., Outcome], runs: Path
 ) -> None:
     arguments = ("--method", "supervised", "--split", "few", "--seed", "0,1")
     arguments = (*arguments, "--set", LONG, "--set", "machine.checkpoint_every=1")
@@ -195,7 +195,7 @@ def test_a_killed_run_is_listed_and_the_next_call_goes_on_with_it(
     assert re.search(r"failed: supervised .*seed 0: killed by SIGKILL .*goes on with it", first.out)
     assert folder.checkpoint.exists() and len(read_results(runs)) == 1, "the other run is done"
 
-    listed = finished(start(*arguments, "--dry-run")).out
+    listed = here(*arguments, "--dry-run").out
     assert "1 done, 1 failed" in listed and re.search(r"failed .*seed 0: killed by SIGKILL", listed)
     second = finished(start(*arguments))
     assert second.code == 0 and len(read_results(runs)) == 2, second
@@ -254,7 +254,7 @@ def test_a_run_that_is_taken_after_the_look_is_no_failure(
 
 @pytest.mark.slow
 def test_a_signal_is_passed_on_once_and_the_runs_are_resumable(
-    start: Callable[..., subprocess.Popen[str]], runs: Path
+    start: Callable[..., subprocess.Popen[str]], here: Callable[..., Outcome], runs: Path
 ) -> None:
     """To the whole process group and twice, as an impatient hand at a terminal sends it."""
     options = ("--method", "supervised", "--split", "few", "--seed", "0,1,2", "--set", LONG)
@@ -267,7 +267,7 @@ def test_a_signal_is_passed_on_once_and_the_runs_are_resumable(
     assert "SIGINT: waiting for 2 runs to save; a second signal kills them" in outcome.out
     assert re.search(r"resumable: supervised on tinyset few, seed \d  ", outcome.out), outcome
     assert "failed" not in outcome.out and list(runs.rglob("checkpoint.pt")), "saved by the signal alone"
-    states = finished(start(*options, "--dry-run")).out.splitlines()[0]
+    states = here(*options, "--dry-run").out.splitlines()[0]
     assert re.fullmatch(r"3 runs: (\d done, )?\d interrupted, \d to do", states)
 
 
@@ -306,7 +306,11 @@ def test_a_failed_run_is_listed_and_the_others_are_done(
     ("damage", "words"), [(b'{"run_id": ', "is torn"), (b'{"schema_version": 7}', "version 7")]
 )
 def test_a_result_that_cannot_be_read_is_listed_and_stops_no_other_run(
-    sweep: Callable[..., Outcome], runs: Path, tiny_config: Config, damage: bytes, words: str
+    sweep: Callable[..., Outcome],
+    here: Callable[..., Outcome],
+    tiny_config: Config,
+    damage: bytes,
+    words: str,
 ) -> None:
     from bench.plan import plan
 
@@ -314,7 +318,7 @@ def test_a_result_that_cannot_be_read_is_listed_and_stops_no_other_run(
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(damage)
     options = ("--method", "supervised", "--split", "few", "--seed", "0,1")
-    assert "2 runs: 1 changed, 1 to do" in sweep(*options, "--status").out
+    assert "2 runs: 1 changed, 1 to do" in here(*options, "--status").out
     outcome = sweep(*options)
     assert outcome.code == 1 and "1 failed of 2 runs" in outcome.err, outcome
     (said,) = re.findall(r"^failed: supervised on tinyset few, seed 0: (.*)$", outcome.out, re.M)
@@ -364,9 +368,8 @@ def test_unknown_names_stop_the_sweep_before_it_starts(here: Callable[..., Outco
     assert not runs.exists()
 
 
-@pytest.mark.slow
-def test_the_named_sweeps_are_listed(sweep: Callable[..., Outcome]) -> None:
-    outcome = sweep("--list")
+def test_the_named_sweeps_are_listed(here: Callable[..., Outcome]) -> None:
+    outcome = here("--list")
     assert outcome.code == 0
     for name in ablations.sweep_names():
         assert name in outcome.out
@@ -446,7 +449,7 @@ def test_states_are_told_apart(tiny_config: Config) -> None:
 
 @pytest.mark.slow
 def test_what_is_in_the_way_of_one_run_fails_that_run_alone(
-    sweep: Callable[..., Outcome], settings: Path
+    sweep: Callable[..., Outcome], here: Callable[..., Outcome], settings: Path
 ) -> None:
     span = grid.Span(methods=["supervised"], splits=["few"], seeds=[0, 1, 2])
     cells, _ = grid.grid(span, config_file=settings)
@@ -455,7 +458,7 @@ def test_what_is_in_the_way_of_one_run_fails_that_run_alone(
     cells[1].folder.sweep_log.mkdir(parents=True)
     cells[2].folder.result.mkdir(parents=True)
     options = ("--method", "supervised", "--split", "few", "--seed", "0,1,2,3")
-    assert "4 to do" in sweep(*options, "--status").out
+    assert "4 to do" in here(*options, "--status").out
     outcome = sweep(*options)
     assert outcome.code == 1 and "3 failed of 4 runs" in outcome.err, outcome
     for seed, words in enumerate(["File exists", "Is a directory", "Is a directory"]):
