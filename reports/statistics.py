@@ -44,6 +44,7 @@ class Summary:
     between: float | None = None  # standard deviation over draws, the part of the seeds taken off
     # Standard error of the mean; None for one run, and for a difference of runs that are equal to the bit.
     error: float | None = None
+    even: bool = True  # each draw has as many runs as the others
 
     @property
     def units(self) -> int:
@@ -89,7 +90,8 @@ def summarise(values: Mapping[Key, float] | Iterable[float]) -> Summary:
     if draws == 1:
         return Summary(mean, spread, n, error=spread / sqrt(n))
     between = sqrt(max(0.0, over_draws**2 - spread**2 * float((1 / sizes).mean())))
-    return Summary(mean, spread, n, draws, between, over_draws / sqrt(draws))
+    even = bool((sizes == sizes[0]).all())
+    return Summary(mean, spread, n, draws, between, over_draws / sqrt(draws), even)
 
 
 def matched(ours: Mapping[Key, float], theirs: Mapping[Key, float]) -> tuple[Cell, Cell]:

@@ -184,7 +184,7 @@ def runs_text(cell: Summary) -> str:
     """`3` runs of one draw, `3 x 2` of three draws with two seeds each, `5 runs of 3 draws` else."""
     if cell.draws == 1:
         return str(cell.n)
-    if cell.n % cell.draws:
+    if not cell.even:
         return f"{cell.n} runs of {cell.draws} draws"
     return f"{cell.draws} x {cell.n // cell.draws}"
 
