@@ -73,7 +73,7 @@ def _sure(of: Answer) -> str:
         f"{s.counted(change.n, 'seed')} of one draw"
         if change.draws == 1
         else f"{change.draws} draws, {s.counted(change.n // change.draws, 'seed')} each"
-        if change.n % change.draws == 0
+        if change.even
         else f"{change.n} seeds of {change.draws} draws"
     )
     return (
