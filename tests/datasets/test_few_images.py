@@ -85,7 +85,7 @@ def test_curves(row: list[str]) -> None:
         one.run_id
         for one in records("shapes")
         if (one.method, one.split, one.steps, one.seed, one.draw) == (method, "1_16", 3200, 0, 0)
-        and one.config["protocol"]["views"] == "equal"
+        and one.config["protocol"].get("views") == "equal"
     )
     log = (PUBLISHED / f"shapes/1_16/{method}/0-{run}/metrics.jsonl").read_text().splitlines()
     lines = {line["step"]: line for line in map(json.loads, log)}
