@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -96,3 +97,22 @@ class Quiet(Display):
     def start(self, name: str, total: int, done: int = 0) -> None: ...
 
     def update(self, done: int, figures: Mapping[str, float] | None = None) -> None: ...
+
+
+@contextmanager
+def counting(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a loop is: it calls what this gives with the number done and that of all, after each."""
+    display = Display()
+    begun = False
+
+    def on_item(done: int, total: int) -> None:
+        nonlocal begun
+        if not begun:
+            display.start(name, total)
+            begun = True
+        display.update(done)
+
+    try:
+        yield on_item
+    finally:
+        display.stop()

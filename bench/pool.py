@@ -95,9 +95,9 @@ def _serve(connection: Connection) -> None:
 
 
 def one_core() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    """Keep torch to one thread, where it is loaded: what needs it has loaded it, and it takes seconds."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def end_with_parent() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from reports.contents import before_digests
 from reports.evidence import Evidence, gather, listed
 from reports.groups import BASELINE, Group, comparable, told_apart
 from reports.page import document, html
-from reports.page.document import Facts, Listing, Part, Photo, Section, Source
+from reports.page.document import Facts, Filed, Listing, Part, Photo, Section, Source
 from reports.plots import cam_seeds, classes, curves, effort, health, labels
 from reports.plots.gallery import galleries
 from reports.sheets import basis, literature
@@ -89,7 +89,13 @@ class Report:
     paths: list[Path]
 
 
-def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASELINE) -> Report:
+def write_report(
+    roots: Sequence[Path],
+    destination: Path,
+    baseline: str = BASELINE,
+    jobs: int = 1,
+    on_item: Callable[[int, int], None] | None = None,
+) -> Report:
     """Read the finished runs below `roots` and write index.html, report.md, the tables and the plots.
 
     A named sweep has a table where two of its variants are found.
@@ -98,6 +104,8 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
         roots: Folders that hold runs.
         destination: Folder to write to; made if need be.
         baseline: A method, or the name of a row, to which all others are compared.
+        jobs: Processes that draw the plots.
+        on_item: Called with the number of plots drawn and that of all, after each.
 
     Raises:
         DataError: There is no finished run, or a record cannot be read.
@@ -142,7 +150,7 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
             Section("Runs", (HOW_MADE, basis.runs(groups, evidence.origins))),
         ),
     )
-    paths = _write(whole, destination)
+    paths = _write(document.file(whole, jobs, on_item), destination)
     written = {path.name for path in paths}
     older = sorted(path.name for path in destination.iterdir() if path.is_file() and path.name not in written)
     if older:
@@ -150,9 +158,8 @@ def write_report(roots: Sequence[Path], destination: Path, baseline: str = BASEL
     return Report(groups, said_short, printed, warnings, paths)
 
 
-def _write(whole: Section[Part], destination: Path) -> list[Path]:
+def _write(filed: Section[Filed], destination: Path) -> list[Path]:
     """Write the document, both renderings before the files of its parts. Returns the paths."""
-    filed = document.file(whole)
     paths = document.write_files(filed, destination)
     for name, text in (("report.md", document.to_markdown(filed)), ("index.html", html.to_html(filed))):
         write_atomic(destination / name, text.encode())

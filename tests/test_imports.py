@@ -92,6 +92,7 @@ ALLOWED = {  # of our own packages, by room; a room may import itself
         "bench.records",
         "bench.errors",
         "bench.labels",
+        "bench.pool",
         "bench.sweeps.ablations",
         "bench.scoring.picture_sheet",
         "bench.randomness",

@@ -14,6 +14,8 @@ from bench.errors import ConfigError, DataError, check_name
 from bench.labels import SPARSE
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from bench.contract import Dataset
     from datasets.convert import ConvertSource
 
@@ -23,14 +25,13 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at data sets an
 @app.command(epilog="Example: python -m bench data verify --dataset camvid --data-root DIR")
 def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
     """Open every image and mask of every split, say what is wrong with them and what is worth a look."""
-    from bench.display import Display
+    from bench.display import counting
     from bench.settings import registry
     from datasets.findings import background_said
     from datasets.lookup import masked
     from datasets.splits import Split, command, find_split, heldout_ids, known_splits
     from datasets.verify import verify as find_problems
 
-    display = Display()
     data = registry.load_dataset(dataset, data_root)
     splits = [find_split(dataset, name, data_root) for name in known_splits(dataset, data_root)]
     made = len(splits)
@@ -39,15 +40,8 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
         labeled = tuple(masked(data, train)) or train
         splits = [Split(dataset, "full", labeled, (), (), data.ids(data.scored))]
 
-    def on_item(done: int, total: int) -> None:
-        if done <= 1:
-            display.start(f"verify {dataset}", total)
-        display.update(done)
-
-    try:
+    with counting(f"verify {dataset}") as on_item:
         found = find_problems(data, splits, on_item, heldout_ids(dataset, data_root) or ())
-    finally:
-        display.stop()
     for problem in found.problems:
         say(problem)
     for line in found.advice:
@@ -85,12 +79,14 @@ def stats(
     the images of the train list. A run of such a network reads them from DIR/DATASET/normalisation.json,
     which is written.
     """
+    from bench.display import counting
     from bench.settings import registry
     from datasets.verify import stats as count
 
     data = registry.load_dataset(dataset, data_root)
     data.channels = channels
-    found = count(data, listing or data.scored)
+    with counting(f"count {dataset}") as on_item:
+        found = count(data, listing or data.scored, on_item)
     _say_notes(data)
     table = Table("id", "class", "pixels %", "images", title=escape(f"{dataset} {found.listing}"))
     for row in found.rows:
@@ -105,7 +101,7 @@ def stats(
 
 def _measure(data: "Dataset", data_root: Path | None) -> None:
     """Measure the channels of images that are no RGB, and write what a run reads of them."""
-    from bench.display import Display
+    from bench.display import counting
     from bench.records.atomic import write_atomic
     from bench.settings.normalisation import COLOUR, Normalisation, file_of
     from datasets.channels import measure
@@ -113,12 +109,8 @@ def _measure(data: "Dataset", data_root: Path | None) -> None:
     train = data.ids("train")
     if data_root is None or not train or data.image(train[0]).shape[2] == COLOUR:
         return
-    display = Display()
-    display.start(f"channels of {data.name}", len(train))
-    try:
-        found = measure(data, train, lambda done, total: display.update(done))
-    finally:
-        display.stop()
+    with counting(f"channels of {data.name}") as on_item:
+        found = measure(data, train, on_item)
     table = Table("channel", "mean", "std", title="channels of train.txt")
     for number, (mean, std) in enumerate(zip(found.mean, found.std, strict=True), 1):
         table.add_row(str(number), f"{mean:.4f}", f"{std:.4f}")
@@ -272,23 +264,14 @@ def convert(
     ] = None,
 ) -> None:
     """Write a clean folder: images as they are, masks as 8-bit grey class ids, lists and tags."""
-    from bench.display import Display
+    from bench.display import counting
     from datasets.convert import convert as write
 
     if coco and labelme:
         raise ConfigError("give --coco or --labelme: a mask is drawn from one of them.")
     source = _source(dataset, data_root, coco or [], labelme)
-    display = Display()
-
-    def on_item(done: int, total: int) -> None:
-        if done <= 1:
-            display.start(f"convert {dataset}", total)
-        display.update(done)
-
-    try:
+    with counting(f"convert {dataset}") as on_item:
         made = write(source, to, on_item)
-    finally:
-        display.stop()
     for note in made.notes:
         say(note)
     place = to.resolve()
@@ -331,13 +314,17 @@ def _make(
 ) -> tuple[list[str], dict[str, str], list[str]]:
     """Make all splits. Give their names and those of the draws, why some are left out, and what is worth a
     look."""
+    from bench.display import counting
     from datasets import findings, splits_make
     from datasets.look import worth_a_look
 
     facts: dict[str, findings.MaskFacts] = {}
-    made, skipped = splits_make.regenerate(
-        data, folder, others, kinds, on_mask=lambda id, mask: facts.update({id: findings.facts_of(mask)})
-    )
+
+    def on_mask(id: str, mask: "np.ndarray") -> None:
+        facts[id] = findings.facts_of(mask)
+
+    with counting(f"splits of {data.name}") as on_item:
+        made, skipped = splits_make.regenerate(data, folder, others, kinds, on_item, on_mask)
     learned = findings.Looked(findings.learned_name(data), len(facts), facts)
     scored = findings.look_at(data, findings.scored_name(data), data.ids(data.scored))
     names = [*made, *(f"draw {number}" for number in others if number)]

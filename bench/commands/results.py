@@ -128,13 +128,16 @@ def report(
         return
     import gc
 
+    from bench.display import counting
+    from bench.machine import cores
     from reports.report import write_report
     from reports.sheets import text
 
     # Figures are full of cycles: looking for garbage is a seventh of the time.
     gc.disable()
     try:
-        written = write_report(runs, out_dir, baseline)
+        with counting("draw plots") as on_item:
+            written = write_report(runs, out_dir, baseline, cores(), on_item)
     finally:
         gc.enable()
     page, *others = written.paths

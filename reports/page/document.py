@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -86,19 +86,26 @@ class Section(Generic[P]):
             yield from section.all()
 
 
-def file(document: Section[Part]) -> Section[Filed]:
-    """Draw every figure and make every table's files of a document; no two have one name."""
+def file(
+    document: Section[Part], jobs: int = 1, on_item: Callable[[int, int], None] | None = None
+) -> Section[Filed]:
+    """Draw every figure and make every table's files of a document; no two have one name.
+
+    Args:
+        jobs: Processes that draw.
+        on_item: Called with the number of figures drawn and that of all, after each.
+    """
     taken: set[str] = {"report", "index"}
     anchors: set[str] = set()
+    pictures = [part for part in document.walk() if isinstance(part, Picture)]
+    drawings = iter(figure.drawings(pictures, jobs, on_item))
 
     def filed(part: Part) -> Filed:
         if isinstance(part, Sheet):
             files = {"csv": text.to_csv(part).encode(), "tex": text.to_latex(part).encode()}
             return Filed(part, _unique(_stem(part), taken), files)
         if isinstance(part, Picture):
-            drawn = figure.draw(part)
-            size = (drawn.get_figwidth(), drawn.get_figheight())
-            return Filed(part, _unique(part.name, taken), figure.render(drawn), size)
+            return Filed(part, _unique(part.name, taken), *next(drawings))
         if isinstance(part, Source):
             stem, _, ending = part.name.rpartition(".")
             return Filed(part, _unique(stem, taken), {ending: part.text.encode()})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +26,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from bench.errors import plain
+from bench.pool import Pool
 from reports.plots.names import SMALL, SPLIT_NAME, above, beside, lanes
 from reports.plots.picture import CLASS_NAME, LETTER, NAME_LENGTH, Axis, Line, Map, Panel, Picture, short
 from reports.plots.svg import lean
@@ -35,9 +36,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "svg": {"metadata": dict.fromkeys(("Date", "Creator", "Format", "Type"))},
 }
 DPI = 100  # of a PNG
+FEW = 6  # pictures are drawn while a process starts
 HATCH = {"facecolor": "#eeeeee", "hatch": "////", "edgecolor": "#999999"}
 LIGHT = 50  # percent from which on a cell is light
 TEXT: dict[str, Any] = {"ha": "left", "va": "top", "parse_math": False}
+Drawing = tuple[dict[str, bytes], tuple[float, float]]  # its files by their endings; inches, width and height
 
 
 def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, bytes]:
@@ -59,6 +62,38 @@ def render(figure: Figure, said: Mapping[str, str] | None = None) -> dict[str, b
             found[ending] = file.getvalue()
     found["svg"] = lean(found["svg"])
     return found
+
+
+def drawings(
+    pictures: Sequence[Picture], jobs: int = 1, on_item: Callable[[int, int], None] | None = None
+) -> list[Drawing]:
+    """Draw pictures, in processes where they are many: each takes half a second.
+
+    Args:
+        jobs: Processes, at most.
+        on_item: Called with the number of pictures drawn and that of all, after each.
+    """
+    found = []
+
+    def keep(one: Drawing) -> None:
+        found.append(one)
+        if on_item:
+            on_item(len(found), len(pictures))
+
+    jobs = min(jobs, len(pictures) // FEW)
+    if jobs < 2:
+        for picture in pictures:
+            keep(_drawing(picture))
+        return found
+    with Pool(jobs, _drawing) as pool:
+        for drawn in [pool.submit(picture) for picture in pictures]:
+            keep(drawn.result())
+    return found
+
+
+def _drawing(picture: Picture) -> Drawing:
+    figure = draw(picture)
+    return render(figure), (figure.get_figwidth(), figure.get_figheight())
 
 
 def draw(picture: Picture) -> Figure:

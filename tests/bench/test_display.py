@@ -107,3 +107,20 @@ def test_a_line_has_the_loss_alone_unless_all_figures_are_asked_for(clock: list[
         screen.update(4, {"loss": 1.5, "labeled": 1.0, "mask_ratio": 0.5})
     short, long = file.getvalue().splitlines()
     assert short.endswith("  loss 1.500") and long.endswith("loss 1.500  labeled 1.000  mask_ratio 0.500")
+
+
+def test_a_loop_is_counted_from_its_first_item_to_its_end(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with display.counting("verify mine") as on_item:
+        for done in range(1, 9):
+            on_item(done, 8)
+            clock[0] += 10
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("verify mine 3/8  0.15/s  ETA 33 s") and said[-1].startswith("verify mine 8/8")
+
+
+def test_a_loop_without_items_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with display.counting("verify mine"):
+        pass
+    assert capsys.readouterr().err == ""

@@ -130,3 +130,13 @@ def test_what_convert_refuses(bench: Bench, root: Path) -> None:
     (root / "mine" / "dataset.yaml").write_text("colour: {}\n")
     found, _, err = bench(*at, *new)
     assert found == 3 and "unknown key 'colour'; did you mean 'colours'?" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("stats", "--list", "train"), "count mine 16/16"), (("splits", "--make"), "splits of mine 16/16")],
+)
+def test_long_work_says_how_far_it_is(bench: Bench, root: Path, words: tuple[str, ...], said: str) -> None:
+    (root / "mine" / "dataset.yaml").write_text("colours: {background: [0, 0, 0], leaf: [200, 0, 9]}\n")
+    code, _, err = bench("data", words[0], "--dataset", "mine", "--data-root", root, *words[1:])
+    assert code == 0 and said in err

@@ -264,3 +264,15 @@ def test_terms_beyond_the_first_are_said_to_be_left_out(make: Any) -> None:
     drawn = [ax.get_title(loc="left") for ax in figure.draw(picture).axes]
     assert drawn[-1] == "Term: term_5" and len(drawn) == 7
     assert "Of 8 terms the first 6 of the logs are drawn." in picture.details
+
+
+@pytest.mark.slow
+def test_processes_draw_what_one_draws_in_the_order_of_the_pictures(make: Any) -> None:
+    names = [f"method {number}" for number in range(2 * figure.FEW)]
+    pictures = [
+        picture for name in names for picture in effort.hours(grouped([make(0.4, method=name, split="1_8")]))
+    ]
+    seen: list[tuple[int, int]] = []
+    drawn = figure.drawings(pictures, 2, lambda *at: seen.append(at))
+    assert drawn == figure.drawings(pictures) and len({of["svg"] for of, _ in drawn}) == len(names)
+    assert seen == [(number, len(names)) for number in range(1, len(names) + 1)]
