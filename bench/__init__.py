@@ -66,7 +66,7 @@ def run(
         scored: "eval", or "heldout" to choose settings without looking at the scored list.
         protocol: A name, such as "camvid", or the path of a YAML file.
         config: A YAML file of settings, such as a run's config.yaml.
-        set: Any knob, keys as `--set` has them: {"protocol.batch.labeled": 4, "protocol.clip": None}.
+        set: Any setting, keys as `--set` has them: {"protocol.batch.labeled": 4, "protocol.clip": None}.
         data_root: Folder that holds one folder per data set; default: $BENCH_DATA.
         out: Folder of all runs; default: "runs".
         device: "auto", "cpu", "cuda" or "cuda:1".

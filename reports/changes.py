@@ -28,14 +28,16 @@ ONLY = {"before": "no longer there", "now": "new"}
 def changes(now: Sequence[Path], before: Sequence[Path]) -> s.Sheet:
     """Make the table of changes: a line for each row and split that one of the two has.
 
-    Runs are compared where data set, classes, protocol with its hash, scored list and weights are equal; what
-    only one side has is new, or no longer there.
+    Runs are compared where data set, classes, the protocol's hash, scored list and weights are equal; what
+    only one side has is new, or no longer there. Cells of data sets without a run now are counted alone.
 
     Raises:
         DataError: a side has no finished run, or a record cannot be read.
     """
     was, is_now = _cells(before), _cells(now)
-    pairs = [(key, was.get(key), is_now.get(key)) for key in sorted(was.keys() | is_now.keys())]
+    here = {_dataset(cell) for cell in is_now.values()}
+    elsewhere = {key for key, cell in was.items() if _dataset(cell) not in here}
+    pairs = [(key, was.get(key), is_now.get(key)) for key in sorted(was.keys() - elsewhere | is_now.keys())]
     found = [
         paired_difference(new[0].scores(new[1]), old[0].scores(old[1])) if old and new else None
         for _, old, new in pairs
@@ -45,7 +47,9 @@ def changes(now: Sequence[Path], before: Sequence[Path]) -> s.Sheet:
     shown = {name: name for name in ("method", "split", "group", "before", "now", "change")}
     shown |= {"95 %, all at once": "interval", "P(worse)": "P(worse)", "runs": "runs"}
     title = "mIoU (%), now and before"
-    return s.sheet_of(None, "changes", title, COLUMNS, records, shown, names=3, notes=NOTES)
+    left_out = f"Not shown: {s.counted(len(elsewhere), 'cell')} of data sets of which no run is here now."
+    notes = (*NOTES, left_out) if elsewhere else NOTES
+    return s.sheet_of(None, "changes", title, COLUMNS, records, shown, names=3, notes=notes)
 
 
 Cell = tuple[Row, SplitColumn]
@@ -67,10 +71,15 @@ def _cells(roots: Sequence[Path]) -> dict[Key, Cell]:
     }
 
 
+def _dataset(cell: Cell) -> str:
+    row, split = cell
+    return row.on(split)[0].result.dataset
+
+
 def _name(group: Group) -> str:
     """Equal for what may be compared; two sides need not hold the same groups, so hashes are in it."""
     digests = (group.protocol_hash, group.eval_digest, group.classes_digest, group.weights_digest or "none")
-    return " ".join([group.dataset, group.protocol, *(digest[:4] for digest in digests)])
+    return " ".join([group.dataset, *(digest[:4] for digest in digests)])
 
 
 def _record(key: Key, old: Cell | None, new: Cell | None, change: Summary | None, family: int) -> s.Record:

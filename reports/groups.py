@@ -62,8 +62,8 @@ class Row:
 
 
 class Group:
-    """Runs that may stand in one table: of one data set, protocol (name and hash), scored list, class list
-    and weights. What all have in common is an attribute; rows and splits are those of the headline table.
+    """Runs that may stand in one table: of one data set, protocol (by its hash), scored list, class list and
+    weights. What all have in common is an attribute; rows and splits are those of the headline table.
     """
 
     def __init__(self, runs: Iterable[Run], whole: Group | None = None) -> None:
@@ -77,7 +77,7 @@ class Group:
         self.whole = whole
         if (found := len({_basis(run.result) for run in self.runs})) != 1:
             raise DataError(
-                "a table needs runs of one data set, protocol (name and hash), scored list, class list "
+                "a table needs runs of one data set, protocol (by its hash), scored list, class list "
                 f"and set of weights; got {found} groups of them: make one table of each."
             )
         if several(truth_of(run.result) for run in self.runs):
@@ -86,7 +86,9 @@ class Group:
                 "make one table of each."
             )
         first = self.runs[0].result
-        self.dataset, self.protocol, self.protocol_hash = first.dataset, first.protocol, first.protocol_hash
+        self.dataset, self.protocol_hash = first.dataset, first.protocol_hash
+        # Protocols of one hash are one, whatever their names: a run of the one counts as done for the other.
+        self.protocol = " = ".join(sorted({run.result.protocol for run in self.runs}))
         self.eval_digest = first.split_digests.get("eval", "unknown")
         self.truth = next((truth for run in self.runs if (truth := truth_of(run.result))), None)
         self.weights_digest = first.weights_digest
@@ -277,7 +279,8 @@ def comparable(results: Mapping[Path, Result]) -> list[Group]:
                 f"run {result.run_id} ({_where(result)}) occurs twice with different scores; "
                 "move one of them away."
             )
-    return [Group(groups[key].values()) for key in sorted(groups)]
+    found = [(key, Group(of.values())) for key, of in groups.items()]
+    return [group for _, group in sorted(found, key=lambda of: (of[1].dataset, of[1].protocol, of[0]))]
 
 
 def told_apart(names: Sequence[str], groups: Sequence[Group], between: str = ", ") -> list[str]:
@@ -328,7 +331,6 @@ def summary(runs: Iterable[Run], score: Callable[[Result], float | None] | None 
 def _basis(result: Result) -> tuple[str, ...]:
     return (
         result.dataset,
-        result.protocol,
         result.protocol_hash,
         result.split_digests.get("eval", ""),
         result.scored,

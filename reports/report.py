@@ -70,7 +70,7 @@ HOW_SCORED = (
 HOW_CITED = "The suite, and the papers of the methods above. Baselines of our own have none."
 HOW_MADE = (
     "One line per run. Digests name the protocol, the lists of images and the encoder weights. Two runs may "
-    "be compared where the data set, its classes, the protocol's name and hash, the scored list, the scored "
+    "be compared where the data set, its classes, the protocol's hash, the scored list, the scored "
     "images and masks, and the weights are equal."
 )
 # The health of every class is drawn for at most N cells: a figure takes a second and a whole screen.

@@ -1,9 +1,10 @@
-"""A data set of a few small images on disk, and a protocol that trains on it in a second."""
+"""What all tests share: a small data set, a protocol that trains on it in a second, typed commands."""
 
 from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import Outcome, Typed
 
+from bench import cli
+from bench.commands import options
 from bench.settings.schema import RunConfig
 from bench.testing import tiny
 from datasets.folder import Folder
@@ -84,3 +88,22 @@ def tiny_config(tiny_root: Path, tmp_path: Path) -> Callable[..., RunConfig]:
     second."""
 
     return partial(tiny.config, root=tiny_root, out=tmp_path / "runs")
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """typed("run", "--dry-run"): what `python -m bench run --dry-run` answers, in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(options.out, "width", 200)
+
+    def call(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as error:
+            code = int(error.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return call

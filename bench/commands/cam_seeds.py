@@ -26,7 +26,9 @@ def cam_seeds(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="Any knob: cam_seeds.refine=par, cam_seeds.protocol.steps=200."
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting: cam_seeds.refine=par, cam_seeds.protocol.steps=200.",
         ),
     ] = None,
     data_root: DataRootOfRun = None,

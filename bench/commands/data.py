@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from bench.contract import Dataset
     from datasets.convert import ConvertSource
 
-app = typer.Typer(cls=Commands, no_args_is_help=True, help="Look at data sets and their splits.")
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    help="Look at data sets and their splits.",
+    epilog="Example: python -m bench data splits --dataset mine --data-root DIR --make",
+)
 
 
 @app.command(epilog="Example: python -m bench data verify --dataset camvid --data-root DIR")
@@ -54,11 +59,19 @@ def verify(dataset: DatasetName, data_root: DataRoot = None) -> None:
         problems = f"{count} problem{'s' if count > 1 else ''} in {dataset}"
         raise DataError(f"{problems}; mend or leave out the files named above.")
     if not made:
-        make = command(dataset, data_root, "--make")
-        raise DataError(
-            f"{dataset} has no splits to verify, and its lists can be read; make them with `{make}`."
+        whole = len(splits[0].pixel) == len(data.ids("train"))
+        how = "--make" if whole else "--name ours --labeled labeled.txt"
+        mend = (
+            "make them"
+            if whole
+            else "write the ids of the images that have a mask into labeled.txt and import it"
         )
-    out.print(f"{dataset}: every image and mask of {made} splits is sound", highlight=False)
+        raise DataError(
+            f"every listed file of {dataset} is sound, but it has no splits yet; {mend} with "
+            f"`{command(dataset, data_root, how)}`."
+        )
+    of = "its split" if made == 1 else f"{made} splits"
+    out.print(f"{dataset}: every image and mask of {of} is sound", highlight=False)
 
 
 @app.command(epilog="Example: python -m bench data stats --dataset shapes --list train")
@@ -201,6 +214,7 @@ def splits(
             _say_made(made, before, _lists(folder))
             for left_out, why in skipped.items():
                 say(f"left out {left_out}: {why}")
+            _say_small(dataset, data_root)
         else:
             if name is None:
                 raise ConfigError("an import needs --name NAME.")
@@ -214,6 +228,21 @@ def splits(
         for sentence in held_out_said(data, data_root):
             say(sentence)
     _print_splits(dataset, data_root)
+
+
+def _say_small(dataset: str, data_root: Path | None) -> None:
+    """Say which splits label fewer images than a batch of the usual protocol holds: a run refuses them."""
+    from bench.settings import registry
+    from bench.settings.reading import read_protocol
+    from datasets import splits
+
+    protocol = registry.default_protocol(dataset)
+    batch = read_protocol(protocol)["batch"]["labeled"]
+    found = [splits.find_split(dataset, name, data_root) for name in splits.some_splits(dataset, data_root)]
+    masks = {split.name: len(split.pixel) for split in found if not split.tags and not split.sparse}
+    small = [f"{name} ({count})" for name, count in masks.items() if 0 < count < batch]
+    if small:
+        say(f"too small for a batch of {batch} masks (protocol {protocol!r}): {', '.join(small)}")
 
 
 def _print_splits(dataset: str, data_root: Path | None) -> None:

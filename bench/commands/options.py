@@ -77,7 +77,7 @@ ConfigFile = Annotated[
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any knob: method.threshold=0.9, protocol.steps=200."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting: method.threshold=0.9, protocol.steps=200."),
 ]
 ProtocolName = Annotated[
     str | None,

@@ -148,7 +148,8 @@ def _print_score(classes: Any, score: Any, images: int) -> None:
     for name, iou in zip(classes, score.iou, strict=True):
         table.add_row(escape(name), "in no label" if iou is None else f"{100 * iou:.1f}")
     table.add_section()
-    table.add_row(f"mIoU over {score.classes_averaged} classes", f"{100 * score.miou:.1f}", style="bold")
+    over = "1 class" if score.classes_averaged == 1 else f"{score.classes_averaged} classes"
+    table.add_row(f"mIoU over {over}", f"{100 * score.miou:.1f}", style="bold")
     table.add_row("pixel accuracy", f"{100 * score.pixel_accuracy:.1f}")
     out.print(table)
 

@@ -193,20 +193,23 @@ def _print_refusals(
     """
     from bench.sweeps.grid import Failure, counted
 
-    _refuse(cells)
-    errors, before = tried(cells, jobs, overwrite, gpus_each)
-    failures = [Failure(label, str(error)) for label, error in errors.items()]
-    left = [
-        (re.split(", (?:draw|seed) ", cell.label)[0], cell.plan)
-        for cell in cells
-        if not cell.done and cell.label not in errors
-    ]
+    errors: dict[str, BenchError] = {}
+    before: list[str] = []
+    if cells:
+        _refuse(cells)
+        errors, before = tried(cells, jobs, overwrite, gpus_each)
+    possible = [cell for cell in cells if cell.label not in errors]
+    left = [(re.split(", (?:draw|seed) ", cell.label)[0], cell.plan) for cell in possible if not cell.done]
     cost = costs(left, jobs, gpus_each) if cost_too else None
-    _print_status(cells, [*refused, *failures], before, {}, named, False, json_, cost)
-    if errors:
-        first = next(iter(errors.values()))
-        said = f"{counted(len(errors))} of {len(cells)} would be refused, see above"
-        raise type(first)(f"{said}: {first}" if len(errors) == 1 else f"{said}.")
+    failures = [*refused, *(Failure(label, str(error)) for label, error in errors.items())]
+    _print_status(possible, failures, before, {}, named, False, json_, cost)
+    if not cells:
+        _refuse(cells)
+    if failures:
+        said = f"{len(failures)} of {counted(len(cells) + len(refused))} would be refused, see above"
+        raise type(next(iter(errors.values()), ConfigError("")))(
+            f"{said}: {failures[0].reason}" if len(failures) == 1 else f"{said}."
+        )
 
 
 def _print_status(

@@ -9,6 +9,7 @@ import io
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
 from typing import Any
 
@@ -86,8 +87,11 @@ def drawings(
             keep(_drawing(picture))
         return found
     with Pool(jobs, _drawing) as pool:
-        for drawn in [pool.submit(picture) for picture in pictures]:
-            keep(drawn.result())
+        for picture, drawn in [(picture, pool.submit(picture)) for picture in pictures]:
+            try:
+                keep(drawn.result())
+            except BrokenProcessPool:  # it was killed, for want of memory perhaps
+                keep(_drawing(picture))
     return found
 
 

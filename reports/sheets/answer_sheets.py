@@ -54,13 +54,13 @@ def in_short(group: Group) -> s.Sheet | None:
     if not found:
         return None
     records = [_in_short(of) for of in found]
-    gain = f"gain over {name}" + (" (coloured alike)" if group.views != "published" else "")
+    gain = f"gain over {name}" + (" (same views)" if group.views != "published" else "")
     heads = [f"{group.dataset}, {group.steps} steps, {group.views} views", "best method", gain, CHANCE]
     keys = ["heading", "best", "gain", "chances"]
     lines = [[head, *(of[key] for of in records)] for head, key in zip(heads, keys, strict=True)]
     own = ", ".join(f"{s.cell_text(of.score(name))} on {of.split.label}" for of in found)
-    draws = f"{len(group.draws)} draws" if len(group.draws) > 1 else "one draw"
-    notes = (f"{name} has {own}; {draws} of the labeled images.",)
+    draws = "" if len(group.draws) > 1 else "; one draw of the labeled images"
+    notes = (f"{name} has {own}{draws}.",)
     return s.sheet_of(group, "short", f"{group.dataset} in short", SHORT, records, lines, notes=notes)
 
 
@@ -160,6 +160,7 @@ def _take(of: Answer) -> s.Record | None:
         return None
     runs = [run.result for run in of.group.row(label).on(of.split)]
     why = {"clear": f"it stands clear of {of.reference}", "tied": "no gain over it was shown"}
+    alone = not any(gain.method for gain in of.gains)
     return {
         "dataset": of.group.dataset,
         "have": f"{of.group.dataset}: {of.split.granted('unlabeled')}",
@@ -169,7 +170,9 @@ def _take(of: Answer) -> s.Record | None:
         "hours": fmean(map(label_hours, runs)),
         "method": label,
         "answer": of.state,
-        "why": why.get(of.state, "nothing else was compared"),
+        "why": why.get(
+            of.state, "no method was run beside it" if alone else "too few runs to show a gain over it"
+        ),
         "ids": [run.run_id for run in runs],
         **s.summary_record(cell),
     }

@@ -73,7 +73,7 @@ def lists(group: Group) -> s.Sheet:
         "the splits and what they grant, in images",
         (*s.SPLIT_COLUMNS, "none", *DIGEST_COLUMNS, "rows", "draws", "seeds"),
         records,
-        {**names, "rows": "rows", "draws": "draws", "seeds": "seeds", **digests},
+        {**names, "rows": "rows", "which draws": "draws", "which seeds": "seeds", **digests},
         words=4,
     )
 

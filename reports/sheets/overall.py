@@ -17,8 +17,8 @@ NOTES = (
     "IQM: mean of the runs without the lowest and the highest quarter, over all cells that the method and "
     "the reference have; a cell is a split, and its runs are those of the draws and seeds of both. Beside it "
     "the reference's in these cells.",
-    "P(improvement): how likely a run is better than one of the reference in the same cell. Both as rliable "
-    "has them (Agarwal et al. 2021).",
+    "P(improvement): how likely a run is better than one of the reference in the same cell; not said where a "
+    "cell has one run. Both as rliable has them (Agarwal et al. 2021).",
     f"95 %: stratified bootstrap over draws, of one draw over seeds, the same ones of both. None below "
     f"{FEWEST_RESAMPLED} runs, and where a cell has one run. Not corrected for the number of rows.",
 )
@@ -64,6 +64,7 @@ def _record(label: str, baseline: str, cells: Sequence[tuple[Cell, Cell]]) -> s.
     found, equal = overall(cells), all(ours == theirs for ours, theirs in cells)
     low, high = found.iqm_ends or (None, None)
     worse, better = (None if equal else found.improvement_ends) or (None, None)
+    sayable = not equal and all(len(ours) > 1 for ours, _ in cells)
     return {
         "method": label,
         "reference": baseline,
@@ -74,15 +75,17 @@ def _record(label: str, baseline: str, cells: Sequence[tuple[Cell, Cell]]) -> s.
         "iqm_low_percent": s.percent(low),
         "iqm_high_percent": s.percent(high),
         "reference_iqm_percent": 100 * found.reference,
-        "improvement": None if equal else found.improvement,
+        "equal": equal,
+        "improvement": found.improvement if sayable else None,
         "improvement_low": worse,
         "improvement_high": better,
     }
 
 
 def _improvement(record: s.Record) -> str:
-    found = record["improvement"]
-    return s.EQUAL_TO_THE_BIT if found is None else f"{found:.2f}"
+    if record["equal"]:
+        return s.EQUAL_TO_THE_BIT
+    return "" if record["improvement"] is None else f"{record['improvement']:.2f}"
 
 
 def _ends(low: float | None, high: float | None) -> str:

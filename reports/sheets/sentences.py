@@ -83,11 +83,13 @@ def _sure(of: Answer) -> str:
 
 
 def _cost(of: Answer) -> str:
-    """Time, memory and passes of a run, and the reference's."""
+    """Time, memory and passes of a run, and the reference's; of the reference alone where nothing is best."""
     row = of.best.row if of.best else of.group.row(of.reference) if of.reference else None
     if row is None:
         return ""
     said = _spent(row, of.split)
+    if not of.best and said:
+        said = f"{row.label}: {said}"
     if of.reference and row.label != of.reference and said:
         said += f" ({of.reference}: {_spent(of.group.row(of.reference), of.split)})"
     return f"{said}." if said else ""
@@ -100,7 +102,7 @@ def _spent(row: Row, split: SplitColumn) -> str:
     said = [_duration(fmean(times)) if times else "time not recorded", f"{peak:.0f} MiB" if peak else ""]
     passes = {sum(run.passes.values()) if run.passes else None for run in runs}
     if len(passes) == 1 and (known := passes.pop()) is not None:
-        said.append(f"{known} passes a step")
+        said.append(f"{known} images through networks a step")
     return ", ".join(filter(None, said))
 
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from commandline import Typed
 from PIL import Image
 
 import bench
-from bench import cli
 from bench.errors import ConfigError, DataError
 from bench.networks import exported
 from bench.pipeline import check, run
@@ -36,19 +36,12 @@ Type = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
+def typed(typed: Typed) -> Type:
     """typed("predict", ...): the exit code, and all that was said."""
 
     def call(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        return code, said.out + said.err
+        code, out, err = typed(*words)
+        return code, out + err
 
     return call
 

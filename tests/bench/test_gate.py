@@ -11,14 +11,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Typed
 from gate_records import MIOUS, record, three
 
-from bench import cli
-from bench.commands import options
 from bench.errors import ConfigError, DataError, Regression
 from bench.gate.baselines import Baselines, read_baselines, updated, write_baselines
 from bench.gate.runs import figures_of, find_groups
@@ -528,112 +528,91 @@ def test_a_file_of_before_is_read(old: Baselines, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def bench(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., tuple[int, str, str]]:
-    """`python -m bench check --baseline FILE ...` in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(options.out, "width", 200)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        words = ["bench", "check", "--baseline", tmp_path / "baselines.json", *arguments]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in words])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+def check(typed: Typed, tmp_path: Path) -> Typed:
+    """check(...): what `python -m bench check --baseline FILE ...` answers, in this process."""
+    return partial(typed, "check", "--baseline", tmp_path / "baselines.json")
 
 
-def test_the_command_makes_passes_and_fails(
-    bench: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_the_command_makes_passes_and_fails(check: Typed, tmp_path: Path) -> None:
     file, first = tmp_path / "baselines.json", three(tmp_path / "first", student=0.45)
-    code, _, error = bench(first)
+    code, _, error = check(first)
     assert code == 3 and str(file) in error and "--update --reason" in error
-    code, _, error = bench(first, "--update")
+    code, _, error = check(first, "--update")
     assert code == 2 and "needs --reason" in error and not file.exists()
     for option in ("--allow-dirty", "--prune", "--allow-weak"):
-        code, _, error = bench(first, option)
+        code, _, error = check(first, option)
         assert code == 2 and "belong to --update" in error
-    code, out, error = bench(first, "--update", "--reason", "the first")
+    code, out, error = check(first, "--update", "--reason", "the first")
     assert code == 0 and "1 of 1 baselines are new or changed" in out, error
     written = file.read_bytes()
     assert json.loads(written)["entries"][0]["reason"] == "the first"
 
-    code, out, error = bench(first)
+    code, out, error = check(first)
     assert code == 0 and not error and out.count(" ok ") == 2 and "52.00" in out
-    code, out, error = bench(three(tmp_path / "fallen", -0.1, student=0.45))
+    code, out, error = check(three(tmp_path / "fallen", -0.1, student=0.45))
     assert code == 4 and "-10.00" in out and " fall " in out and "do not hold" in error
-    code, out, error = bench(three(tmp_path / "risen", 0.1, student=0.45))
+    code, out, error = check(three(tmp_path / "risen", 0.1, student=0.45))
     assert code == 4 and " rise " in out and "check --update --reason" in error
     record(tmp_path / "part", 0, MIOUS[0], student=0.45)
-    code, out, error = bench(tmp_path / "part")
+    code, out, error = check(tmp_path / "part")
     assert code == 3 and " missing " in out and "lack runs" in error
-    code, _, error = bench(tmp_path / "part", "--allow-missing")
+    code, _, error = check(tmp_path / "part", "--allow-missing")
     assert code == 0, error
     three(tmp_path / "twice", student=0.45)
     record(tmp_path / "twice", 0, 0.1, run_id="89abcdef")
-    code, _, error = bench(tmp_path / "twice")
+    code, _, error = check(tmp_path / "twice")
     assert code == 3 and "with different figures" in error
     assert file.read_bytes() == written
 
-    code, out, _ = bench(tmp_path / "risen", "--update", "--reason", "better")
+    code, out, _ = check(tmp_path / "risen", "--update", "--reason", "better")
     assert code == 0 and "1 of 1 baselines are new or changed" in out
-    assert bench(tmp_path / "risen")[0] == 0
-    code, out, _ = bench(tmp_path / "risen", "--update", "--reason", "the same")
+    assert check(tmp_path / "risen")[0] == 0
+    code, out, _ = check(tmp_path / "risen", "--update", "--reason", "the same")
     assert code == 0 and "0 of 1 baselines" in out
     for option in ("--exact", "--strict", "--json"):
-        code, _, error = bench(tmp_path / "risen", option, "--update", "--reason", "why")
+        code, _, error = check(tmp_path / "risen", option, "--update", "--reason", "why")
         assert code == 2 and "about comparing" in error
     file.write_text("{")
-    code, _, error = bench(tmp_path / "risen", "--update", "--reason", "over it")
+    code, _, error = check(tmp_path / "risen", "--update", "--reason", "over it")
     assert code == 3 and str(file) in error and file.read_text() == "{"
 
 
-def test_the_command_reports_to_machines_and_is_strict_and_exact(
-    bench: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_the_command_reports_to_machines_and_is_strict_and_exact(check: Typed, tmp_path: Path) -> None:
     first, junit = three(tmp_path / "first"), tmp_path / "junit.xml"
-    assert bench(first, "--update", "--reason", "the first")[0] == 0
-    code, out, error = bench(first, "--exact", "--strict", "--json", "--junit", junit)
+    assert check(first, "--update", "--reason", "the first")[0] == 0
+    code, out, error = check(first, "--exact", "--strict", "--json", "--junit", junit)
     document = json.loads(out)
     assert code == 0 and not error and document["passed"] and document["weak"] == []
     assert [row["verdict"] for row in document["rows"]] == ["ok"] * 3
     assert 'tests="3" failures="0"' in junit.read_text()
     moved = three(tmp_path / "moved", 0.001)
-    assert bench(moved)[0] == 0
-    code, out, error = bench(moved, "--exact", "--json", "--junit", junit)
+    assert check(moved)[0] == 0
+    code, out, error = check(moved, "--exact", "--json", "--junit", junit)
     document = json.loads(out)
     assert code == 4 and not document["passed"] and document["said"] in error.replace("error: ", "")
     assert {row["figure"] for row in document["rows"]} == {"miou", "bits.log"}
     assert "<failure" in junit.read_text()
     record(first, 7, 0.52)
-    assert bench(first)[0] == 0
-    code, _, error = bench(first, "--strict")
+    assert check(first)[0] == 0
+    code, _, error = check(first, "--strict")
     assert code == 4 and "seeds 7, has no baseline" in error
 
     for seed, miou in enumerate((0.0599, 0.0506)):
         record(tmp_path / "short", seed, miou, method="short")
-    code, _, error = bench(tmp_path / "short", "--update", "--reason", "why")
+    code, _, error = check(tmp_path / "short", "--update", "--reason", "why")
     assert code == 3 and "seeds would do" in error and "--allow-weak" in error
-    assert bench(tmp_path / "short", "--update", "--allow-weak", "--reason", "why")[0] == 0
-    code, out, _ = bench(tmp_path / "short", "--allow-missing")
+    assert check(tmp_path / "short", "--update", "--allow-weak", "--reason", "why")[0] == 0
+    code, out, _ = check(tmp_path / "short", "--allow-missing")
     assert code == 0 and "of 2 baselines have too few seeds to see a fall" in out
 
 
-def test_of_two_updates_the_second_builds_on_the_first(
-    bench: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_of_two_updates_the_second_builds_on_the_first(check: Typed, tmp_path: Path) -> None:
     file = tmp_path / "baselines.json"
     first = updated(None, find_groups([three(tmp_path / "a", method="fixmatch", run_id="89abcdef")]), "first")
     second = three(tmp_path / "b")
     with ThreadPoolExecutor(1) as pool:
         with folder_claimed(file.parent):  # a lock of its own, as another process has
-            waiting = pool.submit(bench, second, "--update", "--reason", "second")
+            waiting = pool.submit(check, second, "--update", "--reason", "second")
             with pytest.raises(TimeoutError):
                 waiting.result(0.3)
             write_baselines(file, first)
@@ -641,14 +620,12 @@ def test_of_two_updates_the_second_builds_on_the_first(
     assert {entry.reason for entry in read_baselines(file).entries} == {"first", "second"}
 
 
-def test_a_hostile_name_is_only_text_in_the_table(
-    bench: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_a_hostile_name_is_only_text_in_the_table(check: Typed, tmp_path: Path) -> None:
     name = "[bold]u2pl[/bold]\x1b[31m\u202e[/]"
     three(tmp_path / "runs", split="[/red]", fill=(0.2, 0.3), method=name)
-    code, _, error = bench(tmp_path / "runs", "--update", "--reason", "[/red]\x1b[31m")
+    code, _, error = check(tmp_path / "runs", "--update", "--reason", "[/red]\x1b[31m")
     assert code == 0, error
-    code, out, error = bench(three(tmp_path / "runs", -0.2, split="[/red]", method=name))
+    code, out, error = check(three(tmp_path / "runs", -0.2, split="[/red]", method=name))
     assert code == 4
     assert (
         "[bold]u2pl[/bold]" in out and "[/red]" in out and "\x1b" not in out + error and "\u202e" not in out

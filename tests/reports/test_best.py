@@ -99,10 +99,10 @@ def test_of_two_runs_the_lower_is_taken(tmp_path: Path) -> None:
 
 def test_runs_of_several_tables_are_refused(tmp_path: Path) -> None:
     write(tmp_path, result("u2pl", 0, 0.61), result("u2pl", 1, 0.60, protocol_hash="87654321"))
-    write(tmp_path, result("u2pl", 2, 0.60, protocol="mine"))
+    write(tmp_path, result("u2pl", 2, 0.60, protocol="mine", protocol_hash="12345679"))
     with pytest.raises(ConfigError, match=r"several tables,") as caught:
         best_run(tmp_path, "camvid", "1_8")
-    assert "(protocol camvid: hash 12345678, hash 87654321; protocol mine: hash 12345678)" in str(
+    assert "(protocol camvid: hash 12345678, hash 87654321; protocol mine: hash 12345679)" in str(
         caught.value
     )
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from commandline import Typed
 from grouping import foldered
-from rich.console import Console
 
-from bench import cli
 from bench.errors import ConfigError, DataError, Regression
 from bench.records.atomic import folder_claimed
 from bench.records.folders import RunFolder
@@ -564,92 +563,78 @@ def test_no_readme_and_no_records_are_refused(tmp_path: Path, records: Path) -> 
 
 # The command
 
-Bench = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """`python -m bench publish ...` in this process: exit code, stdout, stderr."""
-    monkeypatch.setattr(cli, "out", Console(width=200))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", "publish", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
+def typed_publish(typed: Typed) -> Typed:
+    """What `python -m bench publish ...` answers, in this process."""
+    return partial(typed, "publish")
 
 
 def test_the_command_publishes_and_checks(
-    make: Make, bench: Bench, runs: Path, records: Path, tmp_path: Path
+    make: Make, typed_publish: Typed, runs: Path, records: Path, tmp_path: Path
 ) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(README)
     places = ("--to", records, "--readme", readme)
     run = store(runs, make(0.4))
-    code, said, _ = bench(runs, *places)
+    code, said, _ = typed_publish(runs, *places)
     assert code == 0
     assert f"added {run.path.relative_to(runs)}\n" in said
     assert f"{records}: 1 records are new, 0 were there already" in said
     assert f"{readme}: wrote the table '{CAMVID}'" in said
-    assert bench("--check", *places)[0] == 0
-    assert "shows the records as they are" in bench(*places)[1]
+    assert typed_publish("--check", *places)[0] == 0
+    assert "shows the records as they are" in typed_publish(*places)[1]
 
     readme.write_text(readme.read_text().replace("40.0", "99.9"))
-    code, _, error = bench("--check", *places)
+    code, _, error = typed_publish("--check", *places)
     assert code == 4 and f"'{CAMVID}' (line 3)" in error and "99.9" in readme.read_text()
-    assert bench(*places)[0] == 0 and "99.9" not in readme.read_text()
+    assert typed_publish(*places)[0] == 0 and "99.9" not in readme.read_text()
 
     readme.write_text("no markers")
-    code, said, _ = bench("--check", *places)
+    code, said, _ = typed_publish("--check", *places)
     assert (
         code == 0 and f"has no place for the table '{CAMVID}': add the lines <!-- table: {CAMVID} -->" in said
     )
 
 
 def test_the_command_writes_every_readme_and_misses_a_table_only_where_none_has_a_place(
-    make: Make, bench: Bench, runs: Path, records: Path, tmp_path: Path
+    make: Make, typed_publish: Typed, runs: Path, records: Path, tmp_path: Path
 ) -> None:
     short, long = tmp_path / "README.md", tmp_path / "long.md"
     short.write_text("no markers")
     long.write_text(README)
     places = ("--to", records, "--readme", short, "--readme", long)
     store(runs, make(0.4))
-    code, said, _ = bench(runs, *places)
+    code, said, _ = typed_publish(runs, *places)
     assert code == 0 and f"{long}: wrote the table '{CAMVID}'" in said
     assert f"{short} shows the records as they are" in said and "no place for" not in said
 
     short.write_text(README)
-    assert bench(*places)[0] == 0 and "40.0 (1)" in short.read_text()
+    assert typed_publish(*places)[0] == 0 and "40.0 (1)" in short.read_text()
     for file in (short, long):
         file.write_text(file.read_text().replace("40.0", "99.9"))
-    code, _, error = bench("--check", *places)
+    code, _, error = typed_publish("--check", *places)
     assert code == 4 and f"{short} does not show" in error and f"{long} does not show" in error
 
     for file in (short, long):
         file.write_text("no markers")
-    code, said, _ = bench("--check", *places)
+    code, said, _ = typed_publish("--check", *places)
     assert code == 0 and said.count(f"{short} and {long} have no place for the table '{CAMVID}'") == 1
 
     long.write_text(f"{END}\n")  # refused before anything is written
     store(runs, make(0.5, seed=1))
-    code, _, error = bench(runs, *places)
+    code, _, error = typed_publish(runs, *places)
     assert code == 3 and f"{long}, line 1" in error and len(read_results(records)) == 1
 
 
 def test_the_command_refuses_what_makes_no_sense(
-    make: Make, bench: Bench, runs: Path, records: Path, tmp_path: Path
+    make: Make, typed_publish: Typed, runs: Path, records: Path, tmp_path: Path
 ) -> None:
     store(runs, make(0.4), {"commit": "c", "dirty": True})
     (tmp_path / "README.md").write_text(README)
     places = ("--to", records, "--readme", tmp_path / "README.md")
-    assert bench(runs, "--check", *places)[0] == 2
-    assert bench("--allow-dirty", *places)[0] == 2
-    code, _, error = bench(runs, *places)
+    assert typed_publish(runs, "--check", *places)[0] == 2
+    assert typed_publish("--allow-dirty", *places)[0] == 2
+    code, _, error = typed_publish(runs, *places)
     assert code == 3 and "--allow-dirty" in error
-    assert bench(runs, "--allow-dirty", *places)[0] == 0
+    assert typed_publish(runs, "--allow-dirty", *places)[0] == 0

@@ -45,6 +45,18 @@ def test_another_protocol_is_no_change_of_a_method(make: Any, tmp_path: Path) ->
     assert sorted(said) == ["new", "no longer there"]
 
 
+def test_data_sets_without_a_run_now_are_counted_and_one_protocol_has_two_names(
+    make: Any, tmp_path: Path
+) -> None:
+    elsewhere = [make(0.4, dataset="streets", seed=seed) for seed in range(2)]
+    store(tmp_path / "before", make(0.4), *elsewhere, make(0.4, dataset="streets", method="u2pl"))
+    store(tmp_path / "now", make(0.5, protocol="of_mine"))
+    sheet = changes([tmp_path / "now"], [tmp_path / "before"])
+    (line,) = sheet.lines[1:]
+    assert line[3:6] == ("40.0 (1)", "50.0 (1)", "+10.0")
+    assert sheet.notes[-1] == "Not shown: 2 cells of data sets of which no run is here now."
+
+
 def test_the_command_prints_markdown_or_json_and_writes_nothing(make: Any, tmp_path: Path) -> None:
     now, before = two(make, tmp_path)
     there = sorted(tmp_path.rglob("*"))

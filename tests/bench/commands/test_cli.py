@@ -10,17 +10,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+from commandline import Outcome, Typed
 from PIL import Image
 from rich.console import Console
 
 from bench import __version__, cli
-from bench.commands import options
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.schema import RunConfig
 from datasets.ids import digest
@@ -28,43 +27,6 @@ from datasets.splits import Split
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 Config = Callable[..., RunConfig]
-
-
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    def refused(self, code: int, *words: str) -> None:
-        """One sentence on stderr, with these words, and no traceback."""
-        assert self.code == code, self
-        assert re.search("^error: ", self.err, re.MULTILINE) and "Traceback" not in self.err, self
-        for word in words:
-            assert word in self.err, self
-
-
-Bench = Callable[..., Outcome]
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """`python -m bench ...` in this process, with its exit code."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(options.out, "width", 200)
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        return Outcome(code, said.out, said.err)
-
-    return call
 
 
 @pytest.fixture
@@ -76,13 +38,13 @@ def own_root(tiny_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(bench: Bench, tiny_config: Config, tmp_path: Path) -> Bench:
+def run(typed: Typed, tiny_config: Config, tmp_path: Path) -> Typed:
     """run("fixmatch", "--seed", 1): `bench run` on the tiny set, settings from a file."""
 
     def call(method: str, *arguments: object) -> Outcome:
         file = tmp_path / f"{method}.yaml"
         file.write_text(tiny_config(method).to_yaml())
-        return bench("run", "--config", file, *arguments)
+        return typed("run", "--config", file, *arguments)
 
     return call
 
@@ -104,7 +66,7 @@ def restate(root: Path, name: str, **lists: list[str]) -> None:
 # A run
 
 
-def test_a_run_prints_the_table_and_where_its_records_are(run: Bench, tmp_path: Path) -> None:
+def test_a_run_prints_the_table_and_where_its_records_are(run: Typed, tmp_path: Path) -> None:
     done = run("fixmatch")
     assert done.code == 0, done.err
     assert "fixmatch on tinyset few, seed 0: 6 steps" in " ".join(done.out.split())
@@ -122,7 +84,7 @@ def test_a_run_prints_the_table_and_where_its_records_are(run: Bench, tmp_path: 
     assert tree(tmp_path) == before
 
 
-def test_a_hostile_class_name_is_printed_as_it_is(run: Bench, own_root: Path) -> None:
+def test_a_hostile_class_name_is_printed_as_it_is(run: Typed, own_root: Path) -> None:
     names = ["background", "[bold]square[/bold]", "[/]"]
     (own_root / "tinyset" / "classes.txt").write_text("\n".join(names) + "\n")
     done = run("supervised", "--data-root", own_root)
@@ -147,7 +109,7 @@ def test_a_pipe_gives_a_table_its_room(columns: str | None, widest: int) -> None
     assert longest <= widest and (longest > 80) == (widest > 80), done.stdout
 
 
-def test_no_color_is_honoured_on_a_terminal(run: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_color_is_honoured_on_a_terminal(run: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
         file = io.StringIO()
         monkeypatch.setattr(
@@ -193,13 +155,13 @@ def test_no_color_is_honoured_on_a_terminal(run: Bench, monkeypatch: pytest.Monk
     ],
 )
 def test_bad_settings_get_a_sentence_and_write_nothing(
-    run: Bench, tmp_path: Path, arguments: list[str], code: int, words: list[str]
+    run: Typed, tmp_path: Path, arguments: list[str], code: int, words: list[str]
 ) -> None:
     run("fixmatch", *arguments).refused(code, *words)
     assert not list(tmp_path.rglob("result.json")) and not list(tmp_path.rglob("checkpoint.pt"))
 
 
-def test_a_mixed_batch_larger_than_its_masks_is_refused_before_the_run(run: Bench) -> None:
+def test_a_mixed_batch_larger_than_its_masks_is_refused_before_the_run(run: Typed) -> None:
     mixed = ("--split", "few+tags", "--set", "protocol.batch.labeled=9", "--dry-run")
     run("supervised", *mixed).refused(2, "has 4 images with masks", "--set protocol.batch.labeled=8")
 
@@ -207,19 +169,19 @@ def test_a_mixed_batch_larger_than_its_masks_is_refused_before_the_run(run: Benc
 @pytest.mark.parametrize(
     "arguments", [["run", "--seed", "one"], ["run", "--sed", "1"], ["runn"], ["data", "verify"]]
 )
-def test_usage_errors_exit_with_2(bench: Bench, arguments: list[str]) -> None:
-    outcome = bench(*arguments)
+def test_usage_errors_exit_with_2(typed: Typed, arguments: list[str]) -> None:
+    outcome = typed(*arguments)
     assert outcome.code == 2 and "Traceback" not in outcome.err and outcome.err
 
 
-def test_a_name_in_an_error_drives_no_terminal(bench: Bench, tmp_path: Path) -> None:
-    outcome = bench("report", tmp_path / "\x1b[31mred\u202e", "--out", tmp_path / "out")
+def test_a_name_in_an_error_drives_no_terminal(typed: Typed, tmp_path: Path) -> None:
+    outcome = typed("report", tmp_path / "\x1b[31mred\u202e", "--out", tmp_path / "out")
     outcome.refused(3, "\N{REPLACEMENT CHARACTER}[31mred")
     assert not {"\x1b", "\u202e"} & set(outcome.err)
 
 
-def test_no_method_at_all_names_those_there_are(bench: Bench) -> None:
-    bench("run", "--dataset", "camvid").refused(2, "which method?", "fixmatch")
+def test_no_method_at_all_names_those_there_are(typed: Typed) -> None:
+    typed("run", "--dataset", "camvid").refused(2, "which method?", "fixmatch")
 
 
 def cut(path: Path) -> None:
@@ -257,7 +219,7 @@ QUICK = {("missing mask", "train"), ("truncated image", "test")}  # the slow tes
     ],
 )
 def test_a_damaged_file_is_named_by_run_and_by_verify(
-    run: Bench, bench: Bench, own_root: Path, case: str, listing: str
+    run: Typed, typed: Typed, own_root: Path, case: str, listing: str
 ) -> None:
     part, harm = DAMAGE[case]
     name = {"train": "train_00", "test": "test_01"}[listing]  # the first scored image is tried before all
@@ -265,7 +227,7 @@ def test_a_damaged_file_is_named_by_run_and_by_verify(
     sound = path.read_bytes()
     harm(path)
     run("supervised", "--data-root", own_root).refused(3, name)
-    found = bench("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
+    found = typed("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
     assert found.code == 3 and name in found.out and "1 problem in tinyset" in found.err
     path.write_bytes(sound)
     mended = run("supervised", "--data-root", own_root, "--resume")
@@ -273,7 +235,7 @@ def test_a_damaged_file_is_named_by_run_and_by_verify(
     assert "resuming" not in mended.err, "it was found before any training"
 
 
-def test_a_worker_reports_a_damaged_file_in_the_same_sentence(run: Bench, own_root: Path) -> None:
+def test_a_worker_reports_a_damaged_file_in_the_same_sentence(run: Typed, own_root: Path) -> None:
     (own_root / "tinyset" / "labels" / "train_00.png").unlink()
     outcome = run("supervised", "--data-root", own_root, "--workers", 1)
     outcome.refused(3, "train_00.png")
@@ -289,19 +251,19 @@ def test_a_worker_reports_a_damaged_file_in_the_same_sentence(run: Bench, own_ro
         ("classes.txt", ["classes.txt"]),
     ],
 )
-def test_a_missing_list_is_named(run: Bench, own_root: Path, file: str, words: list[str]) -> None:
+def test_a_missing_list_is_named(run: Typed, own_root: Path, file: str, words: list[str]) -> None:
     (own_root / "tinyset" / file).unlink()
     outcome = run("supervised", "--data-root", own_root)
     outcome.refused(2 if file == "classes.txt" else 3, *words)
 
 
-def test_an_edited_list_is_refused(run: Bench, own_root: Path) -> None:
+def test_an_edited_list_is_refused(run: Typed, own_root: Path) -> None:
     with open(own_root / "tinyset" / "splits" / "few" / "pixel.txt", "a") as file:
         file.write("train_09\n")
     run("supervised", "--data-root", own_root).refused(3, "pixel.txt has changed")
 
 
-def test_empty_and_overlapping_splits_are_refused(run: Bench, own_root: Path) -> None:
+def test_empty_and_overlapping_splits_are_refused(run: Typed, own_root: Path) -> None:
     restate(own_root, "few", none=["train_00", "train_09"])
     run("fixmatch", "--data-root", own_root).refused(3, "'train_00'", "are one image")
     restate(own_root, "few", none=["test_00"])
@@ -310,7 +272,7 @@ def test_empty_and_overlapping_splits_are_refused(run: Bench, own_root: Path) ->
     run("supervised", "--data-root", own_root).refused(3, "all empty")
 
 
-def test_a_run_folder_of_another_configuration_is_refused(run: Bench, tmp_path: Path) -> None:
+def test_a_run_folder_of_another_configuration_is_refused(run: Typed, tmp_path: Path) -> None:
     assert run("supervised").code == 0
     (folder,) = (tmp_path / "runs" / "tinyset" / "few" / "supervised").iterdir()
     (folder / "result.json").unlink()
@@ -325,14 +287,14 @@ def test_a_run_folder_of_another_configuration_is_refused(run: Bench, tmp_path: 
     assert tree(folder) == before
 
 
-def test_an_output_folder_that_cannot_be_written_is_a_sentence(run: Bench, tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_a_sentence(run: Typed, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     run("supervised", "--out", tmp_path / "file").refused(1, str(tmp_path / "file"))
 
 
-def test_debug_shows_the_traceback_wherever_it_stands(bench: Bench) -> None:
+def test_debug_shows_the_traceback_wherever_it_stands(typed: Typed) -> None:
     for arguments in (["--debug", "show", "nonsense"], ["show", "nonsense", "--debug"]):
-        outcome = bench(*arguments)
+        outcome = typed(*arguments)
         assert outcome.code == 2 and "Traceback" in outcome.err and "error: unknown" in outcome.err
 
 
@@ -341,12 +303,12 @@ def test_debug_shows_the_traceback_wherever_it_stands(bench: Bench) -> None:
 
 @pytest.mark.slow
 def test_score_prints_the_numbers_beside_the_raw_one_and_report_shows_them(
-    run: Bench, bench: Bench, tmp_path: Path
+    run: Typed, typed: Typed, tmp_path: Path
 ) -> None:
     assert run("supervised").code == 0 and run("fixmatch").code == 0
     folders = sorted((tmp_path / "runs").glob("*/*/*/*"))
     how = ("--scales", "0.5,1", "--no-flip", "--crf", "none")
-    done = bench("score", *folders, *how)
+    done = typed("score", *folders, *how)
     assert done.code == 0, done.err
     said = " ".join(done.out.split())  # a title is as wide as its table
     assert "scales 0.5 1 without flip, no CRF" in said and "multi-scale" in said
@@ -357,45 +319,45 @@ def test_score_prints_the_numbers_beside_the_raw_one_and_report_shows_them(
         assert re.search(rf"{folder.parent.name}\W+few \(4\)\W+{numbers}", done.out), done.out
     assert done.err.count("4/4") == 2
 
-    again = bench("score", *folders, *how)
+    again = typed("score", *folders, *how)
     assert again.code == 0 and again.err.count("already scored") == 2 and again.out == done.out
-    shown = bench("report", tmp_path / "runs", "--out", tmp_path / "out")
+    shown = typed("report", tmp_path / "runs", "--out", tmp_path / "out")
     assert shown.code == 0 and "scales 0.5 1 without flip, no CRF" in " ".join(shown.out.split())
     assert run("supervised", "--overwrite").code == 0
     assert not next((tmp_path / "runs").glob("*/*/supervised/*/scores.json"), None), "of other weights"
 
 
-def test_score_refuses_what_it_cannot_score(bench: Bench, tmp_path: Path) -> None:
-    bench("score", tmp_path).refused(3, f"{tmp_path} holds no finished run", "--resume")
-    bench("score", tmp_path, "--scales", "1,much").refused(2, "--scales 1,much", "as in 0.5,1")
-    bench("score", tmp_path, "--scales", "1,,2").refused(2, "missing between two commas")
-    bench("score", tmp_path, "--crf", "irm").refused(2, "unknown --crf 'irm'", "did you mean 'irn'?")
+def test_score_refuses_what_it_cannot_score(typed: Typed, tmp_path: Path) -> None:
+    typed("score", tmp_path).refused(3, f"{tmp_path} holds no finished run", "--resume")
+    typed("score", tmp_path, "--scales", "1,much").refused(2, "--scales 1,much", "as in 0.5,1")
+    typed("score", tmp_path, "--scales", "1,,2").refused(2, "missing between two commas")
+    typed("score", tmp_path, "--crf", "irm").refused(2, "unknown --crf 'irm'", "did you mean 'irn'?")
     assert list(tmp_path.iterdir()) == []
 
 
 # Dry run and other places
 
 
-def test_a_dry_run_prints_settings_that_give_the_same_run(run: Bench, bench: Bench, tmp_path: Path) -> None:
+def test_a_dry_run_prints_settings_that_give_the_same_run(run: Typed, typed: Typed, tmp_path: Path) -> None:
     first = run("fixmatch", "--dry-run", "--set", "protocol.steps=9")
     assert first.code == 0 and "# split few: 4 pixel, 0 tags, 12 none, 4 eval; 9 steps" in first.out
     assert not (tmp_path / "runs").exists()
     again = tmp_path / "again.yaml"
     again.write_text(first.out)
     assert read_yaml(again)["protocol"]["steps"] == 9
-    assert bench("run", "--config", again, "--dry-run").out == first.out
+    assert typed("run", "--config", again, "--dry-run").out == first.out
 
 
 def test_a_dry_run_of_a_sweep_needs_the_data_and_its_status_does_not(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("BENCH_DATA", raising=False)
     grid = ("sweep", "--method", "supervised", "--dataset", "camvid", "--split", "1_8", "--out", tmp_path)
-    bench(*grid, "--dry-run").refused(3, "needs a folder")
-    assert bench(*grid, "--status").code == 0
+    typed(*grid, "--dry-run").refused(3, "needs a folder")
+    assert typed(*grid, "--status").code == 0
 
 
-def test_an_audit_is_a_flag_that_beats_the_file_and_makes_no_other_run(run: Bench, tmp_path: Path) -> None:
+def test_an_audit_is_a_flag_that_beats_the_file_and_makes_no_other_run(run: Typed, tmp_path: Path) -> None:
     plain, opened = run("fixmatch", "--dry-run"), run("fixmatch", "--dry-run", "--audit")
     assert "audit: false" in plain.out and "audit: true" in opened.out
     assert plain.out.splitlines()[-2:] == opened.out.splitlines()[-2:], "the same run id and folder"
@@ -448,20 +410,20 @@ def test_another_package_of_the_name_datasets_is_met_with_a_sentence(tmp_path: P
 
 
 @pytest.fixture
-def cam_seeds(bench: Bench, tiny_config: Config, tmp_path: Path) -> Bench:
+def cam_seeds(typed: Typed, tiny_config: Config, tmp_path: Path) -> Typed:
     """cam_seeds("--quality"): `bench cam-seeds` on the tiny set, quickly."""
 
     def call(*arguments: object) -> Outcome:
         file = tmp_path / "weak.yaml"
         quick = ("cam_seeds.refine=par", "cam_seeds.scales=[1.0]", "cam_seeds.protocol.steps=2")
         file.write_text(tiny_config("supervised", *quick, split="tags").to_yaml())
-        return bench("cam-seeds", "--config", file, *arguments)
+        return typed("cam-seeds", "--config", file, *arguments)
 
     return call
 
 
 @pytest.mark.slow
-def test_cam_seeds_prints_how_they_were_made(cam_seeds: Bench, tmp_path: Path) -> None:
+def test_cam_seeds_prints_how_they_were_made(cam_seeds: Typed, tmp_path: Path) -> None:
     done = cam_seeds()
     assert done.code == 0, done.err
     assert "CAM seeds of 16 images, refined by par" in done.out
@@ -480,7 +442,7 @@ def test_cam_seeds_prints_how_they_were_made(cam_seeds: Bench, tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_cam_seeds_of_other_seeds_and_settings_lie_apart(cam_seeds: Bench) -> None:
+def test_cam_seeds_of_other_seeds_and_settings_lie_apart(cam_seeds: Typed) -> None:
     first, second, third = cam_seeds(), cam_seeds("--seed", 1), cam_seeds("--set", "cam_seeds.strict=0.5")
     assert {first.code, second.code, third.code} == {0}
     places = [re.search(r"seeds: (.*)", done.out)[1] for done in (first, second, third)]  # type: ignore[index]
@@ -488,14 +450,14 @@ def test_cam_seeds_of_other_seeds_and_settings_lie_apart(cam_seeds: Bench) -> No
     assert len([path for path in Path(places[0]).iterdir() if path.is_dir() and path.name != "maps"]) == 2
 
 
-def test_cam_seeds_need_tags(cam_seeds: Bench) -> None:
+def test_cam_seeds_need_tags(cam_seeds: Typed) -> None:
     cam_seeds("--split", "few").refused(2, "split 'few' grants no tags; choose one that does")
     cam_seeds("--split", "tagz").refused(2, "no split 'tagz'; did you mean 'tags'")
     cam_seeds("--set", "cam_seeds.strict=0.01").refused(2, "cam_seeds", "the wrong way round")
     cam_seeds("--set", "cam_seeds.refined=par").refused(2, "cam_seeds.refined", "did you mean")
 
 
-def test_a_sentence_where_an_image_is_broken(cam_seeds: Bench, own_root: Path) -> None:
+def test_a_sentence_where_an_image_is_broken(cam_seeds: Typed, own_root: Path) -> None:
     path = own_root / "tinyset" / "images" / "train_02.png"
     path.write_bytes(b"garbage")
     cam_seeds("--data-root", own_root, "--set", "cam_seeds.protocol.batch.labeled=1").refused(
@@ -506,20 +468,20 @@ def test_a_sentence_where_an_image_is_broken(cam_seeds: Bench, own_root: Path) -
 # The other commands
 
 
-def test_list_names_methods_data_sets_and_protocols(bench: Bench, tiny_root: Path) -> None:
-    found = bench("list", "--data-root", tiny_root)
+def test_list_names_methods_data_sets_and_protocols(typed: Typed, tiny_root: Path) -> None:
+    found = typed("list", "--data-root", tiny_root)
     assert found.code == 0
     assert re.search(r"fixmatch\W+labeled \+ unlabeled\W+FixMatch for segmentation", found.out)
     assert re.search(r"camvid\W+.*1_8", found.out) and "protocols: adaptation_mitb5_512, camvid" in found.out
 
 
-def test_list_names_the_folders_of_the_user(bench: Bench, tiny_root: Path) -> None:
-    found = bench("list", "--data-root", tiny_root)
+def test_list_names_the_folders_of_the_user(typed: Typed, tiny_root: Path) -> None:
+    found = typed("list", "--data-root", tiny_root)
     assert re.search(r"tinyset\W+few few\+tags full tags\W+0\W+-\W+folder", found.out)
 
 
-def test_show_a_method_prints_its_knobs_and_defaults(bench: Bench) -> None:
-    found = bench("show", "fixmatch")
+def test_show_a_method_prints_its_knobs_and_defaults(typed: Typed) -> None:
+    found = typed("show", "fixmatch")
     assert found.code == 0 and "fixmatch (version 1), needs labeled + unlabeled" in found.out
     assert (
         re.search(r"threshold\W+0.95\W+number >= 0, <= 1\W+confidence", found.out)
@@ -527,82 +489,82 @@ def test_show_a_method_prints_its_knobs_and_defaults(bench: Bench) -> None:
     )
 
 
-def test_show_a_protocol_prints_what_it_fixes(bench: Bench) -> None:
-    found = bench("show", "camvid")
+def test_show_a_protocol_prints_what_it_fixes(typed: Typed) -> None:
+    found = typed("show", "camvid")
     assert found.code == 0 and "encoder: tf_efficientnet_lite0" in found.out and "name: camvid" in found.out
 
 
-def test_show_nonsense_suggests(bench: Bench) -> None:
-    bench("show", "nonsense").refused(2, "unknown method or protocol 'nonsense'", "fixmatch", "camvid")
-    bench("show", "fixmatc").refused(2, "did you mean 'fixmatch'?")
+def test_show_nonsense_suggests(typed: Typed) -> None:
+    typed("show", "nonsense").refused(2, "unknown method or protocol 'nonsense'", "fixmatch", "camvid")
+    typed("show", "fixmatc").refused(2, "did you mean 'fixmatch'?")
 
 
 @pytest.mark.slow
-def test_show_a_run_writes_its_pictures(run: Bench, bench: Bench, tmp_path: Path) -> None:
+def test_show_a_run_writes_its_pictures(run: Typed, typed: Typed, tmp_path: Path) -> None:
     records = re.search(r"records: (.*)", run("supervised").out)[1]  # type: ignore[index]
-    found = bench("show", records, "--images", 2)
+    found = typed("show", records, "--images", 2)
     assert found.code == 0 and f"wrote {records}/sheet.png" in found.out, found
-    assert bench("show", records, "--to", tmp_path / "my.png").code == 0
+    assert typed("show", records, "--to", tmp_path / "my.png").code == 0
     assert Image.open(tmp_path / "my.png").height > Image.open(f"{records}/sheet.png").height  # 4 images
-    bench("show", records, "--images", 33).refused(2, "1 to 32 images")
-    bench("show", tmp_path / "runs").refused(3, "no finished run")
-    bench("show", "supervised", "--images", 2).refused(3, "supervised holds no finished run")
+    typed("show", records, "--images", 33).refused(2, "1 to 32 images")
+    typed("show", tmp_path / "runs").refused(3, "no finished run")
+    typed("show", "supervised", "--images", 2).refused(3, "supervised holds no finished run")
 
 
-def test_verify_stats_and_splits_of_a_sound_set(bench: Bench, tiny_root: Path) -> None:
+def test_verify_stats_and_splits_of_a_sound_set(typed: Typed, tiny_root: Path) -> None:
     at = ("--dataset", "tinyset", "--data-root", tiny_root)
-    assert "every image and mask of 4 splits is sound" in bench("data", "verify", *at).out
-    found = bench("data", "stats", *at).out
+    assert "every image and mask of 4 splits is sound" in typed("data", "verify", *at).out
+    found = typed("data", "stats", *at).out
     assert "4 images: 4 of 40x40" in found and "tinyset test" in found
     shares = [float(share) for share in re.findall(r"\d+ \W+ \w+ +\W +(\d+\.\d+)", found)]
     assert len(shares) == 4 and sum(shares) == pytest.approx(100, abs=0.05)
-    found = bench("data", "splits", *at).out
+    found = typed("data", "splits", *at).out
     assert re.search(r"few\W+4\W+0\W+12\W+4", found) and re.search(r"full\W+16\W+0\W+0\W+4", found)
 
 
-def test_stats_of_a_list_that_is_not_there(bench: Bench, tiny_root: Path) -> None:
+def test_stats_of_a_list_that_is_not_there(typed: Typed, tiny_root: Path) -> None:
     at = ("--dataset", "tinyset", "--data-root", tiny_root)
-    bench("data", "stats", *at, "--list", "val").refused(3, "val.txt")
+    typed("data", "stats", *at, "--list", "val").refused(3, "val.txt")
 
 
-def test_verify_without_splits_does_not_call_the_set_sound(bench: Bench, own_root: Path) -> None:
+def test_verify_without_splits_does_not_call_the_set_sound(typed: Typed, own_root: Path) -> None:
     shutil.rmtree(own_root / "tinyset" / "splits")
-    outcome = bench("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
+    outcome = typed("data", "verify", "--dataset", "tinyset", "--data-root", own_root)
     outcome.refused(3, "no splits", "--make")
     assert "sound" not in outcome.out
 
 
-def test_splits_are_made_for_a_folder_and_can_be_trained_on(bench: Bench, run: Bench, own_root: Path) -> None:
+def test_splits_are_made_for_a_folder_and_can_be_trained_on(typed: Typed, run: Typed, own_root: Path) -> None:
     shutil.rmtree(own_root / "tinyset" / "splits")
     at = ("--dataset", "tinyset", "--data-root", own_root)
     run("fixmatch", "--data-root", own_root, "--dry-run").refused(2, "data splits --make")
-    made = bench("data", "splits", *at, "--make")
+    made = typed("data", "splits", *at, "--make")
     assert made.code == 0 and re.search(r"1_4\W+4\W+0\W+12\W+4", made.out)
     first = tree(own_root / "tinyset" / "splits")
-    assert bench("data", "splits", *at, "--make").code == 0
+    assert typed("data", "splits", *at, "--make").code == 0
     assert tree(own_root / "tinyset" / "splits") == first, "the same lists again"
     assert run("fixmatch", "--data-root", own_root, "--split", "1/4", "--dry-run").code == 0
 
 
 @pytest.mark.slow
-def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, own_root: Path) -> None:
+def test_draws_and_a_held_out_list_are_made_and_said(typed: Typed, run: Typed, own_root: Path) -> None:
     folder = own_root / "tinyset"
     shutil.rmtree(folder / "splits")
     train = (folder / "train.txt").read_text().split()
     (folder / "train.txt").write_text("\n".join(train[:12]))
     (folder / "val.txt").write_text("\n".join(train[12:]))
     at = ("--dataset", "tinyset", "--data-root", own_root)
-    bench("data", "splits", *at, "--draw", "1").refused(2, "--draw", "--make")
-    bench("data", "splits", *at, "--make", "--draw", "2000").refused(2, "--draw 2000")
-    made = bench("data", "splits", *at, "--make", "--draw", "1").out.splitlines()
+    typed("data", "splits", *at, "--draw", "1").refused(2, "--draw", "--make")
+    typed("data", "splits", *at, "--make", "--draw", "2000").refused(2, "--draw 2000")
+    made = typed("data", "splits", *at, "--make", "--draw", "1").out.splitlines()
     splits = "1_8, 1_4, 1_2, full, tags, 1_8+tags"
     assert made[0] == f"made: {splits}, draw 1" and "draws: 0-1" in made
-    made = bench("data", "splits", *at, "--make", "--draw", "1-2").out
+    made = typed("data", "splits", *at, "--make", "--draw", "1-2").out
     assert made.startswith(f"made: draw 2\nthere already, and equal: {splits}, draw 1\n")
     assert "draws: 0-2" in made and "held out: 4 images" in made and "other content" not in made
     unused = "the 4 images of val.txt are held out: nothing learns from them, and only `--scored heldout`"
     assert unused in made
-    assert "every image and mask of" in bench("data", "verify", *at).out
+    assert "every image and mask of" in typed("data", "verify", *at).out
     of = ("fixmatch", "--data-root", own_root, "--split", "1_4", "--dry-run")
     said = run(*of, "--draw", "2", "--scored", "heldout").out
     assert (
@@ -616,20 +578,20 @@ def test_draws_and_a_held_out_list_are_made_and_said(bench: Bench, run: Bench, o
     )
     # A damaged mask that only the held-out list has is found.
     (folder / "labels" / f"{train[-1]}.png").write_bytes(b"poison")
-    bench("data", "verify", *at).refused(3, "1 problem")
+    typed("data", "verify", *at).refused(3, "1 problem")
     for name in ("heldout.txt", "heldout.json"):
         (folder / "splits" / name).unlink()
     assert "# val.txt lies unused: `" in run(*of).out
     run(*of, "--scored", "heldout").refused(2, "tinyset has no held-out list", "--make")
-    assert "held out: none" in bench("data", "splits", *at).out
+    assert "held out: none" in typed("data", "splits", *at).out
     shutil.copy(folder / "labels" / f"{train[0]}.png", folder / "labels" / f"{train[-1]}.png")
     (folder / "train.txt").write_text("\n".join(train[:11]))
-    made = bench("data", "splits", *at, "--make", "--draw", "1").out
+    made = typed("data", "splits", *at, "--make", "--draw", "1").out
     assert made.startswith(f"there already with other content, made anew: {splits}, draw 1; the lists, ")
 
 
 def test_what_is_worth_a_look_is_said_before_splits_and_runs(
-    bench: Bench, run: Bench, own_root: Path
+    typed: Typed, run: Typed, own_root: Path
 ) -> None:
     folder = own_root / "tinyset"
     (folder / "classes.txt").write_text("ground\nsquare\nstripe\nbg\n")
@@ -637,8 +599,8 @@ def test_what_is_worth_a_look_is_said_before_splits_and_runs(
     absent, name = "worth a look: 3 'bg' has no pixel in the ", "worth a look: 3 'bg' looks like background"
     # Tags may leave background out: it is another class now, and so are the tags.
     shutil.rmtree(folder / "splits")
-    made = bench("data", "splits", *at, "--make").out
-    found = bench("data", "verify", *at)
+    made = typed("data", "splits", *at, "--make").out
+    found = typed("data", "verify", *at)
     for text in (made, found.out):
         assert (
             f"{absent}training masks of tinyset" in text and f"{absent}scored masks" in text and name in text
@@ -650,28 +612,28 @@ def test_what_is_worth_a_look_is_said_before_splits_and_runs(
     for text in (dry.out, done.err):
         assert f"{absent}masks that the split 'full' of tinyset grants" in text and name in text
     (folder / "dataset.yaml").write_text("background: ground\n")
-    assert "the background is 0 'ground'" in bench("data", "verify", *at).out
+    assert "the background is 0 'ground'" in typed("data", "verify", *at).out
 
 
 @pytest.mark.parametrize(
     ("listing", "named"), [("train", "the split 'few' of tinyset grants"), ("test", "(test.txt)")]
 )
 def test_masks_without_a_label_are_refused(
-    bench: Bench, run: Bench, own_root: Path, listing: str, named: str
+    typed: Typed, run: Typed, own_root: Path, listing: str, named: str
 ) -> None:
     folder, at = own_root / "tinyset", ("--dataset", "tinyset", "--data-root", own_root)
     for path in (folder / "labels").glob(f"{listing}_*.png"):
         Image.new("L", (40, 40), 255).save(path)
     for more in ((), ("--dry-run",)):
         run("fixmatch", "--data-root", own_root, *more).refused(3, "holds a labeled pixel", named)
-    found = bench("data", "verify", *at)
+    found = typed("data", "verify", *at)
     assert found.code == 3 and "holds a labeled pixel" in found.out
     shutil.rmtree(folder / "splits")
-    bench("data", "splits", *at, "--make").refused(3, "holds a labeled pixel", "of tinyset")
+    typed("data", "splits", *at, "--make").refused(3, "holds a labeled pixel", "of tinyset")
     assert not (folder / "splits").exists()
 
 
-def test_a_batch_of_one_is_refused_for_a_network_that_pools(run: Bench) -> None:
+def test_a_batch_of_one_is_refused_for_a_network_that_pools(run: Typed) -> None:
     pools = ("--set", "protocol.network.decoder=deeplabv3plus", "--dry-run")
     one = ("--set", "protocol.batch.labeled=1")
     run("supervised", *pools, *one).refused(2, "the labeled batch is 1", "--set protocol.batch.labeled=2")
@@ -680,26 +642,26 @@ def test_a_batch_of_one_is_refused_for_a_network_that_pools(run: Bench) -> None:
     assert run("supervised", *big, *one).code == 0, "a unet has more than one pixel left"
 
 
-def test_a_list_of_another_project_is_imported(bench: Bench, own_root: Path, tmp_path: Path) -> None:
+def test_a_list_of_another_project_is_imported(typed: Typed, own_root: Path, tmp_path: Path) -> None:
     listing = tmp_path / "labeled.txt"
     listing.write_text(
         "images/train_00.png labels/train_00.png\r\nimages/train_01.png labels/train_01.png\r\n"
     )
     at = ("--dataset", "tinyset", "--data-root", own_root, "--labeled", listing)
-    bench("data", "splits", *at).refused(2, "--name NAME")
-    done = bench("data", "splits", *at, "--name", "theirs")
+    typed("data", "splits", *at).refused(2, "--name NAME")
+    done = typed("data", "splits", *at, "--name", "theirs")
     assert done.code == 0, done.err
     assert re.search(r"theirs\W+2\W+0\W+14\W+4", done.out) and "no list of a project we know" in done.out
     listing.write_text("train_00\nnobody\n")
-    bench("data", "splits", *at, "--name", "other").refused(3, "'nobody'")
+    typed("data", "splits", *at, "--name", "other").refused(3, "'nobody'")
 
 
-def test_splits_without_a_data_root_say_where_they_would_go(bench: Bench) -> None:
-    bench("data", "splits", "--dataset", "camvid", "--make").refused(3, "--data-root")
+def test_splits_without_a_data_root_say_where_they_would_go(typed: Typed) -> None:
+    typed("data", "splits", "--dataset", "camvid", "--make").refused(3, "--data-root")
 
 
-def test_version(bench: Bench) -> None:
-    assert bench("--version") == Outcome(0, f"{__version__}\n", "")
+def test_version(typed: Typed) -> None:
+    assert typed("--version") == Outcome(0, f"{__version__}\n", "")
 
 
 def commands() -> list[list[str]]:
@@ -712,8 +674,8 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_the_help_of_every_command_has_an_example_that_parses(bench: Bench, command: list[str]) -> None:
-    found = bench(*command, "--help")
+def test_the_help_of_every_command_has_an_example_that_parses(typed: Typed, command: list[str]) -> None:
+    found = typed(*command, "--help")
     assert found.code == 0
     example = re.search(rf"Example: python -m bench ({' '.join(command)}.*)", found.out)
     assert example, found.out
@@ -729,7 +691,7 @@ def test_the_split_helper_of_these_tests_is_that_of_the_suite() -> None:
 
 
 def test_voc_is_fetched_where_it_is_missing_and_sbd_is_added(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datasets import voc
 
@@ -738,10 +700,10 @@ def test_voc_is_fetched_where_it_is_missing_and_sbd_is_added(
         voc, "download", lambda root: calls.append((root,)) or tmp_path / "VOCdevkit" / "VOC2012"
     )
     monkeypatch.setattr(voc, "convert_sbd", lambda sbd, folder: calls.append((sbd, folder)) or 7)
-    done = bench("data", "voc", "--data-root", tmp_path, "--sbd", tmp_path / "sbd")
+    done = typed("data", "voc", "--data-root", tmp_path, "--sbd", tmp_path / "sbd")
     folder = tmp_path / "VOCdevkit" / "VOC2012"
     assert calls == [(tmp_path,), (tmp_path / "sbd", folder)] and "7 masks" in done.out
     folder.mkdir(parents=True)
     calls.clear()
-    assert bench("data", "voc", "--data-root", tmp_path).code == 0 and calls == []
-    bench("data", "voc").refused(3, "--data-root")
+    assert typed("data", "voc", "--data-root", tmp_path).code == 0 and calls == []
+    typed("data", "voc").refused(3, "--data-root")

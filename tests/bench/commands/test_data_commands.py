@@ -5,36 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commandline import Typed
 from PIL import Image
-
-from bench import cli
-
-Bench = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """`python -m bench ...` in this process: its exit code, stdout and stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture
@@ -60,27 +37,27 @@ def commands(text: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_from_colour_masks_to_a_clean_folder(bench: Bench, root: Path) -> None:
+def test_from_colour_masks_to_a_clean_folder(typed: Typed, root: Path) -> None:
     at = ("--dataset", "mine", "--data-root", root)
-    code, out, err = bench("data", "verify", *at)
+    code, out, err = typed("data", "verify", *at)
     assert code == 3 and "so it is with 21 more masks" in out and "error: " in err
     lines = out[out.index("colours:\n") : out.index("mine: the background")].splitlines()[:3]
     text = "\n".join(lines).replace("NAME1", "background").replace("NAME2", "leaf")
     (root / "mine" / "dataset.yaml").write_text(text)
-    assert bench("data", "splits", *at, "--make")[0] == 0
-    code, out, _ = bench("data", "verify", *at)
+    assert typed("data", "splits", *at, "--make")[0] == 0
+    code, out, _ = typed("data", "verify", *at)
     assert code == 0 and "every image and mask of 8 splits is sound" in out
-    assert bench("run", "--method", "supervised", *at, "--split", "full", "--dry-run")[0] == 0
-    code, out, err = bench("data", "convert", *at, "--to", root / "clean")
+    assert typed("run", "--method", "supervised", *at, "--split", "full", "--dry-run")[0] == 0
+    code, out, err = typed("data", "convert", *at, "--to", root / "clean")
     assert code == 0 and "24 images, 24 masks of 2 classes" in out, err
-    assert bench("data", "splits", "--dataset", "clean", "--data-root", root, "--make")[0] == 0
+    assert typed("data", "splits", "--dataset", "clean", "--data-root", root, "--make")[0] == 0
     (words,) = commands(out)
-    assert bench(*words)[0] == 0
-    code, out, err = bench("data", "convert", *at, "--to", root / "clean")
+    assert typed(*words)[0] == 0
+    code, out, err = typed("data", "convert", *at, "--to", root / "clean")
     assert code == 2 and "is not an empty folder" in err
 
 
-def test_convert_from_json(bench: Bench, root: Path) -> None:
+def test_convert_from_json(typed: Typed, root: Path) -> None:
     file = root / "coco.json"
     document = {
         "images": [{"id": 1, "file_name": "i1.png", "height": 8, "width": 8}],
@@ -91,7 +68,7 @@ def test_convert_from_json(bench: Bench, root: Path) -> None:
     }
     file.write_text(json.dumps(document))
     at = ("data", "convert", "--dataset", "mine", "--data-root", root)
-    code, out, err = bench(*at, "--to", root / "from_coco", "--coco", file)
+    code, out, err = typed(*at, "--to", root / "from_coco", "--coco", file)
     assert code == 0 and "24 images, 1 masks of 2 classes" in out and "23 of 24 images have no mask" in out, (
         err
     )
@@ -101,12 +78,12 @@ def test_convert_from_json(bench: Bench, root: Path) -> None:
     shape = {"label": "leaf", "shape_type": "rectangle", "points": [[0, 0], [3, 3]]}
     labeled = {"imagePath": "i1.png", "imageHeight": 8, "imageWidth": 8, "shapes": [shape]}
     (root / "mine" / "json" / "i1.json").write_text(json.dumps(labeled))
-    code, out, err = bench(*at, "--to", root / "from_labelme", "--labelme", root / "mine" / "json")
+    code, out, err = typed(*at, "--to", root / "from_labelme", "--labelme", root / "mine" / "json")
     assert code == 0, err
     assert np.asarray(Image.open(root / "from_labelme" / "labels" / "i1.png")).tolist() == mask.tolist()
 
 
-def test_what_convert_refuses(bench: Bench, root: Path) -> None:
+def test_what_convert_refuses(typed: Typed, root: Path) -> None:
     at = ("data", "convert", "--dataset", "mine", "--data-root", root)
     new = ("--to", root / "new")
     for words, code, said in (
@@ -124,11 +101,11 @@ def test_what_convert_refuses(bench: Bench, root: Path) -> None:
         (("data", "convert", "--dataset", "..", "--data-root", root, *new, "--coco", "a"), 2, "cannot name"),
         ((*at,), 2, "--to"),
     ):
-        found, _, err = bench(*words)
+        found, _, err = typed(*words)
         assert found == code and said in err, (words, err)
         assert not (root / "new").exists()
     (root / "mine" / "dataset.yaml").write_text("colour: {}\n")
-    found, _, err = bench(*at, *new)
+    found, _, err = typed(*at, *new)
     assert found == 3 and "unknown key 'colour'; did you mean 'colours'?" in err
 
 
@@ -136,7 +113,26 @@ def test_what_convert_refuses(bench: Bench, root: Path) -> None:
     ("words", "said"),
     [(("stats", "--list", "train"), "count mine 16/16"), (("splits", "--make"), "splits of mine 16/16")],
 )
-def test_long_work_says_how_far_it_is(bench: Bench, root: Path, words: tuple[str, ...], said: str) -> None:
+def test_long_work_says_how_far_it_is(typed: Typed, root: Path, words: tuple[str, ...], said: str) -> None:
     (root / "mine" / "dataset.yaml").write_text("colours: {background: [0, 0, 0], leaf: [200, 0, 9]}\n")
-    code, _, err = bench("data", words[0], "--dataset", "mine", "--data-root", root, *words[1:])
+    code, _, err = typed("data", words[0], "--dataset", "mine", "--data-root", root, *words[1:])
     assert code == 0 and said in err
+
+
+def test_a_folder_without_splits_is_told_what_to_do(typed: Typed, root: Path) -> None:
+    (root / "mine" / "dataset.yaml").write_text("colours: {background: [0, 0, 0], leaf: [200, 0, 9]}\n")
+    at = ("--dataset", "mine", "--data-root", root)
+    typed("data", "verify", *at).refused(3, "is sound, but it has no splits yet; make them with", "--make")
+    said = typed("data", "splits", *at, "--make").out
+    assert "too small for a batch of 4 masks (protocol 'folder'): 1_16 (1), 1_64 (1), 1_8 (2)\n" in said
+    (root / "mine" / "labels" / "i3.png").unlink()
+    shutil.rmtree(root / "mine" / "splits")
+    typed("data", "verify", *at).refused(3, "write the ids of the images that have a mask into labeled.txt")
+
+
+def test_what_predict_has_written_is_no_data_set(typed: Typed, root: Path) -> None:
+    (root / "out").mkdir()
+    (root / "out" / "classes.txt").write_text("background\nleaf\n")
+    typed("data", "verify", "--dataset", "maine", "--data-root", root).refused(2, "did you mean 'mine'?")
+    said = typed("list", "--data-root", root).out
+    assert "mine" in said and not re.search(r"^out\b", said, re.MULTILINE)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from commandline import Typed
 
-from bench import cli
 from bench.commands.options import print_json
 from bench.settings.schema import RunConfig
 
@@ -19,19 +18,12 @@ Read = Callable[..., Any]
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Read:
+def read(typed: Typed) -> Read:
     """read("list", code=0): the document of `bench list --json`."""
 
     def call(*arguments: object, code: int = 0) -> Any:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments), "--json"])
-        capsys.readouterr()
-        try:
-            cli.main()
-            ended = 0
-        except SystemExit as error:
-            ended = int(error.code or 0)
-        said = capsys.readouterr()
-        assert ended == code, said.err
+        said = typed(*arguments, "--json")
+        assert said.code == code, said.err
         return json.loads(said.out) if code in (0, 5) else said
 
     return call

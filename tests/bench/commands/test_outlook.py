@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commandline import Typed
 
-from bench import cli
 from bench.cam_seeds.warnings import warnings
 from bench.commands.new_method import template
 from bench.outlook import duration, last_like, outlook, seed_outlook
@@ -24,26 +24,7 @@ from bench.settings.schema import RunConfig
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 Config = Callable[..., RunConfig]
-Bench = Callable[..., tuple[int, str, str]]
 QUICK = ("cam_seeds.refine=par", "cam_seeds.scales=[1.0]", "cam_seeds.protocol.steps=2")
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """bench("run", ...) -> exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
 
 
 def saved(config: RunConfig, tmp_path: Path) -> Path:
@@ -57,20 +38,20 @@ def saved(config: RunConfig, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_run_says_at_once_where_on_what_and_how_long(
-    bench: Bench, tiny_config: Config, tmp_path: Path
+    typed: Typed, tiny_config: Config, tmp_path: Path
 ) -> None:
     file = saved(tiny_config("supervised", "machine.device=cpu"), tmp_path)
-    code, out, err = bench("run", "--config", file)
+    code, out, err = typed("run", "--config", file)
     assert code == 0, err
     folder = re.search(r"records: (.*)", out)[1]  # type: ignore[index]
     assert err.startswith(f"supervised: 6 steps on cpu, to {folder}; no such run is finished here")
-    code, _, err = bench("run", "--config", file, "--seed", 1)
+    code, _, err = typed("run", "--config", file, "--seed", 1)
     assert re.match(
         r"supervised: 6 steps on cpu, to .*; the last supervised of this protocol .* \d+ s\n", err
     )
-    assert "no such run" in bench("run", "--config", file, "--set", "protocol.steps=5")[2], "another protocol"
-    assert "steps on cpu" not in bench("run", "--config", file)[2], "it is done"
-    assert "steps on cpu" in bench("run", "--config", file, "--overwrite")[2]
+    assert "no such run" in typed("run", "--config", file, "--set", "protocol.steps=5")[2], "another protocol"
+    assert "steps on cpu" not in typed("run", "--config", file)[2], "it is done"
+    assert "steps on cpu" in typed("run", "--config", file, "--overwrite")[2]
 
 
 def test_before_the_first_run_the_published_ones_say_how_long(
@@ -100,11 +81,11 @@ def test_before_the_first_run_the_published_ones_say_how_long(
 
 
 def test_the_last_run_is_the_newest_that_can_be_read(
-    bench: Bench, tiny_config: Config, tmp_path: Path
+    typed: Typed, tiny_config: Config, tmp_path: Path
 ) -> None:
     file = saved(tiny_config("supervised"), tmp_path)
     for seed in (0, 1):
-        assert bench("run", "--config", file, "--seed", seed)[0] == 0
+        assert typed("run", "--config", file, "--seed", seed)[0] == 0
     planned = plan(tiny_config("supervised", seed=2))
     last = last_like(planned)
     assert last is not None and last.seed == 1
@@ -123,22 +104,22 @@ def test_durations_are_short() -> None:
 
 @pytest.mark.slow
 def test_a_classifier_says_its_steps_and_how_to_shorten_them(
-    bench: Bench, tiny_config: Config, tmp_path: Path
+    typed: Typed, tiny_config: Config, tmp_path: Path
 ) -> None:
     file = saved(tiny_config("supervised", *QUICK, split="tags"), tmp_path)
-    code, dry, err = bench("run", "--config", file, "--dry-run")
+    code, dry, err = typed("run", "--config", file, "--dry-run")
     sentence = "CAM seeds first: a tag classifier trains 2 steps of 2 images, then 16 images get"
     assert code == 0 and f"# {sentence}" in dry and "--set cam_seeds.protocol.steps=200" in dry
-    shorter = bench("run", "--config", file, "--dry-run", "--set", "cam_seeds.protocol.steps=1")[1]
+    shorter = typed("run", "--config", file, "--dry-run", "--set", "cam_seeds.protocol.steps=1")[1]
     assert "trains 1 steps" in shorter
-    code, _, err = bench("cam-seeds", "--config", file)
+    code, _, err = typed("cam-seeds", "--config", file)
     assert code == 0 and err.startswith(sentence)
-    assert "CAM seeds first" not in bench("run", "--config", file, "--dry-run")[1], "made by now"
-    other = bench("run", "--config", file, "--dry-run", "--set", "cam_seeds.strict=0.5")[1]
+    assert "CAM seeds first" not in typed("run", "--config", file, "--dry-run")[1], "made by now"
+    other = typed("run", "--config", file, "--dry-run", "--set", "cam_seeds.strict=0.5")[1]
     assert "the tag classifier is trained already" in other
-    code, _, err = bench("run", "--config", file)
+    code, _, err = typed("run", "--config", file)
     assert code == 0 and err.startswith("supervised: 6 steps on ")
-    _, _, err = bench("run", "--config", file, "--set", "cam_seeds.strict=0.5")
+    _, _, err = typed("run", "--config", file, "--set", "cam_seeds.strict=0.5")
     first, second, _ = err.split("\n", 2)
     assert first.startswith("CAM seeds first") and second.startswith("supervised: 6 steps")
 
@@ -187,10 +168,10 @@ def test_the_published_seeds_are_sound() -> None:
 
 
 @pytest.mark.slow
-def test_garbage_is_said_when_seeds_are_made(bench: Bench, tiny_config: Config, tmp_path: Path) -> None:
+def test_garbage_is_said_when_seeds_are_made(typed: Typed, tiny_config: Config, tmp_path: Path) -> None:
     strict = ("cam_seeds.strict=9", "cam_seeds.loose=0")  # nothing is so certain
     file = saved(tiny_config("supervised", *QUICK, *strict, split="tags"), tmp_path)
-    code, _, err = bench("cam-seeds", "--config", file)
+    code, _, err = typed("cam-seeds", "--config", file)
     assert code == 0 and "warning: these CAM seeds are hardly of use" in err, err
 
 
@@ -198,7 +179,7 @@ def test_garbage_is_said_when_seeds_are_made(bench: Bench, tiny_config: Config, 
 
 
 @pytest.fixture
-def interrupted(bench: Bench, tiny_config: Config, tmp_path: Path) -> Plan:
+def interrupted(typed: Typed, tiny_config: Config, tmp_path: Path) -> Plan:
     """A run of 6 steps that was killed after its third."""
     planned = plan(tiny_config("fixmatch", "machine.checkpoint_every=3"))
     program = (
@@ -215,33 +196,33 @@ def interrupted(bench: Bench, tiny_config: Config, tmp_path: Path) -> Plan:
 
 @pytest.mark.slow
 def test_resume_goes_on_in_the_folder(
-    bench: Bench, interrupted: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Typed, interrupted: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved = tmp_path / "moved"
     (tmp_path / "runs").rename(moved)  # the folder of all runs may lie elsewhere by now
     folder = moved / interrupted.folder.path.relative_to(tmp_path / "runs")
     monkeypatch.chdir(folder.parent)
-    code, out, err = bench("resume", folder.name, "--json")
+    code, out, err = typed("resume", folder.name, "--json")
     assert code == 0 and "resuming at step 3 of 6" in err, err
     found = json.loads(out)
     assert found["run_id"] == interrupted.run_id and Path(found["folder"]) == folder
     assert (folder / "result.json").exists() and not (tmp_path / "runs").exists()
-    code, out, err = bench("resume", folder)
+    code, out, err = typed("resume", folder)
     assert code == 2 and "is done" in err and out == ""
 
 
 @pytest.mark.slow
-def test_resume_refuses_what_is_no_run(bench: Bench, interrupted: Plan, tmp_path: Path) -> None:
+def test_resume_refuses_what_is_no_run(typed: Typed, interrupted: Plan, tmp_path: Path) -> None:
     for place in (tmp_path / "nowhere", tmp_path, Path("/")):
-        code, _, err = bench("resume", place)
+        code, _, err = typed("resume", place)
         assert code == 3 and "holds no run that can go on" in err, err
     folder = interrupted.folder.path
     renamed = folder.rename(folder.with_name("0-1234abcd"))
-    code, _, err = bench("resume", renamed)
+    code, _, err = typed("resume", renamed)
     assert code == 2 and "renamed or edited" in err
     shallow = tmp_path / "config.yaml"
     shallow.write_bytes((renamed / "config.yaml").read_bytes())
-    code, _, err = bench("resume", tmp_path)
+    code, _, err = typed("resume", tmp_path)
     assert code == 2 and "renamed or edited" in err
     assert not list(tmp_path.rglob("result.json"))
 
@@ -256,33 +237,33 @@ def methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "methods"
 
 
-def test_a_new_method_is_written_once(bench: Bench, methods: Path) -> None:
-    code, out, _ = bench("new-method", "my_method")
+def test_a_new_method_is_written_once(typed: Typed, methods: Path) -> None:
+    code, out, _ = typed("new-method", "my_method")
     file = methods / "my_method.py"
     assert code == 0 and f"wrote {file}" in out and "run --method my_method" in out
     assert file.read_text() == template("my_method") and "class MyMethod(Method)" in file.read_text()
     file.write_text("mine")
-    code, _, err = bench("new-method", "my_method")
+    code, _, err = typed("new-method", "my_method")
     assert code == 2 and "there is a method 'my_method' already" in err and file.read_text() == "mine"
 
 
-def test_a_name_that_hides_what_the_template_imports_is_refused(bench: Bench, methods: Path) -> None:
-    code, _, err = bench("new-method", "teacher")
+def test_a_name_that_hides_what_the_template_imports_is_refused(typed: Typed, methods: Path) -> None:
+    code, _, err = typed("new-method", "teacher")
     assert code == 2 and "'teacher' would hide" in err and not list(methods.rglob("*.py"))
 
 
 def test_a_finished_run_is_shown_whatever_the_device(
-    bench: Bench, tiny_config: Config, tmp_path: Path
+    typed: Typed, tiny_config: Config, tmp_path: Path
 ) -> None:
     file = saved(tiny_config("supervised", "machine.device=cpu"), tmp_path)
-    assert bench("run", "--config", file)[0] == 0
-    code, out, err = bench("run", "--config", file, "--device", "cuda")
+    assert typed("run", "--config", file)[0] == 0
+    code, out, err = typed("run", "--config", file, "--device", "cuda")
     assert code == 0 and "mIoU" in out and "already done" in err
 
 
 @pytest.mark.parametrize("name", ["My", "1st", "_hidden", "a-b", "class", "none", "true", "", "../x", "ü"])
-def test_a_name_that_is_none_is_refused(bench: Bench, methods: Path, name: str) -> None:
-    code, _, err = bench("new-method", "--", name)
+def test_a_name_that_is_none_is_refused(typed: Typed, methods: Path, name: str) -> None:
+    code, _, err = typed("new-method", "--", name)
     assert code == 2 and "is no name of a method" in err and not list(methods.parent.rglob("*.py"))
 
 

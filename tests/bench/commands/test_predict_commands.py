@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commandline import Typed
 from PIL import Image
 
-from bench import cli
 from bench.display import Display
 from bench.networks import onnx as onnx_room
 from bench.networks.segmenter import Segmenter
@@ -29,19 +29,12 @@ Type = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Type:
-    """typed("predict", ...): the exit code, and all that was said, without line breaks."""
+def typed(typed: Typed) -> Type:
+    """typed("predict", ...): the exit code, and all that was said."""
 
     def call(*words: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, words)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        return code, said.out + said.err
+        code, out, err = typed(*words)
+        return code, out + err
 
     return call
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commandline import Typed
 from scipy import ndimage
 
-from bench import cli, load, pipeline
+from bench import load, pipeline
 from bench.contract import Dataset
 from bench.display import Display
 from bench.errors import DataError
@@ -157,27 +157,6 @@ def test_counts_are_pooled_over_images() -> None:
 
 # The command ----------------------------------------------------------------------------------------------
 
-Bench = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
-    """bench("score", ...) -> exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "160")
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as error:
-            code = int(error.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return call
-
 
 @pytest.fixture
 def done(tiny_config: Callable[..., RunConfig]) -> Plan:
@@ -186,15 +165,15 @@ def done(tiny_config: Callable[..., RunConfig]) -> Plan:
     return planned
 
 
-def test_score_prints_the_measures_of_a_run(bench: Bench, done: Plan, tiny_set: Folder) -> None:
+def test_score_prints_the_measures_of_a_run(typed: Typed, done: Plan, tiny_set: Folder) -> None:
     folder = done.folder.path
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-    code, out, err = bench("score", folder, "--measures")
+    code, out, err = typed("score", folder, "--measures")
     assert code == 0, err
     assert "precision %" in out and "boundary" not in out and "frequency-weighted IoU" in out
-    code, out, err = bench("score", folder, "--measures", "--boundary")
+    code, out, err = typed("score", folder, "--measures", "--boundary")
     assert code == 0 and "boundary IoU %" in out and "mean boundary IoU" in out, err
-    code, out, err = bench("score", folder, folder, "--measures", "--boundary", "--json")
+    code, out, err = typed("score", folder, folder, "--measures", "--boundary", "--json")
     (found,) = json.loads(out)["runs"]
     result = done.folder.read_result()
     assert result is not None and found["classes"] == ["background", "square", "stripe"]
@@ -212,11 +191,11 @@ def test_score_prints_the_measures_of_a_run(bench: Bench, done: Plan, tiny_set: 
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
-def test_without_boundary_no_image_is_opened(bench: Bench, done: Plan, tmp_path: Path) -> None:
-    assert bench("score", done.folder.path, "--measures", "--data-root", tmp_path / "nowhere")[0] == 0
+def test_without_boundary_no_image_is_opened(typed: Typed, done: Plan, tmp_path: Path) -> None:
+    assert typed("score", done.folder.path, "--measures", "--data-root", tmp_path / "nowhere")[0] == 0
 
 
-def test_what_cannot_be_measured_is_refused(bench: Bench, done: Plan, tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_refused(typed: Typed, done: Plan, tmp_path: Path) -> None:
     folder = done.folder.path
     for options, words in (
         (("--boundary",), "--boundary goes with --measures"),
@@ -224,13 +203,13 @@ def test_what_cannot_be_measured_is_refused(bench: Bench, done: Plan, tmp_path: 
         (("--measures", "--overwrite"), "leave out what says how to score again"),
         (("--measures", "--scales", "1"), "leave out what says how to score again"),
     ):
-        code, out, err = bench("score", folder, *options)
+        code, out, err = typed("score", folder, *options)
         assert code == 2 and words in err and out == ""
-    code, _, err = bench("score", tmp_path, "--measures")
+    code, _, err = typed("score", tmp_path, "--measures")
     assert code == 3 and "holds no finished run" in err
     counts = done.folder.counts.read_bytes()
     done.folder.counts.write_bytes(counts[:-40] + bytes(40))
-    assert bench("score", folder, "--measures")[0] == 3
+    assert typed("score", folder, "--measures")[0] == 3
     done.folder.counts.unlink()
-    code, _, err = bench("score", folder, "--measures")
+    code, _, err = typed("score", folder, "--measures")
     assert code == 3 and "no " in err and "counts.npz; put it back" in err

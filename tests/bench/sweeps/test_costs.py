@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import Typed
 
 from bench import cost
 from bench.plan import plan
@@ -99,7 +100,7 @@ def test_runs_from_tags_are_measured_before_their_seeds_are_made(tiny_config: Co
 
 
 @pytest.fixture
-def here(tiny_config: Config, tmp_path: Path, typed: Callable[..., Any]) -> Callable[..., Any]:
+def here(tiny_config: Config, tmp_path: Path, typed: Typed) -> Callable[..., Any]:
     """here("run", "--dry-run"): the command in this process; its exit code and what it says."""
     path = tmp_path / "settings.yaml"
     path.write_text(tiny_config("supervised").to_yaml())

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from commandline import Typed
 from one_node import lacking, one_node
 
 from bench import machine, pipeline
@@ -44,7 +45,7 @@ def settings(tiny_config: Config, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def here(settings: Path, typed: Callable[..., Any]) -> Callable[..., Any]:
+def here(settings: Path, typed: Typed) -> Callable[..., Any]:
     """here("--engine", "slurm"): the sweep in this process; its exit code and what it says."""
     return lambda *words: typed("sweep", *words, "--config", settings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,12 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from commandline import Outcome, Typed
 
 from bench import machine
 from bench.errors import ConfigError, InUse
@@ -39,13 +40,6 @@ variants:
   half: {threshold: 0.5}
 published: {source: A paper, columns: [all], values: {published: [70.5], half: [null]}}
 """
-
-
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -107,7 +101,7 @@ def sweep(start: Callable[..., subprocess.Popen[str]]) -> Callable[..., Outcome]
 
 
 @pytest.fixture
-def here(settings: Path, typed: Callable[..., Outcome]) -> Callable[..., Outcome]:
+def here(settings: Path, typed: Typed) -> Callable[..., Outcome]:
     """here("--method", "fixmach"): the same command in this process, for what starts no run."""
     return lambda *words: typed("sweep", *words, "--config", settings)
 
@@ -168,9 +162,9 @@ def test_a_grid_runs_and_a_second_call_does_nothing(sweep: Callable[..., Outcome
 
 def test_a_dry_run_runs_nothing(here: Callable[..., Outcome], runs: Path) -> None:
     asked = ("--method", "supervised,fixmatch", "--split", "few,full", "--seed", "0,1")
-    for option in ("--dry-run", "--status"):
+    for option, code in (("--dry-run", 2), ("--status", 0)):
         found = here(*asked, option)
-        assert found.code == 0, found.err
+        assert found.code == code and ("2 of 8 runs would be refused" in found.err) == bool(code), found.err
         counts, *lines = found.out.splitlines()
         assert counts == "8 runs: 6 to do, 2 refused" and len(lines) == 8
         assert re.match(
@@ -178,6 +172,18 @@ def test_a_dry_run_runs_nothing(here: Callable[..., Outcome], runs: Path) -> Non
         )
         assert "refused      fixmatch on tinyset full, seed 0: method 'fixmatch' needs" in found.out
         assert not runs.exists()
+
+
+def test_a_dry_run_says_why_no_run_can_be_made_and_counts_each_once(here: Callable[..., Outcome]) -> None:
+    asked = ("--method", "fixmatch", "--split", "full", "--dry-run")
+    found = here(*asked)
+    assert found.code == 2 and "no run of this grid can be made, see above" in found.err
+    assert "refused      fixmatch on tinyset full, seed 0: method 'fixmatch' needs" in found.out
+    document = json.loads(here(*asked, "--json").out)
+    assert document["runs"] == [] and "needs" in document["refused"][0]["reason"]
+    found = here("--method", "u2pl", "--split", "few", "--set", "method.warmup=6", "--dry-run")
+    assert found.code == 2 and found.out.splitlines()[0] == "1 run: 1 refused"
+    assert "1 of 1 run would be refused, see above: " in found.err
 
 
 @pytest.mark.slow

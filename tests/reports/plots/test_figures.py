@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from bench.records.schema import CurvePoint, Point, Score, SeedQuality
 from reports.plots import cam_seeds as seeds
 from reports.plots import classes as heat
 from reports.plots import curves, effort, figure, health, labels, steps
+from reports.plots.picture import Picture
 from reports.sheets.health import noted
 from reports.splits import SplitColumn, label_hours, masks, supervision
 from reports.statistics import summarise
@@ -264,6 +266,20 @@ def test_terms_beyond_the_first_are_said_to_be_left_out(make: Any) -> None:
     drawn = [ax.get_title(loc="left") for ax in figure.draw(picture).axes]
     assert drawn[-1] == "Term: term_5" and len(drawn) == 7
     assert "Of 8 terms the first 6 of the logs are drawn." in picture.details
+
+
+class Deadly(Picture):
+    """Ends the process that it is sent to."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os._exit, (1,)
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_was_to_draw_is_drawn_all_the_same(make: Any) -> None:
+    (picture,) = effort.hours(grouped([make(0.4, split="1_8")]))
+    pictures = [Deadly(**vars(picture)), *[picture] * 2 * figure.FEW]
+    assert figure.drawings(pictures, 2) == figure.drawings([picture]) * len(pictures)
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_the_cost_has_the_passes_of_a_step_where_all_runs_say_them(make: Any) ->
     two = [make(0.4, passes={"trained": 16}), make(0.5, method="u2pl", passes=said)]
     two += [make(0.5, seed=1), make(0.55, method="u2pl", seed=1, passes=said)]
     cost = dict(facts(only(two)))["Cost of a run"]
-    assert cost == "50 s, 512 MiB, 40 passes a step (supervised: 50 s, 512 MiB)."
+    assert cost == "50 s, 512 MiB, 40 images through networks a step (supervised: 50 s, 512 MiB)."
 
 
 def test_another_baseline_is_asked_about(make: Any) -> None:
@@ -178,8 +178,10 @@ def test_take_what_stands_clear_and_else_the_reference(make: Any) -> None:
     told = {line[0].split(": ")[1].split(",")[0]: line[1:3] + line[5:7] for line in sheet.lines[1:]}
     assert told["46 masks"] == ("u2pl", "it stands clear of supervised", "3.1", "8 x 1")
     assert told["367 images with tags"] == ("u2pl", "it stands clear of supervised", "2.0", "3")
-    assert told["367 masks"] == ("supervised", "nothing else was compared", "24.5", "2")
+    assert told["367 masks"] == ("supervised", "no method was run beside it", "24.5", "2")
     tied = take(answers(comparable(foldered(found["tied"])), {}))
     assert tied and tied.lines[1][1:3] == ("supervised", "no gain over it was shown")
     assert tied.lines[1][3].startswith("40.6") and tied.lines[1][-1].count("supervised-1_8-") == 2
+    few = take(answers(comparable(foldered(found["unknown, one run"])), {}))
+    assert few and few.lines[1][1:3] == ("supervised", "too few runs to show a gain over it")
     assert take(answers(comparable(foldered(found["unknown, no reference"])), {})) is None

@@ -294,6 +294,12 @@ def test_all_cells_together_are_those_of_both(make: Any) -> None:
     assert overall_sheet([grouped([make(0.4), make(0.5, method="b", split="full")])], "supervised") is None
 
 
+def test_one_run_a_cell_says_nothing_of_improvement(make: Any) -> None:
+    sheet = overall_sheet([grouped([make(0.4), make(0.5, method="u2pl")])], "supervised")
+    assert sheet is not None and sheet.lines[1] == ("u2pl", "1", "1", "50.0", "", "40.0", "", "")
+    assert sheet.frame.improvement.isna().all()
+
+
 def test_cells_together_are_matched_within_their_data_set(make: Any) -> None:
     """Draw 1 of one data set is not that of another, and no run stands against one of another seed."""
     groups = [
