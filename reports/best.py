@@ -28,6 +28,8 @@ def best_run(root: Path, dataset: str, split: str) -> tuple[Path, str]:
         DataError: There is no finished run of them that has its weights.
         ConfigError: They are of several tables, which may not be compared.
     """
+    if not root.is_dir():
+        raise DataError(f"no folder {root}; give --runs FOLDER, the one that holds the runs.")
     found = {
         folder: result
         for folder, result in find_results(root).items()

@@ -119,3 +119,5 @@ def test_runs_without_weights_and_of_other_splits_do_not_count(tmp_path: Path) -
     write(tmp_path, result("u2pl", 1, 0.60, split="1_4"))
     with pytest.raises(DataError, match="no finished run of camvid/1_8 with its weights; give --runs"):
         best_run(tmp_path, "camvid", "1_8")
+    with pytest.raises(DataError, match="no folder .*runs; give --runs FOLDER"):
+        best_run(tmp_path / "runs", "camvid", "1_8")
