@@ -304,8 +304,8 @@ class Dataset(ABC):
         return None
 
     def files(self, id: str, what: str) -> tuple[Path, ...] | None:
-        """Return the files that `image(id)`, `mask(id)` or `drawn(id, what)` reads, where they are there; ()
-        where it reads none. `what` is "image", "mask", or what `drawn` has.
+        """Return the files that `image(id)`, `mask(id)`, `drawn(id, what)` or `boxes(id)` reads, where they
+        are there; () where it reads none. `what` is "image", "mask", "boxes", or what `drawn` has.
 
         Their digests tell one state of the data from another. None: not said, and the decoded image or mask
         is hashed instead, which takes longer. Raises DataError, as those do, for one that is missing.

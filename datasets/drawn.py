@@ -18,6 +18,7 @@ from datasets.ids import is_number, read_list, some
 from datasets.image_forms import ENDINGS
 from datasets.lookup import PICTURES, Missing, Shelf
 from datasets.meaning import ABOUT_FILE, Meaning, background_of, read_about
+from datasets.plain_files import is_there
 
 
 class Drawn(ConvertSource):
@@ -46,7 +47,7 @@ class Drawn(ConvertSource):
                 )
         names = [_plain(label) for label in labels if label != IGNORED]
         listed = root / "classes.txt"
-        if listed.exists():
+        if is_there(listed):
             self.classes, _ = read_classes(listed)
             strange = [label for label in names if label not in self.classes]
             if strange:
@@ -112,7 +113,7 @@ def lists_of(
     Args:
         known: Labeled images, by the list that they belong to.
     """
-    files = {name: root / f"{name}.txt" for name in LISTS if (root / f"{name}.txt").exists()}
+    files = {name: root / f"{name}.txt" for name in LISTS if is_there(root / f"{name}.txt")}
     lists = {name: read_list(file) for name, file in files.items()} or {
         name: tuple(sorted(ids)) for name, ids in known.items() if ids
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from bench.contract import IGNORE, Box, Dataset
 from bench.errors import DataError
-from bench.labels import DRAWN
+from bench.labels import BOXES, DRAWN
 from datasets.boxes import BOXES_FILE, BoxRecord
 from datasets.boxes import read_record as read_box_record
 from datasets.classes import read_classes
@@ -19,7 +20,7 @@ from datasets.ids import check_id, read_json, read_list
 from datasets.image_forms import ENDINGS
 from datasets.lookup import Shelf, near_files
 from datasets.meaning import ABOUT_FILE, Meaning, background_of, meaning_of, read_about, rgb
-from datasets.pictures import refuse_no_file
+from datasets.plain_files import is_folder, is_there
 from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
@@ -60,13 +61,12 @@ class Folder(Dataset):
         tags_file: str = TAGS_FILE,
         background: int | None = None,
     ) -> None:
-        if not root.is_dir():
+        if not is_folder(root):
             raise DataError(f"{root}: the folder of the data set {name!r} does not exist; {LAYOUT}.")
         self.root, self.name, self.labels = root, name, labels
-        if not (root / classes_file).exists():
+        if not is_there(root / classes_file):
             there = near_files(root, (".txt", ".csv", ".names", ".json"))
             raise DataError(f"{root / classes_file}: the list of classes does not exist{there}; {LAYOUT}.")
-        refuse_no_file(root / classes_file)
         self.classes, self._class_notes = read_classes(root / classes_file)
         if background is not None and not 0 <= background < len(self.classes):
             raise DataError(
@@ -87,9 +87,9 @@ class Folder(Dataset):
                 "there.",
             )
         self.by_colour, self.mask_rule = self.meaning.colours is not None, self.meaning.rule
-        self.scored = "test" if (root / "test.txt").is_file() else "val"
+        self.scored = "test" if is_there(root / "test.txt") else "val"
         others = (name for name in ("heldout", "val") if name != self.scored)
-        self.heldout = next((name for name in others if (root / f"{name}.txt").is_file()), None)
+        self.heldout = next((name for name in others if is_there(root / f"{name}.txt")), None)
         self.palette = _palette(self.meaning)
         self._tags_path = root / tags_file
         self._record_notes = tuple(_overlooked(root / file) for file in (tags_file, BOXES_FILE))
@@ -101,10 +101,9 @@ class Folder(Dataset):
     def ids(self, listing: str) -> tuple[str, ...]:
         check_id(listing, self.root)
         path = self.root / f"{listing}.txt"
-        if not path.exists():
+        if not is_there(path):
             there = near_files(self.root, (".txt", ".csv", ".lst"))
             raise DataError(f"{path}: the list {listing!r} does not exist{there}; {LAYOUT}.")
-        refuse_no_file(path)
         return read_list(path)
 
     def image(self, id: str) -> np.ndarray:
@@ -115,13 +114,13 @@ class Folder(Dataset):
         return read_mask(self._masks.path(id), size, len(self.classes), meaning=self.meaning)
 
     def files(self, id: str, what: str) -> tuple[Path, ...]:
-        return (self._shelf(what).path(id),)
+        return (self.root / BOXES_FILE if what == BOXES else self._shelf(what).path(id),)
 
     def tags(self, id: str) -> tuple[int, ...] | None:
         return self._tags.of(id) if self._tags else None
 
     def drawn(self, id: str, kind: str) -> np.ndarray | None:
-        if not (self.root / kind).is_dir():
+        if not is_folder(self.root / kind):
             return None
         size, path = image_size(self._images.path(id)), self._shelf(kind).path(id)
         mark = read_mask(path, size, len(self.classes))
@@ -151,18 +150,18 @@ class Folder(Dataset):
     @cached_property
     def _boxes(self) -> BoxRecord | None:
         path = self.root / BOXES_FILE
-        return read_box_record(path, self.classes) if path.exists() else None
+        return read_box_record(path, self.classes) if is_there(path) else None
 
     @cached_property
     def _tags(self) -> TagRecord | None:
         path = self._tags_path
-        return read_record(path, self.classes) if path.exists() else None
+        return read_record(path, self.classes) if is_there(path) else None
 
 
 def _overlooked(file: Path) -> str:
     """Say which files lie in place of a record that is not there, such as tags.csv for tags.json. Returns ""
     where there are none."""
-    if file.exists():
+    if os.path.lexists(file):  # whoever reads it says what is wrong with it
         return ""
     others = sorted(path.name for path in file.parent.glob("*.*") if path.stem.lower() == file.stem)
     if not others:
@@ -186,7 +185,7 @@ def _read_label_seconds(path: Path) -> dict[str, float]:
 
     Raises DataError, which names the file and the entry.
     """
-    if not path.exists():
+    if not is_there(path):
         return {}
     table = read_json(path)
     kinds = ", ".join(map(repr, Dataset.label_seconds))

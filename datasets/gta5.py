@@ -19,6 +19,7 @@ from datasets.decode import image_size, read_image, read_mask
 from datasets.ids import read_list
 from datasets.lookup import Shelf
 from datasets.pairs import Pair
+from datasets.plain_files import is_there
 
 
 class Rendered(Dataset):
@@ -48,7 +49,7 @@ class Rendered(Dataset):
     def ids(self, listing: str) -> tuple[str, ...]:
         if listing != "train":
             raise ConfigError(f"{self.name} has no list {listing!r}; it has train, and scores nothing.")
-        if (self.root / "train.txt").is_file():
+        if is_there(self.root / "train.txt"):
             return read_list(self.root / "train.txt")
         ids = tuple(sorted(path.stem for path in (self.root / self.images).glob("*.png")))
         if not ids:

@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
 from bench.errors import DataError, nearest
+from datasets.plain_files import is_there, refuse_no_file
 
 
 def digest(ids: Iterable[str]) -> str:
@@ -22,14 +23,13 @@ def digest(ids: Iterable[str]) -> str:
 def read_lines(path: Path) -> list[str]:
     """Read the stripped lines of a UTF-8 text file, without BOM or CR. Raises DataError if it cannot be
     read."""
-    refuse_pipe(path)
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
-    except FileNotFoundError:
+    if not is_there(path):
         names = (other.name for other in path.parent.glob("*") if other.is_file())
         near = nearest(path.name, names)
         meant = f" (did you mean {near!r}?)" if near else ""
-        raise DataError(f"{path} does not exist{meant}; restore the file.") from None
+        raise DataError(f"{path} does not exist{meant}; restore the file.")
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n")]
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
     except OSError as error:
@@ -46,8 +46,8 @@ def read_json(path: Path) -> Any:
             raise DataError(f"{path} has two entries {twice[:80]!r}; keep one of them.")
         return dict(pairs)
 
+    refuse_no_file(path)
     try:
-        refuse_pipe(path)
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON ({error}); write it again.") from error
@@ -57,12 +57,6 @@ def is_number(value: object) -> bool:
     """Whether a value of JSON is a number: no bool, no NaN, and none that a float cannot hold, for whole
     numbers of JSON may have thousands of digits."""
     return type(value) in (int, float) and abs(cast(float, value)) <= sys.float_info.max
-
-
-def refuse_pipe(path: Path) -> None:
-    """Raise DataError for what a reader would wait for, such as a pipe."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise DataError(f"{path} is no file; put the file itself there.")
 
 
 def read_list(path: Path) -> tuple[str, ...]:

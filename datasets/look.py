@@ -18,6 +18,7 @@ from datasets.encodings import GREY, PALETTE, encoding
 from datasets.findings import Looked, spread
 from datasets.ids import some
 from datasets.image_forms import RULE_16, form_of, is_dark, is_transparent
+from datasets.sparse import Marks
 from datasets.splits import COMMITTED, Split, command, heldout_ids
 from datasets.tags import recorded
 
@@ -32,6 +33,11 @@ def before_a_run(dataset: Dataset, split: Split) -> list[str]:
     Raises DataError where the run could only end in a score that means nothing.
     """
     findings.refuse_unfit(dataset, split)
+    if split.sparse:
+        marks = Marks(dataset, split)
+        for kind, ids in split.sparse.items():
+            for id in spread(ids, findings.MOST_LOOKED_AT):
+                marks.read(kind, id)
     if is_generated(dataset, split.eval[0]):
         return []
     most = findings.MOST_LOOKED_AT

@@ -34,6 +34,9 @@ FOREIGN = (".npy", ".npz", ".heic", ".heif", ".avif", ".jxl", ".dcm")  # that pe
 LOSSY = (".jpg", ".jpeg", ".jfif", ".webp", ".jp2")
 
 
+NO_FILE = "no file"  # the kind of what lies there by its very name and cannot be read
+
+
 class Missing(DataError):
     """A file that should be there is not.
 
@@ -178,7 +181,7 @@ def _same_stem(name: str, listing: _Listing, endings: tuple[str, ...]) -> _Found
             return (
                 f"{other} is there and is no plain file",
                 "put the file itself there",
-                "no file",
+                NO_FILE,
             )
         if ending in LOSSY and ".jpg" not in endings:
             mend = "write the mask as .png from the tool that made it, since such a file changes class ids"

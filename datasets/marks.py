@@ -12,6 +12,7 @@ from bench.errors import DataError
 from bench.labels import BOXES, Box
 from datasets.boxes import BOXES_FILE
 from datasets.ids import read_json
+from datasets.plain_files import is_there
 
 Mark = np.ndarray | tuple[Box, ...]  # of an image: points or strokes, H W uint8; or boxes
 
@@ -44,7 +45,7 @@ def read_index(place: Path, kind: str, mend: str) -> dict[str, str]:
     """Read the digest of each image's marks: {"train_0001": "3f2a9c0b1d4e5f60"}. Raises DataError, ending
     with `mend`, where there is no such index."""
     path = index_file(place, kind)
-    table = read_json(path) if path.is_file() else None
+    table = read_json(path) if is_there(path) else None
     digests = table.get("digests") if isinstance(table, dict) else None
     if not isinstance(digests, dict) or not all(isinstance(one, str) for one in digests.values()):
         raise DataError(f"{path} is missing or no index of {kind}; {mend}")

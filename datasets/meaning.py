@@ -29,7 +29,7 @@ from bench.errors import ConfigError, DataError, did_you_mean
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import validate
 from datasets.cityscapes_ids import CLASSES, LABEL_IDS
-from datasets.pictures import refuse_no_file
+from datasets.plain_files import is_there
 
 ABOUT_FILE = "dataset.yaml"
 NUMBERS = 65_536  # what a mask of 16 bits can store
@@ -202,9 +202,8 @@ def rgb(code: int) -> tuple[int, int, int]:
 
 def read_about(file: Path) -> MeaningFile | None:
     """Read a dataset.yaml; None where there is none. Raises DataError, which names the file and the key."""
-    if not file.exists() and not file.is_symlink():
+    if not is_there(file):
         return None
-    refuse_no_file(file)
     try:
         return validate(MeaningFile, read_yaml(file, number_keys=True), file=file)
     except ConfigError as error:

@@ -1,35 +1,26 @@
-"""Opens picture files: is it a file, are its check sums right, can it be decoded."""
+"""Opens picture files: is it a file, is it whole, can it be decoded."""
 
 from __future__ import annotations
 
-import stat
-import struct
-import zlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from bench.errors import BenchError, DataError
+from datasets.plain_files import refuse_no_file
+from datasets.png import PNG, check_sums, refuse_missing_rows
 
 MAX_PIXELS = 80_000_000  # below the size at which Pillow itself starts to warn
-PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*")  # by the order of its bytes
+SEPARATE = 2  # TIFF's PlanarConfiguration: one channel after the other
 SEVERAL = ("PNG", "TIFF", "WEBP")  # hold pages or films; a JPEG's second picture is a preview of the first
-
-
-def refuse_no_file(path: Path) -> None:
-    """Raise DataError for what is missing or is no file: a named pipe or a device would never answer."""
-    try:
-        regular = stat.S_ISREG(path.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DataError(f"{path} does not exist; restore the file or leave it out.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); make it readable or fetch it again.") from error
-    if not regular:
-        raise DataError(f"{path} is no plain file (a folder, a pipe or a device); put the file itself there.")
+# Pillow warns of damaged tags, on the terminal of people who are told by a DataError, or need not know.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 
 @contextmanager
@@ -47,7 +38,7 @@ def opened(path: Path, formats: tuple[str, ...], most: int | None = None) -> Ite
             data = file.read(len(PNG))
             if data == PNG:
                 data += file.read()
-                _check_sums(data)
+                check_sums(data)
             file.seek(0)
             # Other files have no check sums, and are read where they lie. Not by their path: Pillow maps
             # some TIFF into memory then, and scrambles those that are turned.
@@ -59,7 +50,11 @@ def opened(path: Path, formats: tuple[str, ...], most: int | None = None) -> Ite
                         "that are decoded; scale it down or leave it out."
                     )
                 _refuse_several(path, picture)
+                if isinstance(picture, TiffImagePlugin.TiffImageFile):
+                    _refuse_gaps(picture)
                 yield picture
+                if picture.format == "PNG" and not picture.tile:  # it has been decoded
+                    refuse_missing_rows(data, picture)
     except BenchError:
         raise
     except Exception as error:
@@ -83,27 +78,24 @@ def _limit(most: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_sums(data: bytes) -> None:
-    """Raise ValueError unless the check sum of every chunk of a PNG is right. Pillow passes over those of the
-    pixels, so that a flipped bit would be read as other labels."""
-    place = len(PNG)
-    while place + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, place)
-        end = place + 8 + length
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(memoryview(data)[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise ValueError("a check sum is wrong: the file is damaged")
-        if data[place + 4 : place + 8] == b"IEND":
-            return
-        place = end + 4
-    raise ValueError("the file is cut short")
-
-
 def _refuse_several(path: Path, picture: ImageFile.ImageFile) -> None:
     count = getattr(picture, "n_frames", 1) if picture.format in SEVERAL else 1
     if count > 1:
         raise DataError(f"{path} holds {count} pictures; save the one that is meant as a file of its own.")
+
+
+def _refuse_gaps(picture: TiffImagePlugin.TiffImageFile) -> None:
+    """Raise ValueError where the strips or tiles of a TIFF do not cover it: Pillow leaves zeros there."""
+    planes = (
+        len(picture.getbands()) if picture.tag_v2.get(TiffImagePlugin.PLANAR_CONFIGURATION) == SEPARATE else 1
+    )
+    boxes = [extents for _, extents, *_ in picture.tile if extents is not None]
+    covered = sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
+    compressed = any(decoder == "libtiff" for decoder, *_ in picture.tile)  # which refuses gaps itself
+    if not compressed and covered < planes * picture.width * picture.height:
+        raise ValueError(
+            f"it holds fewer pixels than {picture.width}x{picture.height}: the file is cut short"
+        )
 
 
 def of_channels(path: Path, channels: int) -> str:
@@ -115,21 +107,19 @@ def of_channels(path: Path, channels: int) -> str:
 
 
 def _refuse_unknown_tiff(path: Path) -> None:
-    """Raise DataError, which says the channels and bits, for a TIFF that Pillow does not know; nothing for
-    any other file."""
+    """Raise DataError for a TIFF that Pillow does not know, which says the channels and bits or that it is
+    damaged; nothing for any other file."""
     try:
         with path.open("rb") as file:
             header = file.read(8)
             if header[:4] not in TIFF:
                 return
-            tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-            file.seek(tags.next)
-            tags.load(file)
+            tags = directory_of(file, header)
         channels = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
-        bits = tuple(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+        bits = tuple(tags[TiffImagePlugin.BITSPERSAMPLE])
         kind = int(next(iter(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)))))
-    except Exception:  # damaged: whoever opens it says so
-        return
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise DataError(f"{path} is a damaged TIFF, most likely cut short; fetch the file again.") from error
     if channels not in (1, 3, 4):
         raise DataError(of_channels(path, channels))
     form = {2: "signed", 3: "floating"}.get(kind, "whole")
@@ -138,3 +128,14 @@ def _refuse_unknown_tiff(path: Path) -> None:
         f"save it "
         "as RGB or grey of 8 or 16 bits."
     )
+
+
+def directory_of(file: IO[bytes], header: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """Read the tags of the first picture of a TIFF. Raises ValueError where the file ends within them."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    start = tags.next
+    file.seek(start)
+    tags.load(file)
+    if tags.next == start:  # Pillow goes on to the next directory once it has read all of one
+        raise ValueError("the file ends within its tags")
+    return tags

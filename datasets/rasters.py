@@ -5,6 +5,7 @@ What is read is H W C uint8: of 16 bits the upper 8, as of pictures; floats run 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,8 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from bench.errors import BenchError, DataError
-from datasets.pictures import MAX_PIXELS, TIFF, refuse_no_file
+from datasets.pictures import MAX_PIXELS, TIFF, directory_of
+from datasets.plain_files import refuse_no_file
 
 MOST = 16  # channels
 RASTER_ENDINGS = (".npy", ".tif", ".tiff")  # of files that may be one
@@ -28,6 +30,8 @@ ALPHA = (1, 2)  # TIFF's ExtraSamples: premultiplied, and plain
 FLOAT = 3  # TIFF's SampleFormat
 REDUCED, MASK = 1, 4  # bits of TIFF's NewSubfileType: a smaller copy, a mask of transparency
 KINDS = "uint8, uint16, and floats from 0 to 1"
+# Of a damaged file, a DataError says what tifffile would print as well.
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 AT_ONCE = 2**24  # numbers that are made 8 bits at once
 
 
@@ -183,6 +187,8 @@ class _Tiff:
             raise DataError(f"{path} has {first.bitspersample} bits a channel; what is read: {KINDS}.")
         _refuse_numbers(path, first.dtype)
         _refuse_large(path, first.imagelength, first.imagewidth, most)
+        if any(map(_has_gaps, kept)):
+            raise DataError(f"{path} lacks some of its strips or tiles; fetch it again, or write them all.")
         tag = first.tags.get("Orientation")
         orientation = int(tag.value) if tag is not None and 1 <= int(tag.value) <= 8 else 1
         height, width = first.imagelength, first.imagewidth
@@ -228,9 +234,7 @@ def _opened(path: Path, most: int | None) -> Iterator[_Npy | _Tiff]:
 
 
 def _is_no_picture(file: IO[bytes], head: bytes, channels: int | None) -> bool:
-    tags = TiffImagePlugin.ImageFileDirectory_v2(head if head[:4] in BIG_TIFF else head[:8])
-    file.seek(tags.next)
-    tags.load(file)
+    tags = directory_of(file, head if head[:4] in BIG_TIFF else head[:8])
     if tags.next or FLOAT in tags.get(TiffImagePlugin.SAMPLEFORMAT, ()):
         return True
     samples = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
@@ -247,6 +251,11 @@ def _is_no_picture(file: IO[bytes], head: bytes, channels: int | None) -> bool:
 def _subfile(page: Any) -> int:
     tag = page.tags.get("NewSubfileType")
     return int(tag.value) if tag is not None else 0
+
+
+def _has_gaps(page: Any) -> bool:
+    """Whether strips or tiles are not there, which would be read as zeros."""
+    return len(page.dataoffsets) < math.prod(page.chunked) or not all(page.databytecounts)
 
 
 def _refuse_numbers(path: Path, numbers: np.dtype[Any]) -> None:

@@ -22,6 +22,7 @@ from bench.errors import DataError
 from bench.labels import BOXES, IGNORE, Box
 from datasets.boxes import read_boxes
 from datasets.marks import Mark, archive_file, mark_digest, marks_digest, read_index
+from datasets.plain_files import is_there
 from datasets.splits import FROM_MASKS, Split, command, root_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Marks:
     def _made(self, kind: str, id: str) -> Mark | None:
         if kind not in self._archives:
             path, mend = archive_file(self.place, kind), self._mend(kind)
-            if not path.exists():
+            if not is_there(path):
                 raise DataError(f"{path} is missing; {mend}")
             if kind == BOXES:
                 try:

@@ -25,6 +25,7 @@ from datasets.boxes import BOXES_FILE, to_coco
 from datasets.encodings import refuse_disagreement
 from datasets.ids import read_json, some
 from datasets.marks import Mark, archive_file, index_file, mark_digest, marks_digest
+from datasets.plain_files import is_there
 from datasets.sparse import own, refuse_misplaced, to_archive
 from datasets.splits import FROM_MASKS, FROM_RECORD, MarkRecord, Split
 
@@ -130,7 +131,7 @@ def write_index(place: Path, kind: str, source: str, marks: Mapping[str, Mark], 
         add: Keep what it says of other images.
     """
     path = index_file(place, kind)
-    before = read_json(path).get("digests", {}) if add and path.is_file() else {}
+    before = read_json(path).get("digests", {}) if add and is_there(path) else {}
     digests = {**before, **digests_of(marks)}
     made = source == FROM_MASKS
     rule = {"rule": sparse_rule.RULE, "rule_version": sparse_rule.RULE_VERSION} if made else {}

@@ -20,8 +20,9 @@ from typing import Any
 from bench.errors import ConfigError, DataError, check_name, did_you_mean
 from bench.labels import SPARSE
 from datasets import draws
-from datasets.ids import check_id, digest, read_json, read_list, read_sealed, refuse_pipe, some
+from datasets.ids import check_id, digest, read_json, read_list, read_sealed, some
 from datasets.marks import marks_digest, read_index
+from datasets.plain_files import is_folder, is_there, refuse_no_file
 
 GRANTS = ("pixel", "tags", "none")
 LISTS = (*GRANTS, "eval")
@@ -154,7 +155,7 @@ def heldout_ids(dataset: str, data_root: Path | None) -> tuple[str, ...] | None:
     """Read the held-out list of a data set, sorted; None where it has none."""
     for place in _places(dataset, data_root):
         path = place / f"{HELDOUT}.txt"
-        if path.exists():
+        if is_there(path):
             mend = f"restore both, or make them anew with `{command(dataset, data_root, '--make')}`."
             return tuple(sorted(read_sealed(path, dataset, mend)[0]))
     return None
@@ -189,7 +190,7 @@ def _drawn(split: Split, folder: Path, number: int, data_root: Path | None) -> S
             f"{dataset}/{name} is one given list, which has no other draws; leave --draw {number} out."
         )
     make = command(dataset, data_root, f"--make --draw {number}")
-    places = [place for place in _places(dataset, data_root) if draws.draw_file(place, number).exists()]
+    places = [place for place in _places(dataset, data_root) if is_there(draws.draw_file(place, number))]
     if not places:
         known = ", ".join(map(str, known_draws(dataset, data_root)))
         raise ConfigError(f"{dataset} has no draw {number}. Known: {known}. Make it with `{make}`.")
@@ -218,7 +219,7 @@ def some_splits(dataset: str, data_root: Path | None) -> list[str]:
     if known:
         return known
     have = {folder.name for folder in _folders(COMMITTED)}
-    if data_root:
+    if data_root and is_folder(data_root):
         have |= {folder.name for folder in _folders(data_root) if (folder / "splits").is_dir()}
     raise ConfigError(
         f"The data set {dataset!r} has no splits{did_you_mean(dataset, have)}. Make them with "
@@ -242,7 +243,7 @@ def root_of(place: Path | None) -> Path | None:
 
 def _read_split(dataset: str, name: str, folder: Path) -> Split:
     path = folder / MANIFEST
-    refuse_pipe(path)
+    refuse_no_file(path)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8-sig"))
         stored, owner = dict(manifest["digests"]), (manifest["dataset"], manifest["split"])

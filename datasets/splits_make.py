@@ -22,6 +22,7 @@ from datasets.encodings import refuse_disagreement
 from datasets.ids import digest, read_list, sealed, some
 from datasets.lookup import all_missing, summary
 from datasets.pairs import TARGET, Pair
+from datasets.plain_files import is_there
 from datasets.sparse_make import Marking, names_of
 from datasets.splits import (
     COMMITTED,
@@ -352,14 +353,14 @@ def write_split(folder: Path, split: Split, origin: Mapping[str, object]) -> Non
             f"{folder}: a split that grants {', '.join(split.sparse)} must say what they are (marks)."
         )
     scored = folder.parent / "eval.txt"
-    if scored.is_file() and digest(read_list(scored)) != split.eval_digest:
+    if is_there(scored) and digest(read_list(scored)) != split.eval_digest:
         raise DataError(
             f"{scored} holds other ids than the {len(split.eval)} to be scored in {split.name}; all splits "
             f"of a data set score the same images: remove {scored.parent} to make all of them anew."
         )
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    if not scored.is_file():
+    if not is_there(scored):
         write_atomic(scored, _as_lines(split.eval))
     for grant in (*GRANTS, *split.sparse):
         write_atomic(folder / f"{grant}.txt", _as_lines(getattr(split, grant)))

@@ -8,16 +8,19 @@ tags says which of the two it was made with (`tag_source`) and holds the digest 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from unicodedata import normalize
 
-from bench.errors import DataError, did_you_mean
+from bench.errors import ConfigError, DataError, did_you_mean
 from bench.randomness import numpy_for
+from datasets.draws import draws_in, is_drawn
 from datasets.ids import read_json
-from datasets.splits import Split, command, root_of
+from datasets.plain_files import is_there
+from datasets.splits import Split, command, find_split, root_of
 
 if TYPE_CHECKING:
     from bench.contract import Dataset
@@ -156,7 +159,7 @@ def recorded(dataset: Dataset, ids: Iterable[str], file: Path | None) -> TagTabl
 
     Raises DataError where there is no record, or none of an id.
     """
-    beside = read_tags(file, tuple(dataset.classes)) if file is not None and file.is_file() else {}
+    beside = read_tags(file, tuple(dataset.classes)) if file is not None and is_there(file) else {}
     table: TagTable = {}
     lacking: list[str] = []
     asked = list(ids)
@@ -197,9 +200,10 @@ def load_tags(dataset: Dataset, split: Split, shuffled_by: int | None = None) ->
     background = dataset.background
     table = recorded(dataset, split.tags, split.tag_file)
     if tag_digest(table, background) != split.tag_digest:
+        draw = f" (draw {split.draw})" if split.draw else ""
         raise DataError(
-            f"the tags of {dataset.name} are not those that its split {split.name!r} was made with; restore "
-            f"the record ({split.tag_source}), or make the splits anew with "
+            f"the tags of {dataset.name} are not those that its split {split.name!r}{draw} was made with; "
+            f"restore the record ({split.tag_source}), or make the splits anew with "
             f"`{command(dataset.name, root_of(split.tag_file and split.tag_file.parent), '--make')}`."
         )
     if not any(set(tags) - {background} for tags in table.values()):
@@ -212,3 +216,21 @@ def load_tags(dataset: Dataset, split: Split, shuffled_by: int | None = None) ->
         sets = [sets[i] for i in numpy_for(shuffled_by, "shuffled tags").permutation(len(sets))]
     own = set() if background is None else {background}
     return {id: tuple(sorted({*tags, *own})) for id, tags in zip(table, sets, strict=True)}
+
+
+def problems(dataset: Dataset, splits: Iterable[Split]) -> Iterator[str]:
+    """Yield what is wrong with the tags that splits grant, in each of their draws."""
+    for split in splits:
+        if not split.tags:
+            continue
+        drawn = draws_in(split.place) if split.place is not None and is_drawn(split.name) else []
+        for draw in (0, *drawn):
+            try:
+                with suppress(ConfigError):  # too small for this draw
+                    load_tags(dataset, _in_draw(split, draw))
+            except DataError as error:
+                yield str(error)
+
+
+def _in_draw(split: Split, draw: int) -> Split:
+    return find_split(split.dataset, split.name, root_of(split.place), draw) if draw else split

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.contract import IGNORE, Dataset
 from bench.errors import DataError
-from datasets import advice, channels, findings, sparse
+from datasets import advice, channels, findings, sparse, tags
 from datasets.encodings import disagreement, refuse_disagreement
 from datasets.look import worth_a_look
 from datasets.lookup import Missing, summary
@@ -95,7 +95,9 @@ def verify(
         if on_item:
             on_item(done, len(ids))
     problems |= dict.fromkeys(said for split in splits if (said := scores_source(dataset, split)))
-    problems |= dict.fromkeys([*sparse.problems(dataset, splits), *stale.problems()])
+    problems |= dict.fromkeys(
+        [*tags.problems(dataset, splits), *sparse.problems(dataset, splits), *stale.problems()]
+    )
     if missing:  # by their reason: a folder that is not there is one problem, not one for each image
         problems[summary(list(missing.values()), len(ids), "images of the splits")] = None
     problems |= dict.fromkeys(_some_unread(list(unread.values())))

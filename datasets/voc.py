@@ -18,6 +18,7 @@ from datasets.decode import image_size, read_image, read_mask
 from datasets.encodings import colours
 from datasets.ids import read_list
 from datasets.lookup import Missing, Shelf, near_files
+from datasets.plain_files import is_folder, is_there
 from datasets.splits import TAGS_FILE
 from datasets.tags import TagRecord, read_record
 
@@ -68,7 +69,8 @@ class Voc(Dataset):
 
     def __init__(self, root: Path) -> None:
         # root/voc may hold nothing but imported splits, so the images decide
-        found = [root / place for place in PLACES if (root / place / "JPEGImages").is_dir()]
+        places = (root / place for place in PLACES)
+        found = [place for place in places if is_folder(place) and is_folder(place / "JPEGImages")]
         if not found:
             raise DataError(
                 f"VOC 2012 is neither in {root / PLACES[0]} nor in {root / PLACES[1]} (a folder with "
@@ -86,15 +88,20 @@ class Voc(Dataset):
             raise ConfigError(f"voc has no list {listing!r}; its lists are {', '.join(LISTS)}.")
         path = self.root / "ImageSets" / "Segmentation" / f"{listing}.txt"
         if listing != "train":
-            if not path.is_file():
+            if not is_there(path):
                 there = near_files(self.root, (".txt",)) or near_files(path.parent, (".txt",))
                 raise DataError(
                     f"{path} does not exist{there}; copy VOC's own list {listing}.txt there, which is also "
                     "splits/pascal/val.txt of ST++ and UniMatch."
                 )
             return read_list(path)
-        masked = {mask.stem for shelf in (self._official, self._extra) for mask in shelf.folder.glob("*.png")}
-        listed = read_list(path) if path.is_file() or not masked else ()
+        masked = {
+            mask.stem
+            for shelf in (self._official, self._extra)
+            if is_folder(shelf.folder)
+            for mask in shelf.folder.glob("*.png")
+        }
+        listed = read_list(path) if is_there(path) or not masked else ()
         more = sorted(masked.difference(listed, self.ids("val")))
         return tuple(sorted((*listed, *more))) if more else listed
 
@@ -118,13 +125,13 @@ class Voc(Dataset):
 
     @cached_property
     def _tags(self) -> TagRecord | None:
-        return read_record(self._tags_path, self.classes) if self._tags_path.exists() else None
+        return read_record(self._tags_path, self.classes) if is_there(self._tags_path) else None
 
     def _mask_path(self, id: str) -> Path:
         try:
             return self._official.path(id)
         except Missing:
-            if not self._extra.folder.is_dir():
+            if not is_folder(self._extra.folder):
                 raise
             return self._extra.path(id)
 

@@ -4,20 +4,22 @@ its lists, masks that are granted or scored, and no other."""
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from bench.contents.code import by_room, classes_of, code_files
 from bench.contents.files import FileDigests, combined
 from bench.contract import Dataset
+from bench.labels import BOXES
 from bench.networks.weights import weights_file
 from bench.plan import BoxSeedPlan, Plan, SeedPlan, data_root, dataset_of, granted_tags
 from bench.records.ledger import Ledger
 from bench.records.schema import Contents, Listing
+from datasets.marks import archive_file
 from datasets.sparse import Marks
 from datasets.splits import MASKS, TAGS, batch_sources
 
@@ -98,7 +100,7 @@ def _gather(plan: Plan, seeds: SeedPlan | None) -> Gathered:
         methods.append(seeds.classifier.method.cls)
     files = {
         "images": reader.digests(f"image {id}" for id in images),
-        "masks": reader.digests(f"mask {id}" for id in masks) | _marked(plan, dataset),
+        "masks": reader.digests(f"mask {id}" for id in masks) | _marked(plan, dataset, reader),
         "scored": reader.digests(_scored(plan.split.eval)),
     }
     code = code_files(methods, classes_of(dataset), seeds is not None, plan.box_seeds is not None)
@@ -127,14 +129,16 @@ def _labels(plan: Plan) -> str | None:
     return combined(sound) if sound else None
 
 
-def _marked(plan: Plan, dataset: Dataset) -> dict[str, str]:
+def _marked(plan: Plan, dataset: Dataset, reader: _Reader) -> dict[str, str]:
     """Return the digests of the points, strokes and boxes that a run learns from, by "points ID".
 
-    Whoever reads one of these labels refuses one with another digest.
+    Raises DataError, as reading them does, where they are other than the split was made with.
     """
     if not plan.split.sparse or "pixel" not in plan.method.needs:
         return {}
     marks = Marks(dataset, plan.split)
+    for kind, said in plan.split.marks.items():
+        reader.refuse_changed(marks, kind, said.digest)
     return {f"{kind} {id}": marks.index[kind][id] for kind, ids in marks.ids.items() for id in sorted(ids)}
 
 
@@ -154,7 +158,8 @@ class _Reader:
         self.dataset, self.root = dataset, root
         where = hashlib.sha256(str(root.resolve() if root else "").encode()).hexdigest()[:8]
         name = "".join(c if c.isalnum() or c in "-_" else "_" for c in dataset.name)[:40]
-        self.cached = FileDigests(f"{name}-{where}")
+        self._name = f"{name}-{where}"
+        self.cached = FileDigests(self._name)
         self.places: dict[str, str] = {}
 
     def digests(self, names: Iterable[str]) -> dict[str, str]:
@@ -166,7 +171,7 @@ class _Reader:
         found: dict[str, str] = {}
         for name in sorted(names):
             what, _, id = name.partition(" ")
-            read = _files_of(self.dataset, "image" if what == "image" else "mask", id)
+            read = _files_of(self.dataset, what, id)
             if read is None:
                 found[name] = _of_array(self.dataset.image(id) if what == "image" else self.dataset.mask(id))
             else:
@@ -181,14 +186,42 @@ class _Reader:
                 self.places[name] += " as dataset.yaml reads it"
         return dict(sorted(found.items()))
 
+    def refuse_changed(self, marks: Marks, kind: str, digest: str) -> None:
+        """Raise DataError, as reading them does, where granted marks of a kind are not those of their index.
 
-def _files_of(dataset: Dataset, what: Literal["image", "mask"], id: str) -> tuple[Path, ...] | None:
-    """Return the files of an image or mask, as the data set says.
+        A file that has been read with these marks, and not touched since, is not read again.
+
+        Args:
+            digest: Of all of these marks.
+        """
+        held: dict[Path, list[str]] = defaultdict(list)
+        for id in sorted(marks.ids[kind]):
+            if marks.from_masks[kind]:
+                files: tuple[Path, ...] | None = (archive_file(marks.place, kind),)
+            else:
+                files = _files_of(self.dataset, kind, id)
+            if not files or not all(path.is_file() for path in files):
+                marks.read(kind, id)
+            for path in files or ():
+                held[path].append(id)
+
+        def checked(path: Path) -> str:
+            for id in held[path]:
+                marks.read(kind, id)
+            return digest
+
+        said = _of_text(digest, self.dataset.classes)[:12]
+        FileDigests(f"{self._name}-{kind}-{said}", checked).of(held)
+
+
+def _files_of(dataset: Dataset, what: str, id: str) -> tuple[Path, ...] | None:
+    """Return the files of an image, of a mask or of marks, as the data set says.
 
     None where it does not say, and where a class below the one that says it reads otherwise.
     """
     order = type(dataset).__mro__
-    says, reads = (next(i for i, cls in enumerate(order) if name in vars(cls)) for name in ("files", what))
+    by = what if what in ("image", "mask", BOXES) else "drawn"
+    says, reads = (next(i for i, cls in enumerate(order) if name in vars(cls)) for name in ("files", by))
     return dataset.files(id, what) if says <= reads else None
 
 

@@ -17,8 +17,9 @@ from bench.scoring.inference import confusion, score
 from datasets.classes import read_classes
 from datasets.decode import LARGEST, image_size, read_mask
 from datasets.folder import MASK_ENDINGS
-from datasets.lookup import Missing, Shelf
+from datasets.lookup import NO_FILE, Missing, Shelf
 from datasets.meaning import ABOUT_FILE, Meaning, meaning_of, read_about
+from datasets.plain_files import is_there
 
 ROWS = 2**24  # pixels counted at once
 CLASSES_FILE = "classes.txt"
@@ -104,13 +105,15 @@ def _by_name(folder: Path, shelf: Shelf, classes: Sequence[str]) -> Labels:
 
 def _beside(folder: Path, name: str) -> Path | None:
     """Find the file of that name in a folder of masks or the folder above; None where there is none."""
-    return next((at / name for at in (folder, folder.parent) if (at / name).is_file()), None)
+    return next((at / name for at in (folder, folder.parent) if is_there(at / name)), None)
 
 
 def _there(shelf: Shelf, id: str) -> bool:
     try:
         return bool(shelf.path(id))
-    except Missing:
+    except Missing as error:
+        if error.kind.startswith(NO_FILE):  # taken for absent, fewer masks would be scored than are there
+            raise
         return False
 
 

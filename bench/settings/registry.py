@@ -34,6 +34,7 @@ from bench.errors import BenchError, ConfigError, DataError, check_name, plain
 from bench.settings.base import Knobs
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import suggest, validate
+from datasets.plain_files import is_folder, is_there
 
 if TYPE_CHECKING:
     from bench.contract import Dataset, Method
@@ -326,11 +327,11 @@ def _make_dataset(name: str, data_root: Path | None) -> Dataset:
         module, _, attribute = place.partition(":")
         cls = getattr(_import(module, f"data set {name!r}"), attribute)
         return cls(data_root) if _on_disk(name) else cls()
-    if data_root is not None and (data_root / name / "classes.txt").exists():
+    if data_root is not None and is_there(data_root / name / "classes.txt"):
         from datasets.folder import Folder
 
         return Folder(data_root / name, name)
-    if data_root is not None and (data_root / name / PAIR_FILE).exists():
+    if data_root is not None and is_there(data_root / name / PAIR_FILE):
         return _pair(name, data_root)
     raise ConfigError(
         f"{suggest(name, dataset_names(data_root), 'data set')}. {_folder_hint(name, data_root)}"
@@ -354,7 +355,7 @@ def _pair(name: str, data_root: Path) -> Dataset:
     try:
         said = validate(PairFile, read_yaml(file, number_keys=True), file=file)
         for part in (said.source, said.target):
-            if part == name or (data_root / part / PAIR_FILE).is_file():
+            if part == name or is_there(data_root / part / PAIR_FILE):
                 raise ConfigError(f"{file}: {part!r} is a pair itself; name two plain data sets.")
         if said.source == said.target:
             raise ConfigError(f"{file}: source and target are both {said.source!r}; name two data sets.")
@@ -390,11 +391,9 @@ def _on_disk(name: str) -> bool:
 
 
 def check_data_root(name: str, data_root: Path | None) -> None:
-    """Refuse a data set that lies on a disk, where the folder of all data sets is not there: DataError. Needs
-    no torch."""
-    if not _on_disk(name):
+    """Raise DataError where a data set lies on a disk and the folder of all is not there. Needs no torch."""
+    if (data_root is not None and is_folder(data_root)) or not _on_disk(name):
         return
     if data_root is None:
         raise DataError(f"data set {name!r} needs a folder: give --data-root DIR or set BENCH_DATA to it.")
-    if not data_root.is_dir():
-        raise DataError(f"the data root {data_root} does not exist; give --data-root DIR or set BENCH_DATA.")
+    raise DataError(f"the data root {data_root} does not exist; give --data-root DIR or set BENCH_DATA.")

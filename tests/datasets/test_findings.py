@@ -15,6 +15,7 @@ from datasets.folder import Folder
 from datasets.look import before_a_run
 from datasets.splits import Split, find_split
 from datasets.splits_make import regenerate
+from datasets.tags import tag_digest
 from datasets.verify import Verdict, verify
 
 TRAIN, TEST = 4, 2
@@ -201,7 +202,8 @@ def test_many_absent_classes_are_counted(make: Make) -> None:
 def test_a_class_in_no_labeled_image_of_a_split(make: Make) -> None:
     data = make("x y z", [blocks(0, 1), blocks(0, 1, 2)], tags='{"train0": [1], "train1": [1, 2]}')
     few = Split("mine", "few", ("train0",), (), ("train1",), data.ids("test"))
-    tags = Split("mine", "tags", (), ("train0",), ("train1",), data.ids("test"), "a record", "digest")
+    told = tag_digest({"train0": (1,)}, data.background)
+    tags = Split("mine", "tags", (), ("train0",), ("train1",), data.ids("test"), "a record", told)
     assert "no labeled image of the split 'few' holds 2 'z'." in said(data, few, full(data))
     assert "'full' holds" not in said(data, few, full(data))
     assert "no labeled image of the split 'tags' holds 0 'x' and 2 'z'." in said(data, tags)

@@ -155,7 +155,7 @@ def test_a_capital_is_no_slip_and_letters_are_letters(tmp_path: Path) -> None:
 
 def test_a_pipe_is_no_record(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "tags.json")
-    with pytest.raises(DataError, match="is no file"):
+    with pytest.raises(DataError, match="is no plain file"):
         read_tags(tmp_path / "tags.json", CLASSES)
 
 
