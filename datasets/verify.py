@@ -14,7 +14,7 @@ from bench.errors import DataError
 from datasets import advice, channels, findings, sparse, tags
 from datasets.encodings import disagreement, refuse_disagreement
 from datasets.look import worth_a_look
-from datasets.lookup import Missing, summary
+from datasets.lookup import Missing, masked, summary
 from datasets.meaning import Unread
 from datasets.pairs import scores_source
 from datasets.splits import Split
@@ -37,14 +37,15 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Stats:
-    """Describes a list in numbers: a row per class and a last one for 255, and the number of images by
-    (height, width), e.g. {(360, 480): 233}."""
+    """Describes a list in numbers: a row per class and a last one for 255, and the number of images with a
+    mask by (height, width), e.g. {(360, 480): 233}."""
 
     dataset: str
     listing: str
     images: int
     rows: tuple[ClassRow, ...]
     sizes: dict[tuple[int, int], int]
+    without: int  # images of the train list that have no mask
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,12 @@ def _sentences(dataset: Dataset, lists: Sequence[tuple[findings.Looked, bool]]) 
 
 
 def stats(dataset: Dataset, listing: str, on_item: OnItem | None = None) -> Stats:
-    """Count the masks of a list ("train", "val", "test"). Raises DataError for a missing or invalid file."""
-    ids = dataset.ids(listing)
+    """Count the masks of a list ("train", "val", "test"), of the train list those that there are.
+
+    Raises DataError for a missing or invalid file.
+    """
+    listed = dataset.ids(listing)
+    ids = tuple(masked(dataset, listed)) or listed if listing == "train" else listed
     refuse_disagreement(dataset, ids)
     pixels, images = np.zeros(IGNORE + 1, np.int64), np.zeros(IGNORE + 1, np.int64)
     sizes: Counter[tuple[int, int]] = Counter()
@@ -174,4 +179,4 @@ def stats(dataset: Dataset, listing: str, on_item: OnItem | None = None) -> Stat
     rows = tuple(
         ClassRow(c, name, int(pixels[c]), int(pixels[c]) / total, int(images[c])) for c, name in names
     )
-    return Stats(dataset.name, listing, len(ids), rows, dict(sizes.most_common()))
+    return Stats(dataset.name, listing, len(ids), rows, dict(sizes.most_common()), len(listed) - len(ids))

@@ -108,7 +108,8 @@ def stats(
     sizes = ", ".join(
         f"{count} of {width}x{height}" for (height, width), count in sorted(found.sizes.items())
     )
-    out.print(f"{found.images} images: {sizes}", highlight=False)
+    without = f"; {found.without} more have no mask" if found.without else ""
+    out.print(f"{found.images} images: {sizes}{without}", highlight=False)
     _measure(data, data_root)
 
 

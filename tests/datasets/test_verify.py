@@ -43,6 +43,15 @@ def test_stats_by_hand(data: Folder) -> None:
     assert table.sizes == {(1, 4): 1, (2, 2): 1} and seen == [(1, 2), (2, 2)]
 
 
+def test_stats_of_the_train_list_count_the_masks_that_there_are(data: Folder) -> None:
+    (data.root / "labels" / "a.png").unlink()
+    table = stats(data, "train")
+    assert (table.images, table.without, sum(table.sizes.values())) == (1, 1, 1)
+    (data.root / "labels" / "e.png").unlink()
+    with pytest.raises(DataError, match=r"e\.png"):
+        stats(data, "test")
+
+
 def test_stats_of_a_bad_or_empty_list(data: Folder) -> None:
     (data.root / "train.txt").write_text("")
     assert {row.share for row in stats(data, "train").rows} == {0.0}
