@@ -1,8 +1,11 @@
-"""Errors that a user can mend. Each message is a sentence that names the file or key at fault and says what
-to do."""
+"""Errors that a user can mend, and the checks of a path or a name that raise them everywhere. Each message is
+a sentence that names the file or key at fault and says what to do."""
 
+import os
+import stat
 import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 LONGEST_NAME = 200  # bytes: a file system takes 255, and endings are added
 
@@ -45,6 +48,47 @@ class Interrupted(BenchError):
     """Stopped by a signal; the run can be resumed."""
 
     exit_code = 75
+
+
+def refuse_no_file(path: Path) -> None:
+    """Raise DataError for what is missing or is no file: a named pipe or a device would never answer."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise DataError(
+                f"{path} is a link to {os.readlink(path)}, which does not exist; put the file itself there."
+            ) from None
+        raise DataError(f"{path} does not exist; restore the file or leave it out.") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); make it readable or fetch it again.") from error
+    if not regular:
+        raise DataError(f"{path} is no plain file (a folder, a pipe or a device); put the file itself there.")
+
+
+def read_file(path: Path) -> bytes:
+    """Read a file as `read_bytes` does, which would wait for a pipe and fill the memory from a device.
+
+    Raises DataError where something else than a file is there, and OSError where nothing is.
+    """
+    if path.exists():
+        refuse_no_file(path)
+    return path.read_bytes()
+
+
+def resolved(path: Path) -> Path:
+    """Follow the links of a path. Raises ConfigError for one that leads back to itself."""
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{first_there(path)} is a link that leads back to itself; give another folder."
+        ) from error
+
+
+def first_there(path: Path) -> Path:
+    """Find the path, or the nearest above it, where anything lies, be it a link that leads nowhere."""
+    return next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
 
 
 def plain(text: str) -> str:

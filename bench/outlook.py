@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from bench.errors import DataError
+from bench.errors import DataError, read_file
 from bench.plan import Plan, SeedPlan, data_root, dataset_of
 from bench.records.schema import Result, read_result
 from datasets.look import held_out_said
@@ -121,8 +121,8 @@ def published_seconds(plan: Plan) -> list[float]:
     file, config = PUBLISHED / f"{plan.config.dataset}.jsonl", plan.config
     own = config.protocol.model_dump(mode="json")
     found = []
-    with suppress(OSError, ValueError, KeyError, TypeError):  # a run shall not end by this
-        for run in map(json.loads, file.read_text().splitlines()):
+    with suppress(DataError, OSError, ValueError, KeyError, TypeError):  # a run shall not end by this
+        for run in map(json.loads, read_file(file).splitlines()):
             theirs = run["config"]["protocol"]
             # A record leaves out the parts of a network that are younger than it.
             network = own["network"] | theirs["network"]

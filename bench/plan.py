@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, read_file, resolved
 from bench.labels import STREAMS
 from bench.randomness import numpy_for
 from bench.records.folders import RunFolder
@@ -191,14 +191,14 @@ def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
             f"{run} holds no run that can go on: there is no {folder.config.name}. Give the folder of a run, "
             "such as runs/shapes/1_16/fixmatch/0-1234abcd, or start it with `run`."
         )
-    deep = len(run.resolve().parents) > 3
+    deep = len(resolved(run).parents) > 3
     out = str(folder.root if deep else run)
     try:
         config = resolve(merge(flags, {"machine": {"out": out}}), folder.config)
     except ConfigError as error:
         raise DataError(f"{error}\nThe run cannot go on without it; {folder.mend}") from error
     planned = plan(config)
-    if planned.folder.path.resolve() != run.resolve():
+    if resolved(planned.folder.path) != resolved(run):
         raise ConfigError(
             f"{folder.config} is of the run {planned.folder.path}, not of this folder: one of them was "
             f"renamed or edited. Undo that, or start anew with `run --config {folder.config}`."
@@ -269,7 +269,7 @@ def _weights_digest(config: RunConfig) -> dict[str, str]:
         digests = {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
     beside = config.protocol.network.normalisation_file
     if beside is not None and beside.is_file():  # it decides the result as the weights do
-        digests["normalisation"] = hashlib.sha256(beside.read_bytes()).hexdigest()
+        digests["normalisation"] = hashlib.sha256(read_file(beside)).hexdigest()
     return digests
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bench.contract import Dataset
-from bench.errors import ConfigError, DataError, check_name
+from bench.errors import ConfigError, DataError, check_name, resolved
 from bench.records.atomic import writing
 from datasets.classes import read_classes
 from datasets.decode import image_size
@@ -142,8 +142,8 @@ def convert(source: ConvertSource, to: Path, on_item: Callable[[int, int], None]
 
 def refuse_target(to: Path, root: Path | None) -> None:
     """Raise ConfigError unless a new data set can be written to `to`."""
-    check_name(to.resolve().name, "a data set")
-    here = to.resolve()
+    here = resolved(to)
+    check_name(here.name, "a data set")
     if root is not None and (here.is_relative_to(root.resolve()) or root.resolve().is_relative_to(here)):
         raise ConfigError(f"--to {to} and {root} lie in each other; give a folder beside it.")
     empty = to.is_dir() and not to.is_symlink() and not any(to.iterdir())

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.commands.options import Commands, DataRoot, DatasetName, numbers, out, say, spans
-from bench.errors import ConfigError, DataError, check_name
+from bench.errors import ConfigError, DataError, check_name, read_file, resolved
 from bench.labels import SPARSE
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ def convert(
         made = write(source, to, on_item)
     for note in made.notes:
         say(note)
-    place = to.resolve()
+    place = resolved(to)
     say(f"{to}: {made.images} images, {made.masks} masks of {len(source.classes)} classes")
     at = f"--dataset {place.name} --data-root {shlex.quote(str(place.parent))}"
     say(f"look at it with `python -m bench data verify {at}`")
@@ -367,7 +367,7 @@ def _lists(folder: Path) -> dict[str, dict[Path, bytes]]:
     for path in sorted(folder.rglob("*.*")):
         place = path.relative_to(folder)
         name = re.sub(r"^draw(?=\d+$)", "draw ", place.stem) if place.parent == Path() else place.parts[0]
-        found.setdefault(name, {})[place] = path.read_bytes()
+        found.setdefault(name, {})[place] = read_file(path)
     return found
 
 

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from bench.commands.options import DataRootOfRun, items, json_option, out, print_json, say, table_json
-from bench.errors import ConfigError, Interrupted
+from bench.errors import ConfigError, Interrupted, resolved
 
 app = typer.Typer()
 
@@ -90,7 +90,7 @@ def score(
         done = rescore(runs, settings, data_root, Display(), device, jobs, overwrite)
     except Interrupted as error:
         raise Interrupted(f"{error}; the same command goes on with the runs not scored yet.") from error
-    found = dict(zip(dict.fromkeys(path.resolve() for path in runs), done, strict=True))
+    found = dict(zip(dict.fromkeys(resolved(path) for path in runs), done, strict=True))
     scores = {folder: entries for folder, (_, entries) in found.items()}
     for group in comparable({folder: result for folder, (result, _) in found.items()}):
         for sheet in rescored_sheets(group, scores):
@@ -130,9 +130,11 @@ def report(
 
     from bench.display import counting
     from bench.machine import cores
+    from bench.records.atomic import refuse_no_folder
     from reports.report import write_report
     from reports.sheets import text
 
+    refuse_no_folder(out_dir)  # before the work
     # Figures are full of cycles: looking for garbage is a seventh of the time.
     gc.disable()
     try:

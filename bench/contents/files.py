@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from bench.errors import DataError
+from bench.errors import DataError, read_file, refuse_no_file
 from bench.records.atomic import write_atomic
 from bench.settings.base import expanded
 
@@ -26,6 +26,8 @@ Stamp = tuple[int, ...]
 
 
 def sha256(path: Path) -> str:
+    """Compute the digest of a file. Raises DataError for what is missing or is no file."""
+    refuse_no_file(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -113,11 +115,11 @@ class FileDigests:
         if self._file is None:
             return {}
         try:
-            digest, _, body = self._file.read_bytes().partition(b"\n")
+            digest, _, body = read_file(self._file).partition(b"\n")
             if hashlib.sha256(body).hexdigest().encode() != digest:
                 return {}
             return {path: (tuple(stamp), known) for path, (*stamp, known) in json.loads(body).items()}
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (DataError, OSError, ValueError, TypeError, AttributeError):
             return {}
 
     def _keep(self, new: Mapping[str, tuple[Stamp, str]]) -> None:

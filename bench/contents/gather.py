@@ -14,6 +14,7 @@ import numpy as np
 from bench.contents.code import by_room, classes_of, code_files
 from bench.contents.files import FileDigests, combined
 from bench.contract import Dataset
+from bench.errors import resolved
 from bench.labels import BOXES
 from bench.networks.weights import weights_file
 from bench.plan import BoxSeedPlan, Plan, SeedPlan, data_root, dataset_of, granted_tags
@@ -156,7 +157,7 @@ class _Reader:
 
     def __init__(self, dataset: Dataset, root: Path | None) -> None:
         self.dataset, self.root = dataset, root
-        where = hashlib.sha256(str(root.resolve() if root else "").encode()).hexdigest()[:8]
+        where = hashlib.sha256(str(resolved(root) if root else "").encode()).hexdigest()[:8]
         name = "".join(c if c.isalnum() or c in "-_" else "_" for c in dataset.name)[:40]
         self._name = f"{name}-{where}"
         self.cached = FileDigests(self._name)

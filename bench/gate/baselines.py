@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, read_file
 from bench.gate.runs import LOSS, GateGroup, Key, short
 from bench.gate.statistics import pooled, seeds_needed, smallest_effect
 from bench.records.atomic import write_atomic
@@ -149,7 +149,7 @@ def read_baselines(path: Path) -> Baselines:
     """Read a file of baselines. Raises DataError, with its name and what to do, for anything else."""
     how = "make one from finished runs with `check --update --reason ...`"
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(read_file(path))
     except FileNotFoundError as error:
         raise DataError(f"no baselines {path}; {how}.") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from bench.errors import DataError
+from bench.errors import DataError, read_file
 from bench.records.folders import RunFolder
 from bench.records.index import find_results
 from bench.records.logs import read_counts, read_metrics
@@ -92,7 +92,7 @@ class GateRun:
         there. Raises DataError where one is damaged."""
         found: dict[str, str] = {}
         if self.folder.weights.exists():
-            found["weights"] = _hashed(_tensors(self.folder.weights.read_bytes()))
+            found["weights"] = _hashed(_tensors(read_file(self.folder.weights)))
         if self.folder.counts.exists():  # not the file: an archive holds times
             arrays = sorted(self._counts().items())
             found["counts"] = _hashed(

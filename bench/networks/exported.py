@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bench.errors import ConfigError, DataError
+from bench.errors import ConfigError, DataError, read_file, refuse_no_file
 from bench.networks.segmenter import Segmenter
 from bench.settings.base import Knobs
 from bench.settings.reading import validate
@@ -49,7 +49,7 @@ def to_bytes(network: Segmenter, about: NetworkRecord) -> bytes:
 
 def refuse_other(path: Path, digest: str | None) -> None:
     """Raise DataError unless the file is the one of the digest, where a run has recorded one."""
-    if digest is not None and digest != sha256(path.read_bytes()).hexdigest():
+    if digest is not None and digest != sha256(read_file(path)).hexdigest():
         raise DataError(
             f"{path} is damaged or not the file that its run wrote; run it again with --overwrite, or remove "
             "its folder."
@@ -90,6 +90,7 @@ def read(path: Path, digest: str | None = None, mend: str = MEND) -> Segmenter:
 def _opened(
     path: Path, mend: str, digest: str | None = None, tensors: bool = False
 ) -> tuple[NetworkRecord, dict[str, Tensor]]:
+    refuse_no_file(path)
     try:
         refuse_other(path, digest)
         with safe_open(path, "pt") as file:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench.errors import BenchError, MachineError
+from bench.errors import BenchError, ConfigError, MachineError, first_there
 
 MEND = {
     errno.ENOSPC: "make room there",
@@ -31,15 +31,30 @@ class WriteError(OSError, BenchError):
         return f"{path.name} cannot be written in {path.parent}: {self.strerror}; {mend}, then {self.then}."
 
 
+class NoFolder(WriteError, ConfigError):
+    """Something else lies where a folder is needed."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def refuse_no_folder(folder: Path) -> None:
+    """Raise NoFolder where a file, a pipe, or a link that leads nowhere lies at `folder` or above it."""
+    there = first_there(folder)
+    if os.path.lexists(there) and not there.is_dir():
+        raise NoFolder(f"{there} is no folder; give a folder, which is made where need be.")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into a WriteError that names `path`: the system names a temporary file,
-    or none where a write or a sync fails."""
+    or none where a write or a sync fails. Raises NoFolder where no folder can hold it."""
     try:
         yield
     except WriteError:
         raise
     except OSError as error:
+        refuse_no_folder(path.parent)
         raise WriteError(error.errno, error.strerror or str(error), str(path.absolute())) from error
 
 
@@ -100,6 +115,7 @@ def locked(file: int, folder: Path, how: int) -> bool:
 @contextmanager
 def folder_claimed(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, for this process; a second process waits."""
+    refuse_no_folder(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     held = os.open(folder, os.O_RDONLY)  # the folder itself: a lock file would be one more to commit

@@ -57,8 +57,16 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import ValidationError
 
-from bench.errors import ConfigError, DataError, InUse, MachineError
-from bench.records.atomic import locked, write_atomic, writing
+from bench.errors import (
+    ConfigError,
+    DataError,
+    InUse,
+    MachineError,
+    read_file,
+    refuse_no_file,
+    resolved,
+)
+from bench.records.atomic import locked, refuse_no_folder, write_atomic, writing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,12 +130,12 @@ class RunFolder:
     @property
     def root(self) -> Path:
         """The folder of all runs that holds this one: what `of` was given."""
-        return self.path.resolve().parents[3]
+        return resolved(self.path).parents[3]
 
     @property
     def shared_samples(self) -> Path:
         """The folder of the photographs and truths of the data set's samples."""
-        return self.path.resolve().parents[2] / "samples"
+        return resolved(self.path).parents[2] / "samples"
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
@@ -158,8 +166,9 @@ class RunFolder:
             ConfigError: The folder cannot be written.
             InUse: Another process holds it.
         """
+        refuse_no_folder(self.path)
         there = next(place for place in (self.path, *self.path.parents) if place.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        if not os.access(there, os.W_OK | os.X_OK):
             raise ConfigError(f"{self.path} cannot be written, because {there} cannot; give another --out.")
         try:  # a system may say that a folder can be written, as that of /proc does of its own to root
             os.rmdir(tempfile.mkdtemp(prefix=".frugalseg-", dir=there))
@@ -175,19 +184,19 @@ class RunFolder:
         """Name the other process that holds the folder, such as "process 123 on name"; None where there is
         none. Also None if the lock file cannot be opened (no folder, no permission) or locked. It may have
         changed by the time of the answer."""
-        with suppress(OSError, MachineError), open(self._lock) as lock:
-            # shared: two that look do not see each other
-            if not locked(lock.fileno(), self.path, fcntl.LOCK_SH | fcntl.LOCK_NB):
-                return _named(lock)
+        with suppress(OSError, DataError, MachineError):
+            refuse_no_file(self._lock)
+            with open(self._lock) as lock:
+                # shared: two that look do not see each other
+                if not locked(lock.fileno(), self.path, fcntl.LOCK_SH | fcntl.LOCK_NB):
+                    return _named(lock)
         return None
 
     def right_to_start(self) -> TextIO | None:
         """Take the right to start a process for this run, held until the file is closed or this process
         ends; None where another sweep has it. The run itself takes seconds to claim its folder, in which
         every other sweep of the grid would start it too."""
-        with writing(self._start):
-            self.path.mkdir(parents=True, exist_ok=True)
-            file = open(self._start, "a+")  # noqa: SIM115 (the caller's)
+        file = _lock_file(self._start)
         try:
             ours = locked(file.fileno(), self.path, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except MachineError:
@@ -239,7 +248,7 @@ class RunFolder:
     def file_digests(self) -> dict[str, str]:
         """As `Result.files`, of those files that there are."""
         there = [path for path in (self.config, self.metrics, self.counts) if path.exists()]
-        found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
+        found = {path.name: hashlib.sha256(read_file(path)).hexdigest() for path in there}
         return found | ({self.provenance.name: self._provenance_digest()} if self.provenance.exists() else {})
 
     def altered(self, result: Result) -> list[str]:
@@ -278,7 +287,7 @@ class RunFolder:
         if not self.provenance.exists():
             return []
         try:
-            starts = json.loads(self.provenance.read_bytes())
+            starts = json.loads(read_file(self.provenance))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{self.provenance} is damaged ({error}); {self.mend}") from error
         if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
@@ -332,10 +341,7 @@ LONGEST_PART = 255  # bytes of one name in a path
 def folder_held(folder: Path, file: Path, wait: Callable[[TextIO], None]) -> Iterator[TextIO]:
     """Hold a folder, made if need be, by the lock of a file in it. `wait` is called while another process
     holds it."""
-    with writing(file):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(file, "a+")  # noqa: SIM115 (closed below)
-    with lock:
+    with _lock_file(file) as lock:
         while not locked(lock.fileno(), folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             wait(lock)
         with writing(folder):
@@ -346,6 +352,15 @@ def folder_held(folder: Path, file: Path, wait: Callable[[TextIO], None]) -> Ite
         finally:
             # Closing alone would leave it to the loader processes that were forked meanwhile.
             fcntl.flock(lock.fileno(), fcntl.LOCK_UN)
+
+
+def _lock_file(file: Path) -> TextIO:
+    """Open a file to lock it, made with its folder if need be. The caller closes it."""
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            refuse_no_file(file)
+        return open(file, "a+")
 
 
 def _named(lock: TextIO) -> str:
@@ -370,5 +385,5 @@ def copied(files: Mapping[Path, Path]) -> bool:
     """Copy those of the files that there are; whether there were any."""
     there = [path for path in files if path.exists()]
     for path in there:
-        write_atomic(files[path], path.read_bytes())
+        write_atomic(files[path], read_file(path))
     return bool(there)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from bench.errors import DataError
+from bench.errors import DataError, resolved
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder
 from bench.records.schema import Result, read_result
@@ -40,9 +40,9 @@ def find_results(*roots: Path, torn: list[Path] | None = None) -> dict[Path, Res
             except Torn:
                 if torn is None:
                     raise
-                torn.append(path.resolve().parent)
+                torn.append(resolved(path).parent)
                 continue
-            folder = path.resolve().parent
+            folder = resolved(path).parent
             if here.setdefault(folder, result) != result:
                 file = records_file(RunFolder(folder).root, result.dataset)
                 raise DataError(f"{path} differs from the line of its run in {file}; move one of them away.")
@@ -54,7 +54,7 @@ def find_results(*roots: Path, torn: list[Path] | None = None) -> dict[Path, Res
 def find_unfinished(finished: Collection[Path], *roots: Path) -> list[Path]:
     """Folders of runs below the roots that were begun and are not among the finished, sorted by path."""
     begun = ("config.yaml", "provenance.json", "metrics.jsonl", "checkpoint.pt", "result.json")
-    found = {path.resolve().parent for root in roots for name in begun for path in root.rglob(name)}
+    found = {resolved(path).parent for root in roots for name in begun for path in root.rglob(name)}
     return sorted(found.difference(finished))
 
 
@@ -86,7 +86,7 @@ def read_records(root: Path) -> dict[Path, Result]:
     of its run.
     """
     found: dict[Path, Result] = {}
-    root = root.resolve()
+    root = resolved(root)
     beside = records_file(root.parent, root.name)
     for file in sorted(path for path in (root, beside, *root.glob("*.jsonl")) if _is_records(path)):
         for number, line in enumerate(file.read_bytes().removesuffix(b"\n").split(b"\n"), 1):

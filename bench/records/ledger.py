@@ -11,18 +11,22 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from bench.errors import DataError, read_file
 from bench.records.atomic import writing
 
 
 class Ledger:
     """One line a file, the newest wins: {"id": "a", "sha256": "12...", "of": "34..."}, and maybe the
-    "seconds" that it took."""
+    "seconds" that it took.
+
+    Raises DataError where something else than a file lies in its place.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lines: dict[str, tuple[str, str]] = {}
         self._seconds: dict[str, float] = {}
-        data = path.read_bytes() if path.is_file() else b""
+        data = read_file(path) if path.exists() else b""
         for line in data.split(b"\n"):
             try:
                 entry = json.loads(line)
@@ -86,8 +90,8 @@ class Ledger:
             if not digest or (of is not None and made_of != of[id]):
                 continue
             try:
-                content = path.read_bytes()
-            except OSError:
+                content = read_file(path)
+            except (OSError, DataError):
                 continue
             if hashlib.sha256(content).hexdigest() == digest:
                 found[id] = digest

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from bench.errors import DataError
+from bench.errors import DataError, read_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +31,7 @@ def not_as_written(path: Path) -> DataError:
 
 def _read(path: Path, digest: str | None) -> bytes:
     """Read the content of a file. Raises DataError unless it is that of the digest, where one is given."""
-    data = path.read_bytes()
+    data = read_file(path)
     if digest not in (None, hashlib.sha256(data).hexdigest()):
         raise not_as_written(path)
     return data
@@ -68,7 +68,7 @@ def whole_lines(path: Path) -> list[tuple[bytes, int]]:
     """
     found = []
     lines = _lines(path)
-    ended = bool(lines) and path.read_bytes().endswith(b"\n")
+    ended = bool(lines) and read_file(path).endswith(b"\n")
     for number, text in enumerate(lines, 1):
         line = _metrics_line(text)
         if line is not None:
@@ -91,7 +91,7 @@ def _torn(text: bytes) -> bool:
 
 def _lines(path: Path) -> list[bytes]:
     """Split at line feeds alone, which JSON does not hold; [] without the file or in an empty one."""
-    data = path.read_bytes() if path.exists() else b""
+    data = read_file(path) if path.exists() else b""
     return data.removesuffix(b"\n").split(b"\n") if data else []
 
 
@@ -142,7 +142,7 @@ def read_maps(path: Path) -> tuple[list[int], np.ndarray]:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(read_file(path)), allow_pickle=False) as file:
             return file["classes"].tolist(), file["maps"].astype(np.float32)
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(

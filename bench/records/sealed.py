@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from bench.errors import DataError
+from bench.errors import DataError, read_file
 
 
 class SealedRecord(BaseModel):
@@ -102,4 +102,4 @@ def _schema_version(data: bytes) -> Any:
 
 
 def read_record(model: type[R], path: Path, mend: str) -> R:
-    return parse_record(model, path.read_bytes(), str(path), mend)
+    return parse_record(model, read_file(path), str(path), mend)

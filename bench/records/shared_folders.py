@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.errors import resolved
 from bench.records.atomic import write_atomic
 from bench.records.folders import RunFolder, copied, drawn, folder_held, listing_of
 from bench.records.schema import Listing, SeedQuality, SeedReport
@@ -76,7 +77,7 @@ class SeedFolder:
     @classmethod
     def beside(cls, run: RunFolder, seed: int, draw: int = 0) -> list[SeedFolder]:
         """Those that lie beside a run, for its split, this seed, and this draw of the split."""
-        place = run.path.resolve().parents[1] / "cam_seeds"
+        place = resolved(run.path).parents[1] / "cam_seeds"
         found = sorted(place.glob(f"{drawn(seed, draw)}-*/*/seeds.json"))
         return [cls(path.parents[1], path.parent.name) for path in found]
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.errors import read_file
 from bench.records.atomic import write_atomic
 
 
@@ -50,4 +51,4 @@ class SubmissionFolder:
 
     def read(self) -> list[Path]:
         """Read the folders of the runs, by task."""
-        return [self.runs / line for line in self._listing.read_text().splitlines()]
+        return [self.runs / line for line in read_file(self._listing).decode().splitlines()]

@@ -28,7 +28,7 @@ from bench.contents.files import sha256
 from bench.contents.gather import scored_digest
 from bench.contract import Dataset
 from bench.display import Display
-from bench.errors import BenchError, ConfigError, DataError
+from bench.errors import BenchError, ConfigError, DataError, resolved
 from bench.machine import Stop, allow_tf32, choose_device, cores, stoppable
 from bench.networks import exported
 from bench.ops import crf
@@ -129,7 +129,7 @@ def rescore(
         DataError: A folder holds no finished run, weights or images are missing or others than they were.
         Interrupted: Stopped by a signal; the runs before the one it was at are done.
     """
-    runs = [open_run(path, data_root) for path in dict.fromkeys(path.resolve() for path in paths)]
+    runs = [open_run(path, data_root) for path in dict.fromkeys(resolved(path) for path in paths)]
     jobs, device = jobs or cores(), choose_device(device)
     check_crf(settings.crf)
     pool = Pool(jobs, crf.likeliest)  # it starts no process before the first image

@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.errors import ConfigError, DataError, plain
+from bench.errors import ConfigError, DataError, plain, read_file, resolved
 from bench.labels import IGNORE
-from bench.records.atomic import write_atomic, writing
+from bench.records.atomic import refuse_no_folder, write_atomic, writing
 from bench.records.ledger import Ledger
 from datasets.decode import DecodedImage
 from datasets.encodings import BORDER, colours, ids_of_palette
@@ -121,9 +121,8 @@ class PredictionFolder:
             ConfigError: The folder is inside that of the images, or holds predictions that differ.
             DataError: A file is there that was not written by `predict`.
         """
-        place, source = self.path.resolve(), images.resolve()
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"--to {self.path} is a file; give a folder, which is made where need be.")
+        refuse_no_folder(self.path)
+        place, source = resolved(self.path), resolved(images)
         if place.is_relative_to(source):
             raise ConfigError(
                 f"--to {self.path} lies inside the image folder {images}, so predictions would be taken for "
@@ -226,7 +225,7 @@ class PredictionFolder:
             self._ledger.add(name, sha256(data).hexdigest(), self._of(image))
             write_atomic(path, data, synced=False)
         self._rows[row.image] = row
-        if not self._table.exists():
+        if not self._table.is_file():
             self._write(self._table, self._as_csv([], head=True).encode())
         with writing(self._table), open(self._table, "a", newline="") as file:
             file.write(self._as_csv([row], head=False))
@@ -252,8 +251,8 @@ class PredictionFolder:
 
     def _made_by(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._about.read_bytes())
-        except (OSError, ValueError, RecursionError):
+            found = json.loads(read_file(self._about))
+        except (DataError, OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -274,8 +273,8 @@ class PredictionFolder:
 
     def _read_table(self) -> list[PredictionSummary]:
         try:
-            lines = list(csv.reader(io.StringIO(self._table.read_text(), newline="")))
-        except (OSError, ValueError, csv.Error):
+            lines = list(csv.reader(io.StringIO(read_file(self._table).decode(), newline="")))
+        except (DataError, OSError, ValueError, csv.Error):
             return []
         found = []
         for cells in lines[1:] if lines[:1] == [self._columns] else []:

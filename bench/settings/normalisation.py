@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, model_validator
 
-from bench.errors import DataError
+from bench.errors import DataError, read_file
 from bench.settings.base import Knobs
 from bench.settings.schema import COLOUR, MOST_CHANNELS, Network
 
@@ -33,7 +33,7 @@ class Normalisation(Knobs):
 def read(path: Path) -> Normalisation:
     """Read mean and std from a file. Raises DataError for what is no such file."""
     try:
-        return Normalisation.model_validate_json(path.read_bytes())
+        return Normalisation.model_validate_json(read_file(path))
     except (OSError, ValidationError) as error:
         raise DataError(
             f'{path} must hold {{"mean": [numbers], "std": [as many positive numbers]}}, one a channel: '

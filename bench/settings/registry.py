@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model
 
-from bench.errors import BenchError, ConfigError, DataError, check_name, plain
+from bench.errors import BenchError, ConfigError, DataError, check_name, plain, resolved
 from bench.settings.base import Knobs
 from bench.settings.plain_yaml import read_yaml
 from bench.settings.reading import suggest, validate
@@ -371,7 +371,7 @@ def _pair(name: str, data_root: Path) -> Dataset:
 def _folder_hint(name: str, data_root: Path | None) -> str:
     """Say what to do where a folder of the user's is not found: what lies there instead, if anything."""
     needs = f"A folder of your own needs {data_root or '<data root>'}/{name}/classes.txt"
-    if data_root and data_root.resolve().name == name and (data_root / "classes.txt").is_file():
+    if data_root and resolved(data_root).name == name and (data_root / "classes.txt").is_file():
         return (
             f"{data_root} is the folder of {name} itself: give the one above, --data-root {data_root.parent}."
         )

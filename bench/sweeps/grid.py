@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.contents.changes import refuse_changed, since_anything
-from bench.errors import BenchError, ConfigError, DataError
+from bench.errors import BenchError, ConfigError, DataError, read_file
 from bench.plan import Plan, data_root, plan, refuse_unequal
 from bench.records.folders import RunFolder
 from bench.records.logs import read_metrics
@@ -134,8 +134,8 @@ class Cell:
         """
         file = self.folder.failure
         try:
-            return file.read_text(errors="replace").strip(), file.stat().st_mtime_ns
-        except OSError:
+            return read_file(file).decode(errors="replace").strip(), file.stat().st_mtime_ns
+        except (DataError, OSError):
             return None
 
 

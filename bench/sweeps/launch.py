@@ -20,10 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TextIO
 
-from bench.errors import Interrupted, InUse, MachineError
+from bench.errors import DataError, Interrupted, InUse, MachineError, refuse_no_file
 from bench.machine import stop_signals, threads_for
 from bench.outlook import duration
-from bench.records.atomic import write_atomic
+from bench.records.atomic import refuse_no_folder, write_atomic
 from bench.settings.schema import RunConfig
 from bench.sweeps.grid import Cell, Failure, counted
 
@@ -56,7 +56,11 @@ def run_grid(
 
     The first SIGINT, SIGTERM, SIGHUP or SIGQUIT is passed on: the runs finish their step, save, and are
     waited for. A second one kills them.
+
+    Raises ConfigError where no folder can hold the runs.
     """
+    for root in {cell.plan.config.machine.runs for cell in cells}:
+        refuse_no_folder(root)
     with stop_signals() as seen:
         return _Launcher(cells, jobs, say, overwrite, gpus_each).run(seen)
 
@@ -156,7 +160,7 @@ class _Launcher:
                 right.close()
             else:
                 self._launch(cell, right)
-        except (OSError, MachineError) as error:  # a folder that may not be written, or not be locked
+        except (OSError, DataError, MachineError) as error:  # not to be written, or not to be locked
             self._fail(cell, f"it could not be started ({error}); mend what is named, or remove the folder")
 
     def _launch(self, cell: Cell, right: TextIO) -> None:
@@ -167,6 +171,8 @@ class _Launcher:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(share(self.devices, slot, self.gpus_each))
         how = ["--overwrite" if self.overwrite and cell.outdated else "--resume"]
         how += ["--gpus", str(self.gpus_each)] if self.gpus_each > 1 else []
+        if cell.folder.sweep_log.exists():
+            refuse_no_file(cell.folder.sweep_log)
         with TemporaryFile() as settings, open(cell.folder.sweep_log, "ab") as log:
             settings.write(config.to_yaml().encode())
             settings.seek(0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench.errors import DataError
+from bench.errors import DataError, read_file
 from bench.records.atomic import write_atomic
 
 _MEND = "Remove the folder {}, and run it again."
@@ -41,7 +41,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def load(path: Path, map_location: str) -> dict[str, Any]:
     """Read a checkpoint. Raises DataError where the file is not what was written."""
-    data = path.read_bytes()
+    data = read_file(path)
     if hashlib.sha256(data).hexdigest() not in _digests(path):
         raise DataError(f"{path} is damaged: its digest is not the one recorded. {_MEND.format(path.parent)}")
     try:
@@ -62,7 +62,7 @@ def _beside(path: Path) -> Path:
 
 def _digests(path: Path) -> list[str]:
     try:
-        known = json.loads(_beside(path).read_bytes())
+        known = json.loads(read_file(_beside(path)))
     except (FileNotFoundError, ValueError, RecursionError):  # damaged, so it vouches for nothing
         return []
     return known if isinstance(known, list) else []

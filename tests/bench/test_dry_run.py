@@ -91,7 +91,7 @@ def test_a_dry_run_needs_a_place_to_write(
     tiny_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot be written, because .*file cannot; give another --out"):
+    with pytest.raises(ConfigError, match=r"/file is no folder; give a folder, which is made where need be"):
         pipeline.check(plan(tiny_config("supervised", f"machine.out={tmp_path}/file/runs")))
     with pytest.raises(ConfigError, match=r"/proc.*give another --out"):
         pipeline.check(plan(tiny_config("supervised", "machine.out=/proc/runs")))

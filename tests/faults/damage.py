@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,27 @@ SETS = ("protocol.steps=9", "machine.log_every=4", "machine.checkpoint_every=3")
 STATE, LOG = "checkpoint.pt", "metrics.jsonl"
 INTERRUPTED = ("config.yaml", "contents.json", "provenance.json", LOG, STATE, f"{STATE}.sha256.json")
 OTHERS = (b"", b"null\n", b"[1]\n", b"{}\n", b'{"step": "x"}\n', b"\xff\n", b"\0" * 64, b"[" * 9999)
+
+
+def _linked(file: Path, target: str) -> None:
+    file.unlink()
+    file.symlink_to(target)
+
+
+def _in_its_place(make: Callable[[Path], object], file: Path) -> None:
+    file.unlink()
+    make(file)
+
+
+PLACES: Mapping[str, Callable[[Path], None]] = {  # what may lie where a file should
+    "a folder": partial(_in_its_place, Path.mkdir),
+    "a pipe": partial(_in_its_place, os.mkfifo),
+    "nothing": Path.unlink,
+    "a link to nothing": lambda file: _linked(file, "nowhere"),
+    "a link to itself": lambda file: _linked(file, file.name),
+    "a device without an end": lambda file: _linked(file, "/dev/zero"),
+}
+ENDLESS = ("a folder", "a pipe", "a device without an end")  # is there, and no file
 
 
 def damages(whole: bytes, draws: random.Random, each: int) -> Iterator[tuple[str, bytes | None]]:
@@ -105,10 +128,12 @@ def read_all(folder: RunFolder, result: Result) -> dict[str, object]:
     }
 
 
-def told(file: Path, data: bytes, read: Callable[[], object], sound: object) -> tuple[bool, str]:
+def told(
+    file: Path, harm: Callable[[Path], object], read: Callable[[], object], sound: object
+) -> tuple[bool, str]:
     """Whether damage is noticed or does no harm: reading raises with the file's name, or gives the same."""
     whole = file.read_bytes()
-    file.write_bytes(data)
+    harm(file)
     try:
         same = read() == sound
         return same, "" if same else "other numbers, and no word"
@@ -117,7 +142,23 @@ def told(file: Path, data: bytes, read: Callable[[], object], sound: object) -> 
     except Exception as error:
         return False, f"{type(error).__name__}: {error}"
     finally:
+        if file.is_dir():
+            file.rmdir()
+        file.unlink(missing_ok=True)
         file.write_bytes(whole)
+
+
+def holding(data: bytes) -> Callable[[Path], object]:
+    """Give a file this content."""
+    return lambda file: file.write_bytes(data)
+
+
+def others(files: Iterable[Path], read: Callable[[], object], sound: object) -> Iterator[Trial]:
+    """Put what is no file in the place of each."""
+    for file in files:
+        for what in ENDLESS:
+            survived, said = told(file, PLACES[what], read, sound)
+            yield Trial("something else in place of a file that is kept", f"{what}: {file}", survived, said)
 
 
 def finished(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
@@ -137,8 +178,9 @@ def finished(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
         numbers = digits(name, whole, draws, each) if name != WEIGHTS else ()
         for what, data in (*numbers, *damages(whole, draws, each)):
             if data is not None:
-                survived, said = told(file, data, read, sound)
+                survived, said = told(file, holding(data), read, sound)
                 yield Trial(f"damaged {name} of a finished run", what, survived, said)
+    yield from others((folder.path / name for name in (*FINISHED, WEIGHTS)), read, sound)
 
 
 def published(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
@@ -171,8 +213,9 @@ def published(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
         whole = file.read_bytes()
         for what, data in (*digits(file.name, whole, draws, each), *damages(whole, draws, each)):
             if data:
-                survived, said = told(file, data, read, sound)
+                survived, said = told(file, holding(data), read, sound)
                 yield Trial("damaged files of a published record", f"{what} of {file.name}", survived, said)
+    yield from others((folder.counts, folder.metrics, folder.provenance, folder.scores), read, sound)
 
 
 def seeds(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
@@ -197,5 +240,6 @@ def seeds(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:
         for what, data in (*numbers, *damages(whole, draws, each)):
             if data is None:
                 continue
-            survived, said = told(file, data, made, sound)
+            survived, said = told(file, holding(data), made, sound)
             yield Trial("damaged files of CAM seeds", f"{what} of {file.relative_to(place)}", survived, said)
+    yield from others((*texts, folder.seed(id), folder.map(id)), made, sound)

@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import random
 import resource
 import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ from bench.errors import BenchError
 from bench.testing import tiny
 from datasets.decode import read_mask
 
-from .damage import damages
+from .damage import PLACES, damages
 from .trials import Trial, swapped
 
 SECONDS = 30  # after which a command hangs: it takes a third of a second here
@@ -165,26 +163,6 @@ def pictures(whole: bytes, draws: random.Random) -> Iterator[tuple[str, bytes]]:
         with contextlib.suppress(OSError, ValueError):  # what Pillow cannot write is nobody's file
             image.convert(mode).resize(size).save(buffer := io.BytesIO(), form)
             yield f"{mode}, {form}, {size}", buffer.getvalue()
-
-
-def _linked(file: Path, target: str) -> None:
-    file.unlink()
-    file.symlink_to(target)
-
-
-def _in_its_place(make: Callable[[Path], object], file: Path) -> None:
-    file.unlink()
-    make(file)
-
-
-PLACES: Mapping[str, Callable[[Path], None]] = {  # what may lie where a file should
-    "a folder": partial(_in_its_place, Path.mkdir),
-    "a pipe": partial(_in_its_place, os.mkfifo),
-    "nothing": Path.unlink,
-    "a link to nothing": lambda file: _linked(file, "nowhere"),
-    "a link to itself": lambda file: _linked(file, file.name),
-    "a device without an end": lambda file: _linked(file, "/dev/zero"),
-}
 
 
 def inputs(work: Path, draws: random.Random, each: int) -> Iterator[Trial]:

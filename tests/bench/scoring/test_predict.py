@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -311,6 +312,28 @@ def test_what_is_not_sound_is_made_again(model: Model, photos: Path, tmp_path: P
         assert contents(tmp_path / "out")["masks/one.png"] == expected["masks/one.png"]
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"]
+)
+@pytest.mark.parametrize("name", ["masks/one.png", "predictions.csv", "made.json"])
+def test_what_is_no_file_is_made_again(
+    model: Model, photos: Path, tmp_path: Path, put: Callable[[Path], None], name: str
+) -> None:
+    made(model, photos, tmp_path / "out")
+    expected = contents(tmp_path / "out")
+    (tmp_path / "out" / name).unlink()
+    put(tmp_path / "out" / name)
+    if name == "made.json":
+        with pytest.raises(ConfigError, match=r"its made\.json is gone or damaged\); give"):
+            made(model, photos, tmp_path / "out")
+    made(model, photos, tmp_path / "out", overwrite=name == "made.json")
+    now = contents(tmp_path / "out")
+    assert {of: now[of] for of in expected if of != "made.jsonl"} == {
+        of: data for of, data in expected.items() if of != "made.jsonl"
+    }
+
+
 def test_other_weights_or_settings_are_said_and_made_again_on_request(
     model: Model, photos: Path, tmp_path: Path
 ) -> None:
@@ -445,6 +468,11 @@ def a_file(photos: Path, out: Path) -> tuple[Path, Path]:
     return photos, out
 
 
+def a_loop(photos: Path, out: Path) -> tuple[Path, Path]:
+    out.symlink_to(out.name)
+    return photos, out
+
+
 REFUSED: dict[str, tuple[Callable[[Path, Path], tuple[Path, Path]], type[BenchError], str]] = {
     "to is the folder": (lambda photos, out: (photos, photos), ConfigError, "lies inside the image folder"),
     "to is inside": (
@@ -467,7 +495,8 @@ REFUSED: dict[str, tuple[Callable[[Path, Path], tuple[Path, Path]], type[BenchEr
         name: (own_file(name), DataError, rf"{name} is there and was not written by `predict`; give another")
         for name in ("predictions.csv", "classes.txt", "made.json", "made.jsonl")
     },
-    "to is a file": (a_file, ConfigError, "out is a file; give a folder"),
+    "to is a file": (a_file, ConfigError, "out is no folder; give a folder"),
+    "to is a link to itself": (a_loop, ConfigError, "out is no folder; give a folder"),
     "no folder": (lambda photos, out: (photos / "nowhere", out), DataError, "no folder .*nowhere"),
     "no image": (lambda photos, out: (photos / "empty", out), DataError, "holds no images"),
 }
