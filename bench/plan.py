@@ -268,7 +268,7 @@ def _weights_digest(config: RunConfig) -> dict[str, str]:
     with open(path, "rb") as file:
         digests = {"weights": hashlib.file_digest(file, "sha256").hexdigest()}
     beside = config.protocol.network.normalisation_file
-    if beside is not None and beside.is_file():  # it decides the result as the weights do
+    if beside is not None and beside.exists():  # it decides the result as the weights do
         digests["normalisation"] = hashlib.sha256(read_file(beside)).hexdigest()
     return digests
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any, cast
 
-from bench.errors import DataError, nearest
-from datasets.plain_files import is_there, refuse_no_file
+from bench.errors import DataError, nearest, refuse_no_file
+from datasets.plain_files import is_there
 
 
 def digest(ids: Iterable[str]) -> str:

@@ -11,8 +11,7 @@ from typing import IO
 
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
-from bench.errors import BenchError, DataError
-from datasets.plain_files import refuse_no_file
+from bench.errors import BenchError, DataError, refuse_no_file
 from datasets.png import PNG, check_sums, refuse_missing_rows
 
 MAX_PIXELS = 80_000_000  # below the size at which Pillow itself starts to warn

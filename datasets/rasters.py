@@ -16,9 +16,8 @@ from typing import IO, Any, Self
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from bench.errors import BenchError, DataError
+from bench.errors import BenchError, DataError, refuse_no_file
 from datasets.pictures import MAX_PIXELS, TIFF, directory_of
-from datasets.plain_files import refuse_no_file
 
 MOST = 16  # channels
 RASTER_ENDINGS = (".npy", ".tif", ".tiff")  # of files that may be one

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError, DataError, check_name, did_you_mean
+from bench.errors import ConfigError, DataError, check_name, did_you_mean, refuse_no_file
 from bench.labels import SPARSE
 from datasets import draws
 from datasets.ids import check_id, digest, read_json, read_list, read_sealed, some
 from datasets.marks import marks_digest, read_index
-from datasets.plain_files import is_folder, is_there, refuse_no_file
+from datasets.plain_files import is_folder, is_there
 
 GRANTS = ("pixel", "tags", "none")
 LISTS = (*GRANTS, "eval")

@@ -197,7 +197,7 @@ def _from_hub(repository: str) -> Weights:
 def _of_the_user(path: Path, encoder: str) -> Weights:
     """Read a file that says what its images were normalised with, or else is taken to be like timm's own."""
     weights, beside = _from_file(path), normalisation_beside(path)
-    if not beside.is_file():
+    if not beside.exists():
         return replace(
             weights,
             said=f"{path} is taken to be trained with timm's mean and std for {encoder}; if it was not, say "

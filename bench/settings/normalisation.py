@@ -53,7 +53,7 @@ def measured(network: Network, data_root: Path | None, dataset: str) -> Path | N
     Raises DataError, which says how to measure them, where there is no such file, or one of other channels.
     """
     beside = network.normalisation_file
-    own = beside is not None and beside.is_file() and len(read(beside).mean) == network.channels
+    own = beside is not None and beside.exists() and len(read(beside).mean) == network.channels
     if network.channels == COLOUR or own:
         return None
     if data_root is None:
