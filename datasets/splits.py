@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bench.errors import ConfigError, DataError, check_name, did_you_mean, refuse_no_file
+from bench.errors import ConfigError, DataError, check_name, did_you_mean
 from bench.labels import SPARSE
 from datasets import draws
 from datasets.ids import check_id, digest, read_json, read_list, read_sealed, some
@@ -243,7 +243,7 @@ def root_of(place: Path | None) -> Path | None:
 
 def _read_split(dataset: str, name: str, folder: Path) -> Split:
     path = folder / MANIFEST
-    refuse_no_file(path)
+    is_there(path)  # refuses a pipe; what is missing is said below
     try:
         manifest = json.loads(path.read_text(encoding="utf-8-sig"))
         stored, owner = dict(manifest["digests"]), (manifest["dataset"], manifest["split"])

@@ -295,9 +295,9 @@ def _only_method(module: ModuleType, file: Path) -> type[Method]:
 
 
 def dataset_names(data_root: Path | None = None) -> list[str]:
-    """Ours, those of plug-ins, and folders below `data_root` (one filled by `predict` has no images)."""
+    """Ours, those of plug-ins, and folders below `data_root` (a made.json says that `predict` filled it)."""
     files = [*data_root.glob(f"*/{PAIR_FILE}"), *data_root.glob("*/classes.txt")] if data_root else []
-    folders = {at.parent.name for at in files if at.name == PAIR_FILE or (at.parent / "images").is_dir()}
+    folders = {at.parent.name for at in files if not (at.parent / "made.json").exists()}
     return sorted(DATASETS.keys() | _plugins("datasets").keys() | folders)
 
 

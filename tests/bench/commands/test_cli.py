@@ -289,7 +289,7 @@ def test_a_run_folder_of_another_configuration_is_refused(run: Typed, tmp_path: 
 
 def test_an_output_folder_that_cannot_be_written_is_a_sentence(run: Typed, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    run("supervised", "--out", tmp_path / "file").refused(1, str(tmp_path / "file"))
+    run("supervised", "--out", tmp_path / "file").refused(2, str(tmp_path / "file"), "is no folder")
 
 
 def test_debug_shows_the_traceback_wherever_it_stands(typed: Typed) -> None:

@@ -133,6 +133,7 @@ def test_a_folder_without_splits_is_told_what_to_do(typed: Typed, root: Path) ->
 def test_what_predict_has_written_is_no_data_set(typed: Typed, root: Path) -> None:
     (root / "out").mkdir()
     (root / "out" / "classes.txt").write_text("background\nleaf\n")
+    (root / "out" / "made.json").write_text("{}")
     typed("data", "verify", "--dataset", "maine", "--data-root", root).refused(2, "did you mean 'mine'?")
     said = typed("list", "--data-root", root).out
     assert "mine" in said and not re.search(r"^out\b", said, re.MULTILINE)

@@ -101,7 +101,8 @@ def test_a_sweep_says_how_its_runs_stand(read: Read, settings: Path) -> None:
     (row,) = table["rows"]
     assert row["method"] == "supervised" and row["n"] == 1 and row["spread_percent"] is None
     assert row["mean_percent"] == pytest.approx(100 * found["runs"][0]["miou"])
-    assert read(*grid, "--dry-run")["tables"] == []
+    dry = json.loads(read(*grid, "--dry-run", code=2).out)
+    assert dry["tables"] == [] and dry["refused"] == found["refused"]
     assert "--json says how" in read(*grid, code=2).err
 
 
