@@ -464,11 +464,11 @@ def test_what_is_in_the_way_of_one_run_fails_that_run_alone(
     cells[1].folder.sweep_log.mkdir(parents=True)
     cells[2].folder.result.mkdir(parents=True)
     options = ("--method", "supervised", "--split", "few", "--seed", "0,1,2,3")
-    assert "4 to do" in here(*options, "--status").out
+    assert "1 changed, 3 to do" in here(*options, "--status").out
     outcome = sweep(*options)
     assert outcome.code == 1 and "3 failed of 4 runs" in outcome.err, outcome
-    for seed, words in enumerate(["File exists", "Is a directory", "Is a directory"]):
-        assert re.search(rf"^failed: .*seed {seed}: .*{words}.*{cells[seed].folder.path}", outcome.out, re.M)
+    for seed, words in enumerate(["is no folder", "is no plain file", "is no plain file"]):
+        assert re.search(rf"^failed: .*seed {seed}: .*{cells[seed].folder.path}.*{words}", outcome.out, re.M)
     assert re.search(r"seed 3: mIoU", outcome.out)
 
 
