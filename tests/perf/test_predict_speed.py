@@ -26,8 +26,6 @@ from bench.scoring.tiles import GIB
 from bench.settings.schema import Evaluation, Network
 from datasets.decode import read_image
 
-pytestmark = pytest.mark.perf
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 OWN = Network(encoder="tf_efficientnet_lite0", decoder="deeplabv3plus", decoder_channels=128)  # of `folder`
 IMAGES, ROUNDS = 16, 9
@@ -60,6 +58,7 @@ def write_weights(folder: Path, network: Network, classes: int) -> Path:
     return path
 
 
+@pytest.mark.perf
 def test_predict_is_about_as_fast_as_its_network(tmp_path: Path, benchmark: BenchmarkFixture) -> None:
     """In one run, in processor time: reading, pictures, table and files may cost a tenth of what the network
     takes to say the class of each pixel."""
@@ -116,6 +115,7 @@ def peak(tmp_path: Path, weights: Path, size: tuple[int, int], memory: float) ->
     return int(said["peak"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", ["deeplabv3plus", "unet"])
 def test_the_bound_on_memory_holds(tmp_path: Path, decoder: str) -> None:
     """Of the network's pass, which the reckoning of windows stands on: 6 megapixels in 1.2 GiB."""

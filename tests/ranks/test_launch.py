@@ -24,7 +24,7 @@ from bench.torchrun import _began
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, str(Path(__file__).with_name("on_cpu.py")), "run"]
-STEPS = 200
+STEPS = 80
 LONG = (f"protocol.steps={STEPS}", "protocol.evaluation.every=0")
 SAVING = (*LONG, "machine.checkpoint_every=2")
 SECONDS = 60  # that a loaded machine may take to end processes; a rank alone would wait for the other
