@@ -17,6 +17,7 @@ from torchvision.io import ImageReadMode, decode_image
 
 from bench.contract import IGNORE
 from bench.errors import DataError
+from bench.labels import LABEL_SECONDS
 from datasets.cityscapes import Cityscapes
 from datasets.decode import image_size
 from datasets.gta5 import Rendered
@@ -41,6 +42,7 @@ IDS = {
     "motorcycle": 12,
     "bicycle": 11,
 }
+SECONDS = {**LABEL_SECONDS, "pixel": 0.0}  # nobody draws a mask: it is rendered
 LAST = 22  # the ids end there: lane markings
 
 
@@ -49,6 +51,7 @@ class Synthia(Rendered):
 
     name = "synthia"
     images, labels = "RGB", "GT/LABELS"
+    label_seconds = SECONDS
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from bench import ranks
+from bench.labels import LABEL_SECONDS
 from bench.networks import exported
 from bench.plan import Plan
 from bench.records.atomic import write_atomic
@@ -116,7 +117,9 @@ def _result(trainer: Trainer, counts: dict[str, np.ndarray], spent: Spent, conte
         split_digests=plan.split.digests,
         weights_digest=trainer.weights.digest if trainer.weights else None,
         config=config.record(exclude={"machine": {"data_root", "out"}}),
-        label_seconds=dict(dataset.label_seconds),
+        label_seconds={
+            kind: dataset.seconds_to_label(kind, getattr(plan.split, kind)) for kind in LABEL_SECONDS
+        },
         seed_cost=_seed_cost(plan),
         health=mean_shares(read_metrics(plan.folder.metrics), trainer.warmup) or None,
         passes=_passes(plan),

@@ -14,6 +14,7 @@ import pytest
 from bench import pipeline
 from bench.display import Display
 from bench.errors import ConfigError, DataError
+from bench.labels import LABEL_SECONDS
 from bench.plan import plan
 from bench.records.schema import Result
 from bench.settings import registry
@@ -23,6 +24,7 @@ from datasets.shapes_night import Night
 from datasets.splits import MANIFEST, find_split
 from datasets.splits_make import regenerate, write_split
 from reports.report import write_report
+from reports.splits import label_hours
 
 Config = Callable[..., RunConfig]
 IN_DOMAINS = ("supervised", "fixmatch", "cutmix", "u2pl", "dacs")
@@ -106,6 +108,20 @@ def test_images_of_both_domains_change_the_digests(adapting: Config, pair_root: 
     second = run(adapting("supervised", f"machine.data_root={root}", f"machine.out={tmp_path}/second"))
     assert first.contents and second.contents
     assert first.contents.masks != second.contents.masks and first.contents.scored == second.contents.scored
+
+
+@pytest.mark.parametrize(("split", "seconds"), [("adapt", 7.0), ("target_full", 600.0)])
+def test_labels_cost_what_their_domain_says(
+    adapting: Config, pair_root: Path, tmp_path: Path, split: str, seconds: float
+) -> None:
+    """Not what the target says, for masks of the source."""
+    root = tmp_path / "priced"
+    shutil.copytree(pair_root, root)
+    for name, each in (("tinyset", 7), ("other", 600)):
+        (root / name / "label_seconds.json").write_text(f'{{"pixel": {each}}}')
+    result = run(adapting("supervised", "protocol.steps=1", f"machine.data_root={root}", split=split))
+    assert result.label_seconds == LABEL_SECONDS | {"pixel": seconds}
+    assert label_hours(result) == 16 * seconds / 3600
 
 
 @pytest.mark.slow

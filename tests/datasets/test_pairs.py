@@ -90,6 +90,19 @@ def test_the_classes_are_those_of_both_in_the_order_of_the_target(day: Folder, d
     )
 
 
+def test_labels_of_both_domains_cost_their_mean(day: Folder, dusk: Folder) -> None:
+    day.label_seconds, dusk.label_seconds = {"pixel": 10.0}, {"pixel": 40.0}
+    both = pair(day, dusk)
+    for ids, seconds in (
+        (["source/a", "source/b"], 10.0),
+        (["target/c"], 40.0),
+        (["source/a", "source/b", "target/c"], 20.0),
+        ([], 40.0),
+    ):
+        assert both.seconds_to_label("pixel", ids) == seconds
+    assert dusk.seconds_to_label("pixel", ["a"]) == 40.0
+
+
 def test_without_names_only_equal_names_are_one_class(day: Folder, dusk: Folder) -> None:
     assert Pair("both", day, dusk).classes == ("car", "sky")
 
@@ -428,3 +441,5 @@ def test_the_pairs_with_cityscapes(synthia: Path) -> None:
         Gta5Cityscapes(synthia)
     assert json.loads(both.mask_rule)["ids"][1][9] == IGNORE
     assert TARGET in both.domains
+    assert both.seconds_to_label("pixel", ["source/0000000"]) == 0, "rendered"
+    assert both.seconds_to_label("pixel", [f"target/{name}"]) == 5400
