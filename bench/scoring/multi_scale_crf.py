@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from bench.contents.changes import listed
-from bench.contents.code import by_room, code_files
+from bench.contents.code import by_room, classes_of, code_files
 from bench.contents.files import sha256
 from bench.contents.gather import scored_digest
 from bench.contract import Dataset
@@ -206,7 +206,7 @@ def open_run(path: Path, data_root: Path | None) -> FinishedRun:
             "not stand beside its raw score. Put them back, or run it again with --overwrite."
         )
     made_of = Digests(
-        code=by_room(code_files([], [type(dataset)], seeds=False, begin=(__name__,))),
+        code=by_room(code_files([], classes_of(dataset), seeds=False, begin=(__name__,))),
         weights=sha256(folder.weights),
         scored=scored,
     )

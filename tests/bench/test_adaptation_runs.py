@@ -17,6 +17,7 @@ from bench.errors import ConfigError, DataError
 from bench.labels import LABEL_SECONDS
 from bench.plan import plan
 from bench.records.schema import Result
+from bench.scoring.multi_scale_crf import open_run
 from bench.settings import registry
 from bench.settings.registry import load_dataset
 from bench.settings.schema import RunConfig
@@ -177,7 +178,10 @@ def test_an_edited_plug_in_of_a_domain_is_another_run_and_another_warm_up(
     one, other = (tiny_config(of, *place, dataset="both", split="adapt") for of in ("u2pl", "u2pl_released"))
     run(one)
     assert run(one).contents is not None, "it is done"
+    folder = plan(one).folder.path
+    scored_by = open_run(folder, root).made_of["code"]
     plug_in(PLUGGED.replace("of = 1", "of = 2"))
+    assert open_run(folder, root).made_of["code"]["datasets"] != scored_by["datasets"], "scored by other code"
     with pytest.raises(ConfigError, match=r"since: the room datasets \(plugged_data\.py\); start"):
         run(one)
     assert run(other).shared_seconds is None, "the warm-up is of other code"
