@@ -21,7 +21,7 @@ from functools import partial
 
 from bench.contract import Method
 from bench.settings.registry import MethodInfo, describe_class
-from bench.testing import ranks, runs, steps
+from bench.testing import conduct, ranks, runs, steps
 from bench.testing.case import Case
 
 __all__ = ["method_checks"]
@@ -43,8 +43,9 @@ def method_checks(
         ConfigError: the class does not keep the contract, for example has no `losses`.
     """
     info = method if isinstance(method, MethodInfo) else describe_class(method.__name__.lower(), method)
-    for check in [*steps.CHECKS, *runs.CHECKS, *ranks.CHECKS, *runs.OF_THE_CLASS]:
+    for check in [*steps.CHECKS, *conduct.CHECKS, *runs.CHECKS, *ranks.CHECKS, *runs.OF_THE_CLASS]:
         yield check.__name__.replace("_", " "), partial(check, Case(info, device=device))
-    for check in [*steps.CHECKS, *steps.OF_EQUAL_VIEWS, *runs.CHECKS, *ranks.CHECKS]:
+    of_equal_views = [*steps.CHECKS, *conduct.CHECKS, *steps.OF_EQUAL_VIEWS]
+    for check in [*of_equal_views, *runs.CHECKS, *ranks.CHECKS]:
         name = check.__name__.replace("_", " ")
         yield f"{name} under equal views", partial(check, Case(info, "equal", device))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
+from pathlib import Path
 
 import torch
 
+import bench
 from bench.display import Display, Terminal
 from bench.errors import BenchError
 from bench.settings.registry import describe_method, method_names, named_class
 from bench.testing import method_checks
+
+OURS, LIBRARY = (str(Path(str(module.__file__)).parent) for module in (bench, torch))
 
 
 def main(arguments: list[str]) -> int:
@@ -29,18 +34,29 @@ def main(arguments: list[str]) -> int:
         Display().say(f"error: {error}")
         return 2
     failed, said = 0, Display(Terminal())
+    reasons: dict[str, str] = {}  # of failures so far, with the check where each came first
     for name, check in checks:
         started = time.monotonic()
         try:
             check()
         except Exception as error:  # of the method that is checked
             failed += 1
-            what = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-            said.say(f"FAILED  {name}: {what or 'no reason given'}")
+            what = str(error) if isinstance(error, AssertionError) else unforeseen(error)
+            same = reasons.setdefault(what, name)
+            said.say(f"FAILED  {name}: {what or 'no reason given' if same == name else f'as in {same!r}'}")
         else:
             said.say(f"ok      {name} ({time.monotonic() - started:.1f} s)")
     said.say(f"{len(checks) - failed} of {len(checks)} checks hold")
     return 1 if failed else 0
+
+
+def unforeseen(error: Exception) -> str:
+    """Say what an error is, and where: the last line of the method's own code, or of what called it."""
+    if isinstance(error, BenchError):
+        return f"{type(error).__name__}: {error}"
+    files = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [f"{file}, line {line}" for file, line in files if not file.startswith((LIBRARY, OURS, "<"))]
+    return f"{type(error).__name__}: {error}" + (f" (at {own[-1]})" if own else "")
 
 
 if __name__ == "__main__":

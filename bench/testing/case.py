@@ -29,6 +29,7 @@ STEPS, SIZE = 6, 32
 NETWORK = Network(encoder="tiny", decoder="unet", decoder_channels=16, representation_channels=8)
 # Thresholds of 0, so that an untrained teacher's labels count; ranks that three classes have.
 SMALL = {"threshold": 0.0, "rank_low": 1}
+TRIED = (0, STEPS - 1)  # steps where a term is looked for: the weight of one may grow from 0, or fall to it
 STREAMS = ("labeled", "tagged", "unlabeled")
 CLASSES = ("background", "square", "stripe")
 Terms = dict[str, Tensor]
@@ -124,6 +125,7 @@ class Case:
         batches, seen = batches or self.batches(data), []
         for step in steps:
             seen.append(backward(method, batches[step], step, of))
+            refuse_non_finite(seen[-1], step)
             optimizer.step()
             method.after_step(at(method, step))
         return seen
@@ -149,7 +151,18 @@ def at(method: Method, step: int = 0) -> Progress:
 
 def losses(method: Method, batch: Batch, step: int = 0, of: Of | None = None) -> Terms:
     with torch_seeded(0, "dropout", step):
-        return (of or method.losses)(batch, at(method, step))
+        terms = (of or method.losses)(batch, at(method, step))
+    assert isinstance(terms, dict), f"losses() gives a {type(terms).__name__}; give a dict of terms by name"
+    for name, term in terms.items():
+        kind = type(term).__name__
+        assert isinstance(term, Tensor), f"the term {name!r} is a {kind}; give a tensor, such as a mean loss"
+        assert term.shape == (), f"the term {name!r} is no scalar: {tuple(term.shape)}; give a mean or a sum"
+    return terms
+
+
+def refuse_non_finite(terms: Terms, step: int) -> None:
+    for name, term in terms.items():
+        assert term.isfinite(), f"the term {name!r} of step {step} is {term.item()}; no such run has a result"
 
 
 def backward(method: Method, batch: Batch, step: int = 0, of: Of | None = None) -> Terms:

@@ -1,9 +1,8 @@
-"""Checks of single steps: terms, gradients, what a step waits for, and what is kept from step to step."""
+"""Checks of single steps: terms, gradients, and what is kept from step to step."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -13,27 +12,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.contract import IGNORE, Batch, Net, Stream, Supervision
+from bench.contract import IGNORE, Batch, Method, Net, Stream, Supervision
 from bench.ops.losses import cross_entropy
 from bench.testing.case import (
     SIZE,
     STREAMS,
+    TRIED,
     Case,
     Terms,
-    at,
     backward,
     changed,
     equal,
     gradients,
     kept,
     losses,
+    refuse_non_finite,
     students,
     teachers,
     unboxed,
     with_stream,
 )
-from bench.testing.waits import watched
 from bench.training.balance import labeled_loss
+
+# Why unlabeled images may be without gradient in the small network though the method is right.
+UNTRAINED = (
+    "look at the term's weight; and where a confidence decides which pixels train, call that knob "
+    "`threshold`: the suite sets it to 0, since its untrained network is sure of no pixel"
+)
 
 
 def terms_are_finite_scalars_with_a_graph(case: Case) -> None:
@@ -41,9 +46,8 @@ def terms_are_finite_scalars_with_a_graph(case: Case) -> None:
     terms = losses(method, case.batches()[0])
     assert terms, "losses() gives no term"
     assert "labeled" in terms or Supervision.PIXEL not in method.needs, "no term is called 'labeled'"
+    refuse_non_finite(terms, 0)
     for name, term in terms.items():
-        assert term.shape == (), f"the term {name!r} is no scalar: {tuple(term.shape)}"
-        assert term.isfinite(), f"the term {name!r} is {term.item()}"
         assert term.requires_grad, f"the term {name!r} has no graph, so it trains nothing"
     for name, note in method.notes.items():
         assert note.isfinite().all(), f"the note {name!r} is not finite: {note}"
@@ -71,17 +75,20 @@ def gradient_reaches_all_of_the_network_and_no_teacher(case: Case) -> None:
 def every_stream_it_needs_moves_the_network(case: Case) -> None:
     """Find a stream whose images change nothing in the gradient, though `needs` asks for it."""
     method, batch = case.method(), case.batches()[0]
-    backward(method, batch)
-    whole = gradients(method)
 
     def ignored(stream: Stream) -> Stream:
         label = None if stream.label is None else torch.full_like(stream.label, IGNORE)
         return replace(stream, label=label, valid=torch.zeros_like(stream.valid))
 
+    def moves(stream: str, step: int) -> bool:
+        backward(method, batch, step)
+        whole = gradients(method)
+        backward(method, with_stream(batch, stream, ignored), step)
+        return not equal(whole, gradients(method))
+
     for stream in STREAMS:
-        if getattr(batch, stream) is not None:
-            backward(method, with_stream(batch, stream, ignored))
-            assert not equal(whole, gradients(method)), f"needs asks for {stream} images; they change nothing"
+        moved = getattr(batch, stream) is None or any(moves(stream, step) for step in TRIED)
+        assert moved, f"needs asks for {stream} images; they change nothing in steps {TRIED}; {UNTRAINED}"
 
 
 def its_labeled_loss_is_that_of_the_task(case: Case) -> None:
@@ -158,7 +165,7 @@ def _without(batch: Batch, what: str) -> Batch:
 
 def ignored_and_padded_pixels_have_no_gradient(case: Case) -> None:
     """Right half: labels 255 and padding, boxes empty. No logit or activation there may be told anything."""
-    method, batch = case.method(), case.batches()[0]
+    batch = case.batches()[0]
 
     def half(stream: Stream) -> Stream:
         valid, label = stream.valid.clone(), stream.label
@@ -168,6 +175,20 @@ def ignored_and_padded_pixels_have_no_gradient(case: Case) -> None:
             label[..., SIZE // 2 :] = IGNORE
         return unboxed(replace(stream, valid=valid, label=label))
 
+    images = sum(len(getattr(batch, s).image) for s in STREAMS if getattr(batch, s))
+    most = 0
+    for step in TRIED:
+        told = _told(case.method(), changed(batch, half), step)
+        # A method may look at an image without training on it, in one pass with others.
+        most = max(most, sum(int(one[..., : one.shape[-1] // 2].flatten(1).any(1).sum()) for one in told))
+        for gradient in told:
+            middle = gradient.shape[-1] // 2
+            assert not gradient[..., middle:].any(), "pixels that are 255 or padding have a gradient"
+    assert most >= images, f"an image without gradient at pixels that count, in steps {TRIED}; {UNTRAINED}"
+
+
+def _told(method: Method, batch: Batch, step: int) -> list[Tensor]:
+    """Give the gradient of each of the students' logits of image size and activations."""
     logits: list[Tensor] = []
 
     def recorded(function: Callable[..., Tensor], *args: Any) -> Tensor:
@@ -179,20 +200,10 @@ def ignored_and_padded_pixels_have_no_gradient(case: Case) -> None:
         return found
 
     for net in students(method):
-        for function in (
-            "upsample",
-            "activate",
-        ):  # all logits of image size, all activations come through here
+        for function in ("upsample", "activate"):  # all logits of image size, all activations
             setattr(net, function, partial(recorded, getattr(net, function)))
-    backward(method, changed(batch, half))
-    told = [one.grad for one in logits if one.grad is not None]
-    images = sum(len(getattr(batch, s).image) for s in STREAMS if getattr(batch, s))
-    # A method may look at an image without training on it, in one pass with others.
-    reached = sum(int(one[..., : one.shape[-1] // 2].flatten(1).any(1).sum()) for one in told)
-    assert reached >= images, "an image without gradient at pixels that count"
-    for gradient in told:
-        middle = gradient.shape[-1] // 2
-        assert not gradient[..., middle:].any(), "pixels that are 255 or padding have a gradient"
+    refuse_non_finite(backward(method, batch, step), step)
+    return [one.grad for one in logits if one.grad is not None]
 
 
 def same_seed_same_bits(case: Case) -> None:
@@ -206,52 +217,6 @@ def same_seed_same_bits(case: Case) -> None:
     assert same, "two runs of one seed differ in their terms; draw from at.generator(purpose) alone"
     assert equal(gradient, gradient_again), "two runs of one seed differ in their gradients"
     assert equal(state, state_again), "two runs of one seed differ in what they keep"
-
-
-def a_step_waits_for_nothing(case: Case) -> None:
-    """On CUDA an answer that the host must know stops the queue: `tensor.item()`, `if mask.any():`."""
-    method, batch = case.method(), case.batches()[0]
-    with watched() as waits:
-        backward(method, batch)
-        for figure in method.audits.values():
-            figure(torch.zeros_like(batch.unlabeled.valid, dtype=torch.int64))
-        method.after_step(at(method))
-    assert not waits, "a step waits for the device: " + "; ".join(dict.fromkeys(waits))
-
-
-def its_passes_are_as_many_as_it_says(case: Case) -> None:
-    """Count the images that go through encoders and decoders, with a gradient and without one; a part of an
-    image counts by its pixels."""
-    said = case.info.cls.passes
-    if said is None:
-        return
-    method, batch = case.method(), case.batches()[0]
-    seen: defaultdict[tuple[str, bool], float] = defaultdict(int)
-
-    def count(part: str, module: nn.Module, given: Any, answer: Any) -> None:
-        found = answer if isinstance(answer, Tensor) else answer[-1]
-        pixels = given[0][0, 0].numel() if part == "encoder" else SIZE**2
-        images = len(found) * pixels / SIZE**2
-        seen[part, torch.is_grad_enabled()] += int(images) if images.is_integer() else images
-
-    for module in method.modules():
-        if isinstance(module, Net):
-            for part in ("encoder", "decoder", "representation_head"):
-                module.get_submodule(part).register_forward_hook(partial(count, part))
-    losses(method, batch)
-    counts = [
-        len(stream.image) if stream else 0 for stream in (batch.labeled or batch.tagged, batch.unlabeled)
-    ]
-    stated = said.images(*counts)
-    through = {"encoder": seen["encoder", True], "encoder without a gradient": seen["encoder", False]}
-    expected = {"encoder": stated["trained"], "encoder without a gradient": stated["read"]}
-    if said.through != "activation":
-        through["decoder"] = seen["decoder", True]
-        expected["decoder"] = stated["trained"] + said.decoded * counts[1]
-    assert through == expected, f"images through {through}, but by its `passes` {expected}"
-    used = "representation" if seen["representation_head", True] else "logits"
-    used = used if seen["decoder", True] else "activation"
-    assert used == said.through, f"its trained passes give {used!r}, but `passes` says {said.through!r}"
 
 
 # State ----------------------------------------------------------------------------------------------------
@@ -373,8 +338,6 @@ CHECKS = [
     survives_batches_without_pixels_or_classes,
     ignored_and_padded_pixels_have_no_gradient,
     same_seed_same_bits,
-    a_step_waits_for_nothing,
-    its_passes_are_as_many_as_it_says,
     state_dict_is_all_there_is,
     teachers_start_as_a_student_and_trail_it,
     teachers_stay_in_eval_mode,

@@ -1,4 +1,5 @@
-"""Where a step waits for the device: operations whose answer the host must know to go on."""
+"""Where a step waits for the device: operations whose answer the host must know to go on. And where it draws
+numbers without a generator of its own."""
 
 from __future__ import annotations
 
@@ -30,6 +31,44 @@ def watched() -> Iterator[list[str]]:
         stack.enter_context(quiet)
         stack.enter_context(_Watch(found, quiet))
         yield found
+
+
+@contextmanager
+def drawn() -> Iterator[list[str]]:
+    """Collect the draws of the block from torch's own stream, each as `watched` does. Dropout is none."""
+    found: list[str] = []
+    dropout = _Dropout()
+    with ExitStack() as stack:
+        stack.enter_context(dropout)
+        stack.enter_context(_Draws(found, dropout))
+        yield found
+
+
+class _Dropout(TorchFunctionMode):
+    """Knows when dropout of any kind runs."""
+
+    depth = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        counted = "dropout" in getattr(func, "__name__", "")
+        self.depth += counted
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.depth -= counted
+
+
+class _Draws(TorchDispatchMode):
+    def __init__(self, found: list[str], dropout: _Dropout) -> None:
+        super().__init__()
+        self.found, self.dropout = found, dropout
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        of_its_own = any(isinstance(one, torch.Generator) for one in (*args, *kwargs.values()))
+        if torch.Tag.nondeterministic_seeded in func.tags and not of_its_own and not self.dropout.depth:
+            self.found.append(f"{func.name()} at {_place(sys._getframe(1))}")
+        return func(*args, **kwargs)
 
 
 class _Quiet(TorchFunctionMode):
