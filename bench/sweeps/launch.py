@@ -219,7 +219,9 @@ class _Launcher:
         elif code == InUse.exit_code:
             self._hold(cell)
         elif not (self.stopping and code in STOPPED):
-            why = reason(code, said(cell.folder.sweep_log, worker.log_from))
+            # Without an error it has a result, of other code or data: they were changed while it ran.
+            why = cell.changed if code == 0 else ""
+            why = why or reason(code, said(cell.folder.sweep_log, worker.log_from))
             self.ran += 1
             with suppress(OSError):
                 write_atomic(cell.folder.failure, f"{why}\n".encode())

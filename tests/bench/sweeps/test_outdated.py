@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 
 from bench import pipeline
 from bench.commands.dry_sweep import tried
-from bench.display import Display
+from bench.display import Display, Quiet
 from bench.errors import BenchError, ConfigError, DataError
 from bench.plan import plan
 from bench.settings.schema import RunConfig
+from bench.sweeps import launch
 from bench.sweeps.grid import Cell
 from bench.sweeps.launch import run_grid
 
@@ -65,6 +68,24 @@ def test_a_sweep_that_overwrites_starts_what_changed_and_nothing_else(
     assert changed.folder.counts.read_bytes() == kept and done.folder.result.read_bytes() == before
     mended(root, "train_01.png")
     assert [cell("supervised", seed=seed).state for seed in (0, 1)] == ["changed", "changed"]
+
+
+def test_a_run_whose_data_changed_while_it_ran_says_what(
+    cell: Callable[..., Cell], root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It went to its end, so that its last words are of no error."""
+    one, same = cell("supervised"), cell("supervised", f"machine.out={tmp_path / 'same'}")
+    pipeline.run(same.plan, Quiet())
+    popen = subprocess.Popen
+
+    def started(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        shutil.copytree(same.folder.path, one.folder.path, dirs_exist_ok=True)
+        mended(root, "train_01.png")
+        return popen([sys.executable, "-c", "print('score student 4/4')"], **options)
+
+    monkeypatch.setattr(launch.subprocess, "Popen", started)
+    (failure,) = run_grid([one], 1, lambda line: None).failures
+    assert "the mask tinyset/labels/train_01.png" in failure.reason and "--overwrite" in failure.reason
 
 
 def test_runs_on_outdated_seeds_are_outdated(cell: Callable[..., Cell], root: Path) -> None:
