@@ -158,7 +158,7 @@ OVERVIEWS = {
     steps.Figure("Reliable or kept pixels", PERCENT): ("reliable_share", "mask_ratio"),
     steps.Figure("Their accuracy", PERCENT): ("accuracy_reliable", "accuracy_kept"),
     steps.Figure("Accuracy of all pixels", PERCENT): ("accuracy_teacher",),
-    steps.Figure("Entropy threshold", "nats"): ("threshold",),
+    steps.Figure("Threshold", "nats, or a confidence"): ("threshold",),
     steps.Figure("Queue fill", PERCENT): ("queue_fill",),
     steps.Figure("Negatives: absent tags", "pixels a step"): ("negatives_certain",),
     steps.Figure("Negatives: labeled pixels", "pixels a step"): ("negatives_labeled",),

@@ -90,10 +90,11 @@ SCALAR_FIGURES = (
         "found rises towards 100 %, invented falls towards 0.",
     ),
     Figures(
-        "Entropy threshold",
-        "nats",
+        "Threshold",
+        "nats, or a confidence",
         {"threshold": "threshold"},
-        "falls as the network gets surer; a rise that lasts means that it gets less sure.",
+        "of the u2pl family an entropy in nats, which falls as the network gets surer; of the others a"
+        " confidence, which rises.",
     ),
     Figures(
         "Pseudo-label accuracy",

@@ -159,13 +159,13 @@ def test_a_value_of_another_shape_is_no_value(value: Any) -> None:
 def test_a_panel_per_kind_of_figure_that_there_is() -> None:
     whole = by_title(draw(healthy([lines_of()])))
     assert list(whole) == [
-        *("Shares", "Rare classes", "Entropy threshold", "Pseudo-label accuracy"),
+        *("Shares", "Rare classes", "Threshold", "Pseudo-label accuracy"),
         "Negatives of their own true class",
         *("Fill of the queues", "Keys new in this step"),
         *("Negatives, rule of labeled pixels", "Negatives, rule of unlabeled pixels", "Anchor candidates"),
     ]
     few = by_title(draw(healthy([[{"step": 1, "threshold": 1.0}, {"step": 2, "threshold": 2.0}]])))
-    assert list(few) == ["Entropy threshold"]
+    assert list(few) == ["Threshold"]
 
 
 def test_lines_are_means_with_bands_from_smallest_to_largest() -> None:
@@ -174,9 +174,9 @@ def test_lines_are_means_with_bands_from_smallest_to_largest() -> None:
     assert drawn(ax) == {"alpha (to be unreliable)": pytest.approx([40, 50])}
     (band,) = ax.collections
     assert band.get_datalim(ax.transData).intervaly.tolist() == pytest.approx([20, 80])
-    assert drawn(by_title(draw(healthy(runs)))["Entropy threshold"])["threshold"] == pytest.approx(
-        [0.3, 0.3]
-    ), "an entropy is no share"
+    assert drawn(by_title(draw(healthy(runs)))["Threshold"])["threshold"] == pytest.approx([0.3, 0.3]), (
+        "an entropy is no share"
+    )
     assert not by_title(draw(healthy(runs[:1])))["Shares"].collections, "one seed has no band"
 
 
@@ -267,7 +267,7 @@ def test_the_table_has_the_switch_and_the_end(make: Any) -> None:
     assert found.lines[0][4:] == ("after the warm-up", "last", "steps")
     place = ("u2pl", "1_8 (46)")
     assert found.lines[1:] == (
-        (*place, "Entropy threshold: threshold (nats)", "threshold", "1.000", "none", "20, 30"),
+        (*place, "Threshold: threshold (nats, or a confidence)", "threshold", "1.000", "none", "20, 30"),
         (
             *(*place, "Pseudo-label accuracy: all pixels (%)", "accuracy_teacher"),
             *("40.0 (30.0 to 50.0)", "50.0 (40.0 to 60.0)", "20, 30"),

@@ -254,7 +254,7 @@ def test_health_of_classes_is_a_mean_or_a_sum_and_shares_are_percent(make: Any) 
     assert last == {
         "Reliable or kept pixels": {"u2pl": pytest.approx(80), "fixmatch": pytest.approx(50)},
         "Their accuracy": {"fixmatch": pytest.approx(90)},
-        "Entropy threshold": {"u2pl": pytest.approx(1.5)},
+        "Threshold": {"u2pl": pytest.approx(1.5)},
         "Queue fill": {"u2pl": pytest.approx(30)},
         "Negatives: labeled pixels": {"u2pl": pytest.approx(6)},
     }
