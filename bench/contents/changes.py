@@ -22,6 +22,7 @@ WHOLE = {
     "labels": "the pseudo-labels",
     "weights": "the weights of the tag classifier",
 }
+OWN = "the method's own"  # before its file, or files, or code
 FILES = {"images": ("image",), "masks": ("mask", *SPARSE), "scored": ("image", "mask")}
 
 
@@ -85,7 +86,7 @@ def _of_code(before: Mapping[str, str], now: Gathered, old: Mapping[str, Mapping
         named = ", ".join(differ[:3]) + (f" and {len(differ) - 3} more" if len(differ) > 3 else "")
         if room == "methods":
             some = "file" if len(differ) == 1 else "files"
-            yield f"the method's own {some} {named}" if differ else "the method's own code"
+            yield f"{OWN} {some} {named}" if differ else f"{OWN} code"
         elif differ == [f"{room}.py"] or not differ:
             yield f"the room {room}"
         else:
@@ -125,9 +126,11 @@ def since_done(plan: Plan, result: Result) -> list[str]:
 def refuse_changed(plan: Plan, result: Result) -> None:
     """Raise ConfigError, which says what changed since the run was done, unless all agree."""
     if found := since_done(plan, result):
+        own = any(one.startswith(OWN) for one in found)
+        version = ", or with a higher `version` in the class of the method" if own else ""
         raise ConfigError(
             f"{plan.folder.path} is done, but this has changed since: {listed(found)}; start it again "
-            "with --overwrite, or keep both with another --out."
+            f"with --overwrite, or keep both with another --out{version}."
         )
 
 
