@@ -185,7 +185,11 @@ def grid(
         try:
             config = resolve(merge(flags or {}, asked), config_file, [*sets, *of.sets])
         except ConfigError as error:
-            raise ConfigError(f"{of.label}: {error}" if len(variants) > 1 else str(error)) from error
+            if len(variants) == 1:
+                raise
+            knob = not named and "unknown key 'method." in str(error)
+            mend = "; sweep the methods that have it by themselves, into the same --out" if knob else ""
+            raise ConfigError(f"{of.label}: {str(error).rstrip('.')}{mend}.") from error
         name = of.label or config.method["name"]
         drawn = f", draw {config.draw}" if config.draw else ""
         configs.append((f"{name} on {config.dataset} {config.split}{drawn}, seed {config.seed}", config))

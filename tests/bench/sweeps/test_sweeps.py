@@ -360,7 +360,7 @@ def test_unknown_names_stop_the_sweep_before_it_starts(here: Callable[..., Outco
         (["--method", "supervised", "--seed", "0,x"], "whole numbers"),
         (["--method", "supervised,,fixmatch"], "a name is missing"),
         (["--method", "fixmatch", "--seed", "0", "1"], "with commas between: --seed 0,1,2"),
-        (["--method", "fixmatch,supervised", "--set", "method.threshold=0.5"], "supervised: unknown key"),
+        (["--method", "fixmatch,supervised", "--set", "method.threshold=0.5"], "into the same --out"),
         (["--method", "supervised", "--seed", f"{2**53 + 1}"], "seed: Input should be less than or equal"),
         (["--method", "supervised", "--device", "tpu"], "unknown device 'tpu'; use auto, cpu"),
         (["--method", "fixmatch", "--split", "full"], "no run of this grid can be made"),
