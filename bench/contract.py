@@ -30,6 +30,7 @@ __all__ = [
     "EQUAL_BOXES",
     "EQUAL_COLOURS",
     "IGNORE",
+    "OF_A_LINE",
     "Batch",
     "Box",
     "BoxRule",
@@ -49,6 +50,8 @@ __all__ = [
     "Task",
     "Views",
 ]
+
+OF_A_LINE = ("step", "lr", "loss")  # figures that each line of the log has, whatever the method
 
 
 class Supervision(StrEnum):
@@ -232,8 +235,12 @@ class Method(nn.Module, ABC):
                 the steps in which it is finite.
 
         Raises:
-            ValueError: `value` has another shape.
+            ValueError: `value` has another shape, or the name is one that each line of the log has.
         """
+        if name in OF_A_LINE:
+            raise ValueError(
+                f"the note {name!r} has the name of a figure of the harness; give it another one"
+            )
         if value.shape not in ((), (len(self.task.classes),)):
             raise ValueError(
                 f"the note {name!r} has the shape {tuple(value.shape)}; it must be a scalar or one value for "

@@ -9,7 +9,7 @@ In the tests of your own package, with pytest:
 Without any, from the command line: `python -m bench.testing my_package.my_module:MyMethod`.
 
 A check builds the method on a small real network and a data set of 20 small images, and raises AssertionError
-with a sentence where the method breaks its promise. Those of FixMatch take half a minute of one core.
+with a sentence where the method breaks its promise. Those of FixMatch take 40 seconds of one core.
 
 Must not: be imported by what runs, know a method by its name.
 """

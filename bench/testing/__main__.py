@@ -1,4 +1,7 @@
-"""`python -m bench.testing package.module:Class` checks one method and says which promises it keeps."""
+"""`python -m bench.testing package.module:Class` checks one method and says which promises it keeps.
+
+With words behind it, such as "two ranks", only the checks with these words in their names.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,30 @@ import torch
 
 import bench
 from bench.display import Display, Terminal
-from bench.errors import BenchError
+from bench.errors import BenchError, ConfigError
 from bench.settings.registry import describe_method, method_names, named_class
 from bench.testing import method_checks
 
+USAGE = """\
+usage: python -m bench.testing package.module:Class ["two ranks" ...]
+A method of ours goes by its name. Words behind it choose the checks that have them in their names."""
 OURS, LIBRARY = (str(Path(str(module.__file__)).parent) for module in (bench, torch))
 
 
 def main(arguments: list[str]) -> int:
-    """Print a line for each check; answer the exit code: 0 all hold, 1 one fails, 2 no method is given."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        print(
-            "usage: python -m bench.testing package.module:Class (or the name of a method)", file=sys.stderr
-        )
+    """Print a line for each check; answer the exit code: 0 all hold, 1 one fails, 2 nothing to check."""
+    if not arguments or arguments[0].startswith("-"):
+        print(USAGE, file=sys.stderr)
         return 2
-    place = arguments[0]
+    place, *words = arguments
     torch.set_num_threads(1)
     try:
         method = describe_method(place) if place in method_names() else named_class(place, f"method {place}")
         checks = list(method_checks(method))
+        names = [name for name, _ in checks]
+        if unknown := [of for of in words if not any(of in name for name in names)]:
+            raise ConfigError(f"no check has {unknown[0]!r} in its name; there are: {', '.join(names)}.")
+        checks = [(name, check) for name, check in checks if not words or any(of in name for of in words)]
     except BenchError as error:
         Display().say(f"error: {error}")
         return 2

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.contract import Batch, Net
+from bench.contract import OF_A_LINE, Batch, Net
 from bench.testing.case import SIZE, STREAMS, Case, at, backward, losses
 from bench.testing.waits import drawn, watched
 
-OF_THE_HARNESS = ("step", "lr", "loss", "warmup_steps")  # figures of a line of the log
+OF_THE_HARNESS = (*OF_A_LINE, "warmup_steps")
 
 
 def losses_leave_the_batch_alone(case: Case) -> None:

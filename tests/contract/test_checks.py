@@ -301,9 +301,9 @@ def test_a_class_outside_the_checkout_is_checked_by_one_command(tmp_path: Path) 
     (tmp_path / "my_plugin.py").write_text(PLUGIN)
     (tmp_path / "pytest.py").write_text("raise ImportError('no pytest here')\n")
 
-    def checked(place: str) -> subprocess.CompletedProcess[str]:
+    def checked(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "bench.testing", place],
+            [sys.executable, "-m", "bench.testing", *words],
             cwd=tmp_path,
             env={"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"},
             capture_output=True,
@@ -316,7 +316,10 @@ def test_a_class_outside_the_checkout_is_checked_by_one_command(tmp_path: Path) 
     (tmp_path / "my_plugin.py").write_text(
         PLUGIN.replace("return", "batch.labeled.image.mean().item()\n        return")
     )
-    found = checked("my_plugin:Mine")
-    assert found.returncode == 1 and "FAILED  a step waits for nothing" in found.stdout
+    found = checked("my_plugin:Mine", "waits for nothing", "finite scalars")
+    assert found.returncode == 1 and "2 of 4 checks hold" in found.stdout
+    assert "FAILED  a step waits for nothing" in found.stdout
     assert f"{tmp_path / 'my_plugin.py'}, line 8" in found.stdout
     assert checked("my_plugin:Other").returncode == 2
+    found = checked("my_plugin:Mine", "three ranks")
+    assert found.returncode == 2 and "no check has 'three ranks' in its name" in found.stderr

@@ -43,7 +43,7 @@ class ChangesStrongView(FixMatch):
 
 class TakesAName(FixMatch):
     def losses(self, batch: Batch, at: Progress) -> dict[str, Tensor]:
-        self.note("step", batch.labeled.image.mean())
+        self.note("labeled", batch.labeled.image.mean())
         return super().losses(batch, at)
 
 
@@ -93,7 +93,7 @@ class OtherKnob(FixMatch):
         (DrawsFreely, "draws have a generator", "generator=at.generator(purpose)"),
         (ChangesLabels, "losses leave the batch alone", "changes batch.labeled.label in place"),
         (ChangesStrongView, "losses leave the batch alone", "batch.unlabeled.strong[0] in place"),
-        (TakesAName, "figures have names of their own", "'step' would take the place"),
+        (TakesAName, "figures have names of their own", "'labeled' would take the place"),
         (OddName, "figures have names of their own", "letters, digits, _ and /"),
         (LateNan, "state dict is all there is", "the term 'labeled' of step 3 is nan"),
         (LateNan, "ignored and padded pixels have no gradient", "of step 5 is nan"),
@@ -107,6 +107,14 @@ def test_a_mistake_is_named(cls: type[Method], name: str, words: str) -> None:
     with pytest.raises(AssertionError) as caught:
         dict(method_checks(cls))[name]()
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["step", "lr", "loss"])
+def test_a_note_cannot_take_the_place_of_a_figure_of_each_line(name: str) -> None:
+    """Its run would have a log that nobody can read."""
+    method = Case(describe_class("fixmatch", FixMatch)).method()
+    with pytest.raises(ValueError, match=f"the note '{name}' has the name of a figure of the harness"):
+        method.note(name, torch.zeros(()))
 
 
 class Ramped(FixMatch):
