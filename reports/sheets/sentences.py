@@ -25,9 +25,8 @@ def sentence(of: Answer) -> str:
     label, own, theirs = best.row.label, of.score(best.row.label), of.score(name)
     gain = f"{100 * best.change.mean:+.1f} points ({s.interval_text(best.ends, '+')})"
     if of.state == "tied":
-        return (
-            f"No method stands clear of {name} ({_mean(theirs)}). Highest is {label}: {_mean(own)}, {gain}."
-        )
+        first = "Highest is" if best.change.mean >= 0 else "All lie below it; the nearest is"
+        return f"No method stands clear of {name} ({_mean(theirs)}). {first} {label}: {_mean(own)}, {gain}."
     also = [other.row.label for other in of.gains if other.clear and other.method and other is not best]
     behind = f" {_listed(also)} {'stands' if len(also) == 1 else 'stand'} clear of it too." if also else ""
     return f"{label} is best: {_mean(own)}, {gain} over {name} ({_mean(theirs)}).{behind}"
@@ -45,10 +44,13 @@ def _why_unknown(of: Answer) -> str:
     one = [gain for gain in methods if gain.change]
     if not one or not one[0].change:
         return f"no method shares a draw and a seed with {of.reference}"
-    return (
-        f"one run a method has no interval. Highest is {one[0].row.label}, {100 * one[0].change.mean:+.1f} "
-        f"points over {of.reference}"
+    label, points = one[0].row.label, 100 * one[0].change.mean
+    first = (
+        f"Highest is {label}, {points:+.1f} points over {of.reference}"
+        if points >= 0
+        else f"All lie below {of.reference}; the nearest is {label}, by {-points:.1f} points"
     )
+    return f"one run a method has no interval. {first}"
 
 
 def facts(of: Answer) -> tuple[tuple[str, str], ...]:

@@ -50,6 +50,7 @@ def cases(make: Any) -> dict[str, list[Result]]:
         "tied": [*two, *runs(make, "fixmatch", 0.44, 1, 2), *runs(make, "mean_teacher", 0.3, 1, 2)],
         "tied, all below": [*two, *runs(make, "fixmatch", 0.36, 1, 2)],
         "unknown, one run": one,
+        "unknown, one run below": [make(0.43), make(0.40, method="fixmatch")],
         "unknown, reference alone": two,
         "unknown, no reference": runs(make, "fixmatch", 0.44, 1, 2),
         "unknown, equal to the bit": [
