@@ -1,4 +1,4 @@
-"""Learning curves: mIoU and the terms of the loss over the training steps."""
+"""Learning curves: mIoU, the terms of the loss and figures that no panel of health knows, over the steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reports.plots import steps
 from reports.sheets.health import EVALUATION, GRADIENT, SCALARS, VECTORS, WARMUP
 from reports.splits import SplitColumn
 
-MOST_TERMS = 6  # panels of single terms in one picture
+MOST_TERMS = 6  # panels of single terms and figures in one picture
 SCORE = steps.Figure("mIoU", "%", band=True)
 NO_TERMS = {*EVALUATION, "lr", "loss", WARMUP, *SCALARS, *VECTORS}
 CAPTION = "Every point of a loss is the mean since the one before."
@@ -21,18 +21,22 @@ Lines = Sequence[steps.LogLine]
 
 
 def learning(group: Group, logs: Mapping[Path, Lines]) -> list[p.Picture]:
-    """mIoU, loss and its terms over the steps, all methods beside each other, a few splits in each picture.
+    """mIoU, loss, its terms and other figures over the steps, all methods beside each other, a few splits in
+    each picture.
 
     A run whose only evaluation is the last one has no curve of mIoU.
 
     Args:
         logs: Lines of the log by the folder of the run; a run may lack them.
     """
-    every = terms([logs.get(run.folder, ()) for run in group.runs])
-    figures = {name: _figure(name) for name in ("loss", *every[:MOST_TERMS])}
+    terms, others = scalars([logs.get(run.folder, ()) for run in group.runs])
+    every = [(name, f"Term: {p.short(name, 24)}", "loss") for name in terms]
+    every += [(name, f"Figure: {p.short(name, 24)}", "as it was noted") for name in others]
+    drawn = [("loss", "Loss, sum of its terms", "loss"), *every[:MOST_TERMS]]
+    figures = {name: steps.Figure(title, unit) for name, title, unit in drawn}
     caption = CAPTION
     if len(every) > MOST_TERMS:
-        caption += f" Of {len(every)} terms the first {MOST_TERMS} of the logs are drawn."
+        caption += f" Of {len(every)} terms and figures the first {MOST_TERMS} of the logs are drawn."
     found: dict[SplitColumn, dict[tuple[steps.Figure, int], steps.Trace]] = defaultdict(dict)
     for split in group.splits:
         for number, row in enumerate(group.rows):
@@ -45,27 +49,26 @@ def learning(group: Group, logs: Mapping[Path, Lines]) -> list[p.Picture]:
     return steps.pictures(group, found, shown, kind="learning", title="Learning curves", caption=caption)
 
 
-def terms(logs: Sequence[Lines]) -> list[str]:
-    """Names of the scalars in the logs that are no health figure, in their order.
+def scalars(logs: Sequence[Lines]) -> tuple[list[str], list[str]]:
+    """Names of the scalars in the logs that no panel of health knows, in their order: terms of the loss, and
+    other figures.
 
-    The log does not tell terms of the loss from notes, so that a note which no panel of health knows is among
-    them.
+    A log that measures shares of the gradient has one of each term. Without any, all are taken for terms.
     """
-    names: dict[str, None] = {}
+    terms: dict[str, None] = {}
+    others: dict[str, None] = {}
     for lines in logs:
-        for line in lines:
-            for name, value in line.items():
-                figure = name in NO_TERMS or name.startswith(GRADIENT)
-                if name not in names and not figure and isinstance(value, int | float):
-                    names[name] = None
-    return list(names)
+        names = dict.fromkeys(
+            name for line in lines for name, value in line.items() if isinstance(value, int | float)
+        )
+        measured = {name.removeprefix(GRADIENT) for name in names if name.startswith(GRADIENT)}
+        for name in names:
+            if name not in NO_TERMS and not name.startswith(GRADIENT):
+                (others if measured and name not in measured else terms)[name] = None
+    return list(terms), [name for name in others if name not in terms]
 
 
 def scores(runs: Sequence[Result]) -> steps.Trace | None:
     """mIoU in percent during training, of those runs that were scored more than once."""
     curves = [[{"step": point.step, "miou": 100 * point.miou} for point in run.curve] for run in runs]
     return steps.trace([curve for curve in curves if len(curve) > 1], "miou")
-
-
-def _figure(name: str) -> steps.Figure:
-    return steps.Figure("Loss, sum of its terms" if name == "loss" else f"Term: {p.short(name, 24)}", "loss")

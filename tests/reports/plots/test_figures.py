@@ -153,7 +153,7 @@ def test_learning_curves_have_a_panel_for_each_term(make: Any) -> None:
     (picture,) = curves.learning(grouped(runs), {folder(run): lines for run in runs})
     titles = [ax.get_title(loc="left") for ax in figure.draw(picture).axes]
     assert [t for t in titles if t] == ["mIoU", "Loss, sum of its terms", "Term: labeled", "Term: contrast"]
-    assert curves.terms([lines]) == ["labeled", "contrast"]
+    assert curves.scalars([lines]) == (["labeled", "contrast"], [])
     scores = curves.scores(runs)
     assert scores is not None
     np.testing.assert_allclose(scores[1], [[25, 50]] * 2)
@@ -265,7 +265,21 @@ def test_terms_beyond_the_first_are_said_to_be_left_out(make: Any) -> None:
     (picture,) = curves.learning(grouped([run]), {folder(run): lines})
     drawn = [ax.get_title(loc="left") for ax in figure.draw(picture).axes]
     assert drawn[-1] == "Term: term_5" and len(drawn) == 7
-    assert "Of 8 terms the first 6 of the logs are drawn." in picture.details
+    assert "Of 8 terms and figures the first 6 of the logs are drawn." in picture.details
+
+
+def test_a_figure_of_an_author_s_own_is_no_term(make: Any) -> None:
+    """A term has a share of the gradient, where any is measured; a figure has none."""
+    run, plain = make(0.5), make(0.5, method="plain")
+    usual = {"lr": 0.1, "loss": 2.0, "labeled": 1.5}
+    lines = [usual | {"step": s, "mine": 7.0, "extra": 0.5} for s in (1, 2)]
+    lines[0] |= {"gradient_share/labeled": 0.9, "gradient_share/extra": 0.1}
+    logs = {folder(run): lines, folder(plain): [usual | {"step": s} for s in (1, 2)]}
+    (picture,) = curves.learning(grouped([run, plain]), logs)
+    assert [panel.title for panel in picture.panels if panel] == [
+        *("Loss, sum of its terms", "Term: labeled", "Term: extra", "Figure: mine"),
+    ]
+    assert curves.scalars([lines[1:]]) == (["labeled", "mine", "extra"], []), "nothing tells them apart"
 
 
 class Deadly(Picture):
