@@ -32,6 +32,11 @@ def truth_of(result: Result) -> str | None:
     return result.contents.truth if result.contents else None
 
 
+def program_of(result: Result) -> str | None:
+    """Digest of the code of a run; None where its record does not say."""
+    return result.contents.program if result.contents else None
+
+
 def several(values: Iterable[str | None]) -> bool:
     """Say whether two of the values are known to differ."""
     return len({value for value in values if value is not None}) > 1

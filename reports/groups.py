@@ -121,7 +121,7 @@ class Group:
 
     @property
     def views(self) -> str:
-        """`equal` or `published`: whether all methods see images augmented alike."""
+        """`equal`, `plain` or `published`: whether all methods see images augmented alike."""
         return str(self.settings.get("views", "published"))
 
     @property

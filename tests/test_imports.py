@@ -304,7 +304,9 @@ def test_no_function_is_longer_than_a_screen() -> None:
         for node in ast.walk(parsed(file)):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
-                found[f"{file.as_posix()} {node.name}"] = node.end_lineno - body[0].lineno + 1 if body else 0
+                lines = node.end_lineno - body[0].lineno + 1 if body else 0
+                name = f"{file.as_posix()} {node.name}"
+                found[name] = max(lines, found.get(name, 0))  # methods of two classes may share a name
     assert not {name: n for name, n in found.items() if n > MOST_LINES and name not in LONG_FUNCTIONS}
 
 

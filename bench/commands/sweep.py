@@ -348,11 +348,19 @@ def _print_tables(cells: "Sequence[Cell]", named: "Ablation | Comparison | None"
 def _tables(cells: "Sequence[Cell]", named: "Ablation | Comparison | None") -> list[Any]:
     """Make the tables of those runs of a sweep that are done."""
     from bench.sweeps.ablations import Ablation
-    from reports.groups import comparable
+    from reports.groups import BASELINE, comparable
     from reports.sheets.ablation import ablation_tables
+    from reports.sheets.differences import differences
     from reports.sheets.headline import headline
 
     groups = comparable({cell.folder.path: cell.result for cell in cells if cell.result})
     if isinstance(named, Ablation):
         return [found.sheet for group in groups for found in ablation_tables(group, named)]
-    return [headline(group) for group in groups]
+    shown = []
+    for part in (part for group in groups for part in group.kinds):
+        rows = part.rows_named(BASELINE)
+        several = any(len(row.on(split)) > 1 for row in part.rows for split in part.splits)
+        shown.append(headline(part))
+        if several and len(rows) == 1 and len(part.rows) > 1:  # how sure the table is
+            shown.append(differences(part, rows[0]))
+    return shown

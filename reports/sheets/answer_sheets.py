@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 
+from reports.contents import program_of, several
 from reports.evidence import listed
-from reports.groups import BASELINE, Group
+from reports.groups import BASELINE, Group, Run
 from reports.sheets import sheet as s
 from reports.sheets.answer import Answer, Gain
 from reports.sheets.sentences import sentence
@@ -59,9 +60,28 @@ def in_short(group: Group) -> s.Sheet | None:
     keys = ["heading", "best", "gain", "chances"]
     lines = [[head, *(of[key] for of in records)] for head, key in zip(heads, keys, strict=True)]
     own = ", ".join(f"{s.cell_text(of.score(name))} on {of.split.label}" for of in found)
-    draws = "" if len(group.draws) > 1 else "; one draw of the labeled images"
-    notes = (f"{name} has {own}{draws}.",)
+    notes = (f"{name} has {own}{_one_draw(found)}.{_of_several_codes(found)}",)
     return s.sheet_of(group, "short", f"{group.dataset} in short", SHORT, records, lines, notes=notes)
+
+
+def _one_draw(found: Sequence[Answer]) -> str:
+    """Say which columns are of one choice of the labeled images."""
+    lone = [of.split.label for of in found if len({run.result.draw for run in _runs(of)}) == 1]
+    on = "" if len(lone) == len(found) else f" on {', '.join(lone)}"
+    return f"; one draw of the labeled images{on}" if lone else ""
+
+
+def _of_several_codes(found: Sequence[Answer]) -> str:
+    """Say which columns have means of runs of several states of the code."""
+    rows = [
+        (of.split.label, [run.result for run in row.on(of.split)]) for of in found for row in of.group.rows
+    ]
+    mixed = [label for label, results in rows if several(program_of(one) for one in results)]
+    return f" Means on {', '.join(dict.fromkeys(mixed))} are of several states of the code." if mixed else ""
+
+
+def _runs(of: Answer) -> list[Run]:
+    return [run for row in of.group.rows for run in row.on(of.split)]
 
 
 def _in_short(of: Answer) -> s.Record:

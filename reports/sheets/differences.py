@@ -118,8 +118,8 @@ def _power(known: Sequence[tuple[Row, SplitColumn, Summary]], family: int) -> st
     smallest = sorted(100 * (smallest_found(change, family) or 0.0) for change in changes)
     typical = sorted(changes, key=lambda change: change.error or 0.0)[len(changes) // 2]
     said = [
-        f"With {100 * POWER:.0f} % power this table finds a difference of {median(smallest):.1f} points "
-        f"(median of its rows; {smallest[0]:.1f} to {smallest[-1]:.1f}).",
+        f"With {100 * POWER:.0f} % power this table finds a difference of {_at_most(median(smallest))} "
+        f"points (median of its rows; {_at_most(smallest[0])} to {_at_most(smallest[-1])}).",
         f"To find {POINTS} it needs {more(typical, EQUAL, family)}.",
     ]
     unsettled = [
@@ -134,6 +134,11 @@ def _power(known: Sequence[tuple[Row, SplitColumn, Summary]], family: int) -> st
             f"if that is its true difference, it needs {more(change, change.mean, family)}."
         )
     return " ".join(said)
+
+
+def _at_most(points: float) -> str:
+    """No difference of two mIoU is larger than 100 points."""
+    return f"{points:.1f}" if points < 100 else "over 100"
 
 
 def more(change: Summary, effect: float, family: int) -> str:

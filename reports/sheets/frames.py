@@ -30,14 +30,15 @@ def frames(results: Iterable[Result], baseline: str = BASELINE) -> dict[str, pan
 
 
 def _sheets(group: Group, baseline: str) -> Iterator[Sheet]:
-    yield headline(group)
+    yield from map(headline, group.kinds)
     yield modules(group)
     yield from class_sheets(group)
     yield costs(group, {}, {})
     if closed := adaptation(group):
         yield closed
-    rows = group.rows_named(baseline)
-    if len(rows) == 1 and len(group.rows) > 1:
-        yield differences(group, rows[0])
-        if over := overall_sheet([group], rows[0]):
-            yield over
+    for part in group.kinds:  # what learns from masks is not compared with what learns from tags
+        rows = part.rows_named(baseline)
+        if len(rows) == 1 and len(part.rows) > 1:
+            yield differences(part, rows[0])
+            if over := overall_sheet([part], rows[0]):
+                yield over

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from reports.contents import note_on_classes
-from reports.groups import Column, Group, score_of, summary
+from reports.groups import Column, Group, Run, score_of, summary
 from reports.sheets import sheet as s
 from reports.sheets.testable import parts_not_testable
 
@@ -35,7 +35,7 @@ def headline(group: Group) -> s.Sheet:
         for row, split, cell in group.cells()
     ]
     lines = s.crossed(records, {"method": "method"}, "heading", _cell)
-    notes = (*([HOW_DRAWN] if len(group.draws) > 1 else []), *group.notes, *parts_not_testable(group))
+    notes = (drawn(group), *group.notes, *parts_not_testable(group))
     return s.sheet_of(group, "miou", "mIoU (%)", s.CELL_COLUMNS, records, lines, notes=notes)
 
 
@@ -69,20 +69,32 @@ def _number(percent: float | None) -> str:
     return "" if percent is None else f"{percent:.1f}"
 
 
+ORACLE = (
+    "oracle: optimistic: chosen on the scored list, paper protocol. It may not stand beside the numbers of "
+    "last weights."
+)
+NO_ORACLE = "No oracle: the runs were scored at their end alone (protocol.evaluation.every is 0)."
+
+
+def _has(run: Run, column: Column) -> bool:
+    """Whether a run has what a method itself names, or more than its last score to choose from."""
+    return run.result.own is not None if column == "own" else len(run.result.curve) > 1
+
+
 def modules(group: Group) -> s.Sheet:
-    """Student and predictor at their last weights, and the oracle apart from both."""
+    """Student and predictor at their last weights, and the oracle apart from both where there is one."""
     records = []
     for row, split, _ in group.cells():
         for column, (scored, heading) in MODULES.items():
-            having = [run for run in row.on(split) if column != "own" or run.result.own]
+            having = [run for run in row.on(split) if column in ("student", "last") or _has(run, column)]
             cell = summary(having, partial(score_of, column=column))
             records.append(s.cell_record(row, split, cell) | {"scored": scored, "module": heading})
-    own = any(run.result.own for run in group.runs)
+    missing = {column for column in ("own", "oracle") if not any(_has(run, column) for run in group.runs)}
     here = {(run["method"], run["heading"]) for run in records if run["cell"]}
     known = [
         record
         for record in records
-        if (record["method"], record["heading"]) in here and (own or record["scored"] != "own")
+        if (record["method"], record["heading"]) in here and record["scored"] not in missing
     ]
     lines = s.crossed(known, {"method": "method", "split": "heading"}, "module", s.mean_text)
     scores = [score for run in group.runs for score in (run.result.student, run.result.predictor)]
@@ -92,14 +104,13 @@ def modules(group: Group) -> s.Sheet:
         "student, predictor and oracle: mIoU (%)",
         ("method", *s.SPLIT_COLUMNS, "scored", *s.SUMMARY_COLUMNS),
         records,
-        [[*line[:-1], "", line[-1]] for line in lines],  # the oracle stands apart
+        lines if "oracle" in missing else [[*line[:-1], "", line[-1]] for line in lines],  # it stands apart
         names=2,
         notes=(
             f"predictor: what a method is scored by, {group.scorer}; it may be the student."
-            + (" own predictor: what the method itself names." if own else "")
-            + " All but the oracle are of the last weights.",
-            "oracle: optimistic: chosen on the scored list, paper protocol. It may not stand beside the "
-            "numbers of last weights.",
+            + ("" if "own" in missing else " own predictor: what the method itself names.")
+            + (" All but the oracle are of the last weights." if "oracle" not in missing else ""),
+            NO_ORACLE if "oracle" in missing else ORACLE,
             *note_on_classes({score.classes_averaged for score in scores}),
         ),
     )

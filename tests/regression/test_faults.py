@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,10 @@ def test_the_gate_runs_every_method_with_settings_that_hold() -> None:
     asked = {method for of in (*gate.grid()["sweeps"], *gate.grid()["exact"]) for method in of["methods"]}
     # classifier: by its runs for CAM seeds; the others are `supervised` bit for bit, see test_equal_views.py.
     left_out = {"classifier", "supervised_colours", "supervised_plain"}
-    assert asked | left_out == set(registry.method_names())
+    known = set(registry.method_names())
+    listed = re.findall(r"^\| `(\w+)` \|", (exact.ROOT / "methods" / "README.md").read_text(), re.MULTILINE)
+    # A file that an author adds is not asked for: the list of our own is the manual's.
+    assert known & set(listed) <= asked | left_out <= known
     for name in plants.CASES:
         for job in (job for job in plant.jobs_of(name) if job.seed == gate.grid()["seeds"][0]):
             words = job.arguments(Path("out"))

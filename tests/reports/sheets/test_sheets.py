@@ -13,7 +13,7 @@ import pytest
 from grouping import folder, grouped
 from rich.console import Console
 
-from bench.records.schema import Rescored, Result, Score, Scores, SeedCost
+from bench.records.schema import Contents, Rescored, Result, Score, Scores, SeedCost
 from reports.sheets.answer import leading
 from reports.sheets.answer_sheets import in_short
 from reports.sheets.basis import lists, protocol
@@ -516,7 +516,10 @@ def test_the_classifier_and_its_maps_are_part_of_the_cost(make: Any) -> None:
 def test_the_methods_own_predictor_stands_beside_the_protocols_teacher(make: Any) -> None:
     config = {"method": {}, "protocol": {"teacher": {"decay": 0.99, "ramp": True}, "views": "equal"}}
     own = make(0.45).predictor
-    runs = [make(0.40, student=0.38, own=own, config=config), make(0.42, method="fixmatch", config=config)]
+    runs = [
+        make(0.40, student=0.38, own=own, config=config, curve=[0.3, 0.41, 0.40]),
+        make(0.42, method="fixmatch", config=config),
+    ]
     sheet = modules(grouped(runs))
     assert sheet.lines[0] == (
         "method",
@@ -527,13 +530,41 @@ def test_the_methods_own_predictor_stands_beside_the_protocols_teacher(make: Any
         "",
         "oracle (optimistic)",
     )
-    assert sheet.lines[1][2:] == ("38.0 (1)", "40.0 (1)", "45.0 (1)", "", "40.0 (1)")
-    assert sheet.lines[2][4] == MISSING
+    assert sheet.lines[1][2:] == ("38.0 (1)", "40.0 (1)", "45.0 (1)", "", "41.0 (1)")
+    assert sheet.lines[2][4] == sheet.lines[2][6] == MISSING, "fixmatch names none, and was scored once"
     assert "equal views" in sheet.group and "by the protocol's teacher" in sheet.group
     assert any("scored by, the protocol's teacher" in note for note in sheet.notes)
     plain = modules(grouped([make(0.4)]))
     assert "published views" in plain.group and "by each method's own predictor" in plain.group
-    assert "own predictor" not in plain.lines[0]
+    assert plain.lines[0] == ("method", "split", "student", "predictor"), "nothing to choose a best one from"
+    assert any(note.startswith("No oracle: the runs were scored at their end alone") for note in plain.notes)
+
+
+def test_the_three_lines_say_of_which_columns_draws_and_code_are_one_or_several(make: Any) -> None:
+    def made_of(code: str) -> Contents:
+        return Contents(code={"methods": code}, images="i", masks="m", scored="s", classes="c")
+
+    runs = [
+        make(miou, method=method, split=split, draw=draw, contents=made_of(code))
+        for draw in (0, 1)
+        for method, miou in (("supervised", 0.40 + draw / 100), ("fixmatch", 0.45))
+        for split, code in (("1_8", "same"), ("full", f"of draw {draw}"))
+        if split == "1_8" or draw == 0 or method == "fixmatch"
+    ]
+    runs += [make(m, method=of, split="tags") for of, m in (("supervised", 0.3), ("u2pl_weak", 0.5))]
+    sheet = in_short(grouped(runs))
+    assert sheet is not None
+    assert sheet.notes[0] == (
+        "supervised has 40.5 ± 0.7 (2 x 1) on 1_8, 40.0 (1) on full, 30.0 (1) on tags; one draw of the "
+        "labeled images on tags. Means on full are of several states of the code."
+    )
+
+
+def test_no_difference_is_larger_than_all_points(make: Any) -> None:
+    runs = [make(m, seed=s, method=of) for of in ("supervised", "fixmatch") for s, m in enumerate((0.1, 0.9))]
+    runs[2:] = [make(m, seed=s, method="fixmatch") for s, m in enumerate((0.9, 0.1))]
+    (said,) = [note for note in differences(grouped(runs), "supervised").notes if "% power" in note]
+    assert "finds a difference of over 100 points (median of its rows; over 100 to over 100)" in said
 
 
 def test_holes_name_few_seeds_and_missing_cells(make: Any) -> None:
