@@ -86,14 +86,19 @@ def run(
     from bench.errors import ConfigError
     from bench.pipeline import announced_run
     from bench.plan import plan
-    from bench.settings.base import expanded
+    from bench.settings.base import given_path
     from bench.settings.resolve import as_flags, assignments, resolve
 
+    for key, value in {"resume": resume, "overwrite": overwrite, "anyway": anyway}.items():
+        if value is not None and type(value) is not bool:  # the text "no" would count as true
+            raise ConfigError(f"{key} must be True or False (given: {value!r:.80}).")
     if anyway and not resume:
         raise ConfigError("anyway is about a run that goes on; give it with resume=True.")
+    places = {"protocol": protocol, "data_root": data_root, "out": out}
     texts = {
         key: None if value is None else str(value)
-        for key, value in {"protocol": protocol, "data_root": data_root, "out": out}.items()
+        for key, value in places.items()
+        if value is None or given_path(value, key)
     }
     flags = as_flags(
         method=method,
@@ -106,8 +111,9 @@ def run(
         **texts,
         **options,
     )
-    planned = plan(resolve(flags, expanded(str(config)) if config else None, assignments(set or {})))
-    return announced_run(planned, Display(), resume, overwrite, anyway)
+    file = None if config is None else given_path(config, "config")
+    planned = plan(resolve(flags, file, assignments({} if set is None else set)))
+    return announced_run(planned, Display(), bool(resume), bool(overwrite), bool(anyway))
 
 
 def load(run: Path | str, device: str = "auto") -> Model:
@@ -128,9 +134,9 @@ def load(run: Path | str, device: str = "auto") -> Model:
         DataError: There is no such run, or its weights are missing or damaged.
     """
     from bench.scoring import model
-    from bench.settings.base import expanded
+    from bench.settings.base import given_path
 
-    return model.load(expanded(str(run)), device)
+    return model.load(given_path(run, "run"), device)
 
 
 def results(*folders: Path | str) -> list[Result]:
@@ -141,9 +147,9 @@ def results(*folders: Path | str) -> list[Result]:
     Raises DataError where a folder is not there or a result is damaged.
     """
     from bench.records.index import read_results
-    from bench.settings.base import expanded
+    from bench.settings.base import given_path
 
-    return read_results(*(expanded(str(folder)) for folder in folders))
+    return read_results(*(given_path(folder, "folder") for folder in folders))
 
 
 def compare(results: Iterable[Result], baseline: str = "supervised") -> dict[str, pandas.DataFrame]:

@@ -37,6 +37,10 @@ def choose_device(name: str) -> str:
     """
     import torch
 
+    if not isinstance(name, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,9})?", name):
+        from bench.settings.schema import DEVICES  # here, because `--help` is quick
+
+        raise ConfigError(f"unknown device {name!r:.80}; use {DEVICES}.")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -49,10 +53,6 @@ def choose_device(name: str) -> str:
             f"machine.device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices, counted "
             "from 0; use one of them, or auto."
         )
-    if name != "cpu" and not name.startswith("cuda"):
-        from bench.settings.schema import DEVICES  # here, because `--help` is quick
-
-        raise ConfigError(f"unknown device {name!r}; use {DEVICES}.")
     return name
 
 

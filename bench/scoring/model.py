@@ -77,6 +77,9 @@ def as_tensor(image: Any, channels: int = COLOUR) -> Tensor:
     """Any form that `Model.predict` takes -> 1 C H W float in 0..1."""
     if isinstance(image, str | Path):
         return to_tensor(read_image(Path(image), channels))
+    size = image.size if isinstance(image, Image.Image) else getattr(image, "shape", ())
+    if isinstance(size, tuple) and 0 in size:
+        raise ConfigError(f"the image has no pixel: its size is {tuple(size)}; give one that has.")
     if isinstance(image, Image.Image):
         if image.mode.startswith(("I", "F")) or is_deep(image):
             raise ConfigError("the PIL image has more than 8 bits a channel; convert it to 8 bits.")

@@ -76,6 +76,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def given_path(place: object, what: str) -> Path:
+    """Give the path that an argument in Python says. Raises ConfigError, with the argument's name, for what
+    is none: the text of another object is a path too, of a folder that nobody meant."""
+    if not isinstance(place, str | Path) or not str(place):
+        raise ConfigError(f"{what}: {place!r:.80} is no path; give a text or a Path.")
+    try:
+        Path(place).is_dir()
+    except OSError as error:
+        raise ConfigError(f"{what}: {str(place)[:80]}... {error.strerror}; give a shorter path.") from error
+    return expanded(str(place))
+
+
 def expanded(place: str) -> Path:
     """Give the path of a setting, with the user's home for `~`. Raises ConfigError for a user who is not
     there."""

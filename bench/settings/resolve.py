@@ -184,7 +184,7 @@ def as_flags(
 ) -> dict[str, Any]:
     """Put the options of a command where `resolve` looks for them: `as_flags(seed=0, device="cpu")` gives
     {"seed": 0, "machine": {"device": "cpu"}, ...}. What is None was not given."""
-    return {
+    flags = {
         "dataset": dataset,
         "split": split,
         "seed": seed,
@@ -194,6 +194,17 @@ def as_flags(
         "protocol": {"name": protocol, "precision": precision},
         "machine": {"data_root": str(data_root) if data_root else None, **machine},
     }
+    return dict(_plain(flags))
+
+
+def _plain(flags: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the options as JSON has them. Raises ConfigError, with the key, for one that it cannot hold."""
+    return {
+        key: _plain(value, f"{prefix}{key}.")
+        if isinstance(value, Mapping)
+        else json.loads(_as_json(f"{prefix}{key}", value))
+        for key, value in flags.items()
+    }
 
 
 def assignments(settings: Mapping[str, Any]) -> list[str]:
@@ -201,15 +212,28 @@ def assignments(settings: Mapping[str, Any]) -> list[str]:
 
     Raises ConfigError for a value that JSON cannot hold.
     """
-    texts = []
-    for key, value in settings.items():
-        try:
-            texts.append(f"{key}={json.dumps(value, ensure_ascii=False, allow_nan=False)}")
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{key}: {shortened(value)} is no setting ({error}); give a number, a text, a list or None."
-            ) from error
-    return texts
+    if not isinstance(settings, Mapping):
+        raise ConfigError(
+            f"set: {shortened(settings)} has no keys; give each setting by its key, such as "
+            '{"protocol.steps": 200}.'
+        )
+    return [f"{key}={_as_json(key, value)}" for key, value in settings.items()]
+
+
+def _as_json(key: object, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_number)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{key}: {shortened(value)} is no setting ({error}); give a number, a text, a list or None."
+        ) from error
+
+
+def _number(value: Any) -> Any:
+    """Give the number of a scalar of NumPy or torch, as `for seed in numpy.arange(3)` gives them."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} is no value of JSON")
 
 
 def _with_data_root(machine: Any) -> Any:

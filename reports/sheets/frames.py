@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas
 
+from bench.errors import ConfigError
 from bench.records.schema import Result
 from reports.groups import BASELINE, Group, comparable
 from reports.sheets.adaptation import adaptation
@@ -22,11 +23,27 @@ from reports.sheets.sheet import Sheet
 def frames(results: Iterable[Result], baseline: str = BASELINE) -> dict[str, pandas.DataFrame]:
     """Give the tables of all comparable groups by name, each below each other; see `bench.compare`."""
     found: dict[str, list[pandas.DataFrame]] = defaultdict(list)
-    for group in comparable({Path(str(place)): result for place, result in enumerate(results)}):
+    for group in comparable({Path(str(place)): result for place, result in enumerate(_only(results))}):
         for sheet in _sheets(group, baseline):
             kind = sheet.name.partition("-")[0]  # those of classes are one a split
             found[kind].append(sheet.frame)
     return {kind: pandas.concat(parts, ignore_index=True).infer_objects() for kind, parts in found.items()}
+
+
+def _only(results: object) -> list[Result]:
+    """Return the results. Raises ConfigError for anything else: a result by itself would be read as a list of
+    its fields."""
+    kind = type(results)
+    if isinstance(results, Iterable) and not isinstance(results, Result | str):
+        given = list(results)
+        wrong = next((type(one) for one in given if not isinstance(one, Result)), None)
+        if wrong is None:
+            return given
+        kind = wrong
+    raise ConfigError(
+        f"results are what is compared, and a {kind.__name__} was given; give a list of them, such as "
+        "bench.results('runs')."
+    )
 
 
 def _sheets(group: Group, baseline: str) -> Iterator[Sheet]:

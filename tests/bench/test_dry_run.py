@@ -173,6 +173,9 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
     assert choose_device("cuda:1") == "cuda:1"
     with pytest.raises(ConfigError, match="torch sees 2 CUDA devices"):
         choose_device("cuda:2")
+    for wrong in ("cuda:x", "cudas", "", 3, None):
+        with pytest.raises(ConfigError, match="unknown device"):
+            choose_device(wrong)  # type: ignore[arg-type]
 
 
 LACKS = [

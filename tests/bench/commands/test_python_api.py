@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas
 import pytest
+import torch
 
 import bench
 from bench.errors import ConfigError, DataError
 from bench.records.schema import Result
+from bench.settings.resolve import as_flags, assignments
 from bench.settings.schema import RunConfig
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -82,6 +85,63 @@ def test_errors_are_those_of_the_command_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         bench.results(tmp_path / "nowhere")
     assert not (tmp_path / "runs").exists()
+
+
+WRONG = {  # argument: value, and what the sentence says
+    "set as pairs": ({"set": [("protocol.steps", 2)]}, "^set: .* has no keys"),
+    "set as a text": ({"set": "protocol.steps=2"}, "^set: .* has no keys"),
+    "a text for a switch": ({"overwrite": "no"}, r"^overwrite must be True or False \(given: 'no'\)"),
+    "a number for a switch": ({"resume": 1}, "^resume must be True or False"),
+    "bytes for a folder": ({"out": b"runs"}, "^out: b'runs' is no path"),
+    "a number for a folder": ({"data_root": 3}, "^data_root: 3 is no path"),
+    "no folder": ({"data_root": ""}, "^data_root: '' is no path"),
+    "no file": ({"config": ""}, "^config: '' is no path"),
+    "a list for a protocol": ({"protocol": ["shapes"]}, "^protocol: .* is no path"),
+    "no protocol": ({"protocol": ""}, "^protocol: '' is no path"),
+    "an array for a seed": ({"seed": np.arange(2)}, r"^seed: array\(\[0, 1\]\) is no setting"),
+    "a path for a data set": ({"dataset": Path("shapes")}, "^dataset: .* is no setting"),
+    "bytes for a device": ({"device": b"cpu"}, r"^machine\.device: b'cpu' is no setting"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_an_argument_of_another_kind_is_named(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, said = WRONG[what]
+    with pytest.raises(ConfigError, match=said):
+        bench.run(**{"method": "supervised", "out": "runs", **arguments})
+    assert not any(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    for number in (np.int64(3), np.uint8(3), torch.tensor(3), np.array(3)):
+        assert as_flags(seed=number)["seed"] == 3 and type(as_flags(seed=number)["seed"]) is int
+        assert assignments({"protocol.steps": number}) == ["protocol.steps=3"]
+    assert as_flags(seed=True)["seed"] is True  # and is refused as no whole number
+
+
+def test_what_is_no_path_or_result_is_refused() -> None:
+    for wrong in (3, None, b"runs", ["runs"], ""):
+        with pytest.raises(ConfigError, match="^run: .* is no path"):
+            bench.load(wrong)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="^folder: .* is no path"):
+            bench.results(wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="give a shorter path"):
+        bench.results("x" * 5000)
+    for wrong in (
+        "runs",
+        Path("runs"),
+        3,
+        None,
+        [None],
+        ["runs"],
+        {"a": 1},
+        Result.model_construct(dataset="a"),
+    ):
+        with pytest.raises(ConfigError, match=r"give a list of them, such as bench\.results\('runs'\)"):
+            bench.compare(wrong)  # type: ignore[arg-type]
 
 
 def test_import_bench_is_cheap() -> None:

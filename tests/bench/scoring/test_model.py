@@ -135,6 +135,16 @@ def test_another_form_is_a_sentence(finished: RunFolder, image: Any) -> None:
         bench.load(finished.path, device="cpu").predict(image)
 
 
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((0, 4, 3), np.uint8), torch.zeros(3, 4, 0), Image.new("RGB", (0, 4))],
+    ids=["a", "t", "p"],
+)
+def test_an_image_without_a_pixel_is_a_sentence(finished: RunFolder, image: Any) -> None:
+    with pytest.raises(ConfigError, match=r"the image has no pixel: its size is \("):
+        bench.load(finished.path, device="cpu").predict(image)
+
+
 def changed(finished: RunFolder, tmp_path: Path, **about: Any) -> RunFolder:
     """A copy of the run that says other things of its network; None takes a thing out."""
     folder = RunFolder(shutil.copytree(finished.path, tmp_path / "run"))
