@@ -1,5 +1,6 @@
 """The command line. What a command needs is imported inside it, so that `--help` answers at once."""
 
+import errno
 import os
 import sys
 import threading
@@ -14,7 +15,7 @@ from bench import __version__, ranks
 from bench.commands import cam_seeds, check, data, look, new_method, predict, results, run, sweep
 from bench.commands.options import Commands, out
 from bench.display import Terminal
-from bench.errors import BenchError, Interrupted
+from bench.errors import BenchError, ConfigError, Interrupted
 from bench.machine import memory_errors, wait_passively
 
 # Completion belongs to a command that is one word. For `python -m bench` its script would bind `python`, `-m`
@@ -73,6 +74,8 @@ def _main() -> None:
     except (BenchError, OSError) as error:  # OSError: a full disk, a folder that may not be written
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG and error.filename:
+            error = ConfigError(f"{str(error.filename)[:80]}...: {error.strerror}; give a shorter path.")
         kind = "stopped" if isinstance(error, Interrupted) else "error"
         said = f"[bold]{kind}:[/bold] {escape(str(error))}"
         if ranks.speaks_of(error):

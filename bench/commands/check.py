@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench.commands.options import json_option, out, print_json, say
 from bench.errors import BenchError, ConfigError, plain
+from bench.records.atomic import refuse_no_plain_file
 
 if TYPE_CHECKING:
     from bench.gate.baselines import Baselines
@@ -69,6 +70,9 @@ def check(
         )
     if update and not reason.strip():
         raise ConfigError("--update needs --reason TEXT: why the numbers may change.")
+    for written in (baseline if update else None, junit):
+        if written is not None:
+            refuse_no_plain_file(written)
     groups = find_groups(runs or [Path("runs")])
     if update:
         from bench.gate.baselines import updated

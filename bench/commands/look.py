@@ -203,13 +203,14 @@ def _method(info: Any) -> dict[str, Any]:
 def draw_sheet(run: Path, data_root: Path | None, images: int, to: Path | None) -> Path:
     if to is not None and to.suffix.lower() != ".png":
         raise ConfigError(f"the sheet is a PNG; give --to a name that ends in .png, not {to.name!r}.")
-    from bench.records.atomic import write_atomic
+    from bench.records.atomic import refuse_no_plain_file, write_atomic
     from bench.records.folders import RunFolder
     from bench.scoring.looks import look
     from bench.scoring.picture_sheet import picture_sheet
 
     folder = RunFolder(run)
     path = to or folder.sheet
+    refuse_no_plain_file(path)
     write_atomic(path, picture_sheet(look(folder, data_root, images)))
     return path
 

@@ -193,13 +193,15 @@ def export(
     from bench.networks.exported import about
     from bench.networks.onnx import IMAGE, LOGITS, OPSET, require_packages, to_onnx
     from bench.networks.weights import licence
-    from bench.records.atomic import refuse_no_folder, write_atomic
+    from bench.records.atomic import refuse_no_folder, refuse_no_plain_file, write_atomic
     from bench.scoring.model import load
     from reports.model_card import Exported, card_beside, model_card
 
     if to.suffix.lower() != ".onnx":
         raise ConfigError(f"the file is ONNX; give --to a name that ends in .onnx, not {to.name!r}.")
     refuse_no_folder(to.parent)
+    for written in (to, card_beside(to)):
+        refuse_no_plain_file(written)
     there = [str(path) for path in (to, card_beside(to)) if path.exists()]
     if there and not overwrite:
         raise ConfigError(f"{' and '.join(there)} is there already; give another --to, or --overwrite.")

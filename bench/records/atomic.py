@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ MEND = {
     errno.EDQUOT: "make room there, or ask for a larger quota",
     errno.EACCES: "make that folder writable, or choose another",
     errno.EPERM: "make that folder writable, or choose another",
+    errno.ENAMETOOLONG: "give a shorter name",
     errno.EROFS: "mount it for writing, or choose another folder",
 }
 
@@ -45,6 +47,26 @@ def refuse_no_folder(folder: Path) -> None:
         raise NoFolder(f"{there} is no folder; give a folder, which is made where need be.")
 
 
+class NoPlainFile(NoFolder):
+    """Something else lies where a file is to be written."""
+
+
+def refuse_no_plain_file(path: Path) -> None:
+    """Raise NoPlainFile where a device, a pipe or a folder lies at `path`, which the user names, or a link to
+    one. A file in its place would take it from the whole machine: root may do that to /dev/null."""
+    try:
+        plain = stat.S_ISREG(path.stat().st_mode) and not _is_stream(path)
+    except OSError:  # nothing is there, or whoever writes it says what is wrong
+        return
+    if not plain:
+        raise NoPlainFile(f"{path} is no plain file (a folder, a pipe or a device); give another name.")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is /dev/stdout or another link to what a process has open."""
+    return path.is_symlink() and os.readlink(path).startswith("/proc/")
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an OSError of the block into a WriteError that names `path`: the system names a temporary file,
@@ -61,6 +83,9 @@ def writing(path: Path) -> Iterator[None]:
 def write_atomic(path: Path, data: bytes | memoryview, synced: bool = True) -> None:
     """Write a file that appears whole or not at all, and survives a power cut once this returns. Raises
     WriteError.
+
+    What lies at `path` is replaced, whatever it is: a path that the user names goes through
+    `refuse_no_plain_file` first.
 
     Args:
         synced: False for one of many files that a ledger knows by their digests, and that are made again

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from commandline import Typed
 from rich.table import Table
 
 from bench import cli, load
@@ -218,3 +219,30 @@ def test_capitals_are_no_slip() -> None:
     assert nearest("SQUARE", ["circle", "square"]) == "square"
     assert nearest("Protocol.Steps", ["protocol.steps"]) == "protocol.steps"
     assert nearest("round", ["circle", "square"]) is None
+
+
+@pytest.mark.parametrize("command", ["show", "resume", "score", "export", "predict"])
+def test_a_path_that_no_disk_can_hold_is_a_sentence(typed: Typed, tmp_path: Path, command: str) -> None:
+    more = {"export": ["--to", "net.onnx"], "predict": ["--images", str(tmp_path), "--to", "out"]}
+    outcome = typed(command, "x" * 300, *more.get(command, []))
+    outcome.refused(2, "xxx...: ", "give a shorter path")
+    assert len(outcome.err) < 200
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "--junit"],
+        ["check", "--update", "--reason", "new", "--baseline"],
+        ["export", "run", "--to"],
+        ["show", "run", "--images", "1", "--to"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_result_takes_no_device_or_pipe_away(typed: Typed, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "run").mkdir()
+    pipe = tmp_path / {"export": "net.onnx", "show": "sheet.png"}.get(words[0], "place")
+    os.mkfifo(pipe)
+    words = [str(tmp_path / "run") if word == "run" else word for word in words]
+    typed(*words, str(pipe)).refused(2, f"{pipe} is no plain file", "give another name")
+    assert pipe.is_fifo()

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import pickle
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,15 @@ from typing import Any
 import pytest
 
 from bench.errors import BenchError, MachineError
-from bench.records.atomic import WriteError, folder_claimed, locked, write_atomic, writing
+from bench.records.atomic import (
+    NoPlainFile,
+    WriteError,
+    folder_claimed,
+    locked,
+    refuse_no_plain_file,
+    write_atomic,
+    writing,
+)
 from bench.records.folders import RunFolder
 from bench.records.shared_folders import SeedFolder
 
@@ -78,6 +87,40 @@ def test_a_file_that_cannot_be_written_is_said_with_its_folder(
         assert path.read_bytes() == (b"new" if replaced else b"old") and os.listdir(path.parent) == [
             path.name
         ]
+
+
+@pytest.mark.parametrize("what", ["a pipe", "a device", "a link to a device", "a folder", "the output"])
+def test_what_is_no_plain_file_is_not_written_over(tmp_path: Path, what: str) -> None:
+    """Root may rename a file over /dev/null, and then nobody has one."""
+    place = tmp_path / "place"
+    made: dict[str, Callable[[], Any]] = {
+        "a pipe": lambda: os.mkfifo(place),
+        "a device": lambda: os.mknod(place, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+        "a link to a device": lambda: place.symlink_to("/dev/zero"),
+        "a folder": place.mkdir,
+        "the output": lambda: place.symlink_to(f"/proc/self/fd/{os.open(tmp_path / 'log', os.O_CREAT)}"),
+    }
+    try:
+        made[what]()
+    except PermissionError:
+        pytest.skip("only root makes a device")
+    before = place.lstat()
+    with pytest.raises(NoPlainFile, match=rf"^{place} is no plain file .*; give another name\.$"):
+        refuse_no_plain_file(place)
+    assert place.lstat().st_ino == before.st_ino and place.lstat().st_mode == before.st_mode
+    assert {path.name for path in tmp_path.iterdir()} <= {"place", "log"}
+
+
+def test_a_new_name_a_file_and_a_link_to_one_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NoPlainFile, match="is no plain file"):
+        refuse_no_plain_file(Path())
+    refuse_no_plain_file(Path("new"))
+    (tmp_path / "old").touch()
+    (tmp_path / "link").symlink_to("old")
+    refuse_no_plain_file(Path("link"))
 
 
 def test_the_innermost_file_is_named(tmp_path: Path) -> None:
