@@ -74,15 +74,13 @@ class Pair(Dataset):
         return self.domains[domain].ids(listing)
 
     def ids(self, listing: str) -> tuple[str, ...]:
-        if listing != "train":
-            return _under(TARGET, self.listed(TARGET, listing))
-        source, target = (self.listed(domain, listing) for domain in (SOURCE, TARGET))
+        source, target = self.listed(SOURCE, "train"), self.listed(TARGET, listing)
         if shared := [id for id in sorted(set(source).intersection(target)) if self._is_one_image(id)]:
             raise DataError(
                 f"{self.name}: the target holds {some(shared)}, which the source holds too, labels and all; "
                 "an image is in one domain: correct pair.yaml, or the lists."
             )
-        return (*_under(SOURCE, source), *_under(TARGET, target))
+        return (*(_under(SOURCE, source) if listing == "train" else ()), *_under(TARGET, target))
 
     def image(self, id: str) -> np.ndarray:
         domain, own = self._of(id)

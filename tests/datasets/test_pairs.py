@@ -146,6 +146,18 @@ def test_a_target_with_the_ids_of_its_source_is_refused(dusk: Folder) -> None:
         Pair("both", dusk, dusk).ids("train")
 
 
+def test_a_target_that_is_scored_on_images_of_its_source_is_refused(day: Folder, tmp_path: Path) -> None:
+    target = made(tmp_path, "target", day.classes, {"train": ["x"], "test": ["a", "y"]}, [0, 1])
+    both = Pair("both", day, target)
+    assert both.ids("test") == ("target/a", "target/y")
+    place = target.root / "images" / "a.png"
+    place.unlink()
+    place.symlink_to(day.root / "images" / "a.png")
+    assert both.ids("train")
+    with pytest.raises(DataError, match="the target holds 'a', which the source holds too"):
+        both.ids("test")
+
+
 def test_a_target_with_the_files_of_its_source_is_refused(day: Folder, dusk: Folder, tmp_path: Path) -> None:
     """By whatever name, and one image is enough; equal ids alone are none of it."""
     (tmp_path / "twin").symlink_to(day.root)
