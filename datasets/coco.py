@@ -3,6 +3,7 @@ top."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
@@ -93,7 +94,8 @@ def tools() -> Any:
 
 def _list_of(file: Path) -> str:
     """instances_val2017.json -> val; train where its name says none, or several."""
-    said = [name for name in LISTS if name in file.stem.casefold()]
+    words = [word.casefold() for word in re.findall("[A-Z]?[a-z]+|[A-Z]+", file.stem)]
+    said = [name for name in LISTS if any(word.startswith(name) for word in words)]  # "latest" is no test
     return said[0] if len(said) == 1 else LISTS[0]
 
 

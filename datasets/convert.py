@@ -210,7 +210,12 @@ def _write_about(source: ConvertSource, ids: list[str], folder: Path, to: Path) 
 
 def _check(source: ConvertSource, folder: Path, to: Path) -> None:
     """Raise DataError where the new folder would be read as another data set than it was made of."""
-    names, _ = read_classes(folder / "classes.txt")
+    listed = folder / "classes.txt"
+    try:
+        names, _ = read_classes(listed)
+    except DataError as error:  # it names a file that is gone with its folder
+        why = str(error).replace(str(listed), listed.name)
+        raise DataError(f"{source.name}: a class name cannot stand in a list of names: {why}") from error
     if names != source.classes:
         wrong = next((a for a, b in zip(source.classes, names, strict=False) if a != b), source.classes[-1])
         raise DataError(

@@ -113,6 +113,32 @@ def test_two_objects_of_one_class_have_a_border_between_them(root: Path) -> None
     assert mask[10, :10].tolist() == [2, 2, 2, 2, 2, 2, 2, 255, 255, 0]
 
 
+@pytest.mark.parametrize(
+    ("name", "listing"),
+    [
+        ("latest", "train"),
+        ("interval", "train"),
+        ("train_val", "train"),
+        ("instancesVal2017", "val"),
+        ("validation-1", "val"),
+        ("TEST", "test"),
+        ("testset", "test"),
+    ],
+)
+def test_a_word_of_its_name_says_which_list_a_file_is_of(root: Path, name: str, listing: str) -> None:
+    (root / f"{name}.json").write_text(json.dumps(DOCUMENT))
+    assert list(Coco(root, "mine", [root / f"{name}.json"]).lists) == [listing]
+
+
+def test_a_label_that_no_list_of_names_can_hold_is_named(root: Path, tmp_path: Path) -> None:
+    document = copy.deepcopy(DOCUMENT)
+    document["categories"][0]["name"] = "7"
+    (root / "train.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"^mine: a class name .*: classes\.txt: line . is the number"):
+        convert(Coco(root, "mine", [root / "train.json"]), tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_lists_are_those_of_the_files_or_of_the_folder(root: Path) -> None:
     document = copy.deepcopy(DOCUMENT)
     for name, part in (("instances_train2017.json", slice(0, 2)), ("instances_val2017.json", slice(2, 3))):
