@@ -200,6 +200,8 @@ def test_markdown_is_aligned(make: Any) -> None:
         "|------------|----------|------------|\n"
         "| supervised | 40.0 (1) | missing    |\n"
         "| fixmatch   | missing  | 45.0 (1)   |\n"
+        "\n"
+        "All runs of a split have the same labeled images (one draw): nothing is said of other choices.\n"
     )
 
 
