@@ -70,7 +70,8 @@ def use_device(device: str, precision: str = "fp32", deterministic: bool = False
     """
     import torch
 
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # to say so loads torch's compiler: 2 s
+        torch.use_deterministic_algorithms(deterministic)
     if device.startswith("cuda"):
         if deterministic and CUBLAS not in os.environ:
             if torch.cuda.is_initialized():

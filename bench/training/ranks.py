@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -61,6 +60,8 @@ def joint_norm(module: nn.Module, device: str) -> None:
     """
     if world_size() == 1:
         return
+    from timm.layers import convert_sync_batchnorm  # here: one rank starts two seconds sooner without timm
+
     refuse_apart_norm(device)
     convert_sync_batchnorm(module)  # torch's own loses the activation of timm's BatchNormAct2d
 

@@ -1,4 +1,4 @@
-"""`--help` answers at once: it imports no torch, and little beside what it must."""
+"""Commands load no more than they must: `--help` answers at once, a dry run loads torch alone."""
 
 from __future__ import annotations
 
@@ -69,6 +69,18 @@ def test_no_help_loads_anything_heavy() -> None:
     assert shown.stdout.count("Usage: ") > 20, "one of each command, and of the groups"
     loaded = set(shown.stderr.split())
     assert "typer" in loaded and not loaded & HEAVY
+
+
+def test_a_dry_run_of_generated_images_loads_torch_and_none_of_its_compiler(tmp_path: Path) -> None:
+    """Two seconds of five: timm and segmentation_models_pytorch load torchvision, which loads the compiler,
+    and so does torch where it is told whether to be deterministic."""
+    words = ["run", "--method", "u2pl", "--dry-run", "--out", str(tmp_path)]
+    told = (
+        "import sys; from bench.cli import app; app(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    )
+    loaded = set(python("-c", told, *words).stdout.split())
+    assert {"torch", "bench.networks.segmenter"} <= loaded, "it builds the network that a run would train"
+    assert not loaded & {"timm", "torchvision", "segmentation_models_pytorch", "torch._dynamo", "pandas"}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from bench.contents.files import sha256
 from bench.errors import BenchError, ConfigError, DataError
-from bench.networks.segmenter import Segmenter, build_encoder, load_encoder
+from bench.networks.parts import build_encoder, load_encoder
+from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, load_weights, normalisation, weights_file
 from bench.settings.normalisation import Normalisation, measured
 from bench.settings.schema import Network

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from bench.contract import IGNORE
 from bench.errors import ConfigError
+from bench.networks.parts import build_encoder, load_encoder
 from bench.networks.plain_deeplab import PlainDeepLab
-from bench.networks.segmenter import Segmenter, build_encoder, load_encoder
+from bench.networks.segmenter import Segmenter
 from bench.networks.weights import Weights, _record, normalisation
 from bench.settings.resolve import resolve
 from bench.settings.schema import Network
