@@ -238,7 +238,7 @@ class Contrast(nn.Module):
     ) -> dict[str, Tensor]:
         """Apply the rules to pixels of all ranks, by their joint numbers: P C bool each."""
         row, here = pixels.own(order)
-        said = rules(row, ranks(probability[row]))
+        said = rules(row, ranks(take(probability, row)))
         if here is not None:
             every = filled(torch.stack(list(said.values())), here.unsqueeze(1))
             said = dict(zip(said, every, strict=True))

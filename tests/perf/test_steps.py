@@ -6,6 +6,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,9 @@ def test_a_u2pl_step_is_its_passes(
     and unlabeled images, the student's joint pass with the representation, two losses, backward and the
     optimizer's step."""
     trainer = trainer_of("u2pl", tmp_path, monkeypatch, 64, protocol="shapes", batch_size=8)
-    batch = ready_batch(64, 8)
+    ready = ready_batch(64, 8)
+    strong = replace(ready.unlabeled, strong=ready.unlabeled.strong[:1], boxes=ready.unlabeled.boxes[:1])
+    batch = Batch(labeled=ready.labeled, unlabeled=strong)  # what a loader gives this method
     net, optimizer = bare_parts(trainer)
     teacher = copy.deepcopy(net).eval()
     weak = channels_last(torch.cat([batch.labeled.image, batch.unlabeled.image]))
