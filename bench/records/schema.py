@@ -18,6 +18,7 @@ from bench.labels import LABEL_SECONDS
 from bench.records.sealed import Grown, Sealed, SealedRecord, read_record
 
 Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]  # a mean of ones may round to more
+SHARES = ("share_", "gradient_share/")  # how the figures begin that a result keeps as its health
 Amount = Annotated[float, Field(ge=0, le=1e12)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
 

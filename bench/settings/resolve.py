@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,8 @@ def resolve(flags: Mapping[str, Any], config_file: Path | None = None, sets: Ite
 
     method = registry.describe_method(name)
     knobs = _defaults(method, shared, base["name"])
+    if is_file(named):
+        _refuse_knobs_of_no_method(shared.keys() - knobs.keys(), expanded(named))
     knobs |= {key: value for key, value in given["method"].items() if key != "name"}
     given["method"] = {"name": name, **validate(method.knobs, knobs, "method").model_dump(mode="json")}
     given["machine"] = _with_data_root(given.get("machine", {}))
@@ -114,6 +117,23 @@ def _defaults(method: registry.MethodInfo, said: Mapping[str, Any], protocol: st
         raise ConfigError(f"protocol {protocol}, knobs.{method.name}: {suggest(key, shareable, 'key')}")
     every = {key: value for key, value in said.items() if key in shareable and key not in names}
     return {**every, **own}
+
+
+def _refuse_knobs_of_no_method(names: AbstractSet[str], file: Path) -> None:
+    """Raise ConfigError for a knob in a protocol's file that no method has: a misspelt one would be left out
+    without a word."""
+    methods = registry.method_names()
+    if not (left := sorted(names - set(methods))):
+        return
+    known: set[str] = set()
+    for method in methods:
+        try:
+            known |= registry.describe_method(method).knobs.model_fields.keys()
+        except ConfigError:  # one that cannot be imported; its knobs are not known
+            return
+    for name in left:
+        if name not in known:
+            raise ConfigError(f"{file}: knobs.{name}: no method has it; {suggest(name, known, 'knob')}")
 
 
 def _section(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from bench.errors import ConfigError
+from bench.records.schema import SHARES, Share
 from bench.settings import registry
 from bench.settings.base import Knobs
 from bench.settings.plain_yaml import read_yaml
@@ -23,27 +24,35 @@ from bench.settings.reading import suggest, validate
 SWEEPS = Path(__file__).parent
 
 
+Percent = Annotated[float, Field(ge=0, le=100)]
+Name = Annotated[str, Field(min_length=1)]
+
+
 class Published(Knobs):
     """Numbers of a paper, in percent, measured elsewhere."""
 
     source: str
     dataset: str = ""  # the name it goes by here; runs on it differ from the paper in the protocol alone
     columns: tuple[str, ...] = Field(min_length=1)
-    values: dict[str, tuple[float | None, ...]]  # a row for each variant; null: not published
+    values: dict[str, tuple[Percent | None, ...]]  # a row for each variant; null: not published
 
 
 class SweepFile(Knobs):
     title: str
     method: str
-    variants: dict[str, dict[str, Any]] = Field(min_length=2)  # knobs of each; the first is the reference
+    variants: dict[Name, dict[str, Any]] = Field(min_length=2)  # knobs of each; the first is the reference
     published: Published | None = None
     note: str = ""
     # What must be at work for the sweep to say anything: least values of figures that results keep as their
     # health, such as {share_unlabeled: 0.2}, in the runs of the reference.
-    needs: dict[str, float] = Field(default_factory=dict)
+    needs: dict[str, Share] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _rows(self) -> SweepFile:
+    def _check(self) -> SweepFile:
+        for name in self.needs:
+            if not name.startswith(SHARES):
+                begin = " or ".join(SHARES)
+                raise ValueError(f"needs.{name}: results keep no such figure; theirs begin with {begin}")
         if self.published is None:
             return self
         rows, wanted = self.published.values, len(self.published.columns)
@@ -63,7 +72,7 @@ class ComparisonFile(Knobs):
     title: str
     methods: tuple[str, ...] = Field(min_length=1)
     # By name, what all methods get, such as {protocol.views: plain}. Each makes a table of its own.
-    settings: dict[str, dict[str, Any]] = Field(min_length=2)
+    settings: dict[Name, dict[str, Any]] = Field(min_length=2)
     note: str = ""
 
 

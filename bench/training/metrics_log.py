@@ -21,6 +21,7 @@ from bench.errors import DataError
 from bench.records.atomic import write_atomic, writing
 from bench.records.folders import RunFolder
 from bench.records.logs import whole_lines
+from bench.records.schema import SHARES
 
 MOST_WAITING = 200  # steps whose figures may be on the device
 
@@ -190,9 +191,6 @@ def _of_all_ranks(held: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     every = ranks.of_all(held)
     means = {name: np.mean([part[name] for part in every], 0, held[name].dtype) for name in held}
     return {name: np.asarray(mean) for name, mean in means.items()}
-
-
-SHARES = ("share_", "gradient_share/")  # how the figures begin that a result keeps the means of
 
 
 def mean_shares(lines: Iterable[Mapping[str, Any]], warmup: int) -> dict[str, float]:

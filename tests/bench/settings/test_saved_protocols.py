@@ -111,6 +111,10 @@ def test_the_recorded_command_names_the_file_without_its_folder(mine: str, tmp_p
         (("steps: 40", "stpes: 40"), ["mine.yaml: steps is missing", "mine.yaml: unknown key 'stpes'"]),
         (("steps: 40", "steps: 8x"), ["mine.yaml: steps:"]),
         (("crop: [64, 64]", "crop: [64]"), ["mine.yaml: crop"]),
+        (
+            ("ema_decay", "ema_dcay"),
+            ["mine.yaml: knobs.ema_dcay: no method has it; unknown knob 'ema_dcay'; did you mean"],
+        ),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_of_it_and_once(
