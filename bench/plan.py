@@ -177,11 +177,11 @@ def saved_plan(run: Path, flags: Mapping[str, Any]) -> Plan:
         flags: What a command line adds, as `resolve` takes it.
 
     Raises:
-        DataError: The folder holds no run.
+        DataError: The folder holds no run, or a damaged result.
         ConfigError: The run is done, or its settings are those of another folder.
     """
     folder = RunFolder(run)
-    if folder.result.exists():
+    if folder.read_result() is not None:
         raise ConfigError(
             f"{run} is done; `show {run}` draws its pictures, and `run --config {folder.config} --overwrite` "
             "starts it again."

@@ -209,6 +209,8 @@ def test_resume_goes_on_in_the_folder(
     assert (folder / "result.json").exists() and not (tmp_path / "runs").exists()
     code, out, err = typed("resume", folder)
     assert code == 2 and "is done" in err and out == ""
+    (folder / "result.json").write_bytes(b"")
+    typed("resume", folder).refused(3, "result.json is torn")
 
 
 @pytest.mark.slow
