@@ -136,7 +136,8 @@ def _threads() -> Check:
     import torch
 
     allowed, threads = core_share(), torch.get_num_threads()
-    detail = f"{threads} threads on {allowed:g} cores ({cpu_model()})"
+    each = f"{threads} thread{'s' * (threads != 1)} on {allowed:g} core{'s' * (allowed != 1)}"
+    detail = f"{each} ({cpu_model()})"
     if threads > max(allowed, 1):
         return Check(
             "threads", "warn", detail, f"set OMP_NUM_THREADS={max(int(allowed), 1)}: more threads only wait"
