@@ -5,7 +5,6 @@ B images, C classes, H W input size, h w decoder resolution, D representation ch
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -123,7 +122,7 @@ class Segmenter(Net):
         height, width = label.shape[-2:]
         below, right = -height % self.stride, -width % self.stride
         rows, columns = (
-            _centres(cells, size, self.align_corners, label.device)
+            _centres(torch.arange(cells, device=label.device), size, self.align_corners)
             for cells, size in zip(features.shape[-2:], (height + below, width + right), strict=True)
         )
         if below or right:
@@ -139,11 +138,9 @@ class Segmenter(Net):
         return logits[..., :height, :width]
 
 
-@lru_cache(64)  # a method asks several times in each step, and by crop and stride always the same
-def _centres(cells: int, size: int, align_corners: bool, device: torch.device) -> Tensor:
-    """Find the pixels, of `size`, at the centres of this number of cells: int64. With aligned corners the
-    first and the last cell lie on the first and the last pixel."""
-    place = torch.arange(cells, device=device)
+def _centres(cells: Tensor, size: int, align_corners: bool) -> Tensor:
+    """Find the pixels, of `size`, at the centres of all cells, which are numbered from 0: int64. With aligned
+    corners the first and the last cell lie on the first and the last pixel."""
     if align_corners:
-        return (place * ((size - 1) / max(cells - 1, 1))).round().long()
-    return ((place + 0.5) * (size / cells)).long()
+        return (cells * ((size - 1) / max(len(cells) - 1, 1))).round().long()
+    return ((cells + 0.5) * (size / len(cells))).long()
