@@ -63,7 +63,7 @@ def test_before_the_first_run_the_published_ones_say_how_long(
         return outlook(plan(config), "cpu")[-1]
 
     about = r"; about (\d+) s, by the (\d+) published runs of its kind, on another machine"
-    whole, half = (re.search(about, said("supervised", f"protocol.steps={n}")) for n in (1600, 800))
+    whole, half = (re.search(about, said("supervised", f"protocol.steps={n}")) for n in (800, 400))
     assert whole and half and whole[2] == half[2] and int(half[1]) == pytest.approx(int(whole[1]) / 2, abs=2)
     assert "no such run is finished here" in said("supervised", "protocol.crop=[32,32]")
     published = tmp_path / "published"
