@@ -668,6 +668,20 @@ BAD = [
     (THRESHOLDS.replace(", half: [null]", ""), "no row 'half'"),
     (THRESHOLDS.replace("half: [null]", "half: [null, 1.0]"), "half has 2 numbers for 1 columns"),
     (THRESHOLDS.replace("half: [null]", "half: [1.0], other: [1.0]"), "unknown variant in .*'other'"),
+    (THRESHOLDS.replace("half", "''"), "variants"),
+    (
+        THRESHOLDS.replace("70.5", "705"),
+        "published.values.published.0: .* less than or equal to 100 .given: 705",
+    ),
+    (
+        THRESHOLDS.replace("70.5", "-1"),
+        "published.values.published.0: .* greater than or equal to 0 .given: -1",
+    ),
+    (THRESHOLDS + "needs: {share_unlabeled: 20}\n", "needs.share_unlabeled: .* .given: 20"),
+    (
+        THRESHOLDS + "needs: {unlabeled_share: 0.2}\n",
+        "needs.unlabeled_share: .* with share_ or gradient_share/",
+    ),
 ]
 
 
